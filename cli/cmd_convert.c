@@ -1,0 +1,29 @@
+// `vkmoe convert MODEL --out PATH`: the same weights in another layout or type.
+#include "cli/commands.h"
+#include "cli/output.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int cmd_convert(const struct Args *args) {
+    if (!output_check(args))
+        return EXIT_FAILED;
+    struct ModelFile f;
+    if (!modelfile_open(&f, args->operands[0]))
+        return EXIT_FAILED;
+    bool ok;
+    if (f.vocab_only) {
+        ok = fail("%s: holds a vocabulary alone, no weights", args->operands[0]);
+    } else {
+        struct WeightSource source = modelfile_source(&f);
+        const char *slash = strrchr(args->operands[0], '/');
+        char *name = xstrdup(slash && slash[1] ? slash + 1 : args->operands[0]);
+        char *end = strstr(name, ".gguf");
+        if (end)
+            *end = 0;
+        ok = output_write(args, &f.config, output_type(args, output_main_type(&f)), &source, &f, name);
+        free(name);
+    }
+    modelfile_close(&f);
+    return ok ? EXIT_DONE : EXIT_FAILED;
+}

@@ -1,0 +1,163 @@
+// `vkmoe info MODEL`: what a model is and costs, from its configuration alone: no weights are read and no device is opened.
+#include "cli/commands.h"
+#include "cli/term.h"
+#include "model/json.h"
+#include "model/modelfile.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const uint64_t FLOPS_TOKENS = 4096;
+
+// A path wins over a preset of the same name.
+static bool config_of(const char *model, struct Config *c, bool *vocab_only) {
+    *vocab_only = false;
+    if (!file_exists(model) && !dir_exists(model)) {
+        if (config_preset(c, model))
+            return true;
+        return fail("%s: there is no such file or folder, nor a preset of that name (%s)", model,
+                    config_preset_names());
+    }
+    struct ModelFile f;
+    if (!modelfile_open_config(&f, model))
+        return false;
+    *c = f.config;
+    *vocab_only = f.vocab_only;
+    modelfile_close(&f);
+    return true;
+}
+
+// Norms and routers stay F32, and so do rows that no block of the type fits into.
+static uint64_t weight_bytes(const struct Config *c, enum DType type) {
+    uint32_t n;
+    struct WeightSpec *list = weight_list(c, &n);
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t rows = 1, cols = list[i].dim[list[i].n_dims - 1];
+        for (uint32_t d = 0; d + 1 < list[i].n_dims; d++)
+            rows *= list[i].dim[d];
+        bool plain = list[i].role == ROLE_NORM || list[i].role == ROLE_ROUTER || cols % DTYPES[type].block != 0;
+        total += rows * dtype_row_bytes(plain ? DT_F32 : type, cols);
+    }
+    free(list);
+    return total;
+}
+
+static uint64_t cache_bytes_per_token(const struct Config *c) {
+    return (uint64_t)c->n_layers * 2 * c->n_kv_heads * c->head_dim * sizeof(float);
+}
+
+static const enum DType INFO_TYPES[] = {DT_F32, DT_BF16, DT_Q8_0, DT_Q4_1, DT_Q4_0};
+static const uint32_t INFO_CONTEXTS[] = {1024, 4096, 8192, 16384, 32768, 131072};
+enum { N_INFO_TYPES = sizeof INFO_TYPES / sizeof INFO_TYPES[0] };
+enum { N_INFO_CONTEXTS = sizeof INFO_CONTEXTS / sizeof INFO_CONTEXTS[0] };
+
+static bool type_wanted(const struct Args *args, enum DType type) {
+    const char *only = args_text(args, "type");
+    return !only || strcmp(only, DTYPES[type].name) == 0;
+}
+
+static bool context_fits(const struct Config *c, uint32_t context) { return context <= max_u64(c->max_context, 1024); }
+
+static json_t *memory_json(const struct Args *args, const struct Config *c) {
+    json_t *rows = json_array();
+    for (int t = 0; t < N_INFO_TYPES; t++) {
+        if (!type_wanted(args, INFO_TYPES[t]))
+            continue;
+        uint64_t weights = weight_bytes(c, INFO_TYPES[t]);
+        for (int i = 0; i < N_INFO_CONTEXTS; i++) {
+            if (!context_fits(c, INFO_CONTEXTS[i]))
+                continue;
+            uint64_t cache = cache_bytes_per_token(c) * INFO_CONTEXTS[i];
+            json_array_append_new(rows, json_pack("{s:s, s:i, s:I, s:I}", "type", DTYPES[INFO_TYPES[t]].name, "context",
+                                                  (int)INFO_CONTEXTS[i], "weight_bytes", (json_int_t)weights,
+                                                  "cache_bytes", (json_int_t)cache));
+        }
+    }
+    return rows;
+}
+
+static int print_json(const struct Args *args, const struct Config *c) {
+    json_t *root = json_pack(
+        "{s:s, s:s, s:I, s:I, s:f, s:f}", "model", args->operands[0], "architecture",
+        c->arch == ARCH_DEEPSEEK ? "deepseek" : "llama", "total_parameters", (json_int_t)config_parameters(c),
+        "activated_parameters", (json_int_t)config_activated_parameters(c), "flops_per_4k_tokens",
+        config_train_flops(c, FLOPS_TOKENS), "forward_flops_per_4k_tokens", config_train_flops(c, FLOPS_TOKENS) / 3);
+    if (!root) {
+        fail("%s: the name is not UTF-8", args->operands[0]);
+        return EXIT_FAILED;
+    }
+    char *config = config_to_json(c, "float32");
+    json_object_set_new(root, "config", json_loads(config, 0, NULL));
+    free(config);
+    json_object_set_new(root, "memory", memory_json(args, c));
+    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    putchar('\n');
+    json_decref(root);
+    return EXIT_DONE;
+}
+
+static void print_architecture(const struct Config *c) {
+    char total[16], active[16];
+    term_format_count((double)config_parameters(c), total);
+    term_format_count((double)config_activated_parameters(c), active);
+    printf("  architecture   %s, %u layers, width %u, vocabulary %u%s\n",
+           c->arch == ARCH_DEEPSEEK ? "deepseek" : "llama", c->n_layers, c->dim, c->vocab_size,
+           c->tied_head ? " (head tied to the embedding)" : "");
+    printf("  attention      %u heads of %u, %u for keys and values, context %u\n", c->n_heads, c->head_dim,
+           c->n_kv_heads, c->max_context);
+    uint32_t n_moe = 0;
+    for (uint32_t l = 0; l < c->n_layers; l++)
+        n_moe += config_is_moe(c, l);
+    if (n_moe < c->n_layers)
+        printf("  feed-forward   %u layers of width %u\n", c->n_layers - n_moe, c->hidden);
+    if (n_moe > 0)
+        printf("  experts        %u layers of %u routed (%u active) and %u shared experts of width %u\n", n_moe,
+               c->n_experts, c->n_active, c->n_shared, c->moe_hidden);
+    printf("  parameters     %s in all, %s activated by a token\n", total, active);
+    double flops = config_train_flops(c, FLOPS_TOKENS);
+    printf("  FLOPs          %.3gT per 4K tokens, forward and backward (%.3gT forward)\n", flops * 1e-12,
+           flops * 1e-12 / 3);
+}
+
+static void print_memory(const struct Args *args, const struct Config *c) {
+    char text[16];
+    printf("\n  memory to run it: weights and cache, by type and context\n  %-8s %10s", "type", "weights");
+    for (int i = 0; i < N_INFO_CONTEXTS; i++) {
+        if (context_fits(c, INFO_CONTEXTS[i]))
+            printf(" %9u K", INFO_CONTEXTS[i] / 1024);
+    }
+    putchar('\n');
+    for (int t = 0; t < N_INFO_TYPES; t++) {
+        if (!type_wanted(args, INFO_TYPES[t]))
+            continue;
+        uint64_t weights = weight_bytes(c, INFO_TYPES[t]);
+        term_format_bytes(weights, text);
+        printf("  %-8s %10s", DTYPES[INFO_TYPES[t]].name, text);
+        for (int i = 0; i < N_INFO_CONTEXTS; i++) {
+            if (!context_fits(c, INFO_CONTEXTS[i]))
+                continue;
+            term_format_bytes(weights + cache_bytes_per_token(c) * INFO_CONTEXTS[i], text);
+            printf(" %11s", text);
+        }
+        putchar('\n');
+    }
+    printf("\n  `vkmoe train ... --dry-run` tells the memory of a fine-tuning before it begins.\n");
+}
+
+int cmd_info(const struct Args *args) {
+    struct Config c;
+    bool vocab_only;
+    if (!config_of(args->operands[0], &c, &vocab_only))
+        return EXIT_FAILED;
+    if (vocab_only) {
+        fail("%s: holds a vocabulary alone, no model; `vkmoe tokenize` can use it", args->operands[0]);
+        return EXIT_FAILED;
+    }
+    if (args_switch(args, "json"))
+        return print_json(args, &c);
+    printf("%s%s%s\n", term_paint(stdout, PAINT_BOLD), args->operands[0], term_paint(stdout, PAINT_NONE));
+    print_architecture(&c);
+    print_memory(args, &c);
+    return EXIT_DONE;
+}

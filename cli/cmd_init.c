@@ -1,0 +1,148 @@
+// `vkmoe init --preset NAME --out PATH`: a model with random weights, for experiments and tests. Each weight follows from
+// the seed, the tensor's name and its place, so the same command gives the same file everywhere. The tokenizer is
+// another model's, or one token a byte.
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "model/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct RandomWeights {
+    uint64_t seed;
+    float deviation;
+};
+
+static enum DType random_type(void *context, const struct WeightSpec *w) {
+    (void)context;
+    (void)w;
+    return DT_F32;
+}
+
+static bool random_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
+    const struct RandomWeights *r = context;
+    uint64_t cols = w->dim[w->n_dims - 1], stream = hash_bytes(w->name, strlen(w->name), 0);
+    float *to = out;
+    for (uint64_t i = 0; i < count * cols; i++)
+        to[i] = w->role == ROLE_NORM ? 1 : r->deviation * random_normal(r->seed, stream, first * cols + i);
+    return true;
+}
+
+// ---- One token a byte ----
+
+enum { BYTE_BOS = 256, BYTE_EOS = 257, BYTE_VOCAB = 258 };
+static const char BOS_TEXT[] = "<|begin|>", EOS_TEXT[] = "<|end|>";
+
+// Byte-level vocabularies write bytes as printable characters: the printable ones of Latin-1 as themselves, the others in
+// order from U+0100 on.
+static uint32_t byte_character(uint32_t byte) {
+    uint32_t next = 256;
+    for (uint32_t b = 0; b <= byte; b++) {
+        bool printable = (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
+        if (b == byte)
+            return printable ? b : next;
+        next += !printable;
+    }
+    return 0;
+}
+
+static json_t *added_token(uint32_t id, const char *text) {
+    return json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)id, "content", text, "single_word", 0, "lstrip",
+                     0, "rstrip", 0, "normalized", 0, "special", 1);
+}
+
+static json_t *byte_tokenizer(void) {
+    json_t *vocab = json_object();
+    for (uint32_t b = 0; b < 256; b++) {
+        uint32_t c = byte_character(b);
+        char text[3] = {(char)c, 0, 0};
+        if (c >= 0x80) {
+            text[0] = (char)(0xc0 | c >> 6);
+            text[1] = (char)(0x80 | (c & 0x3f));
+        }
+        json_object_set_new(vocab, text, json_integer(b));
+    }
+    json_t *byte_level = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets",
+                                   1, "use_regex", 1);
+    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:o, s:[]}", "type", "BPE", "dropout", "unk_token",
+                              "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
+                              "vocab", vocab, "merges");
+    return json_pack("{s:s, s:n, s:n, s:[o,o], s:n, s:O, s:n, s:o, s:o}", "version", "1.0", "truncation", "padding",
+                     "added_tokens", added_token(BYTE_BOS, BOS_TEXT), added_token(BYTE_EOS, EOS_TEXT), "normalizer",
+                     "pre_tokenizer", byte_level, "post_processor", "decoder", byte_level, "model", model);
+}
+
+static bool write_json(const char *path, json_t *root) {
+    char *text = json_dumps(root, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    bool ok = file_write_atomic(path, text, strlen(text));
+    free(text);
+    json_decref(root);
+    return ok;
+}
+
+// The writers copy a tokenizer's files: so they are laid down in the cache for a moment. Fills what they read of `f`.
+static bool byte_tokenizer_files(struct ModelFile *f, const struct Config *c) {
+    char *name = xsprintf("byte-tokenizer-%ld", (long)getpid()), *dir = path_join(cache_dir(), name);
+    *f = (struct ModelFile){.path = dir, .config = *c};
+    f->tokenizer_path = path_join(dir, "tokenizer.json");
+    f->tokenizer_config_path = path_join(dir, "tokenizer_config.json");
+    json_t *config = json_pack("{s:s, s:s, s:s, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "bos_token",
+                               BOS_TEXT, "eos_token", EOS_TEXT, "add_bos_token", 0, "clean_up_tokenization_spaces", 0);
+    free(name);
+    return dir_make(dir) && write_json(f->tokenizer_path, byte_tokenizer()) &&
+           write_json(f->tokenizer_config_path, config);
+}
+
+static void byte_tokenizer_remove(struct ModelFile *f) {
+    unlink(f->tokenizer_path);
+    unlink(f->tokenizer_config_path);
+    rmdir(f->path);
+    free(f->tokenizer_path);
+    free(f->tokenizer_config_path);
+    free(f->path);
+}
+
+// The embedding must have a row for every token of a borrowed tokenizer.
+static void take_tokens(struct Config *c, const struct Config *from) {
+    c->vocab_size = from->vocab_size;
+    c->bos_id = from->bos_id;
+    c->pad_id = from->pad_id;
+    c->n_eos = from->n_eos;
+    memcpy(c->eos_id, from->eos_id, sizeof c->eos_id);
+}
+
+int cmd_init(const struct Args *args) {
+    if (!output_check(args))
+        return EXIT_FAILED;
+    struct Config c;
+    const char *preset = args_text(args, "preset"), *borrowed = args_text(args, "tokenizer");
+    if (!config_preset(&c, preset)) {
+        fail("there is no preset '%s' (%s)", preset, config_preset_names());
+        return EXIT_FAILED;
+    }
+    struct ModelFile tokenizer;
+    bool ok;
+    if (borrowed) {
+        if (!modelfile_open_config(&tokenizer, borrowed))
+            return EXIT_FAILED;
+        take_tokens(&c, &tokenizer.config);
+        ok = c.vocab_size > 0 || fail("%s: does not say how many tokens there are", borrowed);
+    } else {
+        c.vocab_size = c.vocab_size < BYTE_VOCAB ? BYTE_VOCAB : c.vocab_size;
+        c.bos_id = BYTE_BOS;
+        c.eos_id[0] = BYTE_EOS;
+        c.n_eos = 1;
+        c.pad_id = UINT32_MAX;
+        ok = byte_tokenizer_files(&tokenizer, &c);
+    }
+    struct RandomWeights random = {(uint64_t)args_int(args, "seed"), c.init_std > 0 ? c.init_std : 0.02f};
+    struct WeightSource source = {&random, random_type, random_rows};
+    ok = ok && config_check(&c, preset) &&
+         output_write(args, &c, output_type(args, DT_F32), &source, &tokenizer, preset);
+    if (borrowed)
+        modelfile_close(&tokenizer);
+    else
+        byte_tokenizer_remove(&tokenizer);
+    return ok ? EXIT_DONE : EXIT_FAILED;
+}

@@ -1,0 +1,195 @@
+// The one table of commands and flags. A flag added here is parsed, checked, listed by --help and suggested when misspelt.
+#include "cli/commands.h"
+
+// Short forms of the entries: FLAG_xxx(name, short, value, default, help).
+#define SWITCH(name, letter, help)                                                                                     \
+    { name, letter, ARG_SWITCH, NULL, NULL, help, 0, 0, false }
+#define TEXT(name, letter, value, fallback, help)                                                                      \
+    { name, letter, ARG_TEXT, value, fallback, help, 0, 0, false }
+#define NEEDED(name, letter, value, help)                                                                              \
+    { name, letter, ARG_TEXT, value, NULL, help, 0, 0, true }
+#define INT(name, letter, fallback, min, max, help)                                                                    \
+    { name, letter, ARG_INT, "N", fallback, help, min, max, false }
+#define FLOAT(name, fallback, min, max, help)                                                                          \
+    { name, 0, ARG_FLOAT, "X", fallback, help, min, max, false }
+#define CHOICE(name, choices, fallback, help)                                                                          \
+    { name, 0, ARG_CHOICE, choices, fallback, help, 0, 0, false }
+#define HEADING(text)                                                                                                  \
+    { NULL, 0, ARG_SWITCH, NULL, NULL, text, 0, 0, false }
+#define END                                                                                                            \
+    { NULL, 0, ARG_SWITCH, NULL, NULL, NULL, 0, 0, false }
+
+const struct Flag COMMON_FLAGS[] = {
+    HEADING("Common flags"),
+    TEXT("device", 0, "NAME|N", NULL, "number or part of the name as `vkmoe devices` shows it; the fastest otherwise"),
+    INT("seed", 0, "1", 0, 9007199254740992.0, "what all random choices follow from"),
+    SWITCH("json", 0, "figures as JSON on stdout; everything else goes to stderr"),
+    SWITCH("help", 'h', "this text"),
+    SWITCH("version", 0, "the version"),
+    END,
+};
+
+#define TYPES "f32|bf16|f16|q8_0|q4_1|q4_0"
+#define TYPE_AS_FILE                                                                                                   \
+    CHOICE("type", TYPES, NULL, "weights are held in this type on the device (default: as the file has them)")
+#define ADAPTER TEXT("adapter", 0, "DIR", NULL, "LoRA adapter (PEFT layout) to put on top of the model")
+#define CONTEXT INT("context", 'c', NULL, 1, 1048576, "tokens of context to make room for (default: what is needed)")
+#define SAMPLING                                                                                                       \
+    HEADING("Sampling"),                                                                                               \
+        FLOAT("temperature", "0.7", 0, 100, "0 takes the likeliest token always; higher is more varied"),              \
+        INT("top-k", 0, "0", 0, 1000000, "only the K likeliest tokens; 0: all"),                                       \
+        FLOAT("top-p", "0.95", 0.000001, 1, "only the likeliest tokens that together reach this probability"),         \
+        FLOAT("min-p", "0", 0, 1, "only tokens at least this probable, measured by the likeliest one")
+#define TEMPLATE CHOICE("template", "plain|deepseek|chatml", NULL, "chat template (default: the one the model names)")
+
+static const struct Flag devices_flags[] = {
+    SWITCH("check", 0, "run the start-up answers of every kernel variant again, and say which fail"),
+    END,
+};
+static const struct Flag info_flags[] = {
+    CHOICE("type", TYPES, NULL, "memory for weights of this type only (default: a row for each)"),
+    END,
+};
+static const struct Flag chat_flags[] = {
+    TEXT("system", 0, "TEXT", NULL, "system message, where the model's template knows one"),
+    TEMPLATE,
+    INT("max-tokens", 'n', "1024", 1, 1048576, "longest answer"),
+    TYPE_AS_FILE,
+    ADAPTER,
+    CONTEXT,
+    SAMPLING,
+    END,
+};
+static const struct Flag generate_flags[] = {
+    TEXT("prompt", 'p', "TEXT", NULL, "what to go on from"),
+    TEXT("file", 'f', "FILE", NULL, "prompt from a file; - is standard input (the default without -p)"),
+    SWITCH("chat", 0, "the prompt is a user's message: wrap it in the model's chat template"),
+    SWITCH("raw", 0,
+           "the prompt as it is, names of special tokens in it standing for the tokens (this is the default)"),
+    TEXT("system", 0, "TEXT", NULL, "system message, with --chat"),
+    TEMPLATE,
+    INT("max-tokens", 'n', "128", 1, 1048576, "tokens to generate at most"),
+    SWITCH("ignore-eos", 0, "go on after the end-of-sequence token"),
+    TYPE_AS_FILE,
+    ADAPTER,
+    CONTEXT,
+    SAMPLING,
+    END,
+};
+static const struct Flag train_flags[] = {
+    NEEDED("data", 0, "FILES", "examples, one JSON object a line: messages, prompt and completion, or text; by commas"),
+    TEXT("validation", 0, "FILE", NULL, "examples of their own to measure on: before, between and after"),
+    FLOAT("validation-split", "0", 0, 0.9, "share of the data that is held out to measure on"),
+    TEXT("template", 0, "NAME", NULL, "chat template: plain, deepseek, chatml (default: the model's own)"),
+    NEEDED("out", 'o', "DIR", "folder for the result, checkpoints, metrics.jsonl and loss.png"),
+    CHOICE("method", "full|lora", "full", "train all weights, or low-rank adapters of every linear"),
+    CHOICE("recipe", "deepseekmoe-sft", NULL, "defaults of the DeepSeekMoE paper's fine-tuning; flags given win"),
+    SWITCH("resume", 0, "go on from the last checkpoint in --out"),
+    SWITCH("dry-run", 0, "stop before the first step: the table of what is trained, the memory plan, one sample"),
+    HEADING("How long and how much"),
+    FLOAT("epochs", "3", 0.000001, 100000, "times through the data"),
+    INT("steps", 0, NULL, 1, 1000000000, "steps, instead of --epochs"),
+    INT("batch", 'b', "16", 1, 1048576, "examples a step"),
+    INT("micro-batch", 0, "1", 1, 65536, "rows on the device at once: changes memory, not the result"),
+    INT("context", 'c', "1024", 8, 1048576, "tokens of a row; examples are packed into rows, none seeing another"),
+    HEADING("Optimiser (AdamW)"),
+    FLOAT("lr", "1e-5", 0, 10, "learning rate"),
+    CHOICE("schedule", "constant|cosine|linear", "constant", "learning rate over the steps, after the warm-up"),
+    INT("warmup", 0, "0", 0, 1000000000, "steps over which the learning rate rises from 0"),
+    FLOAT("beta1", "0.9", 0, 0.999999, "decay of the first moment"),
+    FLOAT("beta2", "0.95", 0, 0.999999, "decay of the second moment"),
+    FLOAT("epsilon", "1e-8", 0, 1, "added to the root of the second moment"),
+    FLOAT("weight-decay", "0.1", 0, 10, "decoupled; not on norms and vectors"),
+    FLOAT("clip", "1", 0, 1000000, "largest norm of the whole gradient; 0: no clipping"),
+    FLOAT("balance", NULL, 0, 1000, "weight of the experts' balance loss (default: the model's aux_loss_alpha)"),
+    SWITCH("freeze-router", 0, "leave the router's weights as they are"),
+    HEADING("LoRA"),
+    INT("lora-rank", 0, "16", 1, 1024, "rank"),
+    FLOAT("lora-alpha", "32", 0.000001, 1000000, "scale is alpha / rank"),
+    TEXT("lora-targets", 0, "LIST", "all",
+         "by commas: all, attention, q_proj, k_proj, v_proj, o_proj, mlp, dense, shared_experts, experts, gate"),
+    HEADING("Memory and safety"),
+    CHOICE("type", "f32|bf16", "f32", "weights (default with lora: as the file has them)"),
+    CHOICE("recompute", "on|off", "on", "forget a block's inner results and compute them again: less memory"),
+    INT("save-every", 0, "0", 0, 1000000000, "steps between checkpoints; 0: at the end only"),
+    INT("keep", 0, "2", 1, 1000, "checkpoints to keep"),
+    INT("validate-every", 0, "0", 0, 1000000000, "steps between looks at --validation; 0: first and last only"),
+    END,
+};
+static const struct Flag score_flags[] = {
+    NEEDED("file", 'f', "TEXT", "text to score; - is standard input"),
+    INT("limit", 0, NULL, 1, 1000000000, "first tokens of the text only"),
+    SWITCH("no-bos", 0, "do not put the beginning-of-sequence token before each window"),
+    TYPE_AS_FILE,
+    ADAPTER,
+    INT("window", 'w', NULL, 2, 1048576, "tokens seen at once (default: the model's context, at most 2048)"),
+    END,
+};
+static const struct Flag bench_flags[] = {
+    END,
+};
+static const struct Flag tokenize_flags[] = {
+    TEXT("file", 'f', "FILE", NULL, "text to cut; - is standard input"),
+    TEXT("prompt", 'p', "TEXT", NULL, "text to cut"),
+    TEXT("decode", 0, "IDS", NULL, "the other way: numbers by commas or spaces to text"),
+    SWITCH("special", 0, "names of special tokens in the text stand for the tokens"),
+    SWITCH("bos", 0, "put the beginning-of-sequence token first, where the model has it"),
+    END,
+};
+static const struct Flag init_flags[] = {
+    CHOICE("preset", "tiny|tiny-moe|smollm2-135m|deepseek-moe-16b|deepseek-llm-7b|llama2-7b", "tiny-moe",
+           "architecture to make"),
+    NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
+    TEXT("tokenizer", 0, "MODEL", NULL, "model or folder to take the tokenizer from (default: one token a byte)"),
+    CHOICE("type", TYPES, "f32", "type of the weights in the file"),
+    END,
+};
+static const struct Flag convert_flags[] = {
+    NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
+    CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
+    END,
+};
+static const struct Flag upcycle_flags[] = {
+    NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
+    INT("shards", 0, "16", 2, 4096, "pieces that each feed-forward layer is cut into"),
+    INT("shared", 0, "4", 0, 4096, "pieces that every token goes through; the rest are routed experts"),
+    INT("active", 0, NULL, 1, 4096, "routed experts a token takes (default: half of them)"),
+    INT("dense-layers", 0, "1", 0, 4096, "first layers left as they are"),
+    TEXT("calibrate", 0, "FILE", NULL,
+         "a little text: neurons are grouped by what they do on it, and the router starts from them"),
+    CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
+    END,
+};
+static const struct Flag merge_flags[] = {
+    NEEDED("adapter", 0, "DIR", "LoRA adapter (PEFT layout) to add to the weights"),
+    NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
+    CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
+    END,
+};
+
+const struct Command COMMANDS[] = {
+    {"devices", cmd_devices, "what can run here, which fast paths are on, and why others are off", "", 0, 0,
+     devices_flags, "vkmoe devices"},
+    {"info", cmd_info, "architecture, parameters, FLOPs per 4K tokens, memory", "MODEL", 1, 1, info_flags,
+     "vkmoe info deepseek-moe-16b"},
+    {"chat", cmd_chat, "talk to a model", "MODEL", 1, 1, chat_flags, "vkmoe chat tuned --temperature 0.3"},
+    {"generate", cmd_generate, "one answer, for scripts and pipes", "MODEL", 1, 1, generate_flags,
+     "vkmoe generate smollm2.gguf --chat -p \"What is a mixture of experts?\""},
+    {"train", cmd_train, "fine-tune a model: all weights or LoRA", "MODEL", 1, 1, train_flags,
+     "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
+    {"score", cmd_score, "log-probabilities and perplexity of a text", "MODEL", 1, 1, score_flags,
+     "vkmoe score smollm2.gguf --file wiki.txt --json"},
+    {"bench", cmd_bench, "WHAT is kernels, device or static: times beside this device's own measured peak",
+     "WHAT [FILTER]", 1, 2, bench_flags, "vkmoe bench kernels gemm"},
+    {"tokenize", cmd_tokenize, "text to token numbers, and back", "MODEL", 1, 1, tokenize_flags,
+     "vkmoe tokenize smollm2.gguf -p \"Hello, world\""},
+    {"init", cmd_init, "make a model with random weights", "", 0, 0, init_flags,
+     "vkmoe init --preset tiny-moe --out tiny"},
+    {"convert", cmd_convert, "write a model in another format or type", "MODEL", 1, 1, convert_flags,
+     "vkmoe convert smollm2-folder --out smollm2-q4_1.gguf --type q4_1"},
+    {"upcycle", cmd_upcycle, "cut a dense model into a DeepSeekMoE", "MODEL", 1, 1, upcycle_flags,
+     "vkmoe upcycle smollm2.gguf --out smollm2-moe --shards 16 --shared 4 --active 6 --calibrate some.txt"},
+    {"merge", cmd_merge, "add a LoRA adapter to its model", "MODEL", 1, 1, merge_flags,
+     "vkmoe merge smollm2.gguf --adapter tuned --out merged.gguf"},
+    {NULL, NULL, NULL, NULL, 0, 0, NULL, NULL},
+};

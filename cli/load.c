@@ -1,0 +1,164 @@
+// See load.h.
+#include "cli/load.h"
+#include "cli/term.h"
+#include "model/adapter.h"
+#include "model/selftest.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const uint64_t TEXT_MAX_BYTES = UINT64_C(1) << 31;
+
+bool load_text(struct Loaded *l, const struct Args *args, bool with_template) {
+    memset(l, 0, sizeof *l);
+    const char *path = args->operands[0];
+    if (!modelfile_open(&l->file, path))
+        return false;
+    if (l->file.vocab_only)
+        return fail("%s holds a vocabulary only, no weights", path);
+    l->has_tokenizer = tokenizer_open(&l->tokenizer, &l->file);
+    if (!l->has_tokenizer)
+        return false;
+    if (with_template)
+        l->has_template =
+            template_open(&l->template, args_text(args, "template"), l->file.chat_template, &l->tokenizer, path);
+    return l->has_template || !with_template;
+}
+
+static struct ModelOptions model_options(const struct Args *args, uint32_t positions) {
+    struct ModelOptions o = {.type = DT_COUNT, .max_positions = positions};
+    const char *type = args_text(args, "type");
+    if (type)
+        dtype_find(type, &o.type);
+    return o;
+}
+
+static bool has_adapter(const struct Args *args) { return args_text(args, "adapter") != NULL; }
+
+// What a smaller type would need, for the message.
+static const char *remedy(const struct Loaded *l, const struct Args *args, uint64_t weights, uint64_t all,
+                          char out[96]) {
+    uint64_t small = model_weight_bytes(&l->file.config, DT_Q4_1);
+    char text[16];
+    term_format_bytes(all - weights + small, text);
+    if (small < weights && l->dev.limits.memory_bytes > all - weights + small && args_text(args, "type") == NULL)
+        snprintf(out, 96, "--type q4_1 needs %s; ", text);
+    else
+        out[0] = 0;
+    return out;
+}
+
+// Builds everything on a device that only counts, and compares with what the real one has.
+static bool check_memory(struct Loaded *l, const struct Args *args, const struct SessionOptions *o) {
+    struct Device dry;
+    struct Model m = {0};
+    struct Session s = {0};
+    device_open_dry(&dry, &l->dev);
+    dry.verify = NULL;
+    struct ModelOptions options = model_options(args, o->context);
+    bool ok = model_load(&m, &dry, &l->file, &options);
+    uint64_t weights = dry.allocated_bytes;
+    ok = ok && (!has_adapter(args) || adapter_load(&m, args_text(args, "adapter")));
+    uint64_t before = dry.allocated_bytes;
+    ok = ok && session_init(&s, &m, o);
+    uint64_t cache = ok ? s.cache.peak_bytes : 0, rest = dry.peak_bytes - before - cache;
+    l->need_bytes = dry.peak_bytes;
+    session_free(&s);
+    if (m.dev)
+        model_free(&m);
+    if (!ok || l->need_bytes <= l->dev.limits.memory_bytes)
+        return ok;
+    char all[16], have[16], w[16], kv[16], act[16], small[96];
+    term_format_bytes(l->need_bytes, all), term_format_bytes(l->dev.limits.memory_bytes, have);
+    term_format_bytes(weights, w), term_format_bytes(cache, kv), term_format_bytes(rest, act);
+    return fail(
+        "%s needs %s (weights %s, keys and values of %u tokens %s, the rest %s), and %s has %s; %sa smaller --context "
+        "or another --device helps too",
+        l->file.path, all, w, o->context * o->n_sequences, kv, act, l->dev.name, have,
+        remedy(l, args, weights, l->need_bytes, small));
+}
+
+static void load_progress(void *context, uint64_t done, uint64_t all) {
+    struct Progress *p = context;
+    char text[16];
+    term_format_bytes(all, text);
+    p->total = all;
+    progress_update(p, done, "%s", text);
+}
+
+bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *o) {
+    l->has_device = selftest_device_open(&l->dev, args_text(args, "device"));
+    if (!l->has_device || !check_memory(l, args, o))
+        return false;
+    struct Progress progress;
+    progress_begin(&progress, "load", "byte", 0, 1);
+    progress.drawn = progress.started; // what is done at once needs no bar
+    struct ModelOptions options = model_options(args, o->context);
+    options.progress = load_progress;
+    options.progress_context = &progress;
+    l->has_model = model_load(&l->model, &l->dev, &l->file, &options);
+    progress_clear(&progress);
+    if (!l->has_model || (has_adapter(args) && !adapter_load(&l->model, args_text(args, "adapter"))))
+        return false;
+    l->has_session = session_init(&l->session, &l->model, o);
+    return l->has_session;
+}
+
+void load_free(struct Loaded *l) {
+    if (l->has_session)
+        profile_print(&l->dev); // of VKMOE_PROFILE; else nothing
+    if (l->session.m)
+        session_free(&l->session);
+    if (l->has_model)
+        model_free(&l->model);
+    if (l->has_device)
+        device_close(&l->dev);
+    if (l->has_template)
+        template_free(&l->template);
+    if (l->has_tokenizer)
+        tokenizer_free(&l->tokenizer);
+    if (l->file.path)
+        modelfile_close(&l->file);
+    memset(l, 0, sizeof *l);
+}
+
+bool load_context(const struct Loaded *l, const struct Args *args, uint64_t wanted, uint32_t *context) {
+    uint32_t most = l->file.config.max_context;
+    if (args_given(args, "context")) {
+        if (args_int(args, "context") > most)
+            return fail("--context %lld: the context of %s is %u tokens", (long long)args_int(args, "context"),
+                        l->file.path, most);
+        wanted = (uint64_t)args_int(args, "context");
+    }
+    *context = (uint32_t)min_u64(wanted, most);
+    return true;
+}
+
+struct SampleParams load_sampling(const struct Args *args) {
+    uint64_t seed = (uint64_t)args_int(args, "seed");
+    return (struct SampleParams){.temperature = (float)args_float(args, "temperature"),
+                                 .top_p = (float)args_float(args, "top-p"),
+                                 .min_p = (float)args_float(args, "min-p"),
+                                 .top_k = (uint32_t)args_int(args, "top-k"),
+                                 .seed_low = (uint32_t)seed,
+                                 .seed_high = (uint32_t)(seed >> 32)};
+}
+
+bool load_file(const char *path, char **text, size_t *bytes) {
+    uint8_t *data;
+    uint64_t n;
+    if (!file_read(strcmp(path, "-") == 0 ? "/dev/stdin" : path, TEXT_MAX_BYTES, &data, &n))
+        return false;
+    *text = (char *)data;
+    *bytes = n;
+    return true;
+}
+
+bool load_is_stop(const struct Loaded *l, uint32_t id) {
+    for (uint32_t i = 0; i < l->file.config.n_eos; i++)
+        if (id == l->file.config.eos_id[i])
+            return true;
+    for (uint32_t i = 0; l->has_template && i < l->template.n_stop; i++)
+        if (id == l->template.stop[i])
+            return true;
+    return id == l->tokenizer.eos_id;
+}

@@ -1,0 +1,33 @@
+// What chat, generate, score and others open before they can begin: the files, the device, the weights, an adapter, a session. All that
+// can be known to be wrong is told before the weights are read, memory included: a dry run on a device that only counts comes first.
+#pragma once
+#include "cli/args.h"
+#include "model/modelfile.h"
+#include "model/session.h"
+#include "model/template.h"
+
+struct Loaded {
+    struct ModelFile file;
+    struct Tokenizer tokenizer;
+    struct Template template;
+    struct Device dev;
+    struct Model model;
+    struct Session session;
+    uint64_t need_bytes; // of the dry run
+    bool has_tokenizer, has_template, has_device, has_model, has_session;
+};
+
+// Config, tokenizer and, where asked for, the chat template (--template, else the model's own).
+bool load_text(struct Loaded *l, const struct Args *args, bool with_template);
+// Then device, weights (--type, --adapter) and a session. `positions` is what the rope table covers: the session's context at least.
+bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *o);
+void load_free(struct Loaded *l);
+
+// --context where given, else `wanted`; never above the model's context (refused by name when asked for).
+bool load_context(const struct Loaded *l, const struct Args *args, uint64_t wanted, uint32_t *context);
+// Sampling flags: temperature, top-k, top-p, min-p, seed.
+struct SampleParams load_sampling(const struct Args *args);
+// A text from a file or, for "-", from standard input; malloc'ed.
+bool load_file(const char *path, char **text, size_t *bytes);
+// Ids after which a text is over: the config's, the tokenizer's and, with a template, the template's.
+bool load_is_stop(const struct Loaded *l, uint32_t id);

@@ -1,0 +1,96 @@
+// See output.h. The writers pull rows from a source; this one stands between to count them.
+#include "cli/output.h"
+#include "cli/term.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_gguf(const char *path) {
+    size_t n = strlen(path);
+    return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
+}
+
+bool output_check(const struct Args *args) {
+    const char *out = args_text(args, "out"), *type = args_text(args, "type");
+    enum DType t;
+    if (type && dtype_find(type, &t) && dtype_is_quantised(t) && !is_gguf(out))
+        return fail("%s: a Hugging Face folder holds f32, f16 or bf16, not %s; a name that ends in .gguf can", out,
+                    type);
+    return modelwrite_check_output(out);
+}
+
+enum DType output_type(const struct Args *args, enum DType fallback) {
+    const char *name = args_text(args, "type");
+    enum DType type = fallback;
+    if (name)
+        dtype_find(name, &type);
+    else if (dtype_is_quantised(type) && !is_gguf(args_text(args, "out"))) {
+        fprintf(stderr, "the weights are %s, which a Hugging Face folder does not hold: they are written as f32\n",
+                DTYPES[type].name);
+        type = DT_F32;
+    }
+    return type;
+}
+
+enum DType output_main_type(const struct ModelFile *f) {
+    uint64_t weights[DT_COUNT] = {0};
+    for (uint32_t i = 0; i < f->n_tensors; i++) {
+        if (f->tensors[i].spec.role != ROLE_NORM && f->tensors[i].spec.role != ROLE_ROUTER)
+            weights[f->tensors[i].type] += f->tensors[i].n_rows * f->tensors[i].cols;
+    }
+    enum DType most = DT_F32;
+    for (int t = 0; t < DT_COUNT; t++)
+        most = weights[t] > weights[most] ? (enum DType)t : most;
+    return most;
+}
+
+struct Counted {
+    const struct WeightSource *inner;
+    struct Progress progress;
+    uint64_t bytes;
+};
+
+static enum DType counted_type(void *context, const struct WeightSpec *w) {
+    struct Counted *c = context;
+    return c->inner->type(c->inner->context, w);
+}
+
+static bool counted_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
+    struct Counted *c = context;
+    if (!c->inner->rows(c->inner->context, w, first, count, out))
+        return false;
+    c->bytes += count * w->dim[w->n_dims - 1];
+    progress_update(&c->progress, c->bytes, "%s", w->name);
+    return true;
+}
+
+static uint64_t weights_of(const struct Config *c) {
+    uint32_t n;
+    struct WeightSpec *list = weight_list(c, &n);
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t elements = 1;
+        for (uint32_t d = 0; d < list[i].n_dims; d++)
+            elements *= list[i].dim[d];
+        total += elements;
+    }
+    free(list);
+    return total;
+}
+
+bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
+                  const struct ModelFile *tokenizer, const char *name) {
+    const char *out = args_text(args, "out");
+    struct Counted counted = {.inner = source};
+    struct WeightSource outer = {&counted, counted_type, counted_rows};
+    progress_begin(&counted.progress, "write", "weight", 0, weights_of(c));
+    bool ok = is_gguf(out) ? modelwrite_gguf(out, c, type, DT_COUNT, &outer, tokenizer, name)
+                           : modelwrite_hf(out, c, type, &outer, tokenizer, 0);
+    progress_clear(&counted.progress);
+    if (!ok)
+        return false;
+    char count[16];
+    term_format_count((double)config_parameters(c), count);
+    fprintf(stderr, "%s: %s parameters as %s\n", out, count, DTYPES[type].name);
+    return true;
+}

@@ -1,0 +1,15 @@
+// Where convert, init, upcycle and merge put a model: a folder in Hugging Face's layout, or one GGUF file when the name ends
+// in .gguf; with a progress bar over the rows that go by.
+#pragma once
+#include "cli/args.h"
+#include "model/modelwrite.h"
+
+// Checks --out and --type before any work: the output is free, and a folder gets F32, F16 or BF16 alone.
+bool output_check(const struct Args *args);
+// --type, or `fallback`; a quantised fallback becomes F32 for a folder, with a line that says so.
+enum DType output_type(const struct Args *args, enum DType fallback);
+// `tokenizer` may be NULL. Says at the end what was written.
+bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
+                  const struct ModelFile *tokenizer, const char *name);
+// The type of most weights of a model's file.
+enum DType output_main_type(const struct ModelFile *f);

@@ -1,0 +1,14 @@
+// Line charts as PNG files, drawn by this program alone: a loss curve needs no other tool.
+#pragma once
+#include "runtime/base.h"
+
+struct PlotSeries {
+    const char *name; // for the legend; ASCII
+    const double *x, *y;
+    size_t n;
+    bool smooth; // the values pale, and their running mean on top
+    bool dots;   // a dot at each value as well: for few of them
+};
+// Draws 1000 x 600 pixels. Values that are not finite leave a gap. False after one line when the file cannot be written.
+bool plot_lines(const char *path, const char *title, const char *x_label, const char *y_label,
+                const struct PlotSeries *series, size_t n_series);

@@ -1,0 +1,124 @@
+# Builds every line of shaders/kernels.def to build/spirv/NAME.spv and embeds all in one C file, in the order of the
+# list. A kernel whose extension the installed glslc does not know is left out (words NULL): the runtime then takes the
+# next path. Gives VKMOE_KERNEL_CODE, a source for the runtime's library.
+
+find_program(GLSLC glslc REQUIRED)
+set(spirv_dir ${CMAKE_BINARY_DIR}/spirv)
+set(generated_dir ${CMAKE_BINARY_DIR}/generated)
+file(MAKE_DIRECTORY ${spirv_dir} ${generated_dir})
+
+# What each NEEDS_ flag asks of the compiler of shaders. A flag that is not here asks something of the device alone.
+set(needs_extension_COOPMAT GL_KHR_cooperative_matrix)
+set(needs_extension_COOPMAT2 GL_NV_cooperative_matrix2)
+set(needs_extension_BF16 GL_EXT_bfloat16)
+set(needs_extension_F16 GL_EXT_shader_explicit_arithmetic_types_float16)
+set(needs_extension_SUBGROUP GL_KHR_shader_subgroup_arithmetic)
+set(needs_extension_INT8DOT GL_EXT_integer_dot_product)
+
+# shader_extension_known(EXTENSION OUT): asks glslc once per compiler; the answer is cached.
+function(shader_extension_known extension out)
+  file(TIMESTAMP ${GLSLC} stamp)
+  set(variable GLSLC_KNOWS_${extension})
+  if(NOT DEFINED CACHE{${variable}} OR NOT "${VKMOE_GLSLC_PROBED}" STREQUAL "${GLSLC} ${stamp}")
+    set(probe ${generated_dir}/probe_${extension}.comp)
+    file(WRITE ${probe} "#version 460\n#extension ${extension} : require\nvoid main() {}\n")
+    execute_process(COMMAND ${GLSLC} --target-env=vulkan1.3 -o ${probe}.spv ${probe}
+                    RESULT_VARIABLE result OUTPUT_QUIET ERROR_QUIET)
+    if(result EQUAL 0)
+      set(${variable} ON CACHE INTERNAL "")
+    else()
+      set(${variable} OFF CACHE INTERNAL "")
+    endif()
+  endif()
+  set(${out} ${${variable}} PARENT_SCOPE)
+endfunction()
+
+set(known_flags "")
+set(unknown_flags "")
+foreach(flag COOPMAT COOPMAT2 BF16 F16 SUBGROUP INT8DOT)
+  shader_extension_known(${needs_extension_${flag}} known)
+  if(known)
+    list(APPEND known_flags ${flag})
+  else()
+    list(APPEND unknown_flags ${flag})
+  endif()
+endforeach()
+file(TIMESTAMP ${GLSLC} glslc_stamp)
+set(VKMOE_GLSLC_PROBED "${GLSLC} ${glslc_stamp}" CACHE INTERNAL "")
+string(REPLACE ";" " " known_text "${known_flags}")
+string(REPLACE ";" " " unknown_text "${unknown_flags}")
+message(STATUS "glslc knows: ${known_text}; does not know: ${unknown_text}")
+
+set(kernels_def ${CMAKE_SOURCE_DIR}/shaders/kernels.def)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_def})
+file(STRINGS ${kernels_def} kernel_lines REGEX "^[ \t]*KERNEL\\(")
+file(STRINGS ${kernels_def} odd_lines REGEX "KERNEL[ \t]+\\(|^[ \t]*KERNEL\\([^\"]*$")
+if(odd_lines)
+  message(FATAL_ERROR "shaders/kernels.def: one KERNEL(name, source, push, needs, \"defines\") a line: ${odd_lines}")
+endif()
+
+set(code "// Made by cmake/shaders.cmake from shaders/kernels.def.\n#include <stddef.h>\n#include <stdint.h>\n")
+set(table "")
+set(all_words "")
+set(left_out "")
+set(n_built 0)
+foreach(line IN LISTS kernel_lines)
+  if(NOT line MATCHES
+     "^[ \t]*KERNEL\\([ \t]*([a-z0-9_]+),[ \t]*([a-z0-9_.]+),[ \t]*([a-z0-9_]+),[ \t]*([A-Z0-9_| ]+),[ \t]*\"([^\"]*)\"[ \t]*\\)")
+    message(FATAL_ERROR "shaders/kernels.def: expected KERNEL(name, source, push, needs, \"defines\"), found: ${line}")
+  endif()
+  set(name ${CMAKE_MATCH_1})
+  set(source ${CMAKE_SOURCE_DIR}/shaders/${CMAKE_MATCH_2})
+  set(push ${CMAKE_MATCH_3})
+  set(needs ${CMAKE_MATCH_4})
+  separate_arguments(defines UNIX_COMMAND "${CMAKE_MATCH_5}")
+  string(REGEX MATCHALL "NEEDS_[A-Z0-9_]+" flags "${needs}")
+  set(buildable ON)
+  foreach(flag IN LISTS flags)
+    string(REPLACE "NEEDS_" "" flag ${flag})
+    if(flag IN_LIST unknown_flags)
+      set(buildable OFF)
+    endif()
+  endforeach()
+  if(NOT EXISTS ${source})
+    message(FATAL_ERROR "shaders/kernels.def: ${name}: there is no file shaders/${CMAKE_MATCH_2}")
+  endif()
+  if(NOT buildable)
+    list(APPEND left_out ${name})
+    string(APPEND table "    {\"${name}\", NULL, 0},\n")
+    continue()
+  endif()
+  set(spv ${spirv_dir}/${name}.spv)
+  set(words ${spirv_dir}/${name}.inc)
+  add_custom_command(
+    OUTPUT ${words}
+    BYPRODUCTS ${spv}
+    COMMAND ${GLSLC} --target-env=vulkan1.3 -O -Werror -I ${CMAKE_SOURCE_DIR}/shaders -DPUSH=${push} ${defines}
+            -MD -MF ${spv}.d -MT spirv/${name}.inc -o ${spv} ${source}
+    COMMAND ${CMAKE_COMMAND} -DSPV=${spv} -DWORDS=${words} -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+    DEPENDS ${source} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+    DEPFILE ${spv}.d
+    COMMENT "Shader ${name}"
+    VERBATIM)
+  list(APPEND all_words ${words})
+  string(APPEND code "static const uint32_t words_${name}[] = {\n#include \"spirv/${name}.inc\"\n};\n")
+  string(APPEND table "    {\"${name}\", words_${name}, sizeof words_${name} / sizeof words_${name}[0]},\n")
+  math(EXPR n_built "${n_built} + 1")
+endforeach()
+list(LENGTH kernel_lines n_kernels)
+message(STATUS "Shaders: ${n_built} of ${n_kernels} modules can be built")
+if(left_out)
+  string(REPLACE ";" " " left_out "${left_out}")
+  message(STATUS "Left out, because glslc is too old for them: ${left_out}")
+endif()
+
+if(NOT kernel_lines)
+  set(table "    {NULL, NULL, 0},\n")
+endif()
+string(APPEND code "struct KernelCode {\n    const char *name;\n    const uint32_t *words;\n    uint32_t n_words;\n};\n"
+  "extern const struct KernelCode KERNEL_CODE[];\nextern const uint32_t N_KERNEL_CODE;\n"
+  "const struct KernelCode KERNEL_CODE[] = {\n${table}};\nconst uint32_t N_KERNEL_CODE = ${n_kernels};\n")
+set(VKMOE_KERNEL_CODE ${generated_dir}/kernel_code.c)
+file(CONFIGURE OUTPUT ${VKMOE_KERNEL_CODE} CONTENT "${code}" @ONLY) # touches the file only when it changes
+set_source_files_properties(${VKMOE_KERNEL_CODE} PROPERTIES
+  OBJECT_DEPENDS "${all_words}" INCLUDE_DIRECTORIES ${CMAKE_BINARY_DIR})

@@ -1,0 +1,275 @@
+// Checks of attention: forward, decode and backward against the double reference, over layouts of spans that training and inference make:
+// one causal text, a cache longer than the rows, packed documents, padding rows, rows that see nothing.
+#include "model/opcheck.h"
+#include "model/ref_attention.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CAUSAL = 1, PACKED, PADDED, FULL };
+enum { ROWS, KEY_ROWS, HEADS, KV_HEADS, HEAD_DIM, LAYOUT }; // places in a shape
+static const double BOUND_NMSE = 1e-11;
+
+static struct AttentionShape heads_of(const uint32_t *shape) {
+    return (struct AttentionShape){.n_heads = shape[HEADS],
+                                   .n_kv_heads = shape[KV_HEADS],
+                                   .head_dim = shape[HEAD_DIM],
+                                   .scale = 1 / sqrtf((float)shape[HEAD_DIM])};
+}
+
+// span (rows, 2) and key_span (key_rows, 2) of a layout. Row i stands at key i + key_rows - rows. PACKED: documents of 1, 2, 3, ... 40, 1, ...
+// times five rows but the first; PADDED: the same, with every fifth document made of rows that see themselves alone and
+// every seventh of rows that see nothing.
+static void spans_make(const uint32_t *shape, uint32_t *span, uint32_t *key_span) {
+    uint32_t rows = shape[ROWS], key_rows = shape[KEY_ROWS], behind = key_rows - rows;
+    for (uint32_t key = 0; key < key_rows; key++)
+        key_span[2 * key] = rows, key_span[2 * key + 1] = 0;
+    uint32_t begin = 0, length = 1, document = 1;
+    for (uint32_t i = 0; i < rows; i++) {
+        if (shape[LAYOUT] != CAUSAL && shape[LAYOUT] != FULL && i == begin + length) {
+            begin = i;
+            length = document % 9 * 5 + 1;
+            document++;
+        }
+        span[2 * i] = shape[LAYOUT] == PACKED || shape[LAYOUT] == PADDED ? begin + behind : 0;
+        span[2 * i + 1] = shape[LAYOUT] == FULL ? key_rows : i + behind + 1;
+        if (shape[LAYOUT] == PADDED && document % 5 == 0)
+            span[2 * i] = i + behind;
+        if (shape[LAYOUT] == PADDED && document % 7 == 0)
+            span[2 * i + 1] = span[2 * i];
+        for (uint32_t key = span[2 * i]; key < span[2 * i + 1]; key++) {
+            if (i < key_span[2 * key])
+                key_span[2 * key] = i;
+            key_span[2 * key + 1] = i + 1;
+        }
+    }
+    for (uint32_t key = 0; key < key_rows; key++)
+        if (key_span[2 * key] > key_span[2 * key + 1])
+            key_span[2 * key] = key_span[2 * key + 1] = 0;
+}
+
+struct Inputs {
+    struct CheckTensor *q, *k, *v, *span, *key_span;
+    uint32_t *spans, *key_spans;
+    struct RefAttention ref;
+    double pairs; // of query and key, over all heads
+};
+
+static struct Inputs inputs_make(struct CheckRun *r, const uint32_t *shape, uint32_t *spans, uint32_t *key_spans) {
+    uint32_t q_dim[] = {shape[ROWS], shape[HEADS] * shape[HEAD_DIM]};
+    uint32_t k_dim[] = {shape[KEY_ROWS], shape[KV_HEADS] * shape[HEAD_DIM]};
+    struct Inputs in = {.spans = spans, .key_spans = key_spans};
+    in.q = checkrun_random(r, DT_F32, 2, q_dim, 1);
+    in.k = checkrun_random(r, DT_F32, 2, k_dim, 1);
+    in.v = checkrun_random(r, DT_F32, 2, k_dim, 1);
+    in.span = checkrun_values(r, DT_U32, 2, (uint32_t[]){shape[ROWS], 2}, spans);
+    in.key_span = checkrun_values(r, DT_U32, 2, (uint32_t[]){shape[KEY_ROWS], 2}, key_spans);
+    in.ref = (struct RefAttention){.rows = shape[ROWS],
+                                   .key_rows = shape[KEY_ROWS],
+                                   .s = heads_of(shape),
+                                   .q = in.q->value,
+                                   .k = in.k->value,
+                                   .v = in.v->value,
+                                   .span = spans,
+                                   .key_span = key_spans};
+    for (uint32_t i = 0; i < shape[ROWS]; i++)
+        in.pairs += (double)(spans[2 * i + 1] - spans[2 * i]) * shape[HEADS];
+    return in;
+}
+
+// As checkrun_compare_at, with a floor under the norm: the gradient of a row that sees one key is zero but for rounding, and no error is
+// small beside zero. Inputs are of deviation 1, so that results worth the name are well above the floor of 0.1 root mean square.
+static void compare_picked(struct CheckRun *r, const struct CheckTensor *t, uint64_t count, const uint64_t *index,
+                           const double *want) {
+    double error = 0, norm = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        double difference = t->value[index[i]] - want[i];
+        error += difference * difference;
+        norm += want[i] * want[i];
+    }
+    double nmse = error / fmax(norm, 0.01 * (double)count);
+    if (!(nmse <= r->ck->nmse)) // also where it is NaN
+        r->ck->nmse = isnan(nmse) ? INFINITY : nmse;
+}
+
+// Compares a tensor of vectors of head_dim with the reference, vector by vector: all, or those that hold the picked elements.
+static void compare_vectors(struct CheckRun *r, const struct CheckTensor *t, uint32_t n_heads,
+                            const struct RefAttention *ref,
+                            void (*one)(const struct RefAttention *, uint32_t row, uint32_t head, double *out)) {
+    uint32_t width = ref->s.head_dim;
+    uint64_t *index, count = checkrun_pick(r, t, &index), kept = UINT64_MAX;
+    double *want = xmalloc(count * sizeof *want), *vector = xmalloc(width * sizeof *vector);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t which = index[i] / width;
+        if (which != kept)
+            one(ref, (uint32_t)(which / n_heads), (uint32_t)(which % n_heads), vector);
+        kept = which;
+        want[i] = vector[index[i] % width];
+    }
+    compare_picked(r, t, count, index, want);
+    free(want);
+    free(vector);
+    free(index);
+}
+
+static void ref_o(const struct RefAttention *a, uint32_t row, uint32_t head, double *o) {
+    ref_attention_row(a, row, head, o, NULL);
+}
+static void ref_dk(const struct RefAttention *a, uint32_t key, uint32_t head, double *dk) {
+    double *dv = xmalloc(a->s.head_dim * sizeof *dv);
+    ref_attention_back_key(a, key, head, dk, dv);
+    free(dv);
+}
+static void ref_dv(const struct RefAttention *a, uint32_t key, uint32_t head, double *dv) {
+    double *dk = xmalloc(a->s.head_dim * sizeof *dk);
+    ref_attention_back_key(a, key, head, dk, dv);
+    free(dk);
+}
+
+// Rows without a key have -inf on both sides; the others are compared as numbers.
+static void compare_lse(struct CheckRun *r, const struct CheckTensor *lse, const struct RefAttention *ref) {
+    uint64_t *index, count = checkrun_pick(r, lse, &index);
+    double *want = xmalloc(count * sizeof *want), *o = xmalloc(ref->s.head_dim * sizeof *o);
+    for (uint64_t i = 0; i < count; i++) {
+        ref_attention_row(ref, (uint32_t)(index[i] / ref->s.n_heads), (uint32_t)(index[i] % ref->s.n_heads), o,
+                          &want[i]);
+        if (isinf(want[i]))
+            want[i] = lse->value[index[i]] = lse->value[index[i]] == want[i] ? 0 : NAN;
+    }
+    compare_picked(r, lse, count, index, want);
+    free(want);
+    free(o);
+    free(index);
+}
+
+static bool run_forward(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t *spans = xmalloc(8 * (size_t)shape[ROWS]), *key_spans = xmalloc(8 * (size_t)shape[KEY_ROWS]);
+    spans_make(shape, spans, key_spans);
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct Inputs in = inputs_make(&r, shape, spans, key_spans);
+    struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
+    struct CheckTensor *lse = checkrun_output(&r, 2, (uint32_t[]){shape[ROWS], shape[HEADS]});
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_attention(c, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, &lse->t, in.ref.s);
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok) {
+        compare_vectors(&r, o, shape[HEADS], &in.ref, ref_o);
+        compare_lse(&r, lse, &in.ref);
+    }
+    ck->bound = BOUND_NMSE;
+    ck->flops = 4 * in.pairs * shape[HEAD_DIM];
+    ck->bytes = (double)(2 * in.q->t.bytes + 2 * in.k->t.bytes);
+    checkrun_end(&r);
+    free(spans);
+    free(key_spans);
+    return ok;
+}
+
+static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t *spans = xmalloc(8 * (size_t)shape[ROWS]), *key_spans = xmalloc(8 * (size_t)shape[KEY_ROWS]);
+    spans_make(shape, spans, key_spans);
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct Inputs in = inputs_make(&r, shape, spans, key_spans);
+    struct CheckTensor *dout = checkrun_random(&r, DT_F32, 2, in.q->t.dim, 1);
+    // o and lse come from the device's own forward, as in training; whether they are right is the forward case's question.
+    struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
+    struct CheckTensor *lse = checkrun_output(&r, 2, (uint32_t[]){shape[ROWS], shape[HEADS]});
+    struct CheckTensor *dq = checkrun_output(&r, 2, in.q->t.dim);
+    struct CheckTensor *dk = checkrun_output(&r, 2, in.k->t.dim);
+    struct CheckTensor *dv = checkrun_output(&r, 2, in.k->t.dim);
+    struct Cmd *forward = cmd_begin(ck->dev, "attention for its backward");
+    op_attention(forward, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, &lse->t, in.ref.s);
+    struct Program *p = cmd_end(forward);
+    bool ok = p && program_run(p);
+    if (p)
+        program_free(p);
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_attention_back(c, &r.arena, &in.q->t, &in.k->t, &in.v->t, &o->t, &lse->t, &dout->t, &in.span->t, &in.key_span->t,
+                      &dq->t, &dk->t, &dv->t, in.ref.s);
+    ok = checkrun_execute(&r, cmd_end(c)) && ok;
+    if (ok) {
+        in.ref.o = o->value;
+        in.ref.lse = lse->value;
+        in.ref.dout = dout->value;
+        compare_vectors(&r, dq, shape[HEADS], &in.ref, ref_attention_back_row);
+        compare_vectors(&r, dk, shape[KV_HEADS], &in.ref, ref_dk);
+        compare_vectors(&r, dv, shape[KV_HEADS], &in.ref, ref_dv);
+    }
+    ck->bound = BOUND_NMSE;
+    ck->flops = 10 * in.pairs * shape[HEAD_DIM]; // five products; the two that are made twice are not counted
+    ck->bytes = (double)(4 * in.q->t.bytes + 4 * in.k->t.bytes);
+    checkrun_end(&r);
+    free(spans);
+    free(key_spans);
+    return ok;
+}
+
+// Decode: every row has its own cache of key_rows / rows keys, and sees a prefix of it: all of it, then shorter ones.
+static bool run_decode(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t slot = shape[KEY_ROWS] / shape[ROWS];
+    uint32_t *spans = xmalloc(8 * (size_t)shape[ROWS]), *key_spans = xcalloc(shape[KEY_ROWS], 8);
+    for (uint32_t i = 0; i < shape[ROWS]; i++) {
+        spans[2 * i] = i * slot;
+        spans[2 * i + 1] = i * slot + slot - slot / 3 * (i % 3) - (i == 5 ? slot - slot / 3 * 2 : 0);
+    }
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct Inputs in = inputs_make(&r, shape, spans, key_spans);
+    struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_attention_decode(c, &r.arena, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, in.ref.s);
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        compare_vectors(&r, o, shape[HEADS], &in.ref, ref_o);
+    ck->bound = BOUND_NMSE;
+    ck->flops = 4 * in.pairs * shape[HEAD_DIM];
+    ck->bytes = 8 * in.pairs * shape[HEAD_DIM] / (shape[HEADS] / shape[KV_HEADS]); // each key and value read once
+    checkrun_end(&r);
+    free(spans);
+    free(key_spans);
+    return ok;
+}
+
+static const int FORWARD[] = {KERNEL_attention, KERNEL_attention_cpu, -1};
+static const int BACKWARD[] = {KERNEL_attention_back_dq,      KERNEL_attention_back_dq_cpu,  KERNEL_attention_back_dkv,
+                               KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_prepare, -1};
+static const int DECODE[] = {KERNEL_attention_decode, KERNEL_attention_decode_cpu, KERNEL_attention_merge, -1};
+
+// rows, key rows, heads, key heads, head_dim, layout
+static const uint32_t SHAPES[][OP_SHAPE] = {
+    {33, 33, 4, 2, 16, CAUSAL},   {1, 1, 1, 1, 8, CAUSAL},      {7, 7, 3, 1, 24, CAUSAL},   {64, 64, 4, 1, 64, PACKED},
+    {129, 129, 3, 1, 64, PADDED}, {129, 129, 3, 3, 80, PACKED}, {7, 129, 4, 4, 96, CAUSAL}, {33, 64, 4, 1, 128, FULL},
+    {64, 65, 2, 2, 256, CAUSAL},  {33, 40, 6, 2, 32, PADDED},   {1, 129, 3, 1, 64, CAUSAL}, {129, 200, 2, 1, 8, PACKED},
+};
+static const uint32_t DECODE_SHAPES[][OP_SHAPE] = {
+    {3, 900, 4, 2, 16}, {1, 1, 3, 1, 64},  {1, 5, 3, 3, 24},     {1, 300, 3, 1, 64},   {8, 8000, 4, 1, 64},
+    {8, 40, 4, 4, 8},   {3, 15, 9, 3, 80}, {3, 3000, 2, 2, 128}, {1, 1000, 3, 1, 256}, {64, 64, 2, 1, 96},
+};
+// SmolLM2-135M and DeepSeekMoE 16B: prefill and training.
+static const uint32_t BENCH[][OP_SHAPE] = {
+    {512, 512, 9, 3, 64, CAUSAL},
+    {1024, 1024, 9, 3, 64, PACKED},
+    {512, 512, 16, 16, 128, CAUSAL},
+    {64, 2048, 9, 3, 64, CAUSAL},
+};
+static const uint32_t DECODE_BENCH[][OP_SHAPE] = {
+    {1, 512, 9, 3, 64}, {1, 4096, 9, 3, 64}, {8, 4096, 9, 3, 64}, {1, 512, 16, 16, 128}, {1, 4096, 16, 16, 128},
+};
+#define COUNT(array) ((uint32_t)(sizeof(array) / sizeof *(array)))
+
+static const struct OpCase CASES[] = {
+    {"attention", FORWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
+     run_forward, DT_F32, 0},
+    {"attention_back", BACKWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
+     run_backward, DT_F32, 0},
+    {"attention_decode", DECODE, DECODE_SHAPES, COUNT(DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),
+     "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0},
+};
+
+uint32_t opcheck_attention(const struct OpCase **cases) {
+    *cases = CASES;
+    return COUNT(CASES);
+}

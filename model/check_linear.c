@@ -1,0 +1,385 @@
+// Checks of the matrix multiplies: every body and storage type, dense and grouped by expert, at odd shapes for the tests and at those of real
+// models for the bench. One function runs all; a shape is (tokens, n, k, experts, active, spread, flags), experts 0: dense.
+#include "model/opcheck.h"
+#include "model/ref.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TOKENS, N, K, EXPERTS, ACTIVE, SPREAD, FLAGS };
+enum Spread { RANDOM, ALL_TO_ONE, SOME_IDLE }; // how slots fall on experts
+enum Flags { ACCUMULATE = 1, GATHER = 2, GATHER_DY = 4 };
+enum Form { FORWARD, BACK_X, BACK_W, BACK_W_COARSE };
+
+// Normalised mean square errors. Sums in f32 over up to a few thousand products; operands rounded to f16 (2^-12 each) or bf16 (2^-9).
+static const double BOUND_F32 = 2e-11, BOUND_MATRIX_F16 = 4e-7, BOUND_MATRIX_BF16 = 3e-5;
+
+static double bound_of(enum KernelId kernel) {
+    uint32_t needs = KERNELS[kernel].needs;
+    return !(needs & NEEDS_COOPMAT) ? BOUND_F32 : needs & NEEDS_BF16 ? BOUND_MATRIX_BF16 : BOUND_MATRIX_F16;
+}
+
+#define DIMS(...)                                                                                                      \
+    (uint32_t)(sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t)), (uint32_t[]) { __VA_ARGS__ }
+
+static uint32_t random_below(const struct Check *ck, uint64_t i, uint32_t n) {
+    uint32_t words[4];
+    philox(ck->seed, 77, i, words);
+    return words[0] % n;
+}
+
+// ---- Routing, made on the host
+
+struct Routes {
+    struct Routing g;
+    uint32_t rows;                            // tokens * active
+    uint32_t *experts, *offsets;              // of slots; of experts
+    uint32_t *gather, *slot_row, *row_expert; // of sorted rows; of slots; of sorted rows
+};
+
+static void draw_experts(const struct Check *ck, const uint32_t *s, uint32_t *experts) {
+    for (uint32_t t = 0; t < s[TOKENS]; t++)
+        for (uint32_t k = 0; k < s[ACTIVE]; k++) {
+            uint32_t *slot = experts + t * s[ACTIVE] + k;
+            if (s[SPREAD] == ALL_TO_ONE)
+                *slot = (s[EXPERTS] / 2 + k) % s[EXPERTS];
+            else if (s[SPREAD] == SOME_IDLE) // the first and the last have no row
+                *slot = 1 + (random_below(ck, t, s[EXPERTS] - 2) + k) % (s[EXPERTS] - 2);
+            else
+                *slot = (random_below(ck, t, s[EXPERTS]) + k) % s[EXPERTS];
+        }
+}
+
+static void routes_free(struct Routes *h) {
+    free(h->experts), free(h->offsets), free(h->gather), free(h->slot_row), free(h->row_expert);
+}
+
+static struct Routes routes_make(struct CheckRun *r, const uint32_t *s) {
+    uint32_t rows = s[TOKENS] * s[ACTIVE], n_experts = s[EXPERTS], few = s[TOKENS] <= 8;
+    struct Routes h = {.rows = rows};
+    h.experts = xcalloc(rows, 4), h.offsets = xcalloc(n_experts + 1, 4), h.gather = xcalloc(rows, 4);
+    h.slot_row = xcalloc(rows, 4), h.row_expert = xcalloc(rows, 4);
+    draw_experts(r->ck, s, h.experts);
+    ref_sort(h.experts, s[TOKENS], n_experts, s[ACTIVE], h.offsets, h.gather, h.slot_row, h.row_expert);
+    uint32_t tile_rows = linear_tile_rows(r->ck->dev, rows, n_experts);
+    uint32_t most = few ? rows : (uint32_t)min_u64(rows, rows / tile_rows + n_experts), n = 0;
+    uint32_t(*tiles)[4] = xcalloc(most, sizeof *tiles);
+    memset(tiles, 0xff, most * sizeof *tiles); // what lies behind the last tile is never used
+    if (few)                                   // sorted order is slot order, a tile is a row
+        for (; n < rows; n++) {
+            h.gather[n] = n / s[ACTIVE], h.slot_row[n] = n, h.row_expert[n] = h.experts[n];
+            memcpy(tiles[n], (uint32_t[4]){h.experts[n], n, 1, 0}, sizeof tiles[n]);
+        }
+    else
+        for (uint32_t e = 0; e < n_experts; e++)
+            for (uint32_t first = h.offsets[e]; first < h.offsets[e + 1]; first += tile_rows, n++) {
+                uint32_t count = (uint32_t)min_u64(h.offsets[e + 1] - first, tile_rows);
+                memcpy(tiles[n], (uint32_t[4]){e, first, count, 0}, sizeof tiles[n]);
+            }
+    h.g = (struct Routing){.tokens = s[TOKENS],
+                           .n_experts = n_experts,
+                           .n_active = s[ACTIVE],
+                           .tile_rows = tile_rows,
+                           .max_tiles = most,
+                           .offsets = checkrun_values(r, DT_U32, DIMS(n_experts + 1), h.offsets)->t,
+                           .gather = checkrun_values(r, DT_U32, DIMS(rows), h.gather)->t,
+                           .row_expert = checkrun_values(r, DT_U32, DIMS(rows), h.row_expert)->t,
+                           .tiles = checkrun_values(r, DT_U32, DIMS(most, 4), tiles)->t,
+                           .grid = checkrun_values(r, DT_U32, DIMS(8), (uint32_t[8]){n})->t};
+    free(tiles);
+    return h;
+}
+
+// ---- The check
+
+struct Problem {
+    enum Form form;
+    const uint32_t *s;
+    const struct Routes *h; // NULL: dense
+    const double *a, *b;    // x and w, dy and w, dy and x
+    const double *before;   // what the output held, NULL: nothing
+    double alpha;
+};
+
+static uint32_t source_row(const struct Problem *q, uint32_t row, bool gathered) {
+    return q->h && gathered ? q->h->gather[row] : row;
+}
+
+// The product at element `at` of the output.
+static double want_at(const struct Problem *q, uint64_t at) {
+    uint64_t n = q->s[N], k = q->s[K];
+    uint32_t flags = q->s[FLAGS], rows = q->h ? q->h->rows : q->s[TOKENS];
+    double sum = 0;
+    if (q->form == FORWARD || q->form == BACK_X) {
+        uint64_t width = q->form == FORWARD ? n : k, row = at / width, col = at % width;
+        uint64_t expert = q->h ? q->h->row_expert[row] : 0, from = source_row(q, (uint32_t)row, flags & GATHER);
+        sum = q->form == FORWARD ? ref_dot(q->a + from * k, 1, q->b + (expert * n + col) * k, 1, k)
+                                 : ref_dot(q->a + from * n, 1, q->b + expert * n * k + col, k, n);
+    } else {
+        uint64_t expert = at / (n * k), i = at / k % n, j = at % k;
+        for (uint32_t row = 0; row < rows; row++)
+            if (!q->h || q->h->row_expert[row] == expert)
+                sum += q->a[source_row(q, row, flags & GATHER_DY) * n + i] *
+                       q->b[source_row(q, row, flags & GATHER) * k + j];
+    }
+    return q->alpha * sum + (q->before ? q->before[at] : 0);
+}
+
+static void compare(struct CheckRun *r, const struct Problem *q, const struct CheckTensor *y) {
+    uint64_t *index, count = checkrun_pick(r, y, &index);
+    double *want = xcalloc(count, sizeof *want);
+    for (uint64_t i = 0; i < count; i++)
+        want[i] = want_at(q, index[i]);
+    checkrun_compare_at(r, y, count, index, want);
+    free(index), free(want);
+}
+
+static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t *s) {
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    ck->bound = bound_of(ck->kernel);
+    struct Routes h = {0};
+    if (s[EXPERTS])
+        h = routes_make(&r, s);
+    const struct Routing *g = s[EXPERTS] ? &h.g : NULL;
+    uint32_t n = s[N], k = s[K], experts = g ? s[EXPERTS] : 1, rows = g ? h.rows : s[TOKENS];
+    bool accumulate = s[FLAGS] & ACCUMULATE, gather = g && (s[FLAGS] & GATHER), gather_dy = g && (s[FLAGS] & GATHER_DY);
+    struct LinearOptions o = {.alpha = accumulate ? 0.5f : 0,
+                              .accumulate = accumulate,
+                              .gather = gather,
+                              .coarse = oc->variant == BACK_W_COARSE};
+    enum Form form = (enum Form)oc->variant;
+    bool back_w = form == BACK_W || form == BACK_W_COARSE;
+    struct CheckTensor *a, *b, *y;
+    uint32_t a_rows = (back_w ? gather_dy : gather) ? s[TOKENS] : rows, out[3] = {experts, n, k}, out_dims = g ? 3 : 2;
+    a = checkrun_random(&r, DT_F32, DIMS(a_rows, form == FORWARD ? k : n), 1);
+    if (back_w)
+        b = checkrun_random(&r, DT_F32, DIMS(gather ? s[TOKENS] : rows, k), 1);
+    else
+        b = checkrun_random(&r, oc->type, 2 + (g != NULL), g ? (uint32_t[]){experts, n, k} : (uint32_t[]){n, k}, 0.1);
+    if (!back_w)
+        out[1] = rows, out[2] = form == FORWARD ? n : k, out_dims = 2;
+    const uint32_t *out_dim = out_dims == 3 ? out : out + 1;
+    double *before = NULL;
+    if (accumulate) {
+        y = checkrun_random(&r, DT_F32, out_dims, out_dim, 1);
+        y->output = true;
+        before = xmalloc(y->n * sizeof *before);
+        memcpy(before, y->value, y->n * sizeof *before);
+    } else
+        y = checkrun_output(&r, out_dims, out_dim);
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    if (form == FORWARD)
+        op_linear(c, &a->t, &b->t, &y->t, g, o);
+    else if (form == BACK_X)
+        op_linear_dx(c, &a->t, &b->t, &y->t, g, o);
+    else
+        op_linear_dw(c, &a->t, &b->t, &y->t, g, o, gather_dy);
+    ck->flops = 2.0 * rows * n * k;
+    ck->bytes = (double)a->t.bytes + (double)b->t.bytes + (double)y->t.bytes;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    struct Problem q = {form, s, g ? &h : NULL, a->value, b->value, before, accumulate ? 0.5 : 1};
+    if (ok)
+        compare(&r, &q, y);
+    free(before);
+    routes_free(&h);
+    checkrun_end(&r);
+    return ok;
+}
+
+// ---- The table
+
+#define BODIES(form, type)                                                                                             \
+    (const int[]) {                                                                                                    \
+        KERNEL_gemm_##form##_##type##_cpu, KERNEL_gemm_##form##_##type, KERNEL_gemm_##form##_matrix_f16,               \
+            KERNEL_gemm_##form##_matrix_bf16, -1                                                                       \
+    }
+#define EXACT_BODIES(form)                                                                                             \
+    (const int[]) { KERNEL_gemm_##form##_f32_cpu, KERNEL_gemm_##form##_f32, -1 }
+#define FEW_BODIES(type)                                                                                               \
+    (const int[]) { KERNEL_gemv_##type##_base, KERNEL_gemv_##type, -1 }
+#define COUNT(a) (uint32_t)(sizeof(a) / sizeof(a)[0])
+
+// k is a multiple of 32, so that the same shapes serve the quantised types; n and the rows are odd.
+static const uint32_t FORWARD_SHAPES[][OP_SHAPE] = {
+    {33, 40, 96},
+    {9, 1, 32},
+    {64, 129, 64, 0, 0, 0, ACCUMULATE},
+    {129, 7, 128},
+    {40, 24, 64, 4, 2, RANDOM, GATHER},
+    {33, 33, 96, 6, 2, SOME_IDLE, ACCUMULATE},
+    {129, 16, 32, 5, 1, ALL_TO_ONE, GATHER},
+    {9, 72, 160, 16, 3, RANDOM, 0},
+};
+static const uint32_t BACK_X_SHAPES[][OP_SHAPE] = {
+    {33, 40, 96},
+    {1, 7, 32},
+    {64, 129, 64, 0, 0, 0, ACCUMULATE},
+    {9, 33, 288},
+    {40, 24, 64, 4, 2, RANDOM, GATHER},
+    {33, 33, 96, 6, 2, SOME_IDLE, ACCUMULATE},
+    {129, 16, 32, 5, 1, ALL_TO_ONE, 0},
+    {7, 72, 160, 16, 3, RANDOM, 0}, // few tokens: not sorted
+};
+static const uint32_t BACK_W_SHAPES[][OP_SHAPE] = {
+    {33, 40, 96},
+    {1, 7, 8},
+    {64, 129, 24, 0, 0, 0, ACCUMULATE},
+    {129, 64, 40},
+    {40, 96, 64, 4, 2, RANDOM, GATHER},
+    {33, 33, 96, 6, 2, SOME_IDLE, ACCUMULATE},
+    {65, 16, 24, 6, 2, SOME_IDLE, GATHER_DY},
+    {129, 16, 32, 5, 1, ALL_TO_ONE, 0},
+    {7, 72, 40, 16, 3, RANDOM, GATHER}, // few tokens: not sorted
+};
+static const uint32_t FEW_SHAPES[][OP_SHAPE] = {
+    {1, 129, 96},
+    {1, 7, 32},
+    {3, 33, 160, 0, 0, 0, ACCUMULATE},
+    {8, 1, 64},
+    {8, 64, 2080},
+    {1, 24, 96, 16, 6, RANDOM, GATHER},
+    {7, 33, 64, 8, 2, RANDOM, 0},
+    {8, 9, 32, 4, 3, ALL_TO_ONE, ACCUMULATE},
+};
+// Types that need k to be a multiple of 8 alone.
+static const uint32_t NARROW_SHAPES[][OP_SHAPE] = {
+    {33, 12, 8},
+    {17, 65, 24},
+    {129, 8, 40},
+    {24, 20, 56, 4, 2, RANDOM, GATHER},
+};
+static const uint32_t FEW_NARROW_SHAPES[][OP_SHAPE] = {{1, 9, 8}, {5, 33, 72}, {2, 20, 24, 4, 2, RANDOM, GATHER}};
+
+// SmolLM2-135M (dim 576, hidden 1536, KV 192, vocabulary 49152), its upcycled experts, and layers of DeepSeekMoE 16B (fewer experts).
+static const uint32_t BENCH[][OP_SHAPE] = {
+    {512, 2048, 2048},
+    {512, 1408, 2048},
+    {512, 576, 576},
+    {512, 192, 576},
+    {512, 1536, 576},
+    {512, 576, 1536},
+    {512, 96, 576, 16, 6, RANDOM, GATHER},
+    {512, 576, 96, 16, 6, RANDOM, 0},
+    {512, 1408, 2048, 8, 2, RANDOM, GATHER},
+    {512, 2048, 1408, 8, 2, RANDOM, 0},
+    {512, 352, 512, 64, 6, RANDOM, GATHER},
+};
+static const uint32_t FEW_BENCH[][OP_SHAPE] = {
+    {1, 2048, 2048},
+    {1, 2048, 5632},
+    {1, 576, 576},
+    {1, 1536, 576},
+    {1, 576, 1536},
+    {1, 49152, 576},
+    {8, 2048, 2048},
+    {1, 96, 576, 16, 6, RANDOM, GATHER},
+    {1, 1408, 2048, 8, 6, RANDOM, GATHER},
+};
+
+#define NAMES       .shape_names = "tokens,n,k,experts,active,spread,flags", .run = run_linear
+#define TESTS(list) .shapes = list, .n_shapes = COUNT(list)
+#define CASES_OF(token, dtype)                                                                                         \
+    {.name = "linear " #token,                                                                                         \
+     .kernels = BODIES(nt, token),                                                                                     \
+     .type = dtype,                                                                                                    \
+     .variant = FORWARD,                                                                                               \
+     TESTS(FORWARD_SHAPES),                                                                                            \
+     .bench = BENCH,                                                                                                   \
+     .n_bench = COUNT(BENCH),                                                                                          \
+     NAMES},                                                                                                           \
+        {.name = "linear_dx " #token,                                                                                  \
+         .kernels = BODIES(nn, token),                                                                                 \
+         .type = dtype,                                                                                                \
+         .variant = BACK_X,                                                                                            \
+         TESTS(BACK_X_SHAPES),                                                                                         \
+         .bench = BENCH,                                                                                               \
+         .n_bench = COUNT(BENCH),                                                                                      \
+         NAMES},                                                                                                       \
+    {                                                                                                                  \
+        .name = "linear few " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD,                 \
+        TESTS(FEW_SHAPES), .bench = FEW_BENCH, .n_bench = COUNT(FEW_BENCH), NAMES                                      \
+    }
+#define NARROW_OF(token, dtype)                                                                                        \
+    {.name = "linear narrow " #token,                                                                                  \
+     .kernels = BODIES(nt, token),                                                                                     \
+     .type = dtype,                                                                                                    \
+     .variant = FORWARD,                                                                                               \
+     TESTS(NARROW_SHAPES),                                                                                             \
+     NAMES},                                                                                                           \
+        {.name = "linear_dx narrow " #token,                                                                           \
+         .kernels = BODIES(nn, token),                                                                                 \
+         .type = dtype,                                                                                                \
+         .variant = BACK_X,                                                                                            \
+         TESTS(NARROW_SHAPES),                                                                                         \
+         NAMES},                                                                                                       \
+    {                                                                                                                  \
+        .name = "linear few narrow " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD,          \
+        TESTS(FEW_NARROW_SHAPES), NAMES                                                                                \
+    }
+
+static const struct OpCase CASES[] = {
+    {.name = "linear f32",
+     .kernels = EXACT_BODIES(nt),
+     .type = DT_F32,
+     .variant = FORWARD,
+     TESTS(FORWARD_SHAPES),
+     .bench = BENCH,
+     .n_bench = COUNT(BENCH),
+     NAMES},
+    {.name = "linear_dx f32",
+     .kernels = EXACT_BODIES(nn),
+     .type = DT_F32,
+     .variant = BACK_X,
+     TESTS(BACK_X_SHAPES),
+     .bench = BENCH,
+     .n_bench = COUNT(BENCH),
+     NAMES},
+    {.name = "linear_dw",
+     .kernels = EXACT_BODIES(tn),
+     .type = DT_F32,
+     .variant = BACK_W,
+     TESTS(BACK_W_SHAPES),
+     .bench = BENCH,
+     .n_bench = COUNT(BENCH),
+     NAMES},
+    {.name = "linear_dw coarse",
+     .kernels = BODIES(tn, f32),
+     .type = DT_F32,
+     .variant = BACK_W_COARSE,
+     TESTS(BACK_W_SHAPES),
+     NAMES},
+    {.name = "linear few f32",
+     .kernels = FEW_BODIES(f32),
+     .type = DT_F32,
+     .variant = FORWARD,
+     TESTS(FEW_SHAPES),
+     .bench = FEW_BENCH,
+     .n_bench = COUNT(FEW_BENCH),
+     NAMES},
+    {.name = "linear narrow f32",
+     .kernels = EXACT_BODIES(nt),
+     .type = DT_F32,
+     .variant = FORWARD,
+     TESTS(NARROW_SHAPES),
+     NAMES},
+    {.name = "linear_dx narrow f32",
+     .kernels = EXACT_BODIES(nn),
+     .type = DT_F32,
+     .variant = BACK_X,
+     TESTS(NARROW_SHAPES),
+     NAMES},
+    CASES_OF(f16, DT_F16),
+    CASES_OF(bf16, DT_BF16),
+    CASES_OF(q4_0, DT_Q4_0),
+    CASES_OF(q4_1, DT_Q4_1),
+    CASES_OF(q8_0, DT_Q8_0),
+    NARROW_OF(f16, DT_F16),
+    NARROW_OF(bf16, DT_BF16),
+};
+
+uint32_t opcheck_linear(const struct OpCase **cases) {
+    *cases = CASES;
+    return COUNT(CASES);
+}

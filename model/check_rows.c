@@ -1,0 +1,642 @@
+// Checks of the operations that are neither matrix multiplies nor attention: every module against the double reference. Each case makes its
+// inputs, runs the operation once and compares all that it writes; indices must agree exactly.
+#include "model/check_rows.h"
+
+// ---- Rows
+
+static bool run_embed(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], vocab = shape[1], dim = shape[2];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    uint32_t *id = uints(rows);
+    for (uint32_t i = 0; i < rows; i++)
+        id[i] = i == 2 ? UINT32_MAX : i == 1 ? vocab - 1 : random_below(ck, 1, i, vocab);
+    struct CheckTensor *ids = checkrun_values(&r, DT_U32, DIMS(rows), id);
+    struct CheckTensor *table = checkrun_random(&r, oc->type, DIMS(vocab, dim), 1);
+    struct CheckTensor *y = checkrun_output(&r, DIMS(rows, dim));
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_embed(c, &ids->t, &table->t, &y->t);
+    ck->bytes = 4.0 * rows * dim + (double)rows * (double)dtype_row_bytes(oc->type, dim);
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *want = doubles(y->n);
+    ref_embed(id, table->value, rows, dim, vocab, want);
+    if (ok)
+        checkrun_compare(&r, y, want);
+    free(want), free(id);
+    return finish(&r, ok, 1e-14);
+}
+
+// Segments of equal ids, as the host makes them for op_embed_back.
+static uint32_t segments(const uint32_t *id, uint32_t rows, uint32_t vocab, uint32_t *order, uint32_t *start,
+                         uint32_t *segment_id) {
+    uint32_t n = 0, at = 0;
+    for (uint32_t v = 0; v < vocab; v++) {
+        uint32_t begin = at;
+        for (uint32_t i = 0; i < rows; i++)
+            if (id[i] == v)
+                order[at++] = i;
+        if (at > begin) {
+            start[n] = begin;
+            segment_id[n++] = v;
+        }
+    }
+    start[n] = at;
+    return n;
+}
+
+static bool run_embed_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], vocab = shape[1], dim = shape[2];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    uint32_t *id = uints(rows), *order = uints(rows), *start = uints(rows + 1), *segment_id = uints(rows);
+    for (uint32_t i = 0; i < rows; i++) // one id in three is the same
+        id[i] = i % 3 == 0 ? vocab / 2 : random_below(ck, 1, i, vocab);
+    uint32_t counts[4] = {segments(id, rows, vocab, order, start, segment_id), 1, 1, 0};
+    struct CheckTensor *dy = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    struct CheckTensor *t_order = checkrun_values(&r, DT_U32, DIMS(rows), order);
+    struct CheckTensor *t_start = checkrun_values(&r, DT_U32, DIMS(rows + 1), start);
+    struct CheckTensor *t_id = checkrun_values(&r, DT_U32, DIMS(rows), segment_id);
+    struct CheckTensor *t_n = checkrun_values(&r, DT_U32, DIMS(4), counts);
+    struct CheckTensor *dw = checkrun_random(&r, DT_F32, DIMS(vocab, dim), 1);
+    dw->output = true;
+    double *want = copied(dw);
+    ref_embed_back(id, dy->value, rows, dim, vocab, want);
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_embed_back(c, &dy->t, &t_order->t, &t_start->t, &t_id->t, &t_n->t, &dw->t);
+    ck->bytes = 4.0 * dim * (rows + 2.0 * counts[0]);
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, dw, want);
+    free(want), free(id), free(order), free(start), free(segment_id);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+static bool run_rmsnorm(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], dim = shape[1];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, dim), oc->variant & BIG ? 1e4 : 1);
+    struct CheckTensor *w = checkrun_random(&r, oc->type, DIMS(dim), 1);
+    struct CheckTensor *y = checkrun_output(&r, DIMS(rows, dim));
+    struct CheckTensor *rstd = oc->variant & KEEP ? checkrun_output(&r, DIMS(rows)) : NULL;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_rmsnorm(c, &x->t, &w->t, &y->t, rstd ? &rstd->t : NULL, 1e-5f);
+    ck->flops = 4.0 * rows * dim, ck->bytes = 8.0 * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *want = doubles(y->n), *want_rstd = doubles(rows);
+    ref_rmsnorm(x->value, w->value, rows, dim, (double)1e-5f, want, want_rstd);
+    if (ok)
+        checkrun_compare(&r, y, want);
+    if (ok && rstd)
+        checkrun_compare(&r, rstd, want_rstd);
+    free(want), free(want_rstd);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+static bool run_rmsnorm_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], dim = shape[1];
+    bool accumulate = oc->variant & ACCUMULATE;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, dim), oc->variant & BIG ? 1e4 : 1);
+    struct CheckTensor *w = checkrun_random(&r, oc->type, DIMS(dim), 1);
+    double *rstd_value = doubles(rows), *unused = doubles(x->n);
+    ref_rmsnorm(x->value, w->value, rows, dim, 1e-5, unused, rstd_value);
+    float *rstd_float = xmalloc(rows * sizeof *rstd_float);
+    for (uint32_t i = 0; i < rows; i++)
+        rstd_float[i] = (float)rstd_value[i];
+    struct CheckTensor *rstd = checkrun_values(&r, DT_F32, DIMS(rows), rstd_float);
+    struct CheckTensor *dy = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    struct CheckTensor *dx = accumulate ? checkrun_random(&r, DT_F32, DIMS(rows, dim), oc->variant & BIG ? 1e-4 : 1)
+                                        : checkrun_output(&r, DIMS(rows, dim));
+    dx->output = true;
+    struct CheckTensor *dw = oc->variant & KEEP ? checkrun_random(&r, DT_F32, DIMS(dim), 1) : NULL;
+    if (dw)
+        dw->output = true;
+    double *want = accumulate ? copied(dx) : doubles(dx->n), *want_dw = dw ? copied(dw) : NULL;
+    ref_rmsnorm_back(x->value, w->value, rstd->value, dy->value, rows, dim, want, want_dw);
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_rmsnorm_back(c, &r.arena, &x->t, &w->t, &rstd->t, &dy->t, &dx->t, accumulate, dw ? &dw->t : NULL);
+    ck->flops = (dw ? 12.0 : 9.0) * rows * dim, ck->bytes = (12.0 + 4 * accumulate + (dw ? 8 : 0)) * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, dx, want);
+    if (ok && dw)
+        checkrun_compare(&r, dw, want_dw);
+    free(want), free(want_dw), free(rstd_value), free(unused), free(rstd_float);
+    return finish(&r, ok, 4 * BOUND_PLAIN);
+}
+
+static bool run_rope(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], heads = shape[1], head_dim = shape[2], n_positions = rows + 5, half = head_dim / 2;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, heads * head_dim), 1);
+    x->output = true;
+    uint32_t *position = uints(rows);
+    struct CheckTensor *positions = indices(&r, 1, rows, n_positions, position);
+    float *angles = xmalloc((size_t)n_positions * head_dim * sizeof *angles);
+    for (uint32_t p = 0; p < n_positions; p++)
+        for (uint32_t i = 0; i < half; i++) {
+            double angle = p * pow(10000, -(double)i / half);
+            angles[(size_t)p * head_dim + 2 * i] = (float)cos(angle);
+            angles[(size_t)p * head_dim + 2 * i + 1] = (float)sin(angle);
+        }
+    struct CheckTensor *table = checkrun_values(&r, DT_F32, DIMS(n_positions, half, 2), angles);
+    float sign = oc->variant & BACKWARD ? -1 : 1;
+    double *want = copied(x);
+    ref_rope(want, position, table->value, rows, heads, head_dim, (double)sign);
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_rope(c, &x->t, &positions->t, &table->t, heads, sign);
+    ck->flops = 3.0 * rows * heads * head_dim, ck->bytes = 8.0 * rows * heads * head_dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, x, want);
+    free(want), free(angles), free(position);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+static bool run_swiglu(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], dim = shape[1];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *gate = checkrun_random(&r, DT_F32, DIMS(rows, dim), oc->variant & BIG ? 1e4 : 2);
+    struct CheckTensor *up = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    struct CheckTensor *h = checkrun_output(&r, DIMS(rows, dim));
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_swiglu(c, &gate->t, &up->t, &h->t);
+    ck->flops = 16.0 * rows * dim, ck->bytes = 12.0 * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *want = doubles(h->n);
+    ref_swiglu(gate->value, up->value, h->n, want);
+    if (ok)
+        checkrun_compare(&r, h, want);
+    free(want);
+    return finish(&r, ok, BOUND_EXP);
+}
+
+static bool run_swiglu_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], dim = shape[1];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *gate = checkrun_random(&r, DT_F32, DIMS(rows, dim), oc->variant & BIG ? 1e4 : 2);
+    struct CheckTensor *up = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    struct CheckTensor *dh = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    double *dgate = doubles(gate->n), *dup = doubles(gate->n), *h = doubles(gate->n);
+    ref_swiglu(gate->value, up->value, gate->n, h);
+    ref_swiglu_back(gate->value, up->value, dh->value, gate->n, dgate, dup);
+    gate->output = up->output = dh->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_swiglu_back(c, &gate->t, &up->t, &dh->t, oc->variant & KEEP);
+    ck->flops = 24.0 * rows * dim, ck->bytes = (oc->variant & KEEP ? 24.0 : 20.0) * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok) {
+        checkrun_compare(&r, gate, dgate);
+        checkrun_compare(&r, up, dup);
+        if (oc->variant & KEEP)
+            checkrun_compare(&r, dh, h);
+    }
+    free(dgate), free(dup), free(h);
+    return finish(&r, ok, BOUND_EXP);
+}
+
+static bool run_add(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t n = shape[0] * shape[1];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *a = checkrun_random(&r, DT_F32, DIMS(n), 1), *b = checkrun_random(&r, DT_F32, DIMS(n), 1);
+    struct CheckTensor *y = oc->variant & ACCUMULATE ? a : checkrun_output(&r, DIMS(n));
+    double *want = doubles(n);
+    for (uint32_t i = 0; i < n; i++)
+        want[i] = a->value[i] + b->value[i];
+    y->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_add(c, &a->t, &b->t, &y->t);
+    ck->flops = n, ck->bytes = 12.0 * n;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, y, want);
+    free(want);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+static bool run_move_rows(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], others = shape[1], dim = shape[2];
+    bool scatter = oc->variant & BACKWARD;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    uint32_t *index = uints(rows);
+    for (uint32_t i = 0; i < rows; i++) // scattered rows are distinct: a stride prime to every size in use
+        index[i] = i % 5 == 4 ? UINT32_MAX
+                   : scatter  ? (uint32_t)((uint64_t)i * 7919 % others)
+                              : random_below(ck, 1, i, others);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(scatter ? rows : others, dim), 1);
+    struct CheckTensor *t_index = checkrun_values(&r, DT_U32, DIMS(rows), index);
+    struct CheckTensor *y =
+        scatter ? checkrun_random(&r, DT_F32, DIMS(others, dim), 1) : checkrun_output(&r, DIMS(rows, dim));
+    double *want = scatter ? copied(y) : doubles(y->n);
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t j = 0; j < dim && index[i] != UINT32_MAX; j++) {
+            uint64_t from = (uint64_t)(scatter ? i : index[i]) * dim + j,
+                     to = (uint64_t)(scatter ? index[i] : i) * dim + j;
+            want[to] = x->value[from] + (oc->variant & ACCUMULATE ? want[to] : 0);
+        }
+    y->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    if (scatter)
+        op_scatter_rows(c, &x->t, &t_index->t, &y->t, oc->variant & ACCUMULATE);
+    else
+        op_gather_rows(c, &x->t, &t_index->t, &y->t);
+    ck->bytes = 8.0 * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, y, want);
+    free(want), free(index);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+// ---- Mixture of experts
+
+static bool run_route(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    struct RefRoute ref = {shape[0], shape[1], shape[2], oc->variant & NORM_TOPK, 1.5};
+    uint32_t slots = ref.tokens * ref.n_active;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *logits = router_logits(&r, ref.tokens, ref.n_experts, oc->variant);
+    struct CheckTensor *probs = checkrun_output(&r, DIMS(ref.tokens, ref.n_experts));
+    struct CheckTensor *weights = checkrun_output(&r, DIMS(ref.tokens, ref.n_active));
+    struct CheckTensor *experts = checkrun_output_u32(&r, DIMS(ref.tokens, ref.n_active));
+    struct Routing g = {.tokens = ref.tokens,
+                        .n_experts = ref.n_experts,
+                        .n_active = ref.n_active,
+                        .probs = probs->t,
+                        .weights = weights->t,
+                        .experts = experts->t};
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_route(c, &logits->t, &g, ref.norm_topk, (float)ref.scale);
+    ck->bytes = 8.0 * ref.tokens * ref.n_experts;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *want_probs = doubles(probs->n), *want_weights = doubles(slots);
+    uint32_t *want_experts = uints(slots);
+    ref_route(&ref, logits->value, want_probs, want_weights, want_experts);
+    if (ok) {
+        checkrun_compare(&r, probs, want_probs);
+        checkrun_compare(&r, weights, want_weights);
+        for (uint32_t s = 0; s < slots; s++) // where f32 knows nothing but zeros, it cannot know their order
+            if (want_probs[s / ref.n_active * ref.n_experts + want_experts[s]] > 1e-30 &&
+                experts->value[s] != want_experts[s])
+                ck->nmse = INFINITY;
+    }
+    free(want_probs), free(want_weights), free(want_experts);
+    return finish(&r, ok, BOUND_EXP);
+}
+
+// A routing of random experts on the device, its sorted side by the reference.
+struct CheckRouting {
+    struct Routing g;
+    uint32_t *expert, *offsets, *gather, *slot_row, *row_expert;
+    struct CheckTensor *experts, *probs, *weights, *slots;
+};
+
+static struct CheckRouting routing_random(struct CheckRun *r, uint32_t tokens, uint32_t n_experts, uint32_t n_active,
+                                          uint32_t variant) {
+    uint32_t slots = tokens * n_active;
+    struct CheckRouting k = {.expert = uints(slots),
+                             .offsets = uints(n_experts + 1),
+                             .gather = uints(slots),
+                             .slot_row = uints(slots),
+                             .row_expert = uints(slots)};
+    double *logits = doubles((uint64_t)tokens * n_experts), *probs = doubles((uint64_t)tokens * n_experts);
+    double *weights = doubles(slots);
+    for (uint64_t i = 0; i < (uint64_t)tokens * n_experts; i++) {
+        double tilt = variant & ONE_EXPERT && i % n_experts < n_active ? 30 : 0;
+        logits[i] = (double)random_normal(r->ck->seed, 9, i) + tilt;
+    }
+    struct RefRoute ref = {tokens, n_experts, n_active, variant & NORM_TOPK, 1};
+    ref_route(&ref, logits, probs, weights, k.expert);
+    ref_sort(k.expert, tokens, n_experts, n_active, k.offsets, k.gather, k.slot_row, k.row_expert);
+    float *f = xmalloc((size_t)tokens * n_experts * sizeof *f);
+    for (uint64_t i = 0; i < (uint64_t)tokens * n_experts; i++)
+        f[i] = (float)probs[i];
+    k.probs = checkrun_values(r, DT_F32, DIMS(tokens, n_experts), f);
+    for (uint32_t i = 0; i < slots; i++)
+        f[i] = (float)weights[i];
+    k.weights = checkrun_values(r, DT_F32, DIMS(tokens, n_active), f);
+    k.experts = checkrun_values(r, DT_U32, DIMS(tokens, n_active), k.expert);
+    k.slots = checkrun_values(r, DT_U32, DIMS(tokens, n_active), k.slot_row);
+    k.g = (struct Routing){.tokens = tokens,
+                           .n_experts = n_experts,
+                           .n_active = n_active,
+                           .probs = k.probs->t,
+                           .weights = k.weights->t,
+                           .experts = k.experts->t,
+                           .slot_row = k.slots->t};
+    free(logits), free(probs), free(weights), free(f);
+    return k;
+}
+
+static void routing_free(struct CheckRouting *k) {
+    free(k->expert), free(k->offsets), free(k->gather), free(k->slot_row), free(k->row_expert);
+}
+
+static bool run_route_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    struct RefRoute ref = {shape[0], shape[1], shape[2], oc->variant & NORM_TOPK, 1.5};
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckRouting k = routing_random(&r, ref.tokens, ref.n_experts, ref.n_active, 0);
+    struct CheckTensor *dweights = checkrun_random(&r, DT_F32, DIMS(ref.tokens, ref.n_active), 1);
+    struct CheckTensor *dbalance =
+        oc->variant & WITH_BALANCE ? checkrun_random(&r, DT_F32, DIMS(ref.tokens, ref.n_experts), 1) : NULL;
+    struct CheckTensor *dlogits = checkrun_output(&r, DIMS(ref.tokens, ref.n_experts));
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_route_back(c, &k.g, &dweights->t, dbalance ? &dbalance->t : NULL, &dlogits->t, ref.norm_topk, (float)ref.scale);
+    ck->bytes = (dbalance ? 12.0 : 8.0) * ref.tokens * ref.n_experts;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *want = doubles(dlogits->n);
+    ref_route_back(&ref, k.probs->value, k.expert, dweights->value, dbalance ? dbalance->value : NULL, want);
+    if (ok)
+        checkrun_compare(&r, dlogits, want);
+    free(want);
+    routing_free(&k);
+    return finish(&r, ok, 10 * BOUND_PLAIN);
+}
+
+static void check_tiles(struct CheckRun *r, const struct Routing *g, const uint32_t *offsets,
+                        const struct CheckTensor *tiles, const struct CheckTensor *grid) {
+    uint32_t n = 0;
+    bool good = true;
+    for (uint32_t e = 0; e < g->n_experts; e++)
+        for (uint32_t first = offsets[e]; first < offsets[e + 1]; first += g->tile_rows, n++) {
+            uint32_t left = offsets[e + 1] - first, rows = left < g->tile_rows ? left : g->tile_rows;
+            const double *tile = tiles->value + 4 * (size_t)n;
+            good = good && n < g->max_tiles && tile[0] == e && tile[1] == first && tile[2] == rows && tile[3] == 0;
+        }
+    if (!good || grid->value[0] != n || grid->value[1] != 0 || grid->value[2] != 0 || grid->value[3] != 0)
+        r->ck->nmse = INFINITY;
+}
+
+static bool run_sort(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t tokens = shape[0], n_experts = shape[1], n_active = shape[2], slots = tokens * n_active;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckRouting k = routing_random(&r, tokens, n_experts, n_active, oc->variant);
+    bool few = tokens <= 8;
+    k.g.tile_rows = 16;
+    k.g.max_tiles = few ? slots : (uint32_t)min_u64(slots, slots / 16 + n_experts);
+    struct CheckTensor *offsets = checkrun_output_u32(&r, DIMS(n_experts + 1));
+    struct CheckTensor *gather = checkrun_output_u32(&r, DIMS(slots)), *slot_row = checkrun_output_u32(&r, DIMS(slots));
+    struct CheckTensor *row_expert = checkrun_output_u32(&r, DIMS(slots));
+    struct CheckTensor *tiles = checkrun_output_u32(&r, DIMS(k.g.max_tiles, 4));
+    struct CheckTensor *grid = checkrun_output_u32(&r, DIMS(8));
+    k.g.offsets = offsets->t, k.g.gather = gather->t, k.g.slot_row = slot_row->t;
+    k.g.row_expert = row_expert->t, k.g.tiles = tiles->t, k.g.grid = grid->t;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_sort(c, &r.arena, &k.g);
+    ck->bytes = 20.0 * slots;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    for (uint32_t s = 0; few && s < slots; s++)
+        k.gather[s] = s / n_active, k.slot_row[s] = s, k.row_expert[s] = k.expert[s];
+    if (ok) {
+        compare_uints(&r, gather, k.gather, slots);
+        compare_uints(&r, slot_row, k.slot_row, slots);
+        compare_uints(&r, row_expert, k.row_expert, slots);
+        if (!few) {
+            compare_uints(&r, offsets, k.offsets, n_experts + 1);
+            check_tiles(&r, &k.g, k.offsets, tiles, grid);
+        }
+        for (uint32_t s = 0; few && s < slots; s++) // a tile is a slot
+            if (tiles->value[4 * s] != k.expert[s] || tiles->value[4 * s + 1] != s || tiles->value[4 * s + 2] != 1)
+                ck->nmse = INFINITY;
+    }
+    routing_free(&k);
+    return finish(&r, ok, 0);
+}
+
+static bool run_balance(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    struct RefRoute ref = {shape[0], shape[1], shape[2], false, 1};
+    uint32_t n_groups = shape[3], counted = ref.tokens > 2 ? ref.tokens - 1 : ref.tokens; // the last token is padding
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckRouting k = routing_random(&r, ref.tokens, ref.n_experts, ref.n_active, 0);
+    uint32_t *start = uints(n_groups + 1), *token_group = uints(ref.tokens);
+    float *weight = xmalloc(n_groups * sizeof *weight);
+    double *weights = doubles(n_groups);
+    for (uint32_t i = 0; i <= n_groups; i++) // group 1 of several is empty
+        start[i] = i == 0 ? 0 : i == n_groups ? counted : n_groups > 2 && i == 2 ? start[1] : i * counted / n_groups;
+    for (uint32_t i = 0; i < ref.tokens; i++) {
+        token_group[i] = UINT32_MAX;
+        for (uint32_t g = 0; g < n_groups; g++)
+            if (i >= start[g] && i < start[g + 1] && i % 5 != 3) // every fifth token is padding between
+                token_group[i] = g;
+    }
+    for (uint32_t g = 0; g < n_groups; g++)
+        weights[g] = weight[g] = 1 / (float)(g + 1);
+    struct CheckTensor *t_start = checkrun_values(&r, DT_U32, DIMS(n_groups + 1), start);
+    struct CheckTensor *t_group = checkrun_values(&r, DT_U32, DIMS(ref.tokens), token_group);
+    struct CheckTensor *t_weight = checkrun_values(&r, DT_F32, DIMS(n_groups), weight);
+    struct CheckTensor *loss = checkrun_values(&r, DT_F32, DIMS(1), &(float){0.25f});
+    loss->output = true;
+    struct CheckTensor *dbalance = checkrun_output(&r, DIMS(ref.tokens, ref.n_experts));
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_balance(c, &r.arena, &k.g, &t_start->t, &t_group->t, &t_weight->t, n_groups, 0.01f, &loss->t, &dbalance->t);
+    ck->bytes = 8.0 * ref.tokens * ref.n_experts;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *want = doubles(dbalance->n);
+    double value =
+        0.25 + ref_balance(&ref, k.probs->value, k.expert, start, token_group, weights, n_groups, (double)0.01f, want);
+    if (ok) {
+        checkrun_compare(&r, dbalance, want);
+        checkrun_compare(&r, loss, &value);
+    }
+    free(want), free(start), free(token_group), free(weight), free(weights);
+    routing_free(&k);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+static bool run_combine(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t tokens = shape[0], n_active = shape[2], dim = shape[3];
+    bool fused = oc->variant & FUSED, plain = oc->variant & PLAIN_WEIGHTS;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckRouting k = routing_random(&r, tokens, shape[1], n_active, 0);
+    struct CheckTensor *y = checkrun_random(&r, DT_F32, DIMS(tokens * n_active, dim), 1);
+    struct CheckTensor *shared = fused && !plain ? checkrun_random(&r, DT_F32, DIMS(tokens, dim), 1) : NULL;
+    struct CheckTensor *residual = fused ? checkrun_random(&r, DT_F32, DIMS(tokens, dim), 1) : NULL;
+    struct CheckTensor *out = checkrun_output(&r, DIMS(tokens, dim));
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    if (plain)
+        op_gather_back(c, &k.g, &y->t, residual ? &residual->t : NULL, &out->t);
+    else
+        op_combine(c, &k.g, &y->t, shared ? &shared->t : NULL, residual ? &residual->t : NULL, &out->t);
+    ck->bytes = 4.0 * tokens * dim * (1 + n_active + (shared ? 1 : 0) + (residual ? 1 : 0));
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *want = doubles(out->n);
+    ref_combine(y->value, plain ? NULL : k.weights->value, k.slot_row, shared ? shared->value : NULL,
+                residual ? residual->value : NULL, tokens, n_active, dim, want);
+    if (ok)
+        checkrun_compare(&r, out, want);
+    free(want);
+    routing_free(&k);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+static bool run_combine_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t tokens = shape[0], n_active = shape[2], dim = shape[3];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckRouting k = routing_random(&r, tokens, shape[1], n_active, 0);
+    struct CheckTensor *dout = checkrun_random(&r, DT_F32, DIMS(tokens, dim), 1);
+    struct CheckTensor *y = checkrun_random(&r, DT_F32, DIMS(tokens * n_active, dim), 1);
+    struct CheckTensor *dweights = checkrun_output(&r, DIMS(tokens, n_active));
+    double *want_dy = doubles(y->n), *want_dweights = doubles(dweights->n);
+    ref_combine_back(dout->value, k.weights->value, k.slot_row, y->value, tokens, n_active, dim, want_dy,
+                     want_dweights);
+    y->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_combine_back(c, &k.g, &dout->t, &y->t, &dweights->t);
+    ck->bytes = 4.0 * tokens * dim * (1 + 2.0 * n_active);
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok) {
+        checkrun_compare(&r, y, want_dy);
+        checkrun_compare(&r, dweights, want_dweights);
+    }
+    free(want_dy), free(want_dweights);
+    routing_free(&k);
+    return finish(&r, ok, 10 * BOUND_PLAIN);
+}
+
+// ---- The table
+
+#define KERNELS_OF(name, ...) static const int name[] = {__VA_ARGS__, -1};
+KERNELS_OF(K_EMBED_F32, KERNEL_embed_f32)
+KERNELS_OF(K_EMBED_F16, KERNEL_embed_f16)
+KERNELS_OF(K_EMBED_BF16, KERNEL_embed_bf16)
+KERNELS_OF(K_EMBED_Q4_0, KERNEL_embed_q4_0)
+KERNELS_OF(K_EMBED_Q4_1, KERNEL_embed_q4_1)
+KERNELS_OF(K_EMBED_Q8_0, KERNEL_embed_q8_0)
+KERNELS_OF(K_EMBED_BACK, KERNEL_embed_back)
+KERNELS_OF(K_RMSNORM, KERNEL_rmsnorm, KERNEL_rmsnorm_base)
+KERNELS_OF(K_RMSNORM_BACK, KERNEL_rmsnorm_back, KERNEL_rmsnorm_back_base)
+KERNELS_OF(K_COLUMN_SUM, KERNEL_column_sum)
+KERNELS_OF(K_ROPE, KERNEL_rope)
+KERNELS_OF(K_SWIGLU, KERNEL_swiglu)
+KERNELS_OF(K_SWIGLU_BACK, KERNEL_swiglu_back)
+KERNELS_OF(K_ADD, KERNEL_add)
+KERNELS_OF(K_GATHER, KERNEL_gather_rows)
+KERNELS_OF(K_SCATTER, KERNEL_scatter_rows)
+KERNELS_OF(K_ROUTE, KERNEL_route, KERNEL_route_base)
+KERNELS_OF(K_ROUTE_BACK, KERNEL_route_back, KERNEL_route_back_base)
+KERNELS_OF(K_SORT, KERNEL_sort)
+KERNELS_OF(K_BALANCE, KERNEL_balance)
+KERNELS_OF(K_COMBINE, KERNEL_combine)
+KERNELS_OF(K_COMBINE_BACK, KERNEL_combine_back, KERNEL_combine_back_base)
+KERNELS_OF(K_XENT, KERNEL_xent, KERNEL_xent_base)
+KERNELS_OF(K_SUM, KERNEL_sum, KERNEL_sum_base)
+KERNELS_OF(K_NORM, KERNEL_norm_finish, KERNEL_norm_finish_base)
+KERNELS_OF(K_ADAMW, KERNEL_adamw)
+KERNELS_OF(K_SAMPLE, KERNEL_sample, KERNEL_sample_base)
+KERNELS_OF(K_ARGMAX, KERNEL_argmax, KERNEL_argmax_base)
+
+// The first shape of each list is the known-answer shape.
+static const uint32_t TABLE[][OP_SHAPE] = {{7, 33, 64}, {1, 1, 32}, {129, 70, 96}, {3, 9, 576}, {2, 5, 2048}};
+static const uint32_t TABLE_BENCH[][OP_SHAPE] = {{512, 4096, 576}, {1, 4096, 576}, {4096, 4096, 2048}};
+static const uint32_t ROWS[][OP_SHAPE] = {{7, 576},   {1, 8},   {1, 24},    {33, 24},
+                                          {64, 2048}, {129, 8}, {3, 10944}, {300, 40}};
+static const uint32_t ROWS_BENCH[][OP_SHAPE] = {{512, 576}, {1, 576}, {4096, 2048}};
+static const uint32_t HIDDEN_BENCH[][OP_SHAPE] = {{512, 1536}, {1, 1536}, {4096, 1408}};
+static const uint32_t FLAT[][OP_SHAPE] = {{7, 24}, {1, 8}, {129, 72}, {3, 10944}, {64, 576}, {1, 4}};
+static const uint32_t UNEVEN[][OP_SHAPE] = {{1, 33}, {1, 1}, {7, 7}, {1, 129}, {5, 1001}};
+static const uint32_t HEADS[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 8}, {33, 9, 64}, {5, 2, 24}, {129, 1, 128}, {2, 1, 256}};
+static const uint32_t HEADS_BENCH[][OP_SHAPE] = {{512, 9, 64}, {1, 9, 64}, {4096, 16, 128}};
+static const uint32_t MOVES[][OP_SHAPE] = {{7, 9, 24}, {1, 1, 8}, {33, 64, 576}, {64, 129, 40}, {3, 3, 10944}};
+static const uint32_t MOVES_BENCH[][OP_SHAPE] = {{512, 1024, 192}, {4096, 8192, 2048}};
+static const uint32_t ROUTER[][OP_SHAPE] = {{7, 64, 6},   {1, 1, 1},    {1, 8, 2}, {33, 7, 3},
+                                            {129, 16, 1}, {64, 256, 8}, {9, 5, 5}, {2, 160, 6}};
+static const uint32_t ROUTER_BENCH[][OP_SHAPE] = {{512, 64, 6}, {1, 64, 6}, {16384, 64, 6}};
+static const uint32_t GROUPS[][OP_SHAPE] = {
+    {33, 8, 2, 1}, {1, 1, 1, 1}, {129, 64, 6, 3}, {700, 16, 2, 2}, {64, 256, 8, 5}};
+static const uint32_t GROUPS_BENCH[][OP_SHAPE] = {{512, 64, 6, 1}, {512, 64, 6, 8}, {16384, 64, 6, 16}};
+static const uint32_t SLOTS[][OP_SHAPE] = {
+    {7, 8, 2, 24}, {1, 1, 1, 8}, {33, 64, 6, 576}, {129, 16, 3, 40}, {3, 4, 2, 2048}};
+static const uint32_t SLOTS_BENCH[][OP_SHAPE] = {{512, 64, 6, 576}, {1, 64, 6, 576}, {4096, 64, 6, 2048}};
+static const uint32_t VOCAB[][OP_SHAPE] = {{7, 1000}, {1, 1}, {5, 33}, {3, 49152}, {2, 32001}, {4, 256}, {2, 102400}};
+static const uint32_t VOCAB_BENCH[][OP_SHAPE] = {{128, 49152}, {1, 49152}, {64, 102400}};
+static const uint32_t DECODE_BENCH[][OP_SHAPE] = {{1, 49152}, {8, 49152}, {1, 102400}};
+static const uint32_t COUNTS[][OP_SHAPE] = {{129}, {1}, {7}, {33}, {16384}, {16385}, {100003}};
+static const uint32_t COUNTS_BENCH[][OP_SHAPE] = {{512}, {884736}, {28311552}};
+static const uint32_t EIGHTS[][OP_SHAPE] = {{264}, {8}, {24}, {10944}, {331776}};
+static const uint32_t EIGHTS_BENCH[][OP_SHAPE] = {{884736}, {28311552}};
+
+#define SHAPES(odd, real)                                                                                              \
+    .shapes = odd, .n_shapes = sizeof odd / sizeof *odd, .bench = real, .n_bench = sizeof real / sizeof *real
+#define CASE(text, list, odd, real, names, function, ...)                                                              \
+    { .name = text, .kernels = list, SHAPES(odd, real), .shape_names = names, .run = function, __VA_ARGS__ }
+
+uint32_t opcheck_rows(const struct OpCase **cases) {
+    static const struct OpCase CASES[] = {
+        CASE("embed f32", K_EMBED_F32, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_F32),
+        CASE("embed f16", K_EMBED_F16, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_F16),
+        CASE("embed bf16", K_EMBED_BF16, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_BF16),
+        CASE("embed q4_0", K_EMBED_Q4_0, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_Q4_0),
+        CASE("embed q4_1", K_EMBED_Q4_1, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_Q4_1),
+        CASE("embed q8_0", K_EMBED_Q8_0, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_Q8_0),
+        CASE("embed_back", K_EMBED_BACK, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed_back),
+        CASE("rmsnorm f32", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32),
+        CASE("rmsnorm f32 keep", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32, .variant = KEEP),
+        CASE("rmsnorm f16 big", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F16, .variant = BIG),
+        CASE("rmsnorm bf16", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_BF16),
+        CASE("rmsnorm_back", K_RMSNORM_BACK, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_F32),
+        CASE("rmsnorm_back add big", K_RMSNORM_BACK, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_BF16,
+             .variant = ACCUMULATE | BIG),
+        CASE("rmsnorm_back add dw", K_COLUMN_SUM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_F32,
+             .variant = ACCUMULATE | KEEP),
+        CASE("rope", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope),
+        CASE("rope back", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope, .variant = BACKWARD),
+        CASE("swiglu", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu),
+        CASE("swiglu big", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu, .variant = BIG),
+        CASE("swiglu_back", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back),
+        CASE("swiglu_back keep", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP),
+        CASE("swiglu_back big", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP | BIG),
+        CASE("add", K_ADD, FLAT, ROWS_BENCH, "rows,dim", run_add),
+        CASE("add in place", K_ADD, UNEVEN, ROWS_BENCH, "rows,dim", run_add, .variant = ACCUMULATE),
+        CASE("gather_rows", K_GATHER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows),
+        CASE("scatter_rows", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows, .variant = BACKWARD),
+        CASE("scatter_rows add", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows,
+             .variant = BACKWARD | ACCUMULATE),
+        CASE("route", K_ROUTE, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_route),
+        CASE("route norm", K_ROUTE, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_route, .variant = NORM_TOPK),
+        CASE("route ties", K_ROUTE, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_route, .variant = TIES),
+        CASE("route huge", K_ROUTE, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_route,
+             .variant = HUGE_LOGITS | NORM_TOPK),
+        CASE("route_back", K_ROUTE_BACK, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_route_back),
+        CASE("route_back norm balance", K_ROUTE_BACK, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_route_back,
+             .variant = NORM_TOPK | WITH_BALANCE),
+        CASE("sort", K_SORT, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_sort),
+        CASE("sort one expert", K_SORT, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_sort, .variant = ONE_EXPERT),
+        CASE("balance", K_BALANCE, GROUPS, GROUPS_BENCH, "tokens,experts,active,groups", run_balance),
+        CASE("combine", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", run_combine),
+        CASE("combine fused", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", run_combine,
+             .variant = FUSED),
+        CASE("gather_back", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", run_combine,
+             .variant = PLAIN_WEIGHTS | FUSED),
+        CASE("combine_back", K_COMBINE_BACK, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", run_combine_back),
+        CASE("xent", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent),
+        CASE("xent back", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = BACKWARD),
+        CASE("xent back big", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = BACKWARD | BIG),
+        CASE("sum", K_SUM, COUNTS, COUNTS_BENCH, "n", check_sum),
+        CASE("norm", K_NORM, COUNTS, COUNTS_BENCH, "n", check_norm),
+        CASE("norm no clip", K_SUM, COUNTS, COUNTS_BENCH, "n", check_norm, .variant = KEEP | BIG),
+        CASE("adamw f32", K_ADAMW, EIGHTS, EIGHTS_BENCH, "n", check_adamw, .type = DT_F32),
+        CASE("adamw bf16", K_ADAMW, EIGHTS, EIGHTS_BENCH, "n", check_adamw, .type = DT_BF16),
+        CASE("argmax", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax),
+        CASE("argmax ties", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax, .variant = TIES),
+        CASE("sample greedy", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 0),
+        CASE("sample warm", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 1),
+        CASE("sample top-k", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 2),
+        CASE("sample top-p", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 3),
+        CASE("sample all", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 4),
+        CASE("sample wide", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 5),
+    };
+    *cases = CASES;
+    return sizeof CASES / sizeof *CASES;
+}

@@ -1,0 +1,164 @@
+// Large files in pieces: pread against the size seen at opening; writing behind a temporary name.
+#include "model/fileio.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { OUT_BUFFER_BYTES = 1 << 20 };
+
+bool filein_open(struct FileIn *f, const char *path) {
+    *f = (struct FileIn){.fd = -1};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail("%s: cannot be opened: %s", path, strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size < 0) {
+        close(fd);
+        return fail("%s: is not a regular file", path);
+    }
+    f->fd = fd;
+    f->bytes = (uint64_t)st.st_size;
+    f->name = xstrdup(path);
+    return true;
+}
+
+void filein_open_memory(struct FileIn *f, const void *data, size_t bytes, const char *name) {
+    *f = (struct FileIn){.fd = -1, .memory = data, .bytes = bytes, .name = xstrdup(name)};
+}
+
+bool filein_read(const struct FileIn *f, uint64_t offset, uint64_t bytes, void *out) {
+    uint64_t end;
+    if (!ckd_add(offset, bytes, &end) || end > f->bytes)
+        return fail("%s: %llu bytes are wanted at byte %llu, but the file has %llu", f->name, (unsigned long long)bytes,
+                    (unsigned long long)offset, (unsigned long long)f->bytes);
+    if (bytes == 0)
+        return true;
+    if (f->fd < 0) {
+        memcpy(out, f->memory + offset, bytes);
+        return true;
+    }
+    uint8_t *to = out;
+    while (bytes > 0) {
+        ssize_t got = pread(f->fd, to, min_u64(bytes, 1u << 30), (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return fail("%s: cannot be read at byte %llu: %s", f->name, (unsigned long long)offset, strerror(errno));
+        if (got == 0)
+            return fail("%s: ends at byte %llu; it had %llu bytes when it was opened", f->name,
+                        (unsigned long long)offset, (unsigned long long)f->bytes);
+        to += got;
+        offset += (uint64_t)got;
+        bytes -= (uint64_t)got;
+    }
+    return true;
+}
+
+void filein_close(struct FileIn *f) {
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f->name);
+    *f = (struct FileIn){.fd = -1};
+}
+
+bool fileout_begin(struct FileOut *f, const char *path) {
+    *f = (struct FileOut){.fd = -1, .path = xstrdup(path), .temporary = xsprintf("%s.tmp%ld", path, (long)getpid())};
+    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (f->fd < 0) {
+        fail("%s: cannot be created: %s", f->temporary, strerror(errno));
+        f->bad = true;
+        fileout_abort(f);
+        return false;
+    }
+    f->buffer = xmalloc(OUT_BUFFER_BYTES);
+    return true;
+}
+
+static bool put(struct FileOut *f, const uint8_t *from, uint64_t bytes) {
+    while (bytes > 0) {
+        ssize_t written = write(f->fd, from, min_u64(bytes, 1u << 30));
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0) {
+            f->bad = true;
+            return fail("%s: cannot be written at byte %llu: %s", f->path, (unsigned long long)f->bytes,
+                        strerror(errno));
+        }
+        from += written;
+        bytes -= (uint64_t)written;
+    }
+    return true;
+}
+
+static bool flush(struct FileOut *f) {
+    uint64_t bytes = f->buffered;
+    f->buffered = 0;
+    return put(f, f->buffer, bytes);
+}
+
+bool fileout_write(struct FileOut *f, const void *data, uint64_t bytes) {
+    if (f->bad)
+        return false;
+    if (bytes == 0)
+        return true;
+    if (f->buffered + bytes > OUT_BUFFER_BYTES && !flush(f))
+        return false;
+    if (bytes > OUT_BUFFER_BYTES) {
+        if (!put(f, data, bytes))
+            return false;
+    } else {
+        memcpy(f->buffer + f->buffered, data, bytes);
+        f->buffered += bytes;
+    }
+    f->bytes += bytes;
+    return true;
+}
+
+bool fileout_pad(struct FileOut *f, uint64_t alignment) {
+    static const uint8_t zeros[4096];
+    for (uint64_t left = align_up(f->bytes, alignment) - f->bytes; left > 0;) {
+        uint64_t part = min_u64(left, sizeof zeros);
+        if (!fileout_write(f, zeros, part))
+            return false;
+        left -= part;
+    }
+    return !f->bad;
+}
+
+bool fileout_end(struct FileOut *f) {
+    bool ok = !f->bad && flush(f);
+    if (ok && fsync(f->fd) != 0)
+        ok = fail("%s: cannot be written: %s", f->path, strerror(errno));
+    if (f->fd >= 0 && close(f->fd) != 0 && ok)
+        ok = fail("%s: cannot be written: %s", f->path, strerror(errno));
+    f->fd = -1;
+    if (ok && rename(f->temporary, f->path) != 0)
+        ok = fail("%s: cannot be renamed to its final name: %s", f->temporary, strerror(errno));
+    if (ok) {
+        char *slash = strrchr(f->path, '/');
+        char *dir = !slash             ? xstrdup(".")
+                    : slash == f->path ? xstrdup("/")
+                                       : xsprintf("%.*s", (int)(slash - f->path), f->path);
+        ok = dir_sync(dir);
+        free(dir);
+        free(f->temporary);
+        f->temporary = NULL;
+    }
+    fileout_abort(f);
+    return ok;
+}
+
+void fileout_abort(struct FileOut *f) {
+    if (f->fd >= 0)
+        close(f->fd);
+    if (f->temporary)
+        unlink(f->temporary);
+    free(f->temporary);
+    free(f->path);
+    free(f->buffer);
+    *f = (struct FileOut){.fd = -1};
+}

@@ -1,0 +1,64 @@
+// The layers of the forward pass, from the smallest to the block. train/layers_back.h has the same functions in the same order, backwards.
+// Everything is on one flat token axis (t, features) in f32. `Saved` holds what the backward needs and is filled where it is not NULL;
+// without it temporaries are given back at the end of each function.
+#pragma once
+#include "model/model.h"
+
+// What a pass over t tokens knows beside the weights.
+struct Pass {
+    struct Cmd *c;
+    struct Arena *arena; // temporaries and Saved
+    const struct Model *m;
+    uint32_t t;              // tokens
+    struct Tensor positions; // (t) u32
+    struct Tensor span;      // (t, 2) u32: keys a query sees
+    struct Tensor key_span;  // (t, 2) u32: queries that see a key; training only
+    // Inference: keys and values live in a cache; absent in training.
+    struct Tensor cache_rows;         // (t) u32: row of the cache that a token's key and value go to
+    struct Tensor *cache_k, *cache_v; // per layer (rows, n_kv_heads * head_dim)
+    bool decode;                      // few rows: split-KV attention
+    // Balance loss: absent (n_groups 0) outside training.
+    struct Tensor group_start, token_group, group_weight;
+    uint32_t n_groups;
+    struct Tensor balance; // (1) f32, accumulated
+    // Where the expert choices of a layer are kept for the reader (chat's /experts): (n_layers, t, n_active) u32; may be absent.
+    struct Tensor chosen;
+};
+
+struct AttentionSaved {
+    struct Tensor q, k, v, o, lse;
+};
+struct FfnSaved {
+    struct Tensor gate, up;
+};
+struct MoeSaved {
+    struct Routing routing;
+    struct FfnSaved routed, shared;
+    struct Tensor y;        // (t * n_active, dim): expert outputs by sorted row
+    struct Tensor dbalance; // (t, n_experts): gradient of the balance loss; may be absent
+};
+struct BlockSaved {
+    struct Tensor x; // input of the block
+    struct Tensor xn1, rstd1;
+    struct AttentionSaved attention;
+    struct Tensor x_mid;
+    struct Tensor xn2, rstd2;
+    struct FfnSaved ffn;
+    struct MoeSaved moe;
+};
+
+// y = x W^T (+ adapter) (+ y where accumulate). With routing: rows by sorted slot; gather: x has a row per token.
+void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y,
+                    const struct Routing *g, bool gather, bool accumulate);
+// out = attention of xn, before the residual.
+void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *out,
+                       bool accumulate, struct AttentionSaved *saved);
+// y = down(silu(gate(x)) * up(x)). y NULL: only what saved holds, for recomputation.
+void ffn_forward(struct Pass *p, const struct Ffn *f, const struct Tensor *x, const struct Tensor *y,
+                 const struct Routing *g, bool accumulate, struct FfnSaved *saved);
+// out = residual + shared(xn) + sum over chosen experts. out NULL: only what saved holds.
+void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *residual,
+                 const struct Tensor *out, struct MoeSaved *saved);
+// y = x + attention(norm(x)), then y + ffn(norm(y)). Without saved, y may be x. With saved, y may be NULL: recomputation.
+void block_forward(struct Pass *p, uint32_t layer, const struct Tensor *x, const struct Tensor *y,
+                   struct BlockSaved *saved);

@@ -1,0 +1,350 @@
+// Building the parameter table, filling it from files or at random, and adding adapters.
+#include "model/model.h"
+#include "model/quant.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// What a parameter is stored as: norms and routers stay f32, because the router's choice and the scales must not be rounded.
+static enum DType storage_type(const struct WeightSpec *w, enum DType type) {
+    if (w->role == ROLE_NORM || w->role == ROLE_ROUTER)
+        return DT_F32;
+    // A row that is no multiple of the block cannot be quantised; such matrices are kept in 16 bits.
+    return w->dim[w->n_dims - 1] % DTYPES[type].block ? DT_F16 : type;
+}
+
+static struct Param *param_named(struct Model *m, uint32_t layer, enum WeightRole role, const char *part) {
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        struct Param *p = &m->params[i];
+        if (p->spec.layer == layer && p->spec.role == role && strstr(p->spec.name, part))
+            return p;
+    }
+    return NULL;
+}
+
+static void layer_link(struct Model *m, uint32_t i) {
+    struct Layer *l = &m->layers[i];
+    l->is_moe = config_is_moe(&m->config, i);
+    l->norm1 = param_named(m, i, ROLE_NORM, "input_layernorm");
+    l->norm2 = param_named(m, i, ROLE_NORM, "post_attention_layernorm");
+    l->q.w = param_named(m, i, ROLE_Q, "");
+    l->k.w = param_named(m, i, ROLE_K, "");
+    l->v.w = param_named(m, i, ROLE_V, "");
+    l->o.w = param_named(m, i, ROLE_O, "");
+    l->router.w = param_named(m, i, ROLE_ROUTER, "");
+    enum WeightRole dense = l->is_moe ? ROLE_SHARED : ROLE_FFN;
+    l->ffn.gate.w = param_named(m, i, dense, "gate_proj");
+    l->ffn.up.w = param_named(m, i, dense, "up_proj");
+    l->ffn.down.w = param_named(m, i, dense, "down_proj");
+    l->routed.gate.w = param_named(m, i, ROLE_EXPERTS, "gate_proj");
+    l->routed.up.w = param_named(m, i, ROLE_EXPERTS, "up_proj");
+    l->routed.down.w = param_named(m, i, ROLE_EXPERTS, "down_proj");
+    l->has_shared = l->is_moe && l->ffn.gate.w;
+}
+
+// cos and sin of position / linear * base^(-2i/head_dim), in double on the host: sine of a large argument is not trustworthy on a device.
+static bool rope_fill(struct Model *m) {
+    uint32_t half = m->config.head_dim / 2;
+    m->rope = TENSOR(&m->arena, DT_F32, m->max_positions, half, 2);
+    if (m->dev->is_dry || m->dev->state != DEVICE_OK)
+        return m->dev->state == DEVICE_OK;
+    float *table = xcalloc((size_t)m->max_positions * half * 2, sizeof *table);
+    for (uint32_t pos = 0; pos < m->max_positions; pos++)
+        for (uint32_t i = 0; i < half; i++) {
+            double angle = (double)pos / (double)m->config.rope_linear *
+                           pow((double)m->config.rope_base, -2.0 * i / m->config.head_dim);
+            table[((size_t)pos * half + i) * 2] = (float)cos(angle);
+            table[((size_t)pos * half + i) * 2 + 1] = (float)sin(angle);
+        }
+    bool ok = tensor_upload(m->dev, &m->rope, 0, table, m->rope.bytes);
+    free(table);
+    return ok;
+}
+
+// type_of gives the stored type of each weight.
+static bool model_build(struct Model *m, struct Device *dev, const struct Config *c,
+                        enum DType (*type_of)(const void *context, const struct WeightSpec *w), const void *context,
+                        uint32_t max_positions) {
+    memset(m, 0, sizeof *m);
+    m->config = *c;
+    m->dev = dev;
+    m->max_positions = max_positions ? max_positions : c->max_context;
+    arena_init(&m->arena, dev, "weights", ARENA_DEVICE);
+    struct WeightSpec *list = weight_list(c, &m->n_params);
+    // Two adapters per base parameter at most; the table must not move once layers point into it.
+    m->params = xcalloc((size_t)m->n_params * 3, sizeof *m->params);
+    m->n_base = m->n_params;
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        struct Param *p = &m->params[i];
+        p->spec = list[i];
+        p->decay = list[i].role != ROLE_NORM;
+        p->w = arena_tensor(&m->arena, type_of(context, &list[i]), list[i].n_dims, list[i].dim);
+        if (list[i].role == ROLE_EMBED)
+            m->embed = p;
+        else if (list[i].role == ROLE_HEAD)
+            m->head = p;
+        else if (list[i].role == ROLE_NORM && list[i].layer == UINT32_MAX)
+            m->norm = p;
+    }
+    free(list);
+    if (!m->head)
+        m->head = m->embed;
+    m->layers = xcalloc(c->n_layers, sizeof *m->layers);
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        layer_link(m, i);
+    return rope_fill(m) && dev->state == DEVICE_OK;
+}
+
+static enum DType type_fixed(const void *context, const struct WeightSpec *w) {
+    return storage_type(w, *(const enum DType *)context);
+}
+
+bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions) {
+    return model_build(m, dev, c, type_fixed, &type, max_positions);
+}
+
+static enum DType type_of_file(const void *context, const struct WeightSpec *w) {
+    const struct FileTensor *t = modelfile_find(context, w->name);
+    return storage_type(w, t ? t->type : DT_F32);
+}
+
+// Converts `n` rows in file layout of type `from` into device layout of type `to`.
+static void rows_convert(enum DType from, enum DType to, uint64_t cols, uint64_t n, const uint8_t *in, uint8_t *out) {
+    uint64_t in_row = dtype_file_row_bytes(from, cols), out_row = dtype_row_bytes(to, cols);
+    float *values = from == to ? NULL : xmalloc(cols * sizeof *values);
+    uint8_t *encoded = from == to ? NULL : xmalloc(dtype_file_row_bytes(to, cols));
+    for (uint64_t r = 0; r < n; r++) {
+        const uint8_t *row = in + r * in_row;
+        if (from != to) {
+            quant_decode_row(from, row, cols, values);
+            quant_encode_row(to, values, cols, encoded);
+            row = encoded;
+        }
+        quant_row_to_device(to, row, cols, out + r * out_row);
+    }
+    free(values);
+    free(encoded);
+}
+
+static bool param_load(struct Model *m, const struct ModelFile *file, struct Param *p, const struct ModelOptions *o,
+                       uint64_t *done, uint64_t all) {
+    const struct FileTensor *t = modelfile_find(file, p->spec.name);
+    if (!t)
+        return fail("%s: no tensor %s", file->path, p->spec.name);
+    uint64_t out_row = dtype_row_bytes(p->w.type, t->cols);
+    uint64_t step = max_u64(1, (UINT64_C(8) << 20) / max_u64(t->row_bytes, out_row));
+    uint8_t *in = xmalloc(step * t->row_bytes), *out = xmalloc(step * out_row);
+    bool ok = true;
+    for (uint64_t first = 0; first < t->n_rows && ok; first += step) {
+        uint64_t n = min_u64(step, t->n_rows - first);
+        ok = modelfile_read_rows(file, t, first, n, in);
+        if (ok) {
+            rows_convert(t->type, p->w.type, t->cols, n, in, out);
+            ok = tensor_upload(m->dev, &p->w, first * out_row, out, n * out_row);
+        }
+        *done += n * t->row_bytes;
+        if (ok && o->progress)
+            o->progress(o->progress_context, *done, all);
+    }
+    free(in);
+    free(out);
+    return ok;
+}
+
+bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o) {
+    if (file->vocab_only)
+        return fail("%s holds a vocabulary only, no weights", file->path);
+    bool ok = o->type == DT_COUNT ? model_build(m, dev, &file->config, type_of_file, file, o->max_positions)
+                                  : model_init(m, dev, &file->config, o->type, o->max_positions);
+    uint64_t done = 0, all = 0;
+    for (uint32_t i = 0; i < file->n_tensors; i++)
+        all += file->tensors[i].n_rows * file->tensors[i].row_bytes;
+    for (uint32_t i = 0; i < m->n_params && ok && !dev->is_dry; i++) // a dry run needs no contents
+        ok = param_load(m, file, &m->params[i], o, &done, all);
+    if (!ok)
+        model_free(m);
+    return ok;
+}
+
+void model_free(struct Model *m) {
+    if (m->dev)
+        arena_free(&m->arena);
+    free(m->params);
+    free(m->layers);
+    memset(m, 0, sizeof *m);
+}
+
+uint64_t model_weight_bytes(const struct Config *c, enum DType type) {
+    uint32_t n;
+    uint64_t bytes = 0;
+    struct WeightSpec *list = weight_list(c, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t rows = 1;
+        for (uint32_t d = 0; d + 1 < list[i].n_dims; d++)
+            rows *= list[i].dim[d];
+        bytes += rows * dtype_row_bytes(storage_type(&list[i], type), list[i].dim[list[i].n_dims - 1]);
+    }
+    free(list);
+    return bytes;
+}
+
+// ---- Values
+
+float model_random_value(const struct Config *c, const struct WeightSpec *w, uint64_t seed, uint64_t index) {
+    if (w->role == ROLE_NORM)
+        return 1;
+    return c->init_std * random_normal(seed, hash_bytes(w->name, strlen(w->name), 1), index);
+}
+
+bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, const float *in) {
+    uint64_t cols = tensor_cols(&p->w), out_row = dtype_row_bytes(p->w.type, cols);
+    uint8_t *out = xmalloc(n_rows * out_row);
+    rows_convert(DT_F32, p->w.type, cols, n_rows, (const uint8_t *)in, out);
+    bool ok = tensor_upload(dev, &p->w, first_row * out_row, out, n_rows * out_row);
+    free(out);
+    return ok;
+}
+
+bool param_read(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, float *out) {
+    uint64_t cols = tensor_cols(&p->w), in_row = dtype_row_bytes(p->w.type, cols);
+    uint8_t *in = xmalloc(n_rows * in_row), *file_row = xmalloc(dtype_file_row_bytes(p->w.type, cols));
+    bool ok = tensor_download(dev, &p->w, first_row * in_row, in, n_rows * in_row);
+    for (uint64_t r = 0; r < n_rows && ok; r++) {
+        quant_row_from_device(p->w.type, in + r * in_row, cols, file_row);
+        quant_decode_row(p->w.type, file_row, cols, out + r * cols);
+    }
+    free(in);
+    free(file_row);
+    return ok;
+}
+
+static bool param_fill(struct Model *m, struct Param *p,
+                       float (*value)(const struct Model *, const struct Param *, uint64_t, uint64_t), uint64_t seed) {
+    uint64_t rows = tensor_rows(&p->w), cols = tensor_cols(&p->w), step = max_u64(1, (1 << 20) / cols);
+    float *values = xmalloc(step * cols * sizeof *values);
+    bool ok = true;
+    for (uint64_t first = 0; first < rows && ok; first += step) {
+        uint64_t n = min_u64(step, rows - first);
+        for (uint64_t i = 0; i < n * cols; i++)
+            values[i] = value(m, p, seed, first * cols + i);
+        ok = param_write(m->dev, p, first, n, values);
+    }
+    free(values);
+    return ok;
+}
+
+static float base_value(const struct Model *m, const struct Param *p, uint64_t seed, uint64_t index) {
+    return model_random_value(&m->config, &p->spec, seed, index);
+}
+
+bool model_randomise(struct Model *m, uint64_t seed) {
+    for (uint32_t i = 0; i < m->n_base; i++)
+        if (!param_fill(m, &m->params[i], base_value, seed))
+            return false;
+    return true;
+}
+
+static struct Param *source_param(void *context, const struct WeightSpec *w) {
+    struct Model *m = context;
+    for (uint32_t i = 0; i < m->n_base; i++)
+        if (strcmp(m->params[i].spec.name, w->name) == 0)
+            return &m->params[i];
+    return NULL;
+}
+
+static enum DType source_type(void *context, const struct WeightSpec *w) {
+    struct Param *p = source_param(context, w);
+    return p ? p->w.type : DT_COUNT;
+}
+
+static bool source_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
+    struct Param *p = source_param(context, w);
+    if (!p)
+        return fail("the model has no tensor %s", w->name);
+    uint64_t cols = tensor_cols(&p->w), row = dtype_row_bytes(p->w.type, cols),
+             file_row = dtype_file_row_bytes(p->w.type, cols);
+    uint8_t *in = xmalloc(count * row);
+    bool ok = tensor_download(((struct Model *)context)->dev, &p->w, first * row, in, count * row);
+    for (uint64_t r = 0; r < count && ok; r++)
+        quant_row_from_device(p->w.type, in + r * row, cols, (uint8_t *)out + r * file_row);
+    free(in);
+    return ok;
+}
+
+struct WeightSource model_source(struct Model *m) {
+    return (struct WeightSource){m, source_type, source_rows};
+}
+
+// ---- Adapters
+
+// Rows and columns beyond the true rank are zero and stay so: their gradients vanish.
+static float lora_value(const struct Model *m, const struct Param *p, uint64_t seed, uint64_t index) {
+    (void)m;
+    uint64_t in = tensor_cols(&p->w), padded = p->w.dim[p->w.n_dims - 2], rank = p->spec.dim[p->spec.n_dims - 2];
+    if (index / in % padded >= rank)
+        return 0;
+    float bound = 1 / sqrtf((float)in);
+    return bound * (2 * random_uniform(seed, hash_bytes(p->spec.name, strlen(p->spec.name), 2), index) - 1);
+}
+
+// One adapter matrix: shape (E,) rows x cols, where rows or cols may be padded beyond what spec states.
+static struct Param *lora_param(struct Model *m, const struct Param *base, const char *suffix, uint32_t rows,
+                                uint32_t cols, uint32_t stored_rows, uint32_t stored_cols) {
+    struct Param *p = &m->params[m->n_params++];
+    p->spec = base->spec;
+    p->decay = true;
+    size_t length = strlen(p->spec.name) - strlen(".weight");
+    snprintf(p->spec.name + length, sizeof p->spec.name - length, "%s", suffix);
+    uint32_t d = base->spec.n_dims - 2, dim[4] = {base->spec.dim[0]};
+    p->spec.dim[d] = rows, p->spec.dim[d + 1] = cols;
+    dim[d] = stored_rows, dim[d + 1] = stored_cols;
+    p->w = arena_tensor(&m->arena, DT_F32, base->spec.n_dims, dim);
+    return p;
+}
+
+static bool linear_add_lora(struct Model *m, struct Linear *l, const struct LoraOptions *o, uint64_t seed) {
+    uint32_t d = l->w->spec.n_dims - 2, out = l->w->spec.dim[d], in = l->w->spec.dim[d + 1];
+    uint32_t padded = lora_padded_rank(o->rank);
+    l->a = lora_param(m, l->w, ".lora_A", o->rank, in, padded, in);
+    l->b = lora_param(m, l->w, ".lora_B", out, o->rank, out, padded);
+    l->scale = o->alpha / (float)o->rank;
+    if (m->dev->is_dry)
+        return true;
+    uint8_t *zero = xcalloc(1, l->b->w.bytes);
+    bool ok = m->dev->state == DEVICE_OK && param_fill(m, l->a, lora_value, seed) &&
+              tensor_upload(m->dev, &l->b->w, 0, zero, l->b->w.bytes);
+    free(zero);
+    return ok;
+}
+
+bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed) {
+    uint32_t found = 0;
+    bool ok = true;
+    for (uint32_t i = 0; i < m->config.n_layers && ok; i++) {
+        struct Layer *l = &m->layers[i];
+        uint32_t dense = l->is_moe ? LORA_SHARED : LORA_FFN;
+        struct {
+            uint32_t target;
+            struct Linear *linear;
+        } list[] = {{LORA_Q, &l->q},
+                    {LORA_K, &l->k},
+                    {LORA_V, &l->v},
+                    {LORA_O, &l->o},
+                    {dense, &l->ffn.gate},
+                    {dense, &l->ffn.up},
+                    {dense, &l->ffn.down},
+                    {LORA_EXPERTS, &l->routed.gate},
+                    {LORA_EXPERTS, &l->routed.up},
+                    {LORA_EXPERTS, &l->routed.down},
+                    {LORA_ROUTER, &l->router}};
+        for (size_t k = 0; k < sizeof list / sizeof list[0] && ok; k++)
+            if ((o->targets & list[k].target) && list[k].linear->w) {
+                ok = linear_add_lora(m, list[k].linear, o, seed);
+                found |= list[k].target;
+            }
+    }
+    // LORA_ALL asks for whatever there is; a target named alone must exist.
+    if (ok && o->targets != LORA_ALL && (found & o->targets) != o->targets)
+        return fail("a LoRA target matches no layer of this model (asked for %#x, there is %#x)", o->targets, found);
+    return ok;
+}

@@ -1,0 +1,91 @@
+// A model on a device: its parameters in one table, and layers that point into that table. A parameter carries its own gradient and
+// moments where it is trained; whether it has them is the only thing that "frozen" means. Inference never sees the difference.
+#pragma once
+#include "model/modelwrite.h"
+#include "model/ops.h"
+
+struct Param {
+    struct WeightSpec spec; // canonical name, role, shape; adapters: "<name of the linear>.lora_A" and ".lora_B"
+    struct Tensor w;        // storage type of the model; norms and routers always f32
+    struct Tensor g;        // gradient, f32, same shape; absent: frozen
+    struct Tensor m1, m2;   // AdamW's moments, f32
+    bool decay;             // weight decay applies: matrices yes, norms no
+};
+
+// A linear layer, dense (out, in) or stacked by expert (n_experts, out, in), with an optional low-rank adapter:
+// y = x W^T + scale * (x A^T) B^T. A is (rank, in), B (out, rank), stacked likewise; rank is padded to a multiple of 8 with zeros
+// that stay zero. Nothing above knows whether there is one.
+struct Linear {
+    struct Param *w, *a, *b; // a, b NULL: no adapter
+    float scale;
+};
+struct Ffn {
+    struct Linear gate, up, down;
+};
+struct Layer {
+    struct Param *norm1, *norm2;
+    struct Linear q, k, v, o;
+    bool is_moe, has_shared;
+    struct Ffn ffn;    // dense layer, or the shared experts as one wider FFN
+    struct Ffn routed; // stacked by expert
+    struct Linear router;
+};
+
+struct Model {
+    struct Config config;
+    struct Device *dev;
+    struct Arena arena; // weights and adapters
+    struct Param *params;
+    uint32_t n_params, n_base;         // adapters follow the base parameters
+    struct Param *embed, *norm, *head; // head is embed when tied
+    struct Layer *layers;
+    struct Tensor rope; // (max_positions, head_dim/2, 2) f32: cosine, sine
+    uint32_t max_positions;
+};
+
+struct ModelOptions {
+    enum DType type;        // store matrices as this; DT_COUNT: as in the file
+    uint32_t max_positions; // 0: the model's context
+    void (*progress)(void *context, uint64_t done_bytes, uint64_t all_bytes); // NULL: none
+    void *progress_context;
+};
+
+// Builds the tables for a config and takes the memory; contents are undefined. Works on a dry device.
+bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions);
+// model_init, then the weights of the file. `file` must outlive nothing.
+bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o);
+// Random weights, N(0, init_std), norms 1; the same for the same seed on every device.
+bool model_randomise(struct Model *m, uint64_t seed);
+void model_free(struct Model *m);
+// Bytes of the base weights as model_init would take them (for plans).
+uint64_t model_weight_bytes(const struct Config *c, enum DType type);
+
+// One random value of a base weight, for model_randomise and `init` alike. index: element within the tensor.
+float model_random_value(const struct Config *c, const struct WeightSpec *w, uint64_t seed, uint64_t index);
+
+// A parameter's rows between host f32 and the device.
+bool param_read(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, float *out);
+bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, const float *in);
+// A source for modelwrite: the weights on the device, adapters left out.
+struct WeightSource model_source(struct Model *m);
+
+// ---- Adapters. Which linears get one: by exact name of the projection.
+enum LoraTarget {
+    LORA_Q = 1,
+    LORA_K = 2,
+    LORA_V = 4,
+    LORA_O = 8,
+    LORA_FFN = 16,     // gate, up, down of dense layers
+    LORA_SHARED = 32,  // of shared experts
+    LORA_EXPERTS = 64, // of routed experts
+    LORA_ROUTER = 128,
+    LORA_ALL = 127 // every linear but router and head
+};
+struct LoraOptions {
+    uint32_t rank;
+    float alpha; // scale = alpha / rank
+    uint32_t targets;
+};
+// Adds adapters with A ~ U(-1/sqrt(in), 1/sqrt(in)) as published, B = 0. A target that matches nothing fails by name.
+bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed);
+static inline uint32_t lora_padded_rank(uint32_t rank) { return (rank + 7) / 8 * 8; }

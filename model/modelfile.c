@@ -1,0 +1,531 @@
+// Opening a model: config, tokenizer's source, and a table from our names to places in files, checked against the config before
+// anything is loaded.
+#include "model/modelfile.h"
+#include "model/json.h"
+#include "model/quant.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_CONFIG_BYTES = 16 << 20, MAX_INDEX_BYTES = 64 << 20, MAX_SHARDS = 1024 };
+
+// ---- The weights a config asks for ----
+
+struct SpecList {
+    struct WeightSpec *items;
+    uint32_t count;
+    uint32_t layer;
+};
+
+static void add_spec(struct SpecList *s, enum WeightRole role, const char *name, const char *gguf, uint32_t a,
+                     uint32_t b, uint32_t c) {
+    struct WeightSpec *w = &s->items[s->count++];
+    *w = (struct WeightSpec){.role = role, .layer = s->layer, .n_dims = c ? 3 : b ? 2 : 1, .dim = {a, 1, 1, 1}};
+    if (b)
+        w->dim[1] = b;
+    if (c)
+        w->dim[2] = c;
+    if (s->layer == UINT32_MAX) {
+        snprintf(w->name, sizeof w->name, "%s", name);
+        snprintf(w->gguf, sizeof w->gguf, "%s", gguf);
+    } else {
+        snprintf(w->name, sizeof w->name, "model.layers.%u.%s", s->layer, name);
+        snprintf(w->gguf, sizeof w->gguf, "blk.%u.%s", s->layer, gguf);
+    }
+}
+
+static void add_ffn(struct SpecList *s, const struct Config *c) {
+    if (!config_is_moe(c, s->layer)) {
+        add_spec(s, ROLE_FFN, "mlp.gate_proj.weight", "ffn_gate.weight", c->hidden, c->dim, 0);
+        add_spec(s, ROLE_FFN, "mlp.up_proj.weight", "ffn_up.weight", c->hidden, c->dim, 0);
+        add_spec(s, ROLE_FFN, "mlp.down_proj.weight", "ffn_down.weight", c->dim, c->hidden, 0);
+        return;
+    }
+    uint32_t e = c->n_experts, shared = c->n_shared * c->moe_hidden;
+    add_spec(s, ROLE_ROUTER, "mlp.gate.weight", "ffn_gate_inp.weight", e, c->dim, 0);
+    add_spec(s, ROLE_EXPERTS, "mlp.experts.gate_proj.weight", "ffn_gate_exps.weight", e, c->moe_hidden, c->dim);
+    add_spec(s, ROLE_EXPERTS, "mlp.experts.up_proj.weight", "ffn_up_exps.weight", e, c->moe_hidden, c->dim);
+    add_spec(s, ROLE_EXPERTS, "mlp.experts.down_proj.weight", "ffn_down_exps.weight", e, c->dim, c->moe_hidden);
+    if (!shared)
+        return;
+    add_spec(s, ROLE_SHARED, "mlp.shared_experts.gate_proj.weight", "ffn_gate_shexp.weight", shared, c->dim, 0);
+    add_spec(s, ROLE_SHARED, "mlp.shared_experts.up_proj.weight", "ffn_up_shexp.weight", shared, c->dim, 0);
+    add_spec(s, ROLE_SHARED, "mlp.shared_experts.down_proj.weight", "ffn_down_shexp.weight", c->dim, shared, 0);
+}
+
+struct WeightSpec *weight_list(const struct Config *c, uint32_t *count) {
+    struct SpecList s = {.items = xcalloc(13u * c->n_layers + 3, sizeof *s.items), .layer = UINT32_MAX};
+    uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    add_spec(&s, ROLE_EMBED, "model.embed_tokens.weight", "token_embd.weight", c->vocab_size, c->dim, 0);
+    for (s.layer = 0; s.layer < c->n_layers; s.layer++) {
+        add_spec(&s, ROLE_NORM, "input_layernorm.weight", "attn_norm.weight", c->dim, 0, 0);
+        add_spec(&s, ROLE_Q, "self_attn.q_proj.weight", "attn_q.weight", q, c->dim, 0);
+        add_spec(&s, ROLE_K, "self_attn.k_proj.weight", "attn_k.weight", kv, c->dim, 0);
+        add_spec(&s, ROLE_V, "self_attn.v_proj.weight", "attn_v.weight", kv, c->dim, 0);
+        add_spec(&s, ROLE_O, "self_attn.o_proj.weight", "attn_output.weight", c->dim, q, 0);
+        add_spec(&s, ROLE_NORM, "post_attention_layernorm.weight", "ffn_norm.weight", c->dim, 0, 0);
+        add_ffn(&s, c);
+    }
+    s.layer = UINT32_MAX;
+    add_spec(&s, ROLE_NORM, "model.norm.weight", "output_norm.weight", c->dim, 0, 0);
+    if (!c->tied_head)
+        add_spec(&s, ROLE_HEAD, "lm_head.weight", "output.weight", c->vocab_size, c->dim, 0);
+    *count = s.count;
+    return s.items;
+}
+
+void weight_expert_name(const struct WeightSpec *w, uint32_t e, char *out, size_t room) {
+    // "model.layers.3.mlp.experts." + number + ".gate_proj.weight"
+    const char *middle = strstr(w->name, ".experts.");
+    size_t before = middle ? (size_t)(middle - w->name) + strlen(".experts.") : 0;
+    snprintf(out, room, "%.*s%u.%s", (int)before, w->name, e, w->name + before);
+}
+
+// ---- Tensors ----
+
+static bool usable_type(const char *file, const char *name, enum DType type, const char *type_name,
+                        const struct WeightSpec *w, bool gguf) {
+    bool known = type != DT_COUNT && type != DT_U32;
+    if (!known)
+        return fail("%s: tensor %s is of type %s; %s is expected", file, name, type_name,
+                    gguf ? "F32, F16, BF16, Q4_0, Q4_1 or Q8_0" : "F32, F16 or BF16");
+    if (dtype_is_quantised(type) && w->role == ROLE_NORM)
+        return fail("%s: tensor %s is of type %s; a norm must be F32, F16 or BF16", file, name, type_name);
+    return true;
+}
+
+static bool same_shape(const char *file, const char *name, uint32_t n_dims, const uint64_t *dim, uint32_t expected_dims,
+                       const uint32_t *expected) {
+    bool same = n_dims == expected_dims;
+    for (uint32_t i = 0; same && i < n_dims; i++)
+        same = dim[i] == expected[i];
+    if (same)
+        return true;
+    char found[128] = "", wanted[64] = "";
+    for (uint32_t i = 0, at = 0; i < n_dims && at + 24 < sizeof found; i++)
+        at += (uint32_t)snprintf(found + at, sizeof found - at, "%s%" PRIu64, i ? ", " : "", dim[i]);
+    for (uint32_t i = 0, at = 0; i < expected_dims; i++)
+        at += (uint32_t)snprintf(wanted + at, sizeof wanted - at, "%s%u", i ? ", " : "", expected[i]);
+    return fail("%s: tensor %s has the shape (%s); the config asks for (%s)", file, name, found, wanted);
+}
+
+static bool finish_tensor(struct FileTensor *t, const char *file, uint32_t n_parts) {
+    t->cols = t->spec.dim[t->spec.n_dims - 1];
+    t->n_rows = 1;
+    for (uint32_t i = 0; i + 1 < t->spec.n_dims; i++)
+        t->n_rows *= t->spec.dim[i];
+    if (t->cols % DTYPES[t->type].block)
+        return fail("%s: tensor %s: rows of %" PRIu64 " do not fit the blocks of %s", file, t->spec.name, t->cols,
+                    DTYPES[t->type].name);
+    t->row_bytes = dtype_file_row_bytes(t->type, t->cols);
+    t->rows_per_part = t->n_rows / n_parts;
+    return true;
+}
+
+// A folder's tensors by name: in one file, or where the index says.
+struct Folder {
+    struct ModelFile *f;
+    json_t *weight_map; // NULL: one file
+    const char **shard_names;
+    uint8_t **used; // per shard, per entry
+};
+
+static const struct SafetensorsEntry *folder_find(const struct Folder *d, const char *name, uint32_t *shard) {
+    *shard = 0;
+    if (d->weight_map) {
+        const char *file = json_string_value(json_object_get(d->weight_map, name));
+        if (!file)
+            return NULL;
+        while (strcmp(d->shard_names[*shard], file) != 0)
+            ++*shard;
+    }
+    const struct SafetensorsEntry *e = safetensors_find(&d->f->safetensors[*shard], name);
+    if (e)
+        d->used[*shard][e - d->f->safetensors[*shard].entries] = 1;
+    return e;
+}
+
+static bool bind_folder_tensor(struct Folder *d, struct FileTensor *t) {
+    struct WeightSpec *w = &t->spec;
+    bool experts = w->role == ROLE_EXPERTS;
+    uint32_t n_parts = experts ? w->dim[0] : 1;
+    t->parts = xcalloc(n_parts, sizeof *t->parts);
+    for (uint32_t p = 0; p < n_parts; p++) {
+        char name[sizeof w->name + 12];
+        if (experts)
+            weight_expert_name(w, p, name, sizeof name);
+        else
+            snprintf(name, sizeof name, "%s", w->name);
+        uint32_t shard;
+        const struct SafetensorsEntry *e = folder_find(d, name, &shard);
+        if (!e)
+            return fail("%s: tensor %s is missing", d->f->path, name);
+        const char *file = d->f->safetensors[shard].file.name;
+        if (!usable_type(file, name, e->type, e->type_name, w, false) ||
+            !same_shape(file, name, e->n_dims, e->dim, experts ? 2 : w->n_dims, experts ? w->dim + 1 : w->dim))
+            return false;
+        if (p > 0 && e->type != t->type)
+            return fail("%s: tensor %s is of type %s, the experts before it of %s", file, name, e->type_name,
+                        DTYPES[t->type].name);
+        t->type = e->type;
+        t->parts[p] = (struct FilePart){shard, e->offset};
+    }
+    return finish_tensor(t, d->f->path, n_parts);
+}
+
+static bool bind_gguf_tensor(struct ModelFile *f, struct FileTensor *t) {
+    const char *file = f->gguf->file.name;
+    const struct GgufTensor *e = gguf_find_tensor(f->gguf, t->spec.gguf);
+    if (!e)
+        return fail("%s: tensor %s is missing", file, t->spec.gguf);
+    if (!usable_type(file, e->name, e->type, e->type_name, &t->spec, true) ||
+        !same_shape(file, e->name, e->n_dims, e->dim, t->spec.n_dims, t->spec.dim))
+        return false;
+    t->type = e->type;
+    t->parts = xcalloc(1, sizeof *t->parts);
+    t->parts[0].offset = e->offset;
+    if (t->spec.role == ROLE_Q || t->spec.role == ROLE_K)
+        t->rope_head = f->config.head_dim;
+    return finish_tensor(t, file, 1);
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t a = strlen(text), b = strlen(end);
+    return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+// Names what is there and not used: one line with the first few.
+struct Extras {
+    uint64_t count;
+    char text[256];
+};
+
+static void add_extra(struct Extras *x, const char *name) {
+    size_t at = strlen(x->text);
+    if (x->count++ < 4)
+        snprintf(x->text + at, sizeof x->text - at, "%s%s", at ? ", " : "", name);
+}
+
+static void tell_extras(const struct Extras *x, const char *path) {
+    if (x->count)
+        warn("%s: %" PRIu64 " tensors are not used: %s%s", path, x->count, x->text, x->count > 4 ? ", ..." : "");
+}
+
+static void tell_folder_extras(const struct Folder *d) {
+    struct Extras x = {0};
+    for (uint32_t s = 0; s < d->f->n_shards; s++) {
+        const struct Safetensors *file = &d->f->safetensors[s];
+        for (uint32_t i = 0; i < file->n_entries; i++) {
+            const char *name = file->entries[i].name;
+            // The frequencies of rope are computed; a tied head is the embedding.
+            if (d->used[s][i] || ends_with(name, "rotary_emb.inv_freq") ||
+                (d->f->config.tied_head && strcmp(name, "lm_head.weight") == 0))
+                continue;
+            add_extra(&x, name);
+        }
+    }
+    tell_extras(&x, d->f->path);
+}
+
+// rope_freqs.weight divides each frequency of rope (LLaMA 3's scaling): only all ones mean nothing.
+static bool check_rope_freqs(const struct Gguf *g) {
+    const struct GgufTensor *t = gguf_find_tensor(g, "rope_freqs.weight");
+    if (!t)
+        return true;
+    float values[256];
+    bool ones = t->type == DT_F32 && t->bytes <= sizeof values;
+    if (ones && !gguf_read(g, t, 0, t->bytes, values))
+        return false;
+    for (uint64_t i = 0; ones && i < t->bytes / sizeof *values; i++)
+        ones = values[i] == 1;
+    return ones || fail("%s: rope_freqs.weight scales the frequencies of rope, which is not supported", g->file.name);
+}
+
+static int by_spec_name(const void *a, const void *b) {
+    return strcmp(((const struct FileTensor *)a)->spec.name, ((const struct FileTensor *)b)->spec.name);
+}
+
+static bool bind_tensors(struct ModelFile *f, struct Folder *d) {
+    struct WeightSpec *specs = weight_list(&f->config, &f->n_tensors);
+    f->tensors = xcalloc(f->n_tensors, sizeof *f->tensors);
+    for (uint32_t i = 0; i < f->n_tensors; i++)
+        f->tensors[i].spec = specs[i];
+    free(specs);
+    for (uint32_t i = 0; i < f->n_tensors; i++) {
+        if (!(d ? bind_folder_tensor(d, &f->tensors[i]) : bind_gguf_tensor(f, &f->tensors[i])))
+            return false;
+    }
+    qsort(f->tensors, f->n_tensors, sizeof *f->tensors, by_spec_name);
+    return true;
+}
+
+static bool bind_gguf(struct ModelFile *f) {
+    f->n_shards = 1;
+    f->shards = xcalloc(1, sizeof *f->shards);
+    f->shards[0] = &f->gguf->file;
+    if (!check_rope_freqs(f->gguf) || !bind_tensors(f, NULL))
+        return false;
+    struct Extras x = {0};
+    for (uint64_t i = 0; i < f->gguf->n_tensors; i++) {
+        const char *name = f->gguf->tensors[i].name;
+        bool used = strcmp(name, "rope_freqs.weight") == 0;
+        for (uint32_t k = 0; k < f->n_tensors && !used; k++)
+            used = f->tensors[k].parts[0].offset == f->gguf->tensors[i].offset;
+        if (!used)
+            add_extra(&x, name);
+    }
+    tell_extras(&x, f->path);
+    return true;
+}
+
+// ---- Folders ----
+
+static char *existing(const char *dir, const char *name) {
+    char *path = path_join(dir, name);
+    if (file_exists(path))
+        return path;
+    free(path);
+    return NULL;
+}
+
+static bool has_file(const char *dir, const char *name) {
+    char *path = existing(dir, name);
+    free(path);
+    return path;
+}
+
+// Opens the shards the index names; a name with a path in it is refused.
+static bool open_shards(struct ModelFile *f, struct Folder *d) {
+    size_t n_names = d->weight_map ? json_object_size(d->weight_map) : 1;
+    size_t room = n_names < MAX_SHARDS ? n_names : MAX_SHARDS;
+    d->shard_names = xcalloc(room + 1, sizeof *d->shard_names);
+    d->used = xcalloc(room + 1, sizeof *d->used);
+    f->safetensors = xcalloc(room + 1, sizeof *f->safetensors);
+    f->shards = xcalloc(room + 1, sizeof *f->shards);
+    uint32_t n_found = 0;
+    if (!d->weight_map) {
+        d->shard_names[n_found++] = "model.safetensors";
+    } else {
+        const char *tensor;
+        json_t *value;
+        json_object_foreach(d->weight_map, tensor, value) {
+            const char *name = json_string_value(value);
+            if (!name || strchr(name, '/') || !ends_with(name, ".safetensors"))
+                return fail("%s: model.safetensors.index.json: the file of %s is not a plain *.safetensors name",
+                            f->path, tensor);
+            uint32_t i = 0;
+            while (i < n_found && strcmp(d->shard_names[i], name) != 0)
+                i++;
+            if (i == n_found && n_found == room)
+                return fail("%s: model.safetensors.index.json names more than %d files", f->path, MAX_SHARDS);
+            if (i == n_found)
+                d->shard_names[n_found++] = name;
+        }
+    }
+    for (uint32_t i = 0; i < n_found; i++) {
+        char *path = path_join(f->path, d->shard_names[i]);
+        bool ok = safetensors_open(&f->safetensors[i], path);
+        free(path);
+        if (!ok)
+            return false;
+        f->n_shards++;
+        f->shards[i] = &f->safetensors[i].file;
+        d->used[i] = xcalloc(f->safetensors[i].n_entries, 1);
+    }
+    return true;
+}
+
+static bool open_folder_tensors(struct ModelFile *f) {
+    struct Folder d = {.f = f};
+    json_t *index = NULL;
+    bool ok = true;
+    if (has_file(f->path, "model.safetensors.index.json")) {
+        char *path = path_join(f->path, "model.safetensors.index.json");
+        index = json_parse_file(path, MAX_INDEX_BYTES);
+        d.weight_map = json_object_get(index, "weight_map");
+        ok = index && (json_object_size(d.weight_map) > 0 || fail("%s: weight_map is missing or empty", path));
+        free(path);
+    } else if (!has_file(f->path, "model.safetensors")) {
+        bool pickle = has_file(f->path, "pytorch_model.bin") || has_file(f->path, "pytorch_model.bin.index.json");
+        ok = fail("%s: no model.safetensors in this folder%s", f->path,
+                  pickle ? "; pytorch_model.bin is not read, because a pickle can run code: convert it to safetensors"
+                         : "");
+    }
+    ok = ok && open_shards(f, &d) && bind_tensors(f, &d);
+    if (ok)
+        tell_folder_extras(&d);
+    for (uint32_t i = 0; d.used && i < f->n_shards; i++)
+        free(d.used[i]);
+    free(d.used);
+    free(d.shard_names);
+    json_decref(index);
+    return ok;
+}
+
+static bool read_text(const char *dir, const char *name, char **text, uint64_t *bytes) {
+    char *path = path_join(dir, name);
+    uint8_t *data = NULL;
+    bool ok = file_read(path, MAX_CONFIG_BYTES, &data, bytes);
+    free(path);
+    *text = (char *)data;
+    return ok;
+}
+
+// The template of a tokenizer_config.json or chat_template.json: a text, or a list of named ones with one called "default".
+static bool template_from_json(struct ModelFile *f, const char *name) {
+    char *path = path_join(f->path, name);
+    json_t *root = json_parse_file(path, MAX_CONFIG_BYTES);
+    bool ok = root && (json_is_object(root) || fail("%s: an object is expected", path));
+    const json_t *value = json_object_get(root, "chat_template"), *item;
+    size_t i;
+    json_array_foreach(value, i, item) {
+        const char *label = json_string_value(json_object_get(item, "name"));
+        const char *text = json_string_value(json_object_get(item, "template"));
+        if (label && text && strcmp(label, "default") == 0 && !f->chat_template)
+            f->chat_template = xstrdup(text);
+    }
+    if (json_is_string(value))
+        f->chat_template = xstrdup(json_string_value(value));
+    json_decref(root);
+    free(path);
+    return ok;
+}
+
+static bool read_template(struct ModelFile *f) {
+    if (has_file(f->path, "chat_template.jinja")) {
+        uint64_t bytes;
+        return read_text(f->path, "chat_template.jinja", &f->chat_template, &bytes);
+    }
+    if (f->tokenizer_config_path && !template_from_json(f, "tokenizer_config.json"))
+        return false;
+    return f->chat_template || !has_file(f->path, "chat_template.json") || template_from_json(f, "chat_template.json");
+}
+
+static bool open_folder_config(struct ModelFile *f) {
+    if (!has_file(f->path, "config.json"))
+        return fail("%s: no config.json in this folder%s", f->path,
+                    has_file(f->path, "adapter_config.json") ? "; it holds an adapter, not a model" : "");
+    char *text = NULL, *where = path_join(f->path, "config.json");
+    uint64_t bytes;
+    bool ok = read_text(f->path, "config.json", &text, &bytes) && config_from_json(&f->config, text, bytes, where);
+    free(text);
+    free(where);
+    if (ok && has_file(f->path, "generation_config.json")) {
+        text = NULL;
+        where = path_join(f->path, "generation_config.json");
+        ok = read_text(f->path, "generation_config.json", &text, &bytes) &&
+             config_generation_from_json(&f->config, text, bytes, where);
+        free(text);
+        free(where);
+    }
+    f->tokenizer_path = existing(f->path, "tokenizer.json");
+    f->tokenizer_config_path = existing(f->path, "tokenizer_config.json");
+    return ok && read_template(f);
+}
+
+// ---- Opening ----
+
+static bool open_config(struct ModelFile *f, const char *path) {
+    *f = (struct ModelFile){.path = xstrdup(path)};
+    if (dir_exists(path))
+        return open_folder_config(f);
+    f->gguf = xcalloc(1, sizeof *f->gguf);
+    bool complete;
+    if (!gguf_open(f->gguf, path) || !config_from_gguf(&f->config, f->gguf, &complete) ||
+        !gguf_get_string(f->gguf, "tokenizer.chat_template", false, &f->chat_template))
+        return false;
+    f->vocab_only = f->gguf->n_tensors == 0;
+    return complete || f->vocab_only ||
+           fail("%s: keys of a whole model are missing (such as %s.block_count)", path,
+                f->config.arch == ARCH_LLAMA ? "llama" : "deepseek");
+}
+
+bool modelfile_open_config(struct ModelFile *f, const char *path) {
+    if (open_config(f, path))
+        return true;
+    modelfile_close(f);
+    return false;
+}
+
+bool modelfile_open(struct ModelFile *f, const char *path) {
+    bool ok = open_config(f, path);
+    if (ok && (f->vocab_only || (f->gguf ? bind_gguf(f) : open_folder_tensors(f))))
+        return true;
+    modelfile_close(f);
+    return false;
+}
+
+void modelfile_close(struct ModelFile *f) {
+    for (uint32_t i = 0; f->tensors && i < f->n_tensors; i++)
+        free(f->tensors[i].parts);
+    for (uint32_t i = 0; f->safetensors && i < f->n_shards; i++)
+        safetensors_close(&f->safetensors[i]);
+    if (f->gguf)
+        gguf_close(f->gguf);
+    free(f->tensors);
+    free(f->safetensors);
+    free(f->gguf);
+    free(f->shards);
+    free(f->tokenizer_path);
+    free(f->tokenizer_config_path);
+    free(f->chat_template);
+    free(f->path);
+    *f = (struct ModelFile){0};
+}
+
+const struct FileTensor *modelfile_find(const struct ModelFile *f, const char *name) {
+    uint32_t low = 0, high = f->n_tensors;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = strcmp(name, f->tensors[middle].spec.name);
+        if (order == 0)
+            return &f->tensors[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+// GGUF's row 2i+j of a head is Hugging Face's row j*half+i.
+static bool read_head_rows(const struct ModelFile *f, const struct FileTensor *t, uint64_t first, uint64_t count,
+                           uint8_t *out) {
+    uint64_t head = t->rope_head, half = head / 2;
+    uint8_t *block = xmalloc(head * t->row_bytes);
+    bool ok = true;
+    for (uint64_t row = first, loaded = UINT64_MAX; ok && row < first + count; row++) {
+        uint64_t h = row / head, r = row % head;
+        if (h != loaded)
+            ok = filein_read(f->shards[t->parts[0].shard], t->parts[0].offset + h * head * t->row_bytes,
+                             head * t->row_bytes, block);
+        loaded = h;
+        if (ok)
+            memcpy(out + (row - first) * t->row_bytes, block + (2 * (r % half) + r / half) * t->row_bytes,
+                   t->row_bytes);
+    }
+    free(block);
+    return ok;
+}
+
+bool modelfile_read_rows(const struct ModelFile *f, const struct FileTensor *t, uint64_t first, uint64_t count,
+                         void *out) {
+    if (first > t->n_rows || count > t->n_rows - first)
+        return fail("%s: tensor %s has %" PRIu64 " rows; %" PRIu64 " were wanted from row %" PRIu64, f->path,
+                    t->spec.name, t->n_rows, count, first);
+    if (t->rope_head)
+        return read_head_rows(f, t, first, count, out);
+    uint8_t *to = out;
+    while (count > 0) {
+        uint64_t part = first / t->rows_per_part, row = first % t->rows_per_part;
+        uint64_t rows = min_u64(count, t->rows_per_part - row);
+        const struct FilePart *p = &t->parts[part];
+        if (!filein_read(f->shards[p->shard], p->offset + row * t->row_bytes, rows * t->row_bytes, to))
+            return false;
+        to += rows * t->row_bytes;
+        first += rows;
+        count -= rows;
+    }
+    return true;
+}

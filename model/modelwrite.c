@@ -1,0 +1,513 @@
+// See modelwrite.h. Both formats are written alike: first the plan (names, types, order), then the rows stream from the source,
+// converted through f32 where the types differ.
+#include "model/modelwrite.h"
+#include "model/quant.h"
+#include "model/vocabfile.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_TOKENIZER_BYTES = 256 << 20, CHUNK_BYTES = 4 << 20 };
+static const uint64_t DEFAULT_SHARD_BYTES = UINT64_C(5000000000);
+
+// ---- A model file as a source ----
+
+static enum DType file_type(void *context, const struct WeightSpec *w) {
+    const struct ModelFile *f = context;
+    const struct FileTensor *t = modelfile_find(f, w->name);
+    if (t)
+        return t->type;
+    fail("%s: tensor %s is missing", f->path, w->name);
+    return DT_COUNT;
+}
+
+static bool file_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
+    const struct ModelFile *f = context;
+    const struct FileTensor *t = modelfile_find(f, w->name);
+    return t ? modelfile_read_rows(f, t, first, count, out) : fail("%s: tensor %s is missing", f->path, w->name);
+}
+
+struct WeightSource modelfile_source(struct ModelFile *f) {
+    return (struct WeightSource){.context = f, .type = file_type, .rows = file_rows};
+}
+
+// ---- Rows ----
+
+typedef bool RowSink(void *writer, const void *data, uint64_t bytes);
+
+static bool to_safetensors(void *writer, const void *data, uint64_t bytes) {
+    return safetensors_writer_data(writer, data, bytes);
+}
+
+static bool to_gguf(void *writer, const void *data, uint64_t bytes) { return gguf_writer_data(writer, data, bytes); }
+
+// Buffers of one write, as large as the largest chunk so far.
+struct Rows {
+    const struct WeightSource *source;
+    RowSink *sink;
+    void *writer;
+    uint8_t *in, *out;
+    float *wide;
+    uint64_t in_bytes, out_bytes, wide_bytes;
+};
+
+static void *room(void *buffer, uint64_t *has, uint64_t bytes) {
+    if (bytes <= *has)
+        return buffer;
+    *has = bytes;
+    return xrealloc(buffer, bytes);
+}
+
+static void rows_free(struct Rows *r) {
+    free(r->in);
+    free(r->out);
+    free(r->wide);
+}
+
+// Streams rows first .. first+count of `w` as `type`. With `head` above 0 the rows of each head are put in GGUF's order:
+// row 2i+j there is row j*half+i here.
+static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t first, uint64_t count, enum DType type,
+                        uint32_t head) {
+    enum DType from = r->source->type(r->source->context, w);
+    if (from == DT_COUNT)
+        return false;
+    uint64_t cols = w->dim[w->n_dims - 1], half = head / 2;
+    uint64_t from_bytes = dtype_file_row_bytes(from, cols), to_bytes = dtype_file_row_bytes(type, cols);
+    uint64_t step = max_u64(1, CHUNK_BYTES / (cols * sizeof(float)));
+    if (head)
+        step = max_u64(1, step / head) * head;
+    for (uint64_t end = first + count; first < end; first += step) {
+        uint64_t n = min_u64(step, end - first);
+        r->in = room(r->in, &r->in_bytes, n * from_bytes);
+        r->out = room(r->out, &r->out_bytes, n * to_bytes);
+        r->wide = room(r->wide, &r->wide_bytes, cols * sizeof(float));
+        if (!r->source->rows(r->source->context, w, first, n, r->in))
+            return false;
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t k = head ? i % head : 0, place = head ? i - k + 2 * (k % half) + k / half : i;
+            if (from == type) {
+                memcpy(r->out + place * to_bytes, r->in + i * from_bytes, to_bytes);
+                continue;
+            }
+            quant_decode_row(from, r->in + i * from_bytes, cols, r->wide);
+            quant_encode_row(type, r->wide, cols, r->out + place * to_bytes);
+        }
+        if (!r->sink(r->writer, r->out, n * to_bytes))
+            return false;
+    }
+    return true;
+}
+
+// ---- Places ----
+
+static bool dir_is_empty(const char *path) {
+    DIR *dir = opendir(path);
+    if (!dir)
+        return false;
+    bool empty = true;
+    for (struct dirent *e; empty && (e = readdir(dir));)
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    closedir(dir);
+    return empty;
+}
+
+bool modelwrite_check_output(const char *path) {
+    if (file_exists(path))
+        return fail("%s: exists already; give another name or remove it first", path);
+    if (dir_exists(path) && !dir_is_empty(path))
+        return fail("%s: the folder is not empty; give another name or remove it first", path);
+    return true;
+}
+
+// The folder is gathered under a temporary name beside the final one.
+static char *without_slash(const char *dir) {
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/')
+        n--;
+    return xsprintf("%.*s", (int)n, dir);
+}
+
+static void remove_folder(const char *path) {
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        char *file = path_join(path, e->d_name);
+        unlink(file);
+        free(file);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+static bool move_folder(const char *temporary, const char *dir) {
+    if (!dir_sync(temporary))
+        return false;
+    if (rename(temporary, dir) != 0)
+        return fail("%s: cannot be renamed to %s: %s", temporary, dir, strerror(errno));
+    const char *slash = strrchr(dir, '/');
+    char *parent = !slash ? xstrdup(".") : slash == dir ? xstrdup("/") : xsprintf("%.*s", (int)(slash - dir), dir);
+    bool ok = dir_sync(parent);
+    free(parent);
+    return ok;
+}
+
+static bool write_text(const char *dir, const char *name, const char *text) {
+    char *path = path_join(dir, name);
+    bool ok = file_write_atomic(path, text, strlen(text));
+    free(path);
+    return ok;
+}
+
+// ---- Tokenizers ----
+
+// Copies a file when it is there.
+static bool copy_file(const char *from_dir, const char *to_dir, const char *name) {
+    char *from = path_join(from_dir, name), *to = path_join(to_dir, name);
+    uint8_t *data = NULL;
+    uint64_t bytes;
+    bool ok = !file_exists(from) ||
+              (file_read(from, MAX_TOKENIZER_BYTES, &data, &bytes) && file_write_atomic(to, data, bytes));
+    free(data);
+    free(from);
+    free(to);
+    return ok;
+}
+
+bool modelwrite_tokenizer(const char *dir, const struct Config *c, const struct ModelFile *tokenizer) {
+    if (!tokenizer)
+        return true;
+    if (!tokenizer->gguf) {
+        static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json", "tokenizer.model",
+                                            "special_tokens_map.json", "added_tokens.json",     "chat_template.jinja",
+                                            "chat_template.json"};
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+            if (!copy_file(tokenizer->path, dir, names[i]))
+                return false;
+        }
+        return true;
+    }
+    const struct GgufString *tokens = NULL;
+    uint64_t count = 0;
+    if (!gguf_get_strings(tokenizer->gguf, "tokenizer.ggml.tokens", false, &tokens, &count))
+        return false;
+    if (!tokens) // a GGUF without a vocabulary has none to give
+        return true;
+    if (count > c->vocab_size)
+        return fail("%s: the vocabulary has %" PRIu64 " tokens, but the embedding %u rows", tokenizer->path, count,
+                    c->vocab_size);
+    char *json = NULL, *config = NULL;
+    bool ok = vocab_to_json(tokenizer->gguf, tokenizer->chat_template, &json, &config) &&
+              write_text(dir, "tokenizer.json", json) && write_text(dir, "tokenizer_config.json", config);
+    free(json);
+    free(config);
+    return ok;
+}
+
+static bool gguf_tokenizer(struct GgufWriter *w, const struct Config *c, const struct ModelFile *tokenizer) {
+    if (tokenizer && tokenizer->gguf)
+        return vocab_copy_gguf(w, c, tokenizer->gguf, NULL);
+    if (!tokenizer || !tokenizer->tokenizer_path) {
+        gguf_writer_string(w, "tokenizer.ggml.model", "no_vocab");
+        return true;
+    }
+    uint8_t *json = NULL, *config = NULL;
+    uint64_t bytes = 0, config_bytes = 0;
+    const char *config_path = tokenizer->tokenizer_config_path;
+    bool ok = file_read(tokenizer->tokenizer_path, MAX_TOKENIZER_BYTES, &json, &bytes) &&
+              (!config_path || file_read(config_path, MAX_TOKENIZER_BYTES, &config, &config_bytes)) &&
+              vocab_to_gguf(w, c, (const char *)json, bytes, (const char *)config, config_bytes,
+                            tokenizer->chat_template, tokenizer->tokenizer_path);
+    free(json);
+    free(config);
+    return ok;
+}
+
+// ---- Hugging Face folders ----
+
+// One tensor of the folder: a weight, or one expert's rows of it.
+struct Item {
+    const struct WeightSpec *spec;
+    char *name;
+    uint64_t first, rows, bytes;
+    uint32_t shard;
+};
+
+struct Plan {
+    struct Item *items;
+    uint32_t count, n_shards;
+    uint64_t bytes;
+    struct WeightSpec *specs;
+};
+
+static void plan_add(struct Plan *p, const struct WeightSpec *w, char *name, uint64_t first, uint64_t rows,
+                     enum DType type, uint64_t shard_bytes, uint64_t *shard_used) {
+    uint64_t bytes = rows * dtype_file_row_bytes(type, w->dim[w->n_dims - 1]);
+    if (*shard_used > 0 && *shard_used + bytes > shard_bytes) {
+        p->n_shards++;
+        *shard_used = 0;
+    }
+    *shard_used += bytes;
+    p->bytes += bytes;
+    p->items[p->count++] = (struct Item){w, name, first, rows, bytes, p->n_shards - 1};
+}
+
+static struct Plan make_plan(const struct Config *c, enum DType type, uint64_t shard_bytes) {
+    uint32_t n_specs;
+    struct Plan p = {.n_shards = 1, .specs = weight_list(c, &n_specs)};
+    p.items = xcalloc((size_t)n_specs + 3 * (size_t)c->n_experts * c->n_layers, sizeof *p.items);
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < n_specs; i++) {
+        const struct WeightSpec *w = &p.specs[i];
+        if (w->role != ROLE_EXPERTS) {
+            plan_add(&p, w, xstrdup(w->name), 0, w->n_dims == 1 ? 1 : w->dim[0], type, shard_bytes, &used);
+            continue;
+        }
+        for (uint32_t e = 0; e < w->dim[0]; e++) {
+            char name[sizeof w->name + 12];
+            weight_expert_name(w, e, name, sizeof name);
+            plan_add(&p, w, xstrdup(name), (uint64_t)e * w->dim[1], w->dim[1], type, shard_bytes, &used);
+        }
+    }
+    return p;
+}
+
+static void plan_free(struct Plan *p) {
+    for (uint32_t i = 0; i < p->count; i++)
+        free(p->items[i].name);
+    free(p->items);
+    free(p->specs);
+}
+
+static char *shard_name(const struct Plan *p, uint32_t shard) {
+    return p->n_shards == 1 ? xstrdup("model.safetensors")
+                            : xsprintf("model-%05u-of-%05u.safetensors", shard + 1, p->n_shards);
+}
+
+static bool write_shard(const char *dir, const struct Plan *p, uint32_t shard, enum DType type,
+                        const struct WeightSource *source) {
+    struct SafetensorsWriter w;
+    safetensors_writer_init(&w);
+    safetensors_writer_metadata(&w, "format", "pt"); // transformers asks for it
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct Item *it = &p->items[i];
+        uint64_t dim[2] = {it->rows, it->spec->dim[it->spec->n_dims - 1]};
+        if (it->shard == shard)
+            safetensors_writer_add(&w, it->name, type, it->spec->n_dims == 1 ? 1 : 2,
+                                   it->spec->n_dims == 1 ? dim + 1 : dim);
+    }
+    char *name = shard_name(p, shard), *path = path_join(dir, name);
+    struct Rows rows = {.source = source, .sink = to_safetensors, .writer = &w};
+    bool ok = safetensors_writer_begin(&w, path);
+    for (uint32_t i = 0; ok && i < p->count; i++) {
+        const struct Item *it = &p->items[i];
+        if (it->shard == shard && !stream_rows(&rows, it->spec, it->first, it->rows, type, 0)) {
+            safetensors_writer_abort(&w);
+            ok = false;
+        }
+    }
+    ok = ok && safetensors_writer_end(&w);
+    rows_free(&rows);
+    free(name);
+    free(path);
+    return ok;
+}
+
+static bool write_index(const char *dir, const struct Plan *p) {
+    if (p->n_shards == 1)
+        return true;
+    char *text = NULL;
+    size_t bytes;
+    FILE *out = open_memstream(&text, &bytes);
+    if (!out)
+        return fail("%s: no memory for the index", dir);
+    fprintf(out, "{\n  \"metadata\": {\"total_size\": %" PRIu64 "},\n  \"weight_map\": {\n", p->bytes);
+    for (uint32_t i = 0; i < p->count; i++) {
+        char *name = shard_name(p, p->items[i].shard);
+        fprintf(out, "    \"%s\": \"%s\"%s\n", p->items[i].name, name, i + 1 < p->count ? "," : "");
+        free(name);
+    }
+    fprintf(out, "  }\n}\n");
+    fclose(out);
+    bool ok = write_text(dir, "model.safetensors.index.json", text);
+    free(text);
+    return ok;
+}
+
+static bool write_configs(const char *dir, const struct Config *c, enum DType type) {
+    char *config = config_to_json(c, type == DT_F32 ? "float32" : type == DT_F16 ? "float16" : "bfloat16");
+    char bos[16] = "null", pad[16] = "null", eos[64] = "null";
+    if (c->bos_id != UINT32_MAX)
+        snprintf(bos, sizeof bos, "%u", c->bos_id);
+    if (c->pad_id != UINT32_MAX)
+        snprintf(pad, sizeof pad, "%u", c->pad_id);
+    for (uint32_t i = 0, at = 0; i < c->n_eos; i++)
+        at += (uint32_t)snprintf(eos + at, sizeof eos - at, "%s%u%s",
+                                 i              ? ", "
+                                 : c->n_eos > 1 ? "["
+                                                : "",
+                                 c->eos_id[i], i + 1 == c->n_eos && c->n_eos > 1 ? "]" : "");
+    char *generation =
+        xsprintf("{\n  \"bos_token_id\": %s,\n  \"eos_token_id\": %s,\n  \"pad_token_id\": %s\n}\n", bos, eos, pad);
+    bool ok = write_text(dir, "config.json", config) && write_text(dir, "generation_config.json", generation);
+    free(config);
+    free(generation);
+    return ok;
+}
+
+bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, const struct WeightSource *source,
+                   const struct ModelFile *tokenizer, uint64_t shard_bytes) {
+    if (type != DT_F32 && type != DT_F16 && type != DT_BF16)
+        return fail("%s: a folder of safetensors holds f32, f16 or bf16, not %s", dir, DTYPES[type].name);
+    if (c->arch == ARCH_DEEPSEEK && c->n_heads * c->head_dim != c->dim)
+        return fail("%s: published DeepseekForCausalLM has no head_dim; n_heads * head_dim must be hidden_size", dir);
+    if (!modelwrite_check_output(dir))
+        return false;
+    char *final = without_slash(dir), *temporary = xsprintf("%s.tmp%ld", final, (long)getpid());
+    struct Plan p = make_plan(c, type, shard_bytes ? shard_bytes : DEFAULT_SHARD_BYTES);
+    bool ok = dir_make(temporary) && write_configs(temporary, c, type) && modelwrite_tokenizer(temporary, c, tokenizer);
+    for (uint32_t s = 0; ok && s < p.n_shards; s++)
+        ok = write_shard(temporary, &p, s, type, source);
+    ok = ok && write_index(temporary, &p) && move_folder(temporary, final);
+    if (!ok)
+        remove_folder(temporary);
+    plan_free(&p);
+    free(temporary);
+    free(final);
+    return ok;
+}
+
+// ---- GGUF ----
+
+static void key_u32(struct GgufWriter *w, const char *arch, const char *name, uint32_t value) {
+    char *key = xsprintf("%s.%s", arch, name);
+    gguf_writer_u32(w, key, value);
+    free(key);
+}
+
+static void key_f32(struct GgufWriter *w, const char *arch, const char *name, float value) {
+    char *key = xsprintf("%s.%s", arch, name);
+    gguf_writer_f32(w, key, value);
+    free(key);
+}
+
+// What llama.cpp's `deepseek` computes in one way only must be that way here too: it would not tell the difference.
+static bool check_gguf_config(const char *path, const struct Config *c) {
+    if (c->n_experts == 0)
+        return true;
+    if (c->norm_topk)
+        return fail("%s: norm_topk_prob true has no place in GGUF's deepseek architecture", path);
+    if (c->moe_period != 1)
+        return fail("%s: moe_layer_freq %u has no place in GGUF's deepseek architecture", path, c->moe_period);
+    if (c->n_shared == 0)
+        return fail("%s: a model without shared experts has no place in GGUF's deepseek architecture", path);
+    return true;
+}
+
+// llama.cpp's numbers for general.file_type: what most of the weights are.
+static uint32_t file_kind(enum DType type) {
+    switch (type) {
+    case DT_F16:
+        return 1;
+    case DT_Q4_0:
+        return 2;
+    case DT_Q4_1:
+        return 3;
+    case DT_Q8_0:
+        return 7;
+    case DT_BF16:
+        return 32;
+    default:
+        return 0;
+    }
+}
+
+static void gguf_keys(struct GgufWriter *w, const struct Config *c, enum DType type, const char *name) {
+    const char *arch = c->n_experts ? "deepseek" : "llama"; // a dense deepseek computes what a llama does
+    gguf_writer_string(w, "general.architecture", arch);
+    gguf_writer_string(w, "general.type", "model");
+    gguf_writer_string(w, "general.name", name);
+    gguf_writer_u32(w, "general.file_type", file_kind(type));
+    gguf_writer_u32(w, "general.quantization_version", 2);
+    key_u32(w, arch, "vocab_size", c->vocab_size);
+    key_u32(w, arch, "block_count", c->n_layers);
+    key_u32(w, arch, "context_length", c->max_context);
+    key_u32(w, arch, "embedding_length", c->dim);
+    key_u32(w, arch, "feed_forward_length", c->hidden);
+    key_u32(w, arch, "attention.head_count", c->n_heads);
+    key_u32(w, arch, "attention.head_count_kv", c->n_kv_heads);
+    key_u32(w, arch, "attention.key_length", c->head_dim);
+    key_u32(w, arch, "attention.value_length", c->head_dim);
+    key_f32(w, arch, "attention.layer_norm_rms_epsilon", c->norm_eps);
+    key_u32(w, arch, "rope.dimension_count", c->head_dim);
+    key_f32(w, arch, "rope.freq_base", c->rope_base);
+    char *scaling = xsprintf("%s.rope.scaling.type", arch);
+    gguf_writer_string(w, scaling, c->rope_linear == 1 ? "none" : "linear");
+    free(scaling);
+    if (c->rope_linear != 1)
+        key_f32(w, arch, "rope.scaling.factor", c->rope_linear);
+    if (c->n_experts == 0)
+        return;
+    key_u32(w, arch, "leading_dense_block_count", c->first_dense);
+    key_u32(w, arch, "expert_count", c->n_experts);
+    key_u32(w, arch, "expert_used_count", c->n_active);
+    key_u32(w, arch, "expert_shared_count", c->n_shared);
+    key_u32(w, arch, "expert_feed_forward_length", c->moe_hidden);
+    key_f32(w, arch, "expert_weights_scale", c->routed_scale);
+}
+
+static enum DType gguf_type(const struct WeightSpec *w, enum DType type, enum DType embed_type) {
+    if (w->role == ROLE_NORM || w->role == ROLE_ROUTER)
+        return DT_F32;
+    if (w->role == ROLE_EMBED || w->role == ROLE_HEAD)
+        type = embed_type == DT_COUNT ? type : embed_type;
+    return w->dim[w->n_dims - 1] % DTYPES[type].block ? DT_F16 : type;
+}
+
+bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, enum DType embed_type,
+                     const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name) {
+    assert(type != DT_U32);
+    if (!check_gguf_config(path, c) || !modelwrite_check_output(path))
+        return false;
+    struct GgufWriter w;
+    gguf_writer_init(&w);
+    gguf_keys(&w, c, type, name ? name : "model");
+    if (!gguf_tokenizer(&w, c, tokenizer)) {
+        gguf_writer_abort(&w);
+        return false;
+    }
+    uint32_t count;
+    struct WeightSpec *specs = weight_list(c, &count);
+    // GGUF's deepseek has no tied head: the embedding is written twice.
+    if (c->tied_head && c->n_experts) {
+        specs = xrealloc(specs, (count + 1) * sizeof *specs);
+        specs[count] = specs[0];
+        snprintf(specs[count].gguf, sizeof specs[count].gguf, "output.weight");
+        count++;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t dim[4];
+        for (uint32_t d = 0; d < specs[i].n_dims; d++)
+            dim[d] = specs[i].dim[d];
+        gguf_writer_tensor(&w, specs[i].gguf, gguf_type(&specs[i], type, embed_type), specs[i].n_dims, dim);
+    }
+    struct Rows rows = {.source = source, .sink = to_gguf, .writer = &w};
+    bool ok = gguf_writer_begin(&w, path);
+    for (uint32_t i = 0; ok && i < count; i++) {
+        const struct WeightSpec *s = &specs[i];
+        uint64_t n_rows = s->n_dims == 1 ? 1 : s->n_dims == 2 ? s->dim[0] : (uint64_t)s->dim[0] * s->dim[1];
+        uint32_t head = s->role == ROLE_Q || s->role == ROLE_K ? c->head_dim : 0;
+        if (!stream_rows(&rows, s, 0, n_rows, gguf_type(s, type, embed_type), head)) {
+            gguf_writer_abort(&w);
+            ok = false;
+        }
+    }
+    ok = ok && gguf_writer_end(&w);
+    rows_free(&rows);
+    free(specs);
+    return ok;
+}

@@ -1,0 +1,26 @@
+// Writing models that others load: a Hugging Face folder (transformers, PEFT) or a GGUF file (llama.cpp). The weights come from
+// a source, row by row, so that no more than a few rows are in memory; nothing appears under the final name before all is there.
+#pragma once
+#include "model/modelfile.h"
+
+// Where weights come from. `type` tells in which type rows come; when it differs from the type to be written they go
+// through f32. Both return false (type: DT_COUNT) after a message.
+struct WeightSource {
+    void *context;
+    enum DType (*type)(void *context, const struct WeightSpec *w);
+    bool (*rows)(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out); // file layout
+};
+struct WeightSource modelfile_source(struct ModelFile *f);
+
+// `type`: F32, F16 or BF16, for all tensors. `tokenizer`: the model whose tokenizer goes along (files are copied; a GGUF's keys
+// become tokenizer.json and tokenizer_config.json); NULL: none. `dir` must not exist or be empty. `shard_bytes` 0: 5 GB.
+bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, const struct WeightSource *source,
+                   const struct ModelFile *tokenizer, uint64_t shard_bytes);
+// `type`: of the matrices; norms and routers are F32, and with a quantised type matrices whose rows are no multiple of 32
+// are F16. `embed_type` is that of embedding and head (DT_COUNT: the same). `name` goes to general.name.
+bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, enum DType embed_type,
+                     const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name);
+// Refuses an output path that is in use, before work is spent on it: an existing file or a folder that is not empty.
+bool modelwrite_check_output(const char *path);
+// The tokenizer alone into a folder that exists: what modelwrite_hf does for it. Checkpoints and adapters use it.
+bool modelwrite_tokenizer(const char *dir, const struct Config *c, const struct ModelFile *tokenizer);

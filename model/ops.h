@@ -1,0 +1,161 @@
+// One function per operation: it picks the kernel for the device at hand, the grid and the specialisation constants, and records the dispatch.
+// Nothing here allocates but through the arena it is given for scratch. All activations are f32 (rows, features) on one flat token axis:
+// a batch of documents or sequences is only a matter of positions and spans. Formulas stand above each function; backward
+// operations have the name of the forward one with _back. Matrix functions are in ops_linear.c, attention in ops_attention.c.
+#pragma once
+#include "runtime/cmd.h"
+
+// What the expert GEMMs of one MoE layer share: the slots (token, k) sorted by expert. Made once per layer by op_sort, used by forward
+// and backward. rows = tokens * n_active.
+struct Routing {
+    uint32_t tokens, n_experts, n_active, tile_rows, max_tiles;
+    struct Tensor weights;    // (tokens, n_active) f32: combine weights
+    struct Tensor experts;    // (tokens, n_active) u32
+    struct Tensor probs;      // (tokens, n_experts) f32: softmax over all experts
+    struct Tensor offsets;    // (n_experts + 1) u32: first sorted row of each expert
+    struct Tensor gather;     // (rows) u32: token of each sorted row
+    struct Tensor slot_row;   // (tokens, n_active) u32: sorted row of each slot
+    struct Tensor row_expert; // (rows) u32: expert of each sorted row
+    struct Tensor tiles;      // (max_tiles, 4) u32: expert, first row, rows, 0
+    struct Tensor grid;       // (8) u32: [0] tiles in use, [1..3] 0, then free for indirect triples
+};
+
+// ---- Matrices (ops_linear.c). Weights (n,k) or (n_experts, n, k) of any storage type; k a multiple of 8 (32 when quantised).
+// g NULL: dense. With g: rows are the sorted rows of g, weights are stacked by expert. gather: x (or dy) has a row per token, read through g->gather.
+struct LinearOptions {
+    float alpha;     // 0 means 1
+    bool accumulate; // y += instead of y =
+    bool gather;
+    bool coarse; // dw: operands may be rounded to 16 bits (matrix units); set it where the weights are not f32 either
+};
+// y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
+// does not depend on its neighbours; nor does that of the tiled ones.
+void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
+               const struct Routing *g, struct LinearOptions o);
+// dx(m,k) = alpha * dy(m,n) w(n,k)
+void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w, const struct Tensor *dx,
+                  const struct Routing *g, struct LinearOptions o);
+// dw(n,k) = alpha * dy(m,n)^T x(m,k), f32; experts without a row get zeros (or keep their value when accumulating).
+// gather applies to x; gather_dy to dy.
+void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
+                  const struct Routing *g, struct LinearOptions o, bool gather_dy);
+// Height of the row tiles that the expert GEMMs of this device want for so many rows over so many experts.
+uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_experts);
+
+// ---- Rows
+void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *table, const struct Tensor *y);
+// order (t), segment_start (t+1), segment_id (t), n_segments (4: count, 1, 1, 0): positions of equal ids grouped, made by the host; dw f32.
+void op_embed_back(struct Cmd *c, const struct Tensor *dy, const struct Tensor *order,
+                   const struct Tensor *segment_start, const struct Tensor *segment_id, const struct Tensor *n_segments,
+                   const struct Tensor *dw);
+// y = x * rstd * w; rstd (rows) may be NULL. w f32, f16 or bf16.
+void op_rmsnorm(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
+                const struct Tensor *rstd, float eps);
+// dx = rstd * (w*dy - x * rstd^2 * mean(w*dy*x)), added to dx where accumulate; dw += sum over rows of dy * x * rstd (dw NULL: frozen). Scratch for partial sums.
+void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *w,
+                     const struct Tensor *rstd, const struct Tensor *dy, const struct Tensor *dx, bool accumulate,
+                     const struct Tensor *dw);
+// In place on (rows, n_heads * head_dim); table (max_position, head_dim/2, 2) f32: cosine, sine. sign -1: backward.
+void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
+             uint32_t n_heads, float sign);
+void op_swiglu(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *h);
+// In place: dh becomes h where keep_h (else unspecified), gate becomes dgate, up becomes dup.
+void op_swiglu_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *dh,
+                    bool keep_h);
+void op_add(struct Cmd *c, const struct Tensor *a, const struct Tensor *b, const struct Tensor *y); // y may be a
+void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
+void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
+                     bool accumulate);
+
+// ---- Mixture of experts
+// Allocates all tensors of a Routing. Few tokens (at most 8) need no sort: sorted order is slot order.
+struct Routing routing_make(struct Arena *a, const struct Device *dev, uint32_t tokens, uint32_t n_experts,
+                            uint32_t n_active);
+// probs = softmax(logits) over all experts; the n_active greatest (ties: lower index first, in descending order); weights are their probs, divided
+// by their sum + 1e-20 when norm_topk and n_active > 1, else times scale.
+void op_route(struct Cmd *c, const struct Tensor *logits, const struct Routing *r, bool norm_topk, float scale);
+// Fills offsets, gather, slot_row, row_expert, tiles, grid: a stable counting sort.
+void op_sort(struct Cmd *c, struct Arena *scratch, const struct Routing *r);
+// dlogits from dweights (tokens, n_active) through selection and softmax; dbalance (tokens, n_experts) gradient with respect to probs may be NULL.
+void op_route_back(struct Cmd *c, const struct Routing *r, const struct Tensor *dweights, const struct Tensor *dbalance,
+                   const struct Tensor *dlogits, bool norm_topk, float scale);
+// Balance loss (DeepSeekMoE eq. 12-14 per group of tokens): for group g with tokens t: f[e] = n_experts/(n_active*len) * count of slots on e,
+// P[e] = mean of probs[t,e]; loss += alpha * sum_g group_weight[g] * sum_e f[e] P[e]; dbalance[t,e] = alpha * group_weight[g] * f[e] / len.
+// token_group (tokens) u32 (0xffffffff: padding, not counted, dbalance 0); group_start (n_groups+1) u32: the tokens of group g lie from
+// group_start[g] up to group_start[g+1], possibly with padding between; a group without tokens counts for nothing.
+void op_balance(struct Cmd *c, struct Arena *scratch, const struct Routing *r, const struct Tensor *group_start,
+                const struct Tensor *token_group, const struct Tensor *group_weight, uint32_t n_groups, float alpha,
+                const struct Tensor *loss, const struct Tensor *dbalance);
+// out[t] = residual[t] + shared[t] + sum_k weights[t,k] * y[slot_row[t,k]]; shared and residual may be NULL.
+void op_combine(struct Cmd *c, const struct Routing *r, const struct Tensor *y, const struct Tensor *shared,
+                const struct Tensor *residual, const struct Tensor *out);
+// dweights[t,k] = <dout[t], y[row]>, then y[row] = weights[t,k] * dout[t] in place.
+void op_combine_back(struct Cmd *c, const struct Routing *r, const struct Tensor *dout, const struct Tensor *y,
+                     const struct Tensor *dweights);
+// dx[t] (+)= sum_k dslots[slot_row[t,k]]: the gather's backward (op_combine with weights 1).
+void op_gather_back(struct Cmd *c, const struct Routing *r, const struct Tensor *dslots, const struct Tensor *residual,
+                    const struct Tensor *out);
+
+// ---- Attention (ops_attention.c). Query row i sees keys span[i][0] .. span[i][1]-1 (0 keys: zeros). head_dim a multiple of 8, up to 256.
+struct AttentionShape {
+    uint32_t n_heads, n_kv_heads, head_dim;
+    float scale; // 1/sqrt(head_dim)
+};
+// q (rows, n_heads*head_dim), k, v (key_rows, n_kv_heads*head_dim), span (rows, 2) u32, o as q, lse (rows, n_heads) or NULL.
+void op_attention(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
+                  const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse, struct AttentionShape s);
+// The same for at most 64 rows with long spans (decode): keys split over workgroups. The result of a row does not depend on other rows.
+void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
+                         const struct Tensor *v, const struct Tensor *span, const struct Tensor *o,
+                         struct AttentionShape s);
+// dq, dk, dv (written) from do; span as above; key_span (key_rows, 2): the query rows that may see a key. Deterministic, no atomics.
+void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
+                       const struct Tensor *v, const struct Tensor *o, const struct Tensor *lse,
+                       const struct Tensor *dout, const struct Tensor *span, const struct Tensor *key_span,
+                       const struct Tensor *dq, const struct Tensor *dk, const struct Tensor *dv,
+                       struct AttentionShape s);
+
+// ---- Loss, optimiser, sampling
+// Numbers of one step that change between replays: one small ARENA_HOST tensor of f32 words, in this order.
+struct StepParams {
+    float inv_labels; // 1 / labelled tokens of the whole batch
+    float learning_rate;
+    float beta1, beta2, eps;
+    float correction1, correction2;               // 1 - beta^step
+    float clip_norm;                              // 0: no clipping
+    uint32_t seed_low, seed_high, step, reserved; // counter of stochastic rounding
+};
+// What a step leaves behind, ARENA_HOST.
+struct StepResult {
+    float loss;      // sum of losses over labelled tokens (not yet divided)
+    float balance;   // balance loss, times alpha, weights applied
+    float grad_norm; // before clipping
+    float clip;      // factor applied to gradients
+    uint32_t finite; // 0: the gradient norm or the loss is not finite, nothing was updated
+    uint32_t reserved[3];
+};
+// logits (rows, vocab): loss (rows) = logsumexp - logit[target], 0 where target is 0xffffffff; with backward logits become (softmax - onehot) * inv_labels.
+// Without backward params may be NULL and logits keep their value.
+void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *targets, const struct Tensor *loss,
+             const struct Tensor *params, bool backward);
+// out[index] += sum of all elements of x, in fixed order. out: f32 words (a StepResult).
+void op_sum(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *out, uint32_t index);
+// Global norm of n gradients (f32): result.grad_norm, clip, finite (also looks at result.loss). Partial sums per tensor, fixed order.
+void op_norm(struct Cmd *c, struct Arena *scratch, const struct Tensor *grads, uint32_t n, const struct Tensor *params,
+             const struct Tensor *result);
+// AdamW (Loshchilov & Hutter 2019) with decoupled decay: w -= lr * (decay * w + m1hat / (sqrt(m2hat) + eps)); gradients times result.clip; nothing
+// happens when result.finite is 0. w f32, or bf16 with stochastic rounding from philox(seed, tensor_index, element and step).
+void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, const struct Tensor *m1,
+              const struct Tensor *m2, const struct Tensor *params, const struct Tensor *result, uint32_t tensor_index,
+              float decay);
+// Parameters of sampling, one per row, in an ARENA_HOST tensor.
+struct SampleParams {
+    float temperature; // 0: greedy
+    float top_p, min_p;
+    uint32_t top_k;                              // 0: off
+    uint32_t seed_low, seed_high, stream, index; // one philox draw per token: (seed, stream, index)
+};
+// ids[row] = the sampled token, logprob[row] = its log-probability under the unmodified distribution (logprob may be NULL).
+void op_sample(struct Cmd *c, const struct Tensor *logits, const struct Tensor *params, const struct Tensor *ids,
+               const struct Tensor *logprob);
+void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *ids, const struct Tensor *logprob);

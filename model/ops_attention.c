@@ -1,0 +1,196 @@
+// Attention: picks bodies, tiles and grids. Every choice follows from the device and the heads alone, never from the
+// number of rows or the spans, so that a row's result is the same alone and beside others. Forward adds keys in blocks at
+// absolute multiples of 32 (8 on CPU devices): a text whose first key lies at such a multiple gives the same bits
+// wherever that is.
+#include "model/ops.h"
+
+#include <assert.h>
+
+enum { TILE_THREADS = 128, CPU_BODY_LANES = 32 }; // CPU_BODY_LANES: only where a CPU body is forced on another device
+
+static uint32_t shape_assert(struct AttentionShape s) {
+    assert(s.head_dim > 0 && s.head_dim % 8 == 0 && s.head_dim <= 256);
+    assert(s.n_kv_heads > 0 && s.n_heads % s.n_kv_heads == 0);
+    return s.n_heads / s.n_kv_heads;
+}
+
+// CPU devices prefer the body without shared memory; others never take it unless told to.
+static enum KernelId pick_body(struct Device *dev, enum KernelId cpu, enum KernelId tiled, bool *is_cpu) {
+    enum KernelId kernel = dev->is_cpu ? KERNEL_PICK(dev, cpu, tiled) : KERNEL_PICK(dev, tiled, cpu);
+    *is_cpu = kernel == cpu;
+    return kernel;
+}
+
+static uint32_t cpu_lanes(const struct Device *dev) { return dev->is_cpu ? dev->limits.subgroup_size : CPU_BODY_LANES; }
+
+static struct View view_or_none(const struct Tensor *t) { return t ? view(t) : (struct View){0, 0}; }
+
+// Pairs of query and key that a pass touches. Spans are not known when it is recorded: square means causal, which is half of it.
+static double pairs_of(uint32_t rows, uint32_t key_rows, struct AttentionShape s) {
+    double pairs = (double)rows * key_rows * s.n_heads;
+    return rows == key_rows ? pairs / 2 : pairs;
+}
+
+// A tile kernel over `rows` rows of `n_heads` heads. `wide` is the number of results of head_dim floats that a thread holds for each of its rows:
+// with the fewer rows the more of them, so that about 64 registers hold results.
+static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum KernelId tiled, uint32_t rows,
+                                     uint32_t n_heads, uint32_t head_dim, uint32_t wide) {
+    bool is_cpu;
+    struct Dispatch d = {.kernel = pick_body(dev, cpu, tiled, &is_cpu), .spec = {head_dim}, .n_spec = 1};
+    uint32_t tile_rows;
+    if (is_cpu) {
+        d.local_size = tile_rows = cpu_lanes(dev);
+    } else {
+        uint32_t width = head_dim * wide, thread_rows = width <= 128 ? 4 : width <= 256 ? 2 : 1;
+        d.local_size = TILE_THREADS;
+        d.spec[d.n_spec++] = thread_rows;
+        tile_rows = 16 * thread_rows;
+    }
+    d.groups[0] = (uint32_t)div_up(rows, tile_rows) * n_heads;
+    return d;
+}
+
+void op_attention(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
+                  const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse,
+                  struct AttentionShape s) {
+    shape_assert(s);
+    uint32_t rows = q->dim[0], key_rows = k->dim[0];
+    assert(span->dim[0] == rows && v->dim[0] == key_rows);
+    struct Dispatch d =
+        tile_dispatch(cmd_device(c), KERNEL_attention_cpu, KERNEL_attention, rows, s.n_heads, s.head_dim, 1);
+    d.flops = 4.0 * s.head_dim * pairs_of(rows, key_rows, s);
+    d.bytes = (double)(2 * q->bytes + k->bytes + v->bytes);
+    struct Args_attention args = {.q = view(q),
+                                  .k = view(k),
+                                  .v = view(v),
+                                  .span = view(span),
+                                  .o = view(o),
+                                  .lse = view_or_none(lse),
+                                  .rows = rows,
+                                  .n_heads = s.n_heads,
+                                  .n_kv_heads = s.n_kv_heads,
+                                  .head_dim = s.head_dim,
+                                  .key_rows = key_rows,
+                                  .scale = s.scale};
+    cmd_dispatch(c, &d, &args);
+}
+
+void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
+                         const struct Tensor *v, const struct Tensor *span, const struct Tensor *o,
+                         struct AttentionShape s) {
+    struct Device *dev = cmd_device(c);
+    uint32_t n_shared = shape_assert(s), rows = q->dim[0], key_rows = k->dim[0];
+    assert(rows <= 64 && span->dim[0] == rows && v->dim[0] == key_rows);
+    bool is_cpu;
+    struct Dispatch d = {.spec = {s.head_dim}, .n_spec = 1};
+    d.kernel = pick_body(dev, KERNEL_attention_decode_cpu, KERNEL_attention_decode, &is_cpu);
+    d.local_size = is_cpu ? cpu_lanes(dev) : TILE_THREADS;
+    // One row must fill the device; more rows change nothing, or a row's sums would depend on them.
+    uint32_t units = is_cpu ? s.n_kv_heads * (uint32_t)div_up(n_shared, d.local_size) : s.n_heads;
+    uint32_t n_parts = is_cpu ? (uint32_t)min_u64(div_up(16, units), 8) : (uint32_t)min_u64(div_up(512, units), 64);
+    d.groups[0] = rows * units * n_parts;
+    struct Tensor part = TENSOR(scratch, DT_F32, rows, s.n_heads, n_parts, s.head_dim + 4);
+    d.flops = 4.0 * s.head_dim * key_rows * s.n_heads; // rows have their own keys
+    d.bytes = (double)(k->bytes + v->bytes + part.bytes);
+    struct Args_attention_decode args = {.q = view(q),
+                                         .k = view(k),
+                                         .v = view(v),
+                                         .span = view(span),
+                                         .part = view(&part),
+                                         .rows = rows,
+                                         .n_heads = s.n_heads,
+                                         .n_kv_heads = s.n_kv_heads,
+                                         .head_dim = s.head_dim,
+                                         .key_rows = key_rows,
+                                         .n_parts = n_parts,
+                                         .scale = s.scale};
+    cmd_dispatch(c, &d, &args);
+
+    struct Dispatch merge = {.kernel = KERNEL_attention_merge,
+                             .local_size = dev->is_cpu ? 0 : 64,
+                             .spec = {s.head_dim},
+                             .n_spec = 1,
+                             .groups = {rows * s.n_heads},
+                             .flops = 2.0 * part.bytes / 4,
+                             .bytes = (double)part.bytes};
+    struct Args_attention_merge merge_args = {.part = view(&part),
+                                              .o = view(o),
+                                              .rows = rows,
+                                              .n_heads = s.n_heads,
+                                              .head_dim = s.head_dim,
+                                              .n_parts = n_parts};
+    cmd_dispatch(c, &merge, &merge_args);
+}
+
+static void back_prepare(struct Cmd *c, const struct Tensor *o, const struct Tensor *dout, const struct Tensor *delta,
+                         struct AttentionShape s) {
+    uint32_t rows = o->dim[0], local = cmd_device(c)->is_cpu ? cmd_device(c)->limits.subgroup_size : TILE_THREADS;
+    struct Dispatch d = {.kernel = KERNEL_attention_back_prepare,
+                         .local_size = local,
+                         .groups = {(uint32_t)div_up((uint64_t)rows * s.n_heads, local)},
+                         .flops = (double)o->bytes / 2,
+                         .bytes = 2.0 * (double)o->bytes};
+    struct Args_attention_back_prepare args = {.o = view(o),
+                                               .dy = view(dout),
+                                               .delta = view(delta),
+                                               .rows = rows,
+                                               .n_heads = s.n_heads,
+                                               .head_dim = s.head_dim};
+    cmd_dispatch(c, &d, &args);
+}
+
+void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
+                       const struct Tensor *v, const struct Tensor *o, const struct Tensor *lse,
+                       const struct Tensor *dout, const struct Tensor *span, const struct Tensor *key_span,
+                       const struct Tensor *dq, const struct Tensor *dk, const struct Tensor *dv,
+                       struct AttentionShape s) {
+    shape_assert(s);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = q->dim[0], key_rows = k->dim[0];
+    assert(span->dim[0] == rows && key_span->dim[0] == key_rows && v->dim[0] == key_rows);
+    double pairs = pairs_of(rows, key_rows, s);
+    struct Tensor delta = TENSOR(scratch, DT_F32, rows, s.n_heads);
+    back_prepare(c, o, dout, &delta, s);
+
+    struct Dispatch d =
+        tile_dispatch(dev, KERNEL_attention_back_dq_cpu, KERNEL_attention_back_dq, rows, s.n_heads, s.head_dim, 1);
+    d.flops = 6.0 * s.head_dim * pairs;
+    d.bytes = (double)(3 * q->bytes + k->bytes + v->bytes);
+    struct Args_attention_back_dq dq_args = {.q = view(q),
+                                             .k = view(k),
+                                             .v = view(v),
+                                             .dy = view(dout),
+                                             .lse = view(lse),
+                                             .delta = view(&delta),
+                                             .span = view(span),
+                                             .dq = view(dq),
+                                             .rows = rows,
+                                             .n_heads = s.n_heads,
+                                             .n_kv_heads = s.n_kv_heads,
+                                             .head_dim = s.head_dim,
+                                             .key_rows = key_rows,
+                                             .scale = s.scale};
+    cmd_dispatch(c, &d, &dq_args);
+
+    d = tile_dispatch(dev, KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_dkv, key_rows, s.n_kv_heads, s.head_dim,
+                      2);
+    d.flops = 8.0 * s.head_dim * pairs;
+    d.bytes = (double)(2 * q->bytes + 2 * k->bytes + 2 * v->bytes);
+    struct Args_attention_back_dkv dkv_args = {.q = view(q),
+                                               .k = view(k),
+                                               .v = view(v),
+                                               .dy = view(dout),
+                                               .lse = view(lse),
+                                               .delta = view(&delta),
+                                               .span = view(span),
+                                               .key_span = view(key_span),
+                                               .dk = view(dk),
+                                               .dv = view(dv),
+                                               .rows = rows,
+                                               .n_heads = s.n_heads,
+                                               .n_kv_heads = s.n_kv_heads,
+                                               .head_dim = s.head_dim,
+                                               .key_rows = key_rows,
+                                               .scale = s.scale};
+    cmd_dispatch(c, &d, &dkv_args);
+}

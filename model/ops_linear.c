@@ -1,0 +1,321 @@
+// Matrix multiplies: picks the body (registers only on CPU devices, matrix units, shared memory), the module for the weights' storage type,
+// tile sizes and grids. Sums run over the contraction in the same order whatever the number of rows, so a row's result does
+// not depend on its neighbours.
+#include "model/ops.h"
+
+#include <assert.h>
+#include <math.h>
+
+enum { FEW_ROWS = 8 }; // so many rows go to the matrix-vector kernel
+enum Form { NT, NN, TN };
+enum Grouping { DENSE, BY_TILES, BY_ROW_EXPERT };
+
+#define BY_TYPE(before, after)                                                                                         \
+    {                                                                                                                  \
+        [DT_F32] = KERNEL_##before##_f32##after, [DT_F16] = KERNEL_##before##_f16##after,                              \
+        [DT_BF16] = KERNEL_##before##_bf16##after, [DT_Q4_0] = KERNEL_##before##_q4_0##after,                          \
+        [DT_Q4_1] = KERNEL_##before##_q4_1##after, [DT_Q8_0] = KERNEL_##before##_q8_0##after                           \
+    }
+static const int CPU_NT[] = BY_TYPE(gemm_nt, _cpu), CPU_NN[] = BY_TYPE(gemm_nn, _cpu);
+static const int SHARED_NT[] = BY_TYPE(gemm_nt, ), SHARED_NN[] = BY_TYPE(gemm_nn, );
+static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base);
+
+// Columns that a lane of the CPU bodies makes of one row of w, in NN: what a word (two of f32) holds.
+static const uint32_t CPU_NN_COLS[] = {
+    [DT_F32] = 2, [DT_F16] = 2, [DT_BF16] = 2, [DT_Q4_0] = 8, [DT_Q4_1] = 8, [DT_Q8_0] = 4};
+
+// One table per class of device; a tuner would write here.
+struct Tiles {
+    uint32_t cpu_rows[3], cpu_rows_quantised_nn; // by form
+    uint32_t cpu_nt_cols;                        // a lane
+    uint32_t gemv_cols;
+    uint32_t shared_local, shared_rows, shared_cols;
+    uint32_t matrix_subgroups, matrix_rows, matrix_cols;
+};
+static struct Tiles tiles_of(const struct Device *dev) {
+    struct Tiles t = {.cpu_rows = {32, 32, 32},
+                      .cpu_rows_quantised_nn = 16,
+                      .cpu_nt_cols = 2,
+                      .gemv_cols = 2,
+                      .shared_local = 128,
+                      .shared_rows = 64,
+                      .shared_cols = 64,
+                      .matrix_subgroups = 4,
+                      .matrix_rows = 64,
+                      .matrix_cols = 64};
+    if (dev->is_cpu) // matrix units are emulated there: the least that is still a tile of four subgroups
+        t.matrix_rows = 2 * dev->coopmat.m, t.matrix_cols = 2 * dev->coopmat.n;
+    else if (dev->limits.shared_bytes >= 48 << 10 && dev->limits.subgroup_size >= 32)
+        t.matrix_rows = t.matrix_cols = 128;
+    return t;
+}
+
+// A tile of few rows wastes less where there are few, and loads the weights as often as one of many.
+static uint32_t rows_of_tile(uint32_t rows, uint32_t most) {
+    uint32_t best = most;
+    uint64_t best_cost = UINT64_MAX;
+    for (uint32_t tile = 8; tile <= most; tile *= 2) {
+        uint64_t cost = div_up(rows, tile) * (tile + 4);
+        if (cost <= best_cost)
+            best = tile, best_cost = cost;
+    }
+    return best;
+}
+
+uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_experts) {
+    struct Tiles tiles = tiles_of(dev);
+    uint32_t most = dev->is_cpu ? tiles.cpu_rows[NT] : tiles.shared_rows, each = (uint32_t)div_up(rows, n_experts);
+    uint32_t tile = most;
+    while (tile > (dev->is_cpu ? 8u : 16u) && each * 3 < tile * 2)
+        tile /= 2;
+    return tile;
+}
+
+struct Job {
+    enum Form form;
+    enum Grouping grouping;
+    struct Device *dev;
+    const struct Routing *g;
+    enum DType type;
+    bool coarse; // operands may be rounded to 16 bits
+    struct Args_gemm args;
+    uint32_t n_experts, max_tiles, tile_rows;
+    uint32_t gather; // bit 0: x, bit 1: w
+    double flops, bytes;
+};
+
+static enum KernelId pick_body(const struct Job *j) {
+    struct Device *dev = j->dev;
+    int cpu = j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu;
+    int shared = j->form == NT ? SHARED_NT[j->type] : j->form == NN ? SHARED_NN[j->type] : KERNEL_gemm_tn_f32;
+    int matrix = -1;
+    if (j->coarse && dev->coopmat.type == DT_BF16)
+        matrix = j->form == NT   ? KERNEL_gemm_nt_matrix_bf16
+                 : j->form == NN ? KERNEL_gemm_nn_matrix_bf16
+                                 : KERNEL_gemm_tn_matrix_bf16;
+    else if (j->coarse && dev->coopmat.type == DT_F16)
+        matrix = j->form == NT   ? KERNEL_gemm_nt_matrix_f16
+                 : j->form == NN ? KERNEL_gemm_nn_matrix_f16
+                                 : KERNEL_gemm_tn_matrix_f16;
+    if (matrix < 0)
+        return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared) : KERNEL_PICK(dev, shared, cpu);
+    return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared, matrix) : KERNEL_PICK(dev, matrix, shared, cpu);
+}
+
+static bool is_matrix(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT) != 0; }
+static bool is_cpu_body(const struct Job *j, enum KernelId k) {
+    return (int)k == (j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu);
+}
+
+// Tile of the output that a workgroup makes, and the constants of the body.
+static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
+    const struct Args_gemm *a = &j->args;
+    struct Tiles tiles = tiles_of(j->dev);
+    uint32_t lanes = j->dev->limits.subgroup_size, most = tiles.cpu_rows[j->form];
+    bool aligned = true;
+    if (j->form == NN) {
+        if (CPU_NN_COLS[j->type] > 2)
+            most = tiles.cpu_rows_quantised_nn;
+        aligned = a->k % 8 == 0 && a->ldx % 8 == 0;
+    }
+    *rows = j->grouping != DENSE && j->form != TN ? j->tile_rows : rows_of_tile(j->form == TN ? a->n : a->m, most);
+    if (j->form == TN)
+        aligned = a->n % *rows == 0 && a->ldx % 16 == 0 && *rows % 16 == 0;
+    *cols = lanes * (j->form == NT ? tiles.cpu_nt_cols : j->form == NN ? CPU_NN_COLS[j->type] : 2);
+    d->local_size = lanes;
+    d->spec[4] = aligned;
+    d->spec[5] = lanes == 8; // how lanes get different words: by choice
+    d->n_spec = 6;
+}
+
+static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
+    const struct Args_gemm *a = &j->args;
+    struct Tiles tiles = tiles_of(j->dev);
+    uint32_t total = j->form == TN ? a->n : a->m;
+    bool matrix = is_matrix(d->kernel), by_tiles = j->grouping != DENSE && j->form != TN;
+    uint32_t least = matrix ? 2 * j->dev->coopmat.m : 16; // two subgroups down, or threads
+    *rows = matrix ? tiles.matrix_rows : tiles.shared_rows;
+    *cols = matrix ? tiles.matrix_cols : tiles.shared_cols;
+    while (!by_tiles && *rows > least && *rows / 2 >= total)
+        *rows /= 2;
+    if (by_tiles)
+        *rows = (uint32_t)max_u64(j->tile_rows, least);
+    d->local_size = tiles.shared_local;
+    d->spec[4] = (j->form == TN ? a->n : a->k) % 4 == 0 && a->ldx % 4 == 0;
+    if (!matrix)
+        return;
+    const struct CoopmatShape *s = &j->dev->coopmat;
+    uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles.matrix_subgroups;
+    d->local_size = subgroup * subgroups;
+    d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k;
+    d->spec[8] = subgroups >= 4 ? 2 : 1; // across
+    d->spec[9] = s->type == DT_F16;
+    d->spec[10] = s->type == DT_F16 && (j->type != DT_F16 || j->form == TN);
+    d->spec[11] = (uint32_t)j->type;
+    d->n_spec = 12;
+}
+
+static void run(struct Cmd *c, const struct Job *j) {
+    const struct Args_gemm *a = &j->args;
+    struct Dispatch d = {.kernel = pick_body(j), .n_spec = 5, .flops = j->flops, .bytes = j->bytes};
+    uint32_t rows, cols;
+    if (is_cpu_body(j, d.kernel))
+        cpu_body(j, &d, &rows, &cols);
+    else
+        gpu_body(j, &d, &rows, &cols);
+    d.spec[0] = rows, d.spec[1] = cols, d.spec[2] = j->form == TN ? j->grouping : 0,
+    d.spec[3] = j->form == TN ? j->gather : 0;
+    if (j->form == TN) {
+        d.groups[0] = (uint32_t)div_up(a->n, rows);
+        d.groups[1] = (uint32_t)div_up(a->k, cols);
+        d.groups[2] = j->n_experts;
+    } else {
+        d.groups[0] = j->grouping != DENSE ? j->max_tiles : (uint32_t)div_up(a->m, rows);
+        d.groups[1] = (uint32_t)div_up(a->n, cols);
+        d.groups[2] = 1;
+    }
+    cmd_dispatch(c, &d, a);
+}
+
+static uint32_t weight_dim(const struct Tensor *w, uint32_t from_last) { return w->dim[w->n_dims - 1 - from_last]; }
+
+static bool is_few(const struct Routing *g) { return g->tokens <= FEW_ROWS; }
+
+// Weights are read once; with experts only those that have rows, so this is an upper bound.
+static double traffic(const struct Tensor *x, const struct Tensor *w, const struct Tensor *y) {
+    return (double)x->bytes + (double)w->bytes + (double)y->bytes;
+}
+
+static struct Job job_make(struct Cmd *c, enum Form form, const struct Tensor *x, const struct Tensor *w,
+                           const struct Tensor *y, const struct Routing *g, struct LinearOptions o) {
+    struct Job j = {.form = form, .dev = cmd_device(c), .g = g, .type = w->type, .n_experts = 1};
+    j.args = (struct Args_gemm){.x = view(x),
+                                .w = view(w),
+                                .y = view(y),
+                                .accumulate = o.accumulate,
+                                .alpha = o.alpha == 0 ? 1 : o.alpha,
+                                .w_row_bytes = (uint32_t)dtype_row_bytes(w->type, tensor_cols(w)),
+                                .ldx = tensor_cols(x),
+                                .ldy = tensor_cols(y)};
+    j.bytes = traffic(x, w, y);
+    if (form !=
+        TN) // dense, these are not used; but lavapipe runs the loads of both sides of a branch, so they must be there
+        j.args.gather = j.args.tiles = j.args.grid = view(x);
+    if (!g)
+        return j;
+    j.n_experts = g->n_experts;
+    j.max_tiles = g->max_tiles;
+    j.tile_rows = is_few(g) ? 8 : g->tile_rows;
+    j.grouping = form == TN && is_few(g) ? BY_ROW_EXPERT : BY_TILES;
+    if (form != TN) {
+        j.args.tiles = view(&g->tiles);
+        j.args.grid = view(&g->grid);
+    } else
+        j.args.offsets = is_few(g) ? view(&g->row_expert) : view(&g->offsets);
+    return j;
+}
+
+static void gather_rows(struct Job *j, uint32_t operands) {
+    j->gather = operands;
+    if (operands)
+        j->args.gather = view(&j->g->gather);
+    j->args.flags = j->form == TN ? 0 : (j->grouping != DENSE) | operands << 1;
+}
+
+// ---- Few rows
+
+static uint32_t power_of_two(uint32_t n) {
+    uint32_t p = 1;
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
+                     const struct Routing *g, struct LinearOptions o) {
+    struct Device *dev = cmd_device(c);
+    struct Tiles tiles = tiles_of(dev);
+    uint32_t m = (uint32_t)tensor_rows(y), n = weight_dim(w, 1), k = weight_dim(w, 0);
+    struct Args_gemv args = {.x = view(x),
+                             .w = view(w),
+                             .y = view(y),
+                             .m = m,
+                             .n = n,
+                             .k = k,
+                             .accumulate = o.accumulate,
+                             .alpha = o.alpha == 0 ? 1 : o.alpha,
+                             .w_row_bytes = (uint32_t)dtype_row_bytes(w->type, k),
+                             .x_divide = g && o.gather ? g->n_active : 1};
+    if (g)
+        args.row_expert = view(&g->row_expert);
+    int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
+    enum KernelId kernel = dev->is_cpu ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
+    uint32_t rows = g ? 1 : power_of_two(m), lanes = dev->limits.subgroup_size;
+    uint32_t cols = rows >= 4 ? 1 : tiles.gemv_cols;
+    struct Dispatch d = {.kernel = kernel,
+                         .local_size = dev->is_cpu   ? lanes
+                                       : lanes > 128 ? lanes
+                                                     : 128,
+                         .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8},
+                         .n_spec = 4,
+                         .flops = 2.0 * m * n * k,
+                         .bytes = (double)x->bytes + (double)y->bytes +
+                                  (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k)};
+    uint32_t columns = (int)kernel == across ? d.local_size / lanes * cols : d.local_size * cols;
+    d.groups[0] = (uint32_t)div_up(n, columns);
+    d.groups[1] = (uint32_t)div_up(m, rows);
+    d.groups[2] = 1;
+    cmd_dispatch(c, &d, &args);
+}
+
+// ---- The operations
+
+static void assert_weights(const struct Tensor *w, const struct Routing *g) {
+    assert(w->type != DT_U32 && w->n_dims >= 2 && weight_dim(w, 0) % (dtype_is_quantised(w->type) ? 32 : 8) == 0);
+    assert(!g || (w->n_dims == 3 && w->dim[0] == g->n_experts));
+    (void)w, (void)g;
+}
+
+void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
+               const struct Routing *g, struct LinearOptions o) {
+    assert_weights(w, g);
+    assert(tensor_cols(x) == weight_dim(w, 0) && tensor_cols(y) == weight_dim(w, 1));
+    if (g ? is_few(g) : tensor_rows(y) <= FEW_ROWS) {
+        run_gemv(c, x, w, y, g, o);
+        return;
+    }
+    struct Job j = job_make(c, NT, x, w, y, g, o);
+    j.args.m = (uint32_t)tensor_rows(y), j.args.n = weight_dim(w, 1), j.args.k = weight_dim(w, 0);
+    j.coarse = w->type != DT_F32;
+    gather_rows(&j, g && o.gather ? 1 : 0);
+    j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
+    run(c, &j);
+}
+
+void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w, const struct Tensor *dx,
+                  const struct Routing *g, struct LinearOptions o) {
+    assert_weights(w, g);
+    assert(tensor_cols(dy) == weight_dim(w, 1) && tensor_cols(dx) == weight_dim(w, 0));
+    struct Job j = job_make(c, NN, dy, w, dx, g, o);
+    j.args.m = (uint32_t)tensor_rows(dx), j.args.n = weight_dim(w, 0), j.args.k = weight_dim(w, 1);
+    j.coarse = w->type != DT_F32;
+    gather_rows(&j, g && o.gather ? 1 : 0);
+    j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
+    run(c, &j);
+}
+
+void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
+                  const struct Routing *g, struct LinearOptions o, bool gather_dy) {
+    assert(dw->type == DT_F32 && tensor_cols(dy) == weight_dim(dw, 1) && tensor_cols(x) == weight_dim(dw, 0));
+    assert(tensor_cols(x) % 8 == 0);
+    struct Job j = job_make(c, TN, dy, x, dw, g, o);
+    bool gather_x = g && o.gather, gather_both = gather_x && gather_dy;
+    assert(!gather_both); // one of the two always lies in sorted order
+    (void)gather_both;
+    j.args.n = tensor_cols(dy), j.args.k = tensor_cols(x);
+    j.args.m = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(x);
+    j.coarse = o.coarse;
+    gather_rows(&j, gather_x ? 2 : g && gather_dy ? 1 : 0);
+    j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
+    run(c, &j);
+}

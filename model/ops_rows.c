@@ -1,0 +1,231 @@
+// Operations on rows of activations: embedding, norm, rotary positions, SwiGLU, sums and moves. A workgroup is a row, or a stretch of
+// elements where rows do not matter; 16 bytes a lane and step.
+#include "model/dispatch.h"
+#include <assert.h>
+
+static uint32_t rows_of(const struct Tensor *t) { return (uint32_t)tensor_rows(t); }
+
+void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *table, const struct Tensor *y) {
+    static const int KERNEL[DT_COUNT] = {
+        [DT_F32] = KERNEL_embed_f32,   [DT_F16] = KERNEL_embed_f16,   [DT_BF16] = KERNEL_embed_bf16,
+        [DT_Q4_0] = KERNEL_embed_q4_0, [DT_Q4_1] = KERNEL_embed_q4_1, [DT_Q8_0] = KERNEL_embed_q8_0};
+    assert(table->type != DT_U32 && tensor_cols(table) == tensor_cols(y) && tensor_cols(y) % 8 == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(y), dim = tensor_cols(y);
+    uint64_t row_bytes = dtype_row_bytes(table->type, dim);
+    struct Args_embed args = {.ids = view(ids),
+                              .w = view(table),
+                              .y = view(y),
+                              .rows = rows,
+                              .dim = dim,
+                              .vocab = rows_of(table),
+                              .w_row_bytes = (uint32_t)row_bytes};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL[table->type]),
+                                    .local_size = dispatch_local_size(dev, dim / 8),
+                                    .groups = {rows},
+                                    .bytes = (double)rows * (4.0 * dim + (double)row_bytes)},
+                 &args);
+}
+
+void op_embed_back(struct Cmd *c, const struct Tensor *dy, const struct Tensor *order,
+                   const struct Tensor *segment_start, const struct Tensor *segment_id, const struct Tensor *n_segments,
+                   const struct Tensor *dw) {
+    assert(dw->type == DT_F32 && tensor_cols(dw) == tensor_cols(dy) && tensor_cols(dy) % 4 == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(dy), dim = tensor_cols(dy);
+    struct Args_embed_back args = {.dy = view(dy),
+                                   .order = view(order),
+                                   .segment_start = view(segment_start),
+                                   .segment_id = view(segment_id),
+                                   .n_segments = view(n_segments),
+                                   .dw = view(dw),
+                                   .rows = rows,
+                                   .dim = dim,
+                                   .vocab = rows_of(dw)};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_embed_back),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .groups = {rows},
+                                    .bytes = 12.0 * rows * dim},
+                 &args);
+}
+
+void op_rmsnorm(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
+                const struct Tensor *rstd, float eps) {
+    assert(w->type <= DT_BF16 && tensor_elements(w) == tensor_cols(x) && tensor_cols(x) % 4 == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(x), dim = tensor_cols(x);
+    struct Args_rmsnorm args = {
+        .x = view(x), .w = view(w), .y = view(y), .rstd = view_or_none(rstd), .rows = rows, .eps = eps};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rmsnorm, KERNEL_rmsnorm_base),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .spec = {w->type, rstd != NULL, dim},
+                                    .n_spec = 3,
+                                    .groups = {rows},
+                                    .flops = 4.0 * rows * dim,
+                                    .bytes = 8.0 * rows * dim},
+                 &args);
+}
+
+// y (parts, dim) (+)= sums over the rows of each part of x, or of x * dy * rstd.
+static void column_sum(struct Cmd *c, const struct Tensor *x, const struct Tensor *dy, const struct Tensor *rstd,
+                       const struct Tensor *y, uint32_t rows_per_part, bool accumulate) {
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(x), dim = tensor_cols(x), local = dispatch_local_size(dev, dim / 4);
+    struct Args_column_sum args = {.x = view(x),
+                                   .dy = view_or_none(dy),
+                                   .rstd = view_or_none(rstd),
+                                   .y = view(y),
+                                   .rows = rows,
+                                   .dim = dim,
+                                   .rows_per_part = rows_per_part,
+                                   .accumulate = accumulate};
+    uint32_t parts = (uint32_t)div_up(rows, rows_per_part);
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_column_sum),
+                                    .local_size = local,
+                                    .spec = {dy != NULL},
+                                    .n_spec = 1,
+                                    .groups = {parts * (uint32_t)div_up(dim / 4, local)},
+                                    .bytes = (dy ? 8.0 : 4.0) * rows * dim},
+                 &args);
+}
+
+void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *w,
+                     const struct Tensor *rstd, const struct Tensor *dy, const struct Tensor *dx, bool accumulate,
+                     const struct Tensor *dw) {
+    assert(w->type <= DT_BF16 && tensor_elements(w) == tensor_cols(x) && tensor_cols(x) % 4 == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(x), dim = tensor_cols(x);
+    struct Args_rmsnorm_back args = {.x = view(x),
+                                     .w = view(w),
+                                     .rstd = view(rstd),
+                                     .dy = view(dy),
+                                     .dx = view(dx),
+                                     .rows = rows,
+                                     .accumulate = accumulate};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rmsnorm_back, KERNEL_rmsnorm_back_base),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .spec = {w->type, 0, dim},
+                                    .n_spec = 3,
+                                    .groups = {rows},
+                                    .flops = 9.0 * rows * dim,
+                                    .bytes = (accumulate ? 16.0 : 12.0) * rows * dim},
+                 &args);
+    if (!dw)
+        return;
+    // Parts depend on the number of rows alone, and so does the order of the sum.
+    uint32_t rows_per_part = rows <= 64 ? 64 : (uint32_t)max_u64(32, div_up(rows, 256));
+    uint32_t parts = (uint32_t)div_up(rows, rows_per_part);
+    if (parts <= 1) {
+        column_sum(c, x, dy, rstd, dw, rows_per_part, true);
+        return;
+    }
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor part = TENSOR(scratch, DT_F32, parts, dim);
+    column_sum(c, x, dy, rstd, &part, rows_per_part, false);
+    column_sum(c, &part, NULL, NULL, dw, parts, true);
+    arena_release(scratch, mark);
+}
+
+void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
+             uint32_t n_heads, float sign) {
+    assert(n_heads > 0 && tensor_cols(x) % (8 * n_heads) == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(x), head_dim = tensor_cols(x) / n_heads;
+    assert(table->n_dims == 3 && table->dim[1] == head_dim / 2);
+    struct Args_rope args = {.x = view(x),
+                             .positions = view(positions),
+                             .table = view(table),
+                             .rows = rows,
+                             .n_heads = n_heads,
+                             .n_positions = table->dim[0],
+                             .sign = sign};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rope),
+                                    .local_size = dispatch_local_size(dev, n_heads * head_dim / 8),
+                                    .spec = {head_dim},
+                                    .n_spec = 1,
+                                    .groups = {rows},
+                                    .flops = 3.0 * rows * n_heads * head_dim,
+                                    .bytes = 8.0 * rows * n_heads * head_dim},
+                 &args);
+}
+
+// One workgroup for every `local * steps` quads of n elements.
+static struct Dispatch flat_dispatch(const struct Device *dev, enum KernelId kernel, uint64_t n, double bytes_each) {
+    uint32_t steps = dev->is_cpu ? 16 : 1, local = dispatch_local_size(dev, 256);
+    assert(n < (uint64_t)4 * UINT32_MAX);
+    return (struct Dispatch){.kernel = kernel,
+                             .local_size = local,
+                             .spec = {steps},
+                             .n_spec = 1,
+                             .groups = {(uint32_t)max_u64(1, div_up(n / 4, (uint64_t)local * steps))},
+                             .bytes = bytes_each * (double)n};
+}
+
+void op_swiglu(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *h) {
+    uint64_t n = tensor_elements(h);
+    assert(n % 4 == 0 && n <= UINT32_MAX);
+    struct Device *dev = cmd_device(c);
+    struct Dispatch d = flat_dispatch(dev, KERNEL_PICK(dev, KERNEL_swiglu), n, 12);
+    d.flops = 16.0 * (double)n;
+    cmd_dispatch(c, &d, &(struct Args_swiglu){.gate = view(gate), .up = view(up), .h = view(h), .n = (uint32_t)n});
+}
+
+void op_swiglu_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *dh,
+                    bool keep_h) {
+    uint64_t n = tensor_elements(dh);
+    assert(n % 4 == 0 && n <= UINT32_MAX);
+    struct Device *dev = cmd_device(c);
+    struct Dispatch d = flat_dispatch(dev, KERNEL_PICK(dev, KERNEL_swiglu_back), n, keep_h ? 24 : 20);
+    d.flops = 24.0 * (double)n;
+    struct Args_swiglu_back args = {
+        .gate = view(gate), .up = view(up), .dh = view(dh), .n = (uint32_t)n, .keep_h = keep_h};
+    cmd_dispatch(c, &d, &args);
+}
+
+void op_add(struct Cmd *c, const struct Tensor *a, const struct Tensor *b, const struct Tensor *y) {
+    uint64_t n = tensor_elements(y);
+    assert(n <= UINT32_MAX);
+    struct Device *dev = cmd_device(c);
+    struct Dispatch d = flat_dispatch(dev, KERNEL_PICK(dev, KERNEL_add), n, 12);
+    cmd_dispatch(c, &d, &(struct Args_add){.a = view(a), .b = view(b), .y = view(y), .n = (uint32_t)n});
+}
+
+void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y) {
+    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(y), dim = tensor_cols(y);
+    struct Args_gather_rows args = {
+        .x = view(x), .index = view(index), .y = view(y), .rows = rows, .dim = dim, .x_rows = rows_of(x)};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_gather_rows),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .groups = {rows},
+                                    .bytes = 8.0 * rows * dim},
+                 &args);
+}
+
+void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
+                     bool accumulate) {
+    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(x), dim = tensor_cols(x);
+    struct Args_scatter_rows args = {.x = view(x),
+                                     .index = view(index),
+                                     .y = view(y),
+                                     .rows = rows,
+                                     .dim = dim,
+                                     .y_rows = rows_of(y),
+                                     .accumulate = accumulate};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_scatter_rows),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .groups = {rows},
+                                    .bytes = (accumulate ? 12.0 : 8.0) * rows * dim},
+                 &args);
+}

@@ -1,0 +1,161 @@
+// Operations at the two ends of a step: loss, sums, the gradient norm, the optimiser; and the choice of the next token. Sums are in a
+// fixed order everywhere, and nothing is read by the host in between.
+#include "model/dispatch.h"
+#include <assert.h>
+
+// A row of logits per workgroup; spec[0] is VEC4, spec[1] the kernel's own switch.
+static struct Dispatch logits_dispatch(const struct Device *dev, enum KernelId kernel, const struct Tensor *logits,
+                                       bool own) {
+    uint32_t rows = (uint32_t)tensor_rows(logits), vocab = tensor_cols(logits);
+    return (struct Dispatch){.kernel = kernel,
+                             .local_size = dispatch_local_size(dev, vocab / 4),
+                             .spec = {vocab % 4 == 0 && logits->address % 16 == 0, own},
+                             .n_spec = 2,
+                             .groups = {rows},
+                             .flops = 20.0 * rows * vocab,
+                             .bytes = 4.0 * rows * vocab};
+}
+
+void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *targets, const struct Tensor *loss,
+             const struct Tensor *params, bool backward) {
+    assert(params || !backward);
+    struct Device *dev = cmd_device(c);
+    struct Args_xent args = {.logits = view(logits),
+                             .targets = view(targets),
+                             .loss = view(loss),
+                             .params = view_or_none(params),
+                             .rows = (uint32_t)tensor_rows(logits),
+                             .vocab = tensor_cols(logits),
+                             .ld = tensor_cols(logits)};
+    struct Dispatch d = logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_xent, KERNEL_xent_base), logits, backward);
+    if (backward)
+        d.flops *= 1.7, d.bytes *= 3;
+    cmd_dispatch(c, &d, &args);
+}
+
+// Parts that a tensor of n elements is summed in, of `chunk` elements each.
+static uint32_t sum_parts(uint64_t n, uint32_t *chunk) {
+    *chunk = (uint32_t)max_u64(16384, align_up(div_up(n, 1024), 4));
+    return (uint32_t)div_up(n, *chunk);
+}
+
+// y[first + part] (+)= sum over each part of x, or of its squares.
+static void sum_dispatch(struct Cmd *c, const struct Tensor *x, uint32_t n, uint32_t chunk, const struct Tensor *y,
+                         uint32_t first, bool squares, bool accumulate) {
+    struct Device *dev = cmd_device(c);
+    uint32_t parts = (uint32_t)div_up(n, chunk);
+    struct View place = {y->address + 4 * (uint64_t)first, 4 * (uint64_t)parts};
+    struct Args_sum args = {.x = {x->address, 4 * (uint64_t)n},
+                            .y = y->address ? place : (struct View){0, 0},
+                            .n = n,
+                            .chunk = chunk,
+                            .first = 0,
+                            .accumulate = accumulate};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_sum, KERNEL_sum_base),
+                                    .local_size = dispatch_local_size(dev, n / 4),
+                                    .spec = {x->address % 16 == 0 && chunk % 4 == 0, squares},
+                                    .n_spec = 2,
+                                    .groups = {parts},
+                                    .flops = 2.0 * n,
+                                    .bytes = 4.0 * n},
+                 &args);
+}
+
+void op_sum(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *out, uint32_t index) {
+    uint64_t n = tensor_elements(x);
+    uint32_t chunk, parts = sum_parts(n, &chunk);
+    assert(n <= UINT32_MAX && x->type == DT_F32);
+    if (parts <= 1) {
+        sum_dispatch(c, x, (uint32_t)n, chunk, out, index, false, true);
+        return;
+    }
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor part = TENSOR(scratch, DT_F32, parts);
+    sum_dispatch(c, x, (uint32_t)n, chunk, &part, 0, false, false);
+    sum_dispatch(c, &part, parts, chunk, out, index, false, true);
+    arena_release(scratch, mark);
+}
+
+void op_norm(struct Cmd *c, struct Arena *scratch, const struct Tensor *grads, uint32_t n, const struct Tensor *params,
+             const struct Tensor *result) {
+    uint32_t total = 0, chunk;
+    for (uint32_t i = 0; i < n; i++)
+        total += sum_parts(tensor_elements(&grads[i]), &chunk);
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor part = TENSOR(scratch, DT_F32, (uint32_t)max_u64(1, total));
+    for (uint32_t i = 0, first = 0; i < n; i++) {
+        uint64_t elements = tensor_elements(&grads[i]);
+        assert(elements <= UINT32_MAX && grads[i].type == DT_F32);
+        uint32_t parts = sum_parts(elements, &chunk);
+        sum_dispatch(c, &grads[i], (uint32_t)elements, chunk, &part, first, true, false);
+        first += parts;
+    }
+    struct Device *dev = cmd_device(c);
+    struct Args_norm_finish args = {
+        .part = view(&part), .params = view(params), .result = view(result), .n_parts = total};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_norm_finish, KERNEL_norm_finish_base),
+                                    .local_size = dispatch_local_size(dev, total),
+                                    .groups = {1},
+                                    .bytes = 4.0 * total},
+                 &args);
+    arena_release(scratch, mark);
+}
+
+void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, const struct Tensor *m1,
+              const struct Tensor *m2, const struct Tensor *params, const struct Tensor *result, uint32_t tensor_index,
+              float decay) {
+    uint64_t n = tensor_elements(w);
+    assert((w->type == DT_F32 || w->type == DT_BF16) && n % 8 == 0 && n <= UINT32_MAX);
+    assert(tensor_elements(g) == n && tensor_elements(m1) == n && tensor_elements(m2) == n);
+    struct Device *dev = cmd_device(c);
+    uint32_t local = dispatch_local_size(dev, 256), steps = dev->is_cpu ? 8 : 1;
+    struct Args_adamw args = {.w = view(w),
+                              .g = view(g),
+                              .m1 = view(m1),
+                              .m2 = view(m2),
+                              .params = view(params),
+                              .result = view(result),
+                              .n = (uint32_t)n,
+                              .tensor_index = tensor_index,
+                              .decay = decay};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_adamw),
+                                    .local_size = local,
+                                    .spec = {w->type == DT_BF16, steps},
+                                    .n_spec = 2,
+                                    .groups = {(uint32_t)div_up(n / 8, (uint64_t)local * steps)},
+                                    .flops = 20.0 * (double)n,
+                                    .bytes = (w->type == DT_BF16 ? 24.0 : 28.0) * (double)n},
+                 &args);
+}
+
+void op_sample(struct Cmd *c, const struct Tensor *logits, const struct Tensor *params, const struct Tensor *ids,
+               const struct Tensor *logprob) {
+    struct Device *dev = cmd_device(c);
+    struct Args_sample args = {.logits = view(logits),
+                               .params = view(params),
+                               .ids = view(ids),
+                               .logprob = view_or_none(logprob),
+                               .rows = (uint32_t)tensor_rows(logits),
+                               .vocab = tensor_cols(logits),
+                               .ld = tensor_cols(logits)};
+    struct Dispatch d =
+        logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_sample, KERNEL_sample_base), logits, logprob != NULL);
+    d.flops *= 4, d.bytes *= 4;
+    cmd_dispatch(c, &d, &args);
+}
+
+void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *ids, const struct Tensor *logprob) {
+    struct Device *dev = cmd_device(c);
+    struct Args_argmax args = {.logits = view(logits),
+                               .ids = view(ids),
+                               .logprob = view_or_none(logprob),
+                               .rows = (uint32_t)tensor_rows(logits),
+                               .vocab = tensor_cols(logits),
+                               .ld = tensor_cols(logits)};
+    struct Dispatch d =
+        logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_argmax, KERNEL_argmax_base), logits, logprob != NULL);
+    cmd_dispatch(c, &d, &args);
+}

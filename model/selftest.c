@@ -1,0 +1,116 @@
+// The cache is a text file per driver, a line per verified module: "<name> <hash of its SPIR-V> ok|bad". A line that is damaged matches nothing,
+// and the module is verified again.
+#include "model/selftest.h"
+#include "model/opcheck.h"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef uint32_t OpCases(const struct OpCase **cases);
+static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
+enum { N_FILES = sizeof FILES / sizeof FILES[0] };
+
+static char *cache_path(const struct Device *dev) {
+    char name[80];
+    snprintf(name, sizeof name, "kernels-%04x-%04x-%016llx.txt", dev->vendor_id, dev->device_id,
+             (unsigned long long)hash_bytes(dev->driver_uuid, 16, dev->driver_version));
+    return path_join(cache_dir(), name);
+}
+
+static void cache_line(enum KernelId kernel, bool ok, char line[160]) {
+    const struct KernelInfo *k = &KERNELS[kernel];
+    snprintf(line, 160, "%s %016llx %s\n", k->name, (unsigned long long)hash_bytes(k->words, (size_t)k->n_words * 4, 7),
+             ok ? "ok" : "bad");
+}
+
+static bool cache_has(const char *text, enum KernelId kernel, bool ok) {
+    char line[160];
+    cache_line(kernel, ok, line);
+    const char *at = strstr(text, line);
+    return at && (at == text || at[-1] == '\n');
+}
+
+static void cache_add(const struct Device *dev, enum KernelId kernel, bool ok) {
+    char *path = cache_path(dev), line[160];
+    cache_line(kernel, ok, line);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        if (write(fd, line, strlen(line)) < 0)
+            warn("%s cannot be written; kernels are verified again next time", path);
+        close(fd);
+    }
+    free(path);
+}
+
+static bool covers(const struct OpCase *oc, enum KernelId kernel) {
+    for (const int *k = oc->kernels; *k >= 0; k++)
+        if (*k == (int)kernel)
+            return true;
+    return false;
+}
+
+// All cases that cover the kernel, at their first shape.
+static bool kernel_check(struct Device *dev, enum KernelId kernel, uint32_t *ran) {
+    bool ok = true;
+    for (int f = 0; f < N_FILES; f++) {
+        const struct OpCase *cases;
+        uint32_t n = FILES[f](&cases);
+        for (uint32_t i = 0; i < n && dev->state == DEVICE_OK; i++)
+            if (covers(&cases[i], kernel)) {
+                struct Check ck = {.dev = dev, .seed = 11};
+                ok = opcheck_run(&ck, &cases[i], cases[i].shapes[0], kernel) && ok;
+                (*ran)++;
+            }
+    }
+    return ok;
+}
+
+static void verify(struct Device *dev, enum KernelId kernel) {
+    char *path = cache_path(dev);
+    uint8_t *text = NULL;
+    uint64_t bytes;
+    bool known = false, ok = false;
+    if (file_exists(path) && file_read(path, 1 << 22, &text, &bytes)) {
+        ok = cache_has((char *)text, kernel, true);
+        known = ok || cache_has((char *)text, kernel, false);
+    }
+    free(text);
+    free(path);
+    if (!known) {
+        uint32_t ran = 0;
+        int forced = dev->force_kernel;
+        fail_quiet(true);
+        ok = kernel_check(dev, kernel, &ran);
+        fail_quiet(false);
+        dev->force_kernel = forced;
+        if (dev->state == DEVICE_OK)
+            cache_add(dev, kernel, ok);
+    }
+    if (!ok) {
+        dev->kernel_off[kernel] = true;
+        warn("%s gives wrong results for kernel %s: it is switched off (%s)", dev->name, KERNELS[kernel].name,
+             fail_last());
+    }
+}
+
+bool selftest_device_open(struct Device *dev, const char *which) {
+    if (!device_open(dev, which))
+        return false;
+    char *path = cache_path(dev);
+    if (!file_exists(path))
+        fprintf(stderr, "%s: every kernel is tried on a known answer before its first use with this driver, once\n",
+                dev->name);
+    free(path);
+    dev->verify = verify;
+    return true;
+}
+
+uint32_t selftest_all(struct Device *dev, uint32_t *ran) {
+    uint32_t failures = 0;
+    *ran = 0;
+    for (int k = 0; k < KERNEL_COUNT; k++)
+        if (!dev->kernel_off[k])
+            failures += !kernel_check(dev, (enum KernelId)k, ran);
+    return failures;
+}

@@ -1,0 +1,350 @@
+// The cache, the programs that fill it, and the small buffers in host memory that change between their replays.
+#include "model/session.h"
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint32_t NO_TARGET = 0xffffffff;
+
+uint64_t session_cache_bytes(const struct Config *c) {
+    return UINT64_C(2) * 4 * c->n_layers * c->n_kv_heads * c->head_dim;
+}
+
+// ---- Recording
+
+static struct Tensor first_rows(const struct Tensor *t, uint32_t n) { return tensor_slice(t, 0, n); }
+
+// The experts' choices lie by layer, so their place depends on the number of tokens.
+static struct Tensor chosen_view(const struct Session *s, uint32_t t) {
+    if (!tensor_exists(&s->chosen))
+        return s->chosen;
+    const struct Config *c = &s->m->config;
+    struct Tensor v = {DT_U32, 3, {c->n_layers, t, c->n_active, 1}, s->chosen.address, 0};
+    v.bytes = UINT64_C(4) * c->n_layers * t * c->n_active;
+    return v;
+}
+
+// Embedding and all layers of t tokens; the result lies on the scratch arena.
+static struct Tensor body(struct Session *s, struct Cmd *c, uint32_t t, bool decode, struct Pass *p) {
+    *p = (struct Pass){.c = c,
+                       .arena = &s->scratch,
+                       .m = s->m,
+                       .t = t,
+                       .positions = first_rows(&s->positions, t),
+                       .span = first_rows(&s->span, t),
+                       .cache_rows = first_rows(&s->cache_rows, t),
+                       .cache_k = s->cache_k,
+                       .cache_v = s->cache_v,
+                       .decode = decode,
+                       .chosen = chosen_view(s, t)};
+    struct Tensor ids = first_rows(&s->ids, t), x = TENSOR(&s->scratch, DT_F32, t, s->m->config.dim);
+    op_embed(c, &ids, &s->m->embed->w, &x);
+    for (uint32_t layer = 0; layer < s->m->config.n_layers; layer++)
+        block_forward(p, layer, &x, &x, NULL);
+    return x;
+}
+
+// Norm, head and sampling of n rows.
+static void head(struct Session *s, struct Pass *p, const struct Tensor *x, uint32_t n) {
+    struct Linear linear = {.w = s->m->head};
+    struct Tensor xn = TENSOR(p->arena, DT_F32, n, s->m->config.dim), logits = first_rows(&s->logits, n);
+    struct Tensor params = first_rows(&s->params, n), ids = first_rows(&s->next_ids, n);
+    struct Tensor logprobs = first_rows(&s->next_logprobs, n);
+    op_rmsnorm(p->c, x, &s->m->norm->w, &xn, NULL, s->m->config.norm_eps);
+    linear_forward(p, &linear, &xn, &logits, NULL, false, false);
+    op_sample(p->c, &logits, &params, &ids, &logprobs);
+}
+
+// Losses of all rows, in chunks whose logits take at most 64 MiB.
+static void score_rows(struct Session *s, struct Pass *p, const struct Tensor *x, uint32_t t) {
+    const struct Config *c = &s->m->config;
+    struct Linear linear = {.w = s->m->head};
+    uint32_t chunk = (uint32_t)max_u64(16, (UINT64_C(16) << 20) / c->vocab_size / 16 * 16);
+    for (uint32_t first = 0; first < t; first += chunk) {
+        uint32_t n = (uint32_t)min_u64(chunk, t - first);
+        struct ArenaMark mark = arena_mark(p->arena);
+        struct Tensor rows = tensor_slice(x, first, n), targets = tensor_slice(&s->targets, first, n);
+        struct Tensor losses = tensor_slice(&s->losses, first, n);
+        struct Tensor xn = TENSOR(p->arena, DT_F32, n, c->dim), logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
+        op_rmsnorm(p->c, &rows, &s->m->norm->w, &xn, NULL, c->norm_eps);
+        linear_forward(p, &linear, &xn, &logits, NULL, false, false);
+        op_xent(p->c, &logits, &targets, &losses, NULL, false);
+        arena_release(p->arena, mark);
+    }
+}
+
+static struct Program *record_prefill(struct Session *s, uint32_t t, enum PrefillKind kind) {
+    static const char *const NAMES[] = {"prefill", "prefill and sample", "score"};
+    struct ArenaMark mark = arena_mark(&s->scratch);
+    struct Pass p;
+    struct Cmd *c = cmd_begin(s->m->dev, NAMES[kind]);
+    struct Tensor x = body(s, c, t, false, &p);
+    if (kind == PREFILL_NEXT) {
+        struct Tensor last = TENSOR(&s->scratch, DT_F32, 1, s->m->config.dim);
+        op_gather_rows(c, &x, &s->last_row, &last);
+        head(s, &p, &last, 1);
+    } else if (kind == PREFILL_SCORE) {
+        score_rows(s, &p, &x, t);
+    }
+    arena_release(&s->scratch, mark);
+    return cmd_end(c);
+}
+
+static struct Program *record_decode(struct Session *s, uint32_t n) {
+    struct ArenaMark mark = arena_mark(&s->scratch);
+    struct Pass p;
+    struct Cmd *c = cmd_begin(s->m->dev, "decode");
+    struct Tensor x = body(s, c, n, true, &p);
+    head(s, &p, &x, n);
+    arena_release(&s->scratch, mark);
+    return cmd_end(c);
+}
+
+static struct Program *prefill_program(struct Session *s, uint32_t t, enum PrefillKind kind) {
+    for (uint32_t i = 0; i < s->n_prefills; i++)
+        if (s->prefill[i].tokens == t && s->prefill[i].kind == kind) {
+            struct Prefill found = s->prefill[i]; // the last used goes to the end: the front is what makes room
+            memmove(s->prefill + i, s->prefill + i + 1, (s->n_prefills - i - 1) * sizeof found);
+            s->prefill[s->n_prefills - 1] = found;
+            return found.program;
+        }
+    if (s->n_prefills == SESSION_MAX_PREFILLS) {
+        program_free(s->prefill[0].program);
+        memmove(s->prefill, s->prefill + 1, --s->n_prefills * sizeof s->prefill[0]);
+    }
+    struct Program *p = record_prefill(s, t, kind);
+    if (p)
+        s->prefill[s->n_prefills++] = (struct Prefill){t, kind, p};
+    return p;
+}
+
+// ---- Setting up
+
+static bool has_experts(const struct Config *c) {
+    for (uint32_t layer = 0; layer < c->n_layers; layer++)
+        if (config_is_moe(c, layer))
+            return true;
+    return false;
+}
+
+static void take_memory(struct Session *s) {
+    const struct Config *c = &s->m->config;
+    uint32_t rows = s->n_sequences * s->context, t = s->chunk, n = SESSION_MAX_SEQUENCES;
+    s->cache_k = xcalloc(c->n_layers, sizeof *s->cache_k);
+    s->cache_v = xcalloc(c->n_layers, sizeof *s->cache_v);
+    for (uint32_t layer = 0; layer < c->n_layers; layer++) {
+        s->cache_k[layer] = TENSOR(&s->cache, DT_F32, rows, c->n_kv_heads * c->head_dim);
+        s->cache_v[layer] = TENSOR(&s->cache, DT_F32, rows, c->n_kv_heads * c->head_dim);
+    }
+    s->logits = TENSOR(&s->scratch, DT_F32, n, c->vocab_size);
+    s->ids = TENSOR(&s->host, DT_U32, t);
+    s->positions = TENSOR(&s->host, DT_U32, t);
+    s->span = TENSOR(&s->host, DT_U32, t, 2);
+    s->cache_rows = TENSOR(&s->host, DT_U32, t);
+    s->last_row = TENSOR(&s->host, DT_U32, 1);
+    s->params = TENSOR(&s->host, DT_U32, n, sizeof(struct SampleParams) / 4);
+    s->next_ids = TENSOR(&s->host, DT_U32, n);
+    s->next_logprobs = TENSOR(&s->host, DT_F32, n);
+    s->targets = TENSOR(&s->host, DT_U32, t);
+    s->losses = TENSOR(&s->host, DT_F32, t);
+    if (has_experts(c))
+        s->chosen = TENSOR(&s->host, DT_U32, c->n_layers, t, c->n_active);
+}
+
+bool session_init(struct Session *s, struct Model *m, const struct SessionOptions *o) {
+    assert(o->n_sequences > 0 && o->n_sequences <= SESSION_MAX_SEQUENCES && o->context > 0);
+    memset(s, 0, sizeof *s);
+    if (o->context > m->max_positions)
+        return fail("a context of %u tokens: the model has positions for %u", o->context, m->max_positions);
+    s->m = m;
+    s->n_sequences = o->n_sequences;
+    s->context = o->context;
+    s->chunk = (uint32_t)max_u64(SESSION_MAX_SEQUENCES, min_u64(o->chunk ? o->chunk : 512, o->context));
+    arena_init(&s->cache, m->dev, "keys and values", ARENA_DEVICE);
+    arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
+    arena_init(&s->host, m->dev, "tokens", ARENA_HOST);
+    take_memory(s);
+    if (m->dev->is_dry) {
+        program_free(record_prefill(s, s->chunk, o->scoring ? PREFILL_SCORE : PREFILL_NEXT));
+        program_free(record_decode(s, s->n_sequences));
+    }
+    return m->dev->state == DEVICE_OK;
+}
+
+void session_free(struct Session *s) {
+    if (!s->m)
+        return;
+    for (uint32_t i = 0; i < s->n_prefills; i++)
+        program_free(s->prefill[i].program);
+    for (uint32_t n = 0; n <= SESSION_MAX_SEQUENCES; n++)
+        program_free(s->decode[n]);
+    arena_free(&s->cache);
+    arena_free(&s->scratch);
+    arena_free(&s->host);
+    free(s->cache_k);
+    free(s->cache_v);
+    memset(s, 0, sizeof *s);
+}
+
+// ---- Running
+
+static bool check_ids(const struct Session *s, const uint32_t *ids, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (ids[i] >= s->m->config.vocab_size)
+            return fail("token %u is beyond the model's vocabulary of %u", ids[i], s->m->config.vocab_size);
+    return true;
+}
+
+static bool check_room(const struct Session *s, uint32_t sequence, uint64_t n) {
+    assert(sequence < s->n_sequences);
+    if (s->length[sequence] + n > s->context)
+        return fail("%llu tokens behind %u: the context holds %u", (unsigned long long)n, s->length[sequence],
+                    s->context);
+    return true;
+}
+
+// Row i of the buffers: a token at the end of a sequence, which sees all before it.
+static void set_token(struct Session *s, uint32_t row, uint32_t sequence, uint32_t position, uint32_t id) {
+    struct Device *dev = s->m->dev;
+    uint32_t base = sequence * s->context;
+    ((uint32_t *)tensor_host(dev, &s->ids))[row] = id;
+    ((uint32_t *)tensor_host(dev, &s->positions))[row] = position;
+    ((uint32_t *)tensor_host(dev, &s->span))[2 * row] = base;
+    ((uint32_t *)tensor_host(dev, &s->span))[2 * row + 1] = base + position + 1;
+    ((uint32_t *)tensor_host(dev, &s->cache_rows))[row] = base + position;
+}
+
+static bool set_tokens(struct Session *s, uint32_t sequence, const uint32_t *ids, uint32_t n) {
+    struct Device *dev = s->m->dev;
+    if (!device_wait(dev) || !tensor_host(dev, &s->ids)) // the buffers are the device's until it is done
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        set_token(s, i, sequence, s->length[sequence] + i, ids[i]);
+    *(uint32_t *)tensor_host(dev, &s->last_row) = n - 1;
+    return true;
+}
+
+// What was sampled. A NaN among the logits makes the log-probability NaN: the token drawn from them would mean nothing.
+static bool take_next(struct Session *s, uint32_t n, const uint32_t *sequences, uint32_t *next, float *logprobs) {
+    const uint32_t *ids = tensor_host(s->m->dev, &s->next_ids);
+    const float *lp = tensor_host(s->m->dev, &s->next_logprobs);
+    for (uint32_t i = 0; i < n; i++) {
+        if (isnan(lp[i]))
+            return fail(
+                "the logits behind token %u are not finite: the weights are damaged or their range is too large",
+                s->length[sequences[i]]);
+        if (next)
+            next[i] = ids[i];
+        if (logprobs)
+            logprobs[i] = lp[i];
+    }
+    return true;
+}
+
+bool session_prefill(struct Session *s, uint32_t sequence, const uint32_t *ids, uint32_t n,
+                     const struct SampleParams *params, uint32_t *next, float *logprob) {
+    if (n == 0)
+        return fail("an empty prompt: there is nothing to go on from");
+    if (!check_room(s, sequence, n) || !check_ids(s, ids, n))
+        return false;
+    struct Device *dev = s->m->dev;
+    for (uint32_t done = 0; done < n;) {
+        uint32_t t = (uint32_t)min_u64(s->chunk, n - done);
+        bool sample = params && done + t == n;
+        struct Program *p = prefill_program(s, t, sample ? PREFILL_NEXT : PREFILL_FILL);
+        if (!p || !set_tokens(s, sequence, ids + done, t))
+            return false;
+        if (sample)
+            memcpy(tensor_host(dev, &s->params), params, sizeof *params);
+        if (!program_submit(p))
+            return false;
+        s->length[sequence] += t;
+        s->chosen_tokens = t;
+        done += t;
+    }
+    return device_wait(dev) && (!params || take_next(s, 1, &sequence, next, logprob));
+}
+
+bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, const uint32_t *ids,
+                    const struct SampleParams *params, uint32_t *next, float *logprobs) {
+    assert(n > 0 && n <= s->n_sequences);
+    struct Device *dev = s->m->dev;
+    if (!check_ids(s, ids, n))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (!check_room(s, sequences[i], 1))
+            return false;
+    if (!s->decode[n])
+        s->decode[n] = record_decode(s, n);
+    if (!s->decode[n] || !device_wait(dev) || !tensor_host(dev, &s->ids))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        set_token(s, i, sequences[i], s->length[sequences[i]], ids[i]);
+    memcpy(tensor_host(dev, &s->params), params, n * sizeof *params);
+    if (!program_run(s->decode[n]))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        s->length[sequences[i]]++;
+    s->chosen_tokens = n;
+    return take_next(s, n, sequences, next, logprobs);
+}
+
+void session_rewind(struct Session *s, uint32_t sequence, uint32_t length) {
+    assert(sequence < s->n_sequences && length <= s->length[sequence]);
+    s->length[sequence] = length;
+}
+
+bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *logprobs) {
+    struct Device *dev = s->m->dev;
+    session_rewind(s, 0, 0);
+    if (!check_room(s, 0, n) || !check_ids(s, ids, n))
+        return false;
+    if (n)
+        logprobs[0] = NAN;
+    for (uint32_t done = 0; done < n;) {
+        uint32_t t = (uint32_t)min_u64(s->chunk, n - done);
+        struct Program *p = prefill_program(s, t, PREFILL_SCORE);
+        if (!p || !set_tokens(s, 0, ids + done, t))
+            return false;
+        uint32_t *targets = tensor_host(dev, &s->targets);
+        for (uint32_t i = 0; i < t; i++)
+            targets[i] = done + i + 1 < n ? ids[done + i + 1] : NO_TARGET;
+        if (!program_run(p))
+            return false;
+        const float *losses = tensor_host(dev, &s->losses);
+        for (uint32_t i = 0; i < t && done + i + 1 < n; i++)
+            logprobs[done + i + 1] = -losses[i];
+        s->length[0] += t;
+        s->chosen_tokens = t;
+        done += t;
+    }
+    return true;
+}
+
+bool session_warm_up(struct Session *s) {
+    uint32_t n = (uint32_t)min_u64(min_u64(64, s->chunk), s->context), zero = 0, next;
+    if (n < 2)
+        return true;
+    uint32_t *ids = xcalloc(n, sizeof *ids);
+    struct SampleParams greedy = {0};
+    bool ok = session_prefill(s, 0, ids, n - 1, &greedy, &next, NULL) &&
+              session_decode(s, 1, &zero, &next, &greedy, &next, NULL);
+    session_rewind(s, 0, 0);
+    free(ids);
+    return ok;
+}
+
+bool session_logits(struct Session *s, uint32_t row, float *logits) {
+    uint64_t bytes = s->logits.bytes / SESSION_MAX_SEQUENCES;
+    assert(row < SESSION_MAX_SEQUENCES);
+    return tensor_download(s->m->dev, &s->logits, row * bytes, logits, bytes);
+}
+
+const uint32_t *session_experts(struct Session *s, uint32_t layer, uint32_t token) {
+    const struct Config *c = &s->m->config;
+    const uint32_t *chosen = tensor_host(s->m->dev, &s->chosen);
+    if (!chosen || layer >= c->n_layers || token >= s->chosen_tokens || !config_is_moe(c, layer))
+        return NULL;
+    return chosen + ((size_t)layer * s->chosen_tokens + token) * c->n_active;
+}

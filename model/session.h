@@ -1,0 +1,65 @@
+// Inference on a loaded model: keys and values of up to 8 sequences stay on the device, prompts go through in chunks, and every further
+// token of all sequences is one replay of a recorded program. A sequence's answer does not depend on what runs beside it: prompts go
+// through alone, and decoding uses operations whose result for a row is independent of the other rows.
+#pragma once
+#include "model/layers.h"
+
+enum { SESSION_MAX_SEQUENCES = 8, SESSION_MAX_PREFILLS = 24 };
+
+struct SessionOptions {
+    uint32_t n_sequences; // 1 .. SESSION_MAX_SEQUENCES
+    uint32_t context;     // tokens that a sequence can hold; at most the model's max_positions
+    uint32_t chunk;       // most tokens of a prompt in one program; 0: 512
+    bool scoring;         // session_score will be called: count its memory in a dry run
+};
+
+enum PrefillKind { PREFILL_FILL, PREFILL_NEXT, PREFILL_SCORE }; // cache only; one token sampled; every token scored
+struct Prefill {
+    uint32_t tokens;
+    enum PrefillKind kind;
+    struct Program *program;
+};
+
+struct Session {
+    struct Model *m;
+    uint32_t n_sequences, context, chunk;
+    uint32_t length[SESSION_MAX_SEQUENCES]; // tokens in each sequence's cache
+    struct Arena cache, scratch, host;
+    struct Tensor *cache_k, *cache_v;                  // per layer (n_sequences * context, n_kv_heads * head_dim)
+    struct Tensor ids, positions, span, cache_rows;    // of the tokens that go in, host memory
+    struct Tensor last_row;                            // (1) u32: row whose logits are wanted
+    struct Tensor params, next_ids, next_logprobs;     // sampling, host memory
+    struct Tensor targets, losses;                     // scoring, host memory
+    struct Tensor logits;                              // (SESSION_MAX_SEQUENCES, vocab_size) f32
+    struct Tensor chosen;                              // experts of the last pass, host memory
+    uint32_t chosen_tokens;                            // tokens of the last pass
+    struct Program *decode[SESSION_MAX_SEQUENCES + 1]; // by number of sequences
+    struct Prefill prefill[SESSION_MAX_PREFILLS];
+    uint32_t n_prefills;
+};
+
+// Takes the memory. On a dry device: records the largest programs, so that the device's peak_bytes is what a run would need.
+bool session_init(struct Session *s, struct Model *m, const struct SessionOptions *o);
+void session_free(struct Session *s);
+
+// Puts n tokens behind those of a sequence. Where `params` is given, samples the token that follows into *next (and its log-probability
+// under the unmodified distribution into *logprob; both may be NULL).
+bool session_prefill(struct Session *s, uint32_t sequence, const uint32_t *ids, uint32_t n,
+                     const struct SampleParams *params, uint32_t *next, float *logprob);
+// One token for each of n different sequences: puts ids[i] behind sequence sequences[i] and samples what follows into next[i].
+bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, const uint32_t *ids,
+                    const struct SampleParams *params, uint32_t *next, float *logprobs);
+// Forgets what lies behind the first `length` tokens of a sequence.
+void session_rewind(struct Session *s, uint32_t sequence, uint32_t length);
+// Log-probabilities of ids[1 .. n) given what stands before them, as one sequence of at most `context` tokens: logprobs[0] is NAN. Uses
+// sequence 0 and leaves the tokens in its cache.
+bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *logprobs);
+
+// Runs a short prompt and a decode step, so that the driver has compiled what it compiles on first use. Sequences must be empty.
+bool session_warm_up(struct Session *s);
+// Logits of row i of the last prefill (row 0) or decode that sampled; vocab_size values.
+bool session_logits(struct Session *s, uint32_t row, float *logits);
+// Expert choices of the last pass: n_active experts for token `token` of layer `layer`; NULL for a dense layer.
+const uint32_t *session_experts(struct Session *s, uint32_t layer, uint32_t token);
+// Bytes of keys and values per token of context.
+uint64_t session_cache_bytes(const struct Config *c);

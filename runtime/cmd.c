@@ -1,0 +1,496 @@
+// The recorder. A Cmd is a list of dispatches in host memory: kernel, grid, arguments, the ranges touched, and whether a barrier stands
+// before it. Vulkan command buffers are made of the list when the program is first submitted, cut where the cost model says
+// 50 ms, and made again in smaller pieces when a submit turns out too long.
+#include "runtime/cmd.h"
+#include "runtime/vk.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double SUBMIT_TARGET_MS = 50, SUBMIT_LIMIT_MS = 200;
+enum { PUSH_MAX_BYTES = 128, MAX_POINTERS = 16 };
+
+struct Access {
+    uint64_t first, end; // byte addresses
+    bool write;
+};
+
+struct Node {
+    VkPipeline pipeline;
+    enum KernelId kernel;
+    uint32_t groups[3];
+    uint64_t indirect; // address of the group counts; 0: direct
+    bool barrier;      // before this dispatch
+    uint8_t push[PUSH_MAX_BYTES];
+    uint32_t first_access, n_access; // in the log's list
+    double flops, bytes;
+    const char *label;
+};
+
+struct Cmd {
+    struct Device *dev;
+    char name[48];
+    struct Node *nodes;
+    uint32_t n_nodes, node_slots;
+    struct Access *accesses;
+    uint32_t n_accesses, access_slots;
+    uint32_t since_barrier; // index of the first access behind the last barrier
+    uint32_t n_barriers;
+    double flops;
+};
+
+struct Segment {
+    VkCommandBuffer cb;
+    uint32_t first, end; // nodes
+    double estimate_ms;
+};
+
+struct Program {
+    struct Cmd log;
+    struct Segment *segments;
+    uint32_t n_segments;
+    VkQueryPool queries; // two per segment; with profiling two per node instead
+    bool profiled;
+    double last_us;
+};
+
+static bool profiling(void) {
+    static int on = -1;
+    if (on < 0) {
+        const char *text = getenv("VKMOE_PROFILE");
+        on = text && text[0] && strcmp(text, "0") != 0;
+    }
+    return on;
+}
+
+struct Cmd *cmd_begin(struct Device *dev, const char *name) {
+    struct Cmd *c = xcalloc(1, sizeof *c);
+    c->dev = dev;
+    snprintf(c->name, sizeof c->name, "%s", name);
+    return c;
+}
+
+uint32_t cmd_local_size(const struct Device *dev) {
+    return dev->is_cpu ? dev->limits.subgroup_size : (uint32_t)max_u64(128, dev->limits.subgroup_size);
+}
+
+struct Device *cmd_device(struct Cmd *c) {
+    return c->dev;
+}
+
+static void cmd_drop(struct Cmd *c) {
+    free(c->nodes);
+    free(c->accesses);
+}
+
+static bool conflicts(const struct Access *a, const struct Access *b) {
+    return (a->write || b->write) && a->first < b->end && b->first < a->end;
+}
+
+static void access_add(struct Cmd *c, struct View v, bool write) {
+    if (v.address == 0 || v.bytes == 0)
+        return;
+    if (c->n_accesses == c->access_slots) {
+        c->access_slots = c->access_slots ? c->access_slots * 2 : 256;
+        c->accesses = xrealloc(c->accesses, c->access_slots * sizeof *c->accesses);
+    }
+    c->accesses[c->n_accesses++] = (struct Access){v.address, v.address + v.bytes, write};
+}
+
+// A barrier is due when the new accesses (from `first`) conflict with one behind the last barrier.
+static bool barrier_due(const struct Cmd *c, uint32_t first) {
+    for (uint32_t i = first; i < c->n_accesses; i++)
+        for (uint32_t j = c->since_barrier; j < first; j++)
+            if (conflicts(&c->accesses[i], &c->accesses[j]))
+                return true;
+    return false;
+}
+
+static void node_grid(const struct Device *dev, const struct Dispatch *d, uint32_t groups[3]) {
+    uint32_t n = d->groups[0];
+    groups[0] = n, groups[1] = d->groups[1] ? d->groups[1] : 1, groups[2] = d->groups[2] ? d->groups[2] : 1;
+    if (d->groups[1] == 0 && d->groups[2] == 0 && n > dev->limits.max_groups[0]) {
+        groups[1] = (uint32_t)div_up(n, dev->limits.max_groups[0]);
+        groups[0] = (uint32_t)div_up(n, groups[1]);
+    }
+}
+
+void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
+    struct Device *dev = c->dev;
+    if (dev->state != DEVICE_OK || (d->groups[0] == 0 && d->indirect.address == 0))
+        return;
+    const struct PushInfo *push = &PUSH_INFO[KERNELS[d->kernel].push];
+    if (c->n_nodes == c->node_slots) {
+        c->node_slots = c->node_slots ? c->node_slots * 2 : 64;
+        c->nodes = xrealloc(c->nodes, c->node_slots * sizeof *c->nodes);
+    }
+    struct Node *node = &c->nodes[c->n_nodes];
+    *node = (struct Node){.kernel = d->kernel,
+                          .flops = d->flops,
+                          .bytes = d->bytes,
+                          .label = d->label ? d->label : KERNELS[d->kernel].name,
+                          .indirect = d->indirect.address,
+                          .first_access = c->n_accesses};
+    const struct View *views = args;
+    for (uint32_t i = 0; i < push->n_pointers; i++) {
+        memcpy(node->push + 8 * i, &views[i].address, 8);
+        if (push->modes[i] != 'w')
+            access_add(c, views[i], false);
+        if (push->modes[i] != 'r')
+            access_add(c, views[i], true);
+    }
+    memcpy(node->push + 8 * push->n_pointers, views + push->n_pointers, 4 * (size_t)push->n_words);
+    access_add(c, d->indirect, false);
+    node->n_access = c->n_accesses - node->first_access;
+    node->barrier = barrier_due(c, node->first_access);
+    if (node->barrier) {
+        c->since_barrier = node->first_access;
+        c->n_barriers++;
+    }
+    node_grid(dev, d, node->groups);
+    c->flops += d->flops;
+    c->n_nodes++;
+    if (dev->is_dry && !dev->compile_only)
+        return;
+    uint32_t spec[KERNEL_MAX_SPEC + 2] = {d->local_size ? d->local_size : cmd_local_size(dev),
+                                          dev->limits.subgroup_size};
+    assert(d->n_spec <= KERNEL_MAX_SPEC);
+    memcpy(spec + 2, d->spec, d->n_spec * sizeof *spec);
+    node->pipeline = pipeline_get(dev, d->kernel, spec, d->n_spec + 2);
+}
+
+void cmd_fill(struct Cmd *c, const struct Tensor *t, uint32_t value) {
+    uint32_t n = (uint32_t)(t->bytes / 4), local = cmd_local_size(c->dev);
+    cmd_dispatch(
+        c, &(struct Dispatch){.kernel = KERNEL_fill, .groups = {(uint32_t)div_up(n, local)}, .bytes = (double)t->bytes},
+        &(struct Args_fill){.y = view(t), .n = n, .value = value});
+}
+
+void cmd_copy(struct Cmd *c, const struct Tensor *from, const struct Tensor *to) {
+    assert(from->bytes == to->bytes);
+    uint32_t n = (uint32_t)(to->bytes / 4), local = cmd_local_size(c->dev);
+    cmd_dispatch(c,
+                 &(struct Dispatch){
+                     .kernel = KERNEL_copy, .groups = {(uint32_t)div_up(n, local)}, .bytes = 2 * (double)to->bytes},
+                 &(struct Args_copy){.x = view(from), .y = view(to), .n = n});
+}
+
+struct Program *cmd_end(struct Cmd *c) {
+    struct Program *p = NULL;
+    if (c->dev->state == DEVICE_OK) {
+        p = xcalloc(1, sizeof *p);
+        p->log = *c;
+    } else {
+        cmd_drop(c);
+    }
+    free(c);
+    return p;
+}
+
+// ---- Encoding
+
+static void global_barrier(VkCommandBuffer cb, bool to_host) {
+    VkMemoryBarrier2 barrier = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+        .srcStageMask = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
+        .srcAccessMask =
+            VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT,
+        .dstStageMask = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT,
+        .dstAccessMask = VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT |
+                         VK_ACCESS_2_INDIRECT_COMMAND_READ_BIT};
+    if (to_host) {
+        barrier.dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT | VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT;
+        barrier.dstAccessMask = VK_ACCESS_2_HOST_READ_BIT | VK_ACCESS_2_TRANSFER_READ_BIT;
+    }
+    VkDependencyInfo info = {
+        .sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO, .memoryBarrierCount = 1, .pMemoryBarriers = &barrier};
+    vkCmdPipelineBarrier2(cb, &info);
+}
+
+static double node_ms(const struct Device *dev, const struct Node *n) {
+    double compute = n->flops / (dev->gflops * 1e6), traffic = n->bytes / (dev->gbytes_per_s * 1e6);
+    return (compute > traffic ? compute : traffic) + (dev->is_cpu ? 0.02 : 0.004);
+}
+
+static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index) {
+    struct Device *dev = p->log.dev;
+    struct DeviceVk *vk = dev->vk;
+    VkCommandBufferAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                            .commandPool = vk->pool,
+                                            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                            .commandBufferCount = 1};
+    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                      .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
+    if (!VK_TRY(dev, vkAllocateCommandBuffers(vk->device, &allocate, &s->cb)) ||
+        !VK_TRY(dev, vkBeginCommandBuffer(s->cb, &begin)))
+        return false;
+    uint32_t first_query = p->profiled ? 2 * s->first : 2 * index;
+    uint32_t n_queries = p->profiled ? 2 * (s->end - s->first) : 2;
+    if (p->queries) {
+        vkCmdResetQueryPool(s->cb, p->queries, first_query, n_queries);
+        if (!p->profiled)
+            vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, first_query);
+    }
+    for (uint32_t i = s->first; i < s->end; i++) {
+        const struct Node *n = &p->log.nodes[i];
+        const struct PushInfo *push = &PUSH_INFO[KERNELS[n->kernel].push];
+        if (n->barrier || i == s->first)
+            global_barrier(s->cb, false);
+        if (p->queries && p->profiled)
+            vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, 2 * i);
+        vkCmdBindPipeline(s->cb, VK_PIPELINE_BIND_POINT_COMPUTE, n->pipeline);
+        vkCmdPushConstants(s->cb, vk->layouts[KERNELS[n->kernel].push], VK_SHADER_STAGE_COMPUTE_BIT, 0, push->bytes,
+                           n->push);
+        if (n->indirect) {
+            const struct Block *b = block_find(dev, n->indirect);
+            vkCmdDispatchIndirect(s->cb, b->buffer, n->indirect - b->address);
+        } else {
+            vkCmdDispatch(s->cb, n->groups[0], n->groups[1], n->groups[2]);
+        }
+        if (p->queries && p->profiled)
+            vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, 2 * i + 1);
+    }
+    if (p->queries && !p->profiled)
+        vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, first_query + 1);
+    if (s->end == p->log.n_nodes)
+        global_barrier(s->cb, true);
+    return VK_TRY(dev, vkEndCommandBuffer(s->cb));
+}
+
+static void segments_drop(struct Program *p) {
+    struct DeviceVk *vk = p->log.dev->vk;
+    for (uint32_t i = 0; i < p->n_segments; i++)
+        if (p->segments[i].cb)
+            vkFreeCommandBuffers(vk->device, vk->pool, 1, &p->segments[i].cb);
+    if (p->queries)
+        vkDestroyQueryPool(vk->device, p->queries, NULL);
+    free(p->segments);
+    p->segments = NULL;
+    p->n_segments = 0;
+    p->queries = VK_NULL_HANDLE;
+}
+
+static bool program_encode(struct Program *p) {
+    struct Device *dev = p->log.dev;
+    p->segments = xcalloc(p->log.n_nodes + 1, sizeof *p->segments);
+    p->profiled = profiling() && device_can(dev, CAP_timestamps);
+    for (uint32_t i = 0; i < p->log.n_nodes;) {
+        struct Segment *s = &p->segments[p->n_segments++];
+        s->first = i;
+        do
+            s->estimate_ms += node_ms(dev, &p->log.nodes[i++]);
+        while (i < p->log.n_nodes && s->estimate_ms + node_ms(dev, &p->log.nodes[i]) <= SUBMIT_TARGET_MS);
+        s->end = i;
+    }
+    if (device_can(dev, CAP_timestamps) && p->log.n_nodes) {
+        VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                      .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                      .queryCount = 2 * (p->profiled ? p->log.n_nodes : p->n_segments)};
+        if (!VK_TRY(dev, vkCreateQueryPool(dev->vk->device, &info, NULL, &p->queries)))
+            return false;
+    }
+    for (uint32_t i = 0; i < p->n_segments; i++)
+        if (!segment_encode(p, &p->segments[i], i))
+            return false;
+    return true;
+}
+
+// ---- Running
+
+static void pending_add(struct DeviceVk *vk, struct Program *p) {
+    if (vk->n_pending == vk->pending_slots) {
+        vk->pending_slots = vk->pending_slots ? vk->pending_slots * 2 : 16;
+        vk->pending = xrealloc(vk->pending, vk->pending_slots * sizeof *vk->pending);
+    }
+    vk->pending[vk->n_pending++] = p;
+}
+
+bool program_submit(struct Program *p) {
+    struct Device *dev = p->log.dev;
+    if (dev->is_dry)
+        return true;
+    struct DeviceVk *vk = dev->vk;
+    if (dev->state != DEVICE_OK || (!p->segments && !program_encode(p)))
+        return false;
+    if (p->log.n_nodes)
+        snprintf(vk->last_label, sizeof vk->last_label, "%.47s/%.47s", p->log.name,
+                 p->log.nodes[p->log.n_nodes - 1].label);
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        VkCommandBufferSubmitInfo one = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
+                                         .commandBuffer = p->segments[i].cb};
+        VkSemaphoreSubmitInfo signal = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                        .semaphore = vk->timeline,
+                                        .value = vk->submitted + 1,
+                                        .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+        VkSubmitInfo2 submit = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                                .commandBufferInfoCount = 1,
+                                .pCommandBufferInfos = &one,
+                                .signalSemaphoreInfoCount = 1,
+                                .pSignalSemaphoreInfos = &signal};
+        if (!VK_TRY(dev, vkQueueSubmit2(vk->queue, 1, &submit, VK_NULL_HANDLE)))
+            return false;
+        vk->submitted++;
+    }
+    pending_add(vk, p);
+    return true;
+}
+
+bool program_run(struct Program *p) { return program_submit(p) && device_wait(p->log.dev); }
+
+struct ProfileRow {
+    const char *label;
+    double us, flops, bytes;
+    uint64_t n;
+};
+enum { PROFILE_ROWS = 256 };
+static struct ProfileRow
+    profile_rows[PROFILE_ROWS]; // of VKMOE_PROFILE alone: a tool for developers, not state of a device
+
+static void profile_add(const struct Node *n, double us) {
+    for (uint32_t i = 0; i < PROFILE_ROWS; i++) {
+        struct ProfileRow *r = &profile_rows[i];
+        if (r->label && strcmp(r->label, n->label) != 0)
+            continue;
+        r->label = n->label;
+        r->us += us, r->flops += n->flops, r->bytes += n->bytes, r->n++;
+        return;
+    }
+}
+
+static double settle_profiled(struct Program *p, const uint64_t *ticks) {
+    double tick_us = p->log.dev->limits.timestamp_ns / 1000, total = 0;
+    for (uint32_t i = 0; i < p->log.n_nodes; i++) {
+        double us = (double)(ticks[2 * i + 1] - ticks[2 * i]) * tick_us;
+        profile_add(&p->log.nodes[i], us);
+        total += us;
+    }
+    return total;
+}
+
+// Measured against estimated: the rates drift towards what the device really does, so that later programs are cut well.
+static double settle_segments(struct Program *p, const uint64_t *ticks, bool *too_long) {
+    struct Device *dev = p->log.dev;
+    double total = 0;
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        const struct Segment *s = &p->segments[i];
+        double ms = (double)(ticks[2 * i + 1] - ticks[2 * i]) * dev->limits.timestamp_ns / 1e6;
+        total += ms * 1000;
+        dev->longest_submit_ms = ms > dev->longest_submit_ms ? ms : dev->longest_submit_ms;
+        if (s->estimate_ms > 1 && ms > 1) {
+            double ratio = s->estimate_ms / ms;
+            ratio = ratio > 1.25 ? 1.25 : ratio < 0.5 ? 0.5 : ratio;
+            dev->gflops *= ratio, dev->gbytes_per_s *= ratio;
+        }
+        *too_long = *too_long || (ms > SUBMIT_LIMIT_MS && s->end - s->first > 1);
+    }
+    return total;
+}
+
+void programs_settle(struct Device *dev) {
+    struct DeviceVk *vk = dev->vk;
+    for (uint32_t i = 0; i < vk->n_pending; i++) {
+        struct Program *p = vk->pending[i];
+        if (!p || !p->queries)
+            continue;
+        for (uint32_t j = i + 1; j < vk->n_pending; j++)
+            if (vk->pending[j] == p)
+                vk->pending[j] = NULL; // its queries hold the last run alone
+        uint32_t n = 2 * (p->profiled ? p->log.n_nodes : p->n_segments);
+        uint64_t *ticks = xcalloc(n, sizeof *ticks);
+        bool too_long = false;
+        if (vkGetQueryPoolResults(vk->device, p->queries, 0, n, n * sizeof *ticks, ticks, sizeof *ticks,
+                                  VK_QUERY_RESULT_64_BIT) == VK_SUCCESS)
+            p->last_us = p->profiled ? settle_profiled(p, ticks) : settle_segments(p, ticks, &too_long);
+        free(ticks);
+        if (too_long)
+            segments_drop(p); // encoded anew, in smaller pieces, at the next submit
+    }
+    vk->n_pending = 0;
+}
+
+void program_free(struct Program *p) {
+    if (!p)
+        return;
+    struct Device *dev = p->log.dev;
+    if (dev->vk && !dev->is_dry) {
+        if (dev->state == DEVICE_OK)
+            device_wait(dev);
+        else if (dev->vk->device)
+            vkDeviceWaitIdle(dev->vk->device);
+        for (uint32_t i = 0; i < dev->vk->n_pending; i++)
+            if (dev->vk->pending[i] == p)
+                dev->vk->pending[i] = NULL;
+        segments_drop(p);
+    }
+    cmd_drop(&p->log);
+    free(p);
+}
+
+double program_flops(const struct Program *p) { return p->log.flops; }
+uint32_t program_dispatches(const struct Program *p) { return p->log.n_nodes; }
+uint32_t program_barriers(const struct Program *p) { return p->log.n_barriers; }
+uint32_t program_submits(const struct Program *p) { return p->n_segments; }
+
+bool program_time(struct Program *p, uint32_t warm, uint32_t reps, double *us) {
+    struct Device *dev = p->log.dev;
+    for (uint32_t i = 0; i < reps; i++)
+        us[i] = 0;
+    for (uint32_t i = 0; i < warm + reps && !dev->is_dry; i++) {
+        double start = clock_seconds();
+        if (!program_run(p))
+            return false;
+        double wall = (clock_seconds() - start) * 1e6;
+        if (i >= warm)
+            us[i - warm] = device_can(dev, CAP_timestamps) ? p->last_us : wall;
+    }
+    return true;
+}
+
+// ---- The checker
+
+uint32_t program_check(const struct Program *p, int without) {
+    uint32_t n = p->log.n_nodes, hazards = 0;
+    // Epoch of a dispatch: the number of barriers before it. Two dispatches of one epoch run in any order.
+    uint32_t *epoch = xcalloc(n + 1, sizeof *epoch);
+    uint32_t barriers = 0, now = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (p->log.nodes[i].barrier)
+            now += (int)barriers++ != without;
+        epoch[i] = now;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        bool bad = false;
+        const struct Node *a = &p->log.nodes[i];
+        for (uint32_t j = i; j-- > 0 && epoch[j] == epoch[i] && !bad;) {
+            const struct Node *b = &p->log.nodes[j];
+            for (uint32_t x = 0; x < a->n_access && !bad; x++)
+                for (uint32_t y = 0; y < b->n_access && !bad; y++)
+                    bad = conflicts(&p->log.accesses[a->first_access + x], &p->log.accesses[b->first_access + y]);
+        }
+        hazards += bad;
+    }
+    free(epoch);
+    return hazards;
+}
+
+static int by_time(const void *a, const void *b) {
+    double x = ((const struct ProfileRow *)a)->us, y = ((const struct ProfileRow *)b)->us;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+void profile_print(struct Device *dev) {
+    if (!profiling() || !profile_rows[0].label)
+        return;
+    qsort(profile_rows, PROFILE_ROWS, sizeof *profile_rows, by_time);
+    double total = 0;
+    for (uint32_t i = 0; i < PROFILE_ROWS; i++)
+        total += profile_rows[i].us;
+    fprintf(stderr, "%s: %.1f ms in %s\n%-28s %8s %12s %7s %10s %10s\n", "profile", total / 1000, dev->name,
+            "operation", "runs", "us each", "share", "GFLOP/s", "GB/s");
+    for (uint32_t i = 0; i < PROFILE_ROWS && profile_rows[i].n; i++) {
+        const struct ProfileRow *r = &profile_rows[i];
+        fprintf(stderr, "%-28s %8llu %12.1f %6.1f%% %10.2f %10.2f\n", r->label, (unsigned long long)r->n,
+                r->us / (double)r->n, 100 * r->us / total, r->us ? r->flops / r->us / 1000 : 0,
+                r->us ? r->bytes / r->us / 1000 : 0);
+    }
+}

@@ -1,0 +1,50 @@
+// Recording and replaying work. A Cmd records dispatches; cmd_end makes a Program of them that can be run again and again. The recorder
+// tracks the byte ranges that each dispatch reads and writes and puts a barrier only where one is due; the log of it can be checked
+// again by another method (program_check). Long programs are cut into submits of about 50 ms by a cost model that measured times correct.
+#pragma once
+#include "runtime/device.h"
+#include "runtime/memory.h"
+
+struct Dispatch {
+    enum KernelId kernel;
+    uint32_t local_size;            // 0: one subgroup on CPU devices, 128 elsewhere
+    uint32_t spec[KERNEL_MAX_SPEC]; // specialisation constants 2, 3, ... (0 and 1 are local size and subgroup size)
+    uint32_t n_spec;
+    uint32_t groups[3];   // groups[1] and [2] 0: a linear grid of groups[0], folded into y where it is long
+    struct View indirect; // where not absent: groups are read from these three words instead
+    double flops, bytes;  // for the cost model, profile and bench; upper bound for indirect ones
+    const char *label;    // NULL: the kernel's name
+};
+
+// Width of a workgroup when a dispatch does not choose one: one subgroup on CPU devices, at least 128 elsewhere.
+uint32_t cmd_local_size(const struct Device *dev);
+
+struct Cmd;     // being recorded
+struct Program; // recorded
+
+struct Cmd *cmd_begin(struct Device *dev, const char *name);
+// `args` is the struct Args_<push> of the kernel.
+void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args);
+struct Device *cmd_device(struct Cmd *c);
+void cmd_fill(struct Cmd *c, const struct Tensor *t, uint32_t value);             // every 32-bit word
+void cmd_copy(struct Cmd *c, const struct Tensor *from, const struct Tensor *to); // same bytes
+// NULL (after a message) when anything failed. The Cmd is gone either way.
+struct Program *cmd_end(struct Cmd *c);
+
+bool program_submit(struct Program *p); // returns at once; order is kept
+bool program_run(struct Program *p);    // submit and wait
+void program_free(struct Program *p);
+double program_flops(const struct Program *p);
+uint32_t program_dispatches(const struct Program *p);
+uint32_t program_barriers(const struct Program *p);
+uint32_t program_submits(const struct Program *p);
+
+// Replays the log with an independent method and returns the number of dispatches that touch memory a former one of the same program
+// wrote (or read, when it writes) without a barrier between. `without`: leave out barrier number `without`; -1: none.
+uint32_t program_check(const struct Program *p, int without);
+
+// Times a program: runs it `warm` + `reps` times and fills us[reps] with the device's own timestamps where it has them, else the wall clock.
+bool program_time(struct Program *p, uint32_t warm, uint32_t reps, double *us);
+
+// With VKMOE_PROFILE=1 every dispatch is timed; this prints the table per label, summed over all programs run so far.
+void profile_print(struct Device *dev);

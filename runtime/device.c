@@ -1,0 +1,659 @@
+// Finding and opening devices. A device is asked for what Vulkan 1.3 makes mandatory and nothing more; everything else is probed
+// into a capability with a reason when it is off.
+#include "runtime/device.h"
+#include "runtime/vk.h"
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static const char *CAP_NAMES[CAP_COUNT] = {
+#define CAP_NAME(name, text) #name,
+    CAPS(CAP_NAME)
+#undef CAP_NAME
+};
+
+const char *vk_result_name(int result) {
+    switch (result) {
+    case VK_SUCCESS:
+        return "VK_SUCCESS";
+    case VK_NOT_READY:
+        return "VK_NOT_READY";
+    case VK_TIMEOUT:
+        return "VK_TIMEOUT";
+    case VK_ERROR_OUT_OF_HOST_MEMORY:
+        return "VK_ERROR_OUT_OF_HOST_MEMORY";
+    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+        return "VK_ERROR_OUT_OF_DEVICE_MEMORY";
+    case VK_ERROR_INITIALIZATION_FAILED:
+        return "VK_ERROR_INITIALIZATION_FAILED";
+    case VK_ERROR_DEVICE_LOST:
+        return "VK_ERROR_DEVICE_LOST";
+    case VK_ERROR_MEMORY_MAP_FAILED:
+        return "VK_ERROR_MEMORY_MAP_FAILED";
+    case VK_ERROR_LAYER_NOT_PRESENT:
+        return "VK_ERROR_LAYER_NOT_PRESENT";
+    case VK_ERROR_EXTENSION_NOT_PRESENT:
+        return "VK_ERROR_EXTENSION_NOT_PRESENT";
+    case VK_ERROR_FEATURE_NOT_PRESENT:
+        return "VK_ERROR_FEATURE_NOT_PRESENT";
+    case VK_ERROR_INCOMPATIBLE_DRIVER:
+        return "VK_ERROR_INCOMPATIBLE_DRIVER";
+    case VK_ERROR_TOO_MANY_OBJECTS:
+        return "VK_ERROR_TOO_MANY_OBJECTS";
+    case VK_ERROR_INVALID_SHADER_NV:
+        return "VK_ERROR_INVALID_SHADER";
+    default:
+        return "VK_ERROR_UNKNOWN";
+    }
+}
+
+static const char *remedy(int result) {
+    switch (result) {
+    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+        return "use a smaller --micro-batch or context, --method lora, a quantised model, or another --device";
+    case VK_ERROR_OUT_OF_HOST_MEMORY:
+        return "free host memory";
+    case VK_ERROR_DEVICE_LOST:
+        return "the driver gave the device up: resume from the last checkpoint; if it happens again, update the driver";
+    default:
+        return "see `vkmoe devices`; update the driver or choose another --device";
+    }
+}
+
+bool device_fail(struct Device *dev, int result, const char *call, const char *file, int line) {
+    if (dev->state != DEVICE_OK)
+        return false;
+    dev->state = result == VK_ERROR_DEVICE_LOST ? DEVICE_LOST : DEVICE_FAILED;
+    int length = (int)strcspn(call, "(");
+    const char *slash = strrchr(file, '/');
+    const char *last = dev->vk && dev->vk->last_label[0] ? dev->vk->last_label : "nothing";
+    return fail("%s: %.*s returned %s (%s:%d, last operation recorded: %s); %s", dev->name, length, call,
+                vk_result_name(result), slash ? slash + 1 : file, line, last, remedy(result));
+}
+
+bool vk_try(struct Device *dev, VkResult result, const char *call, const char *file, int line) {
+    if (dev->state != DEVICE_OK)
+        return false;
+    return result >= 0 || device_fail(dev, result, call, file, line);
+}
+
+VkResult vk_injected(struct Device *dev) {
+    struct DeviceVk *vk = dev->vk;
+    if (vk->inject_after == 0 || --vk->inject_after > 0)
+        return VK_SUCCESS;
+    return (VkResult)vk->inject_result;
+}
+
+void device_inject_failure(struct Device *dev, uint32_t n, int vk_result) {
+    dev->vk->inject_after = n;
+    dev->vk->inject_result = vk_result;
+}
+
+static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
+                                                 VkDebugUtilsMessageTypeFlagsEXT types,
+                                                 const VkDebugUtilsMessengerCallbackDataEXT *data, void *user) {
+    (void)types;
+    struct DeviceVk *vk = user;
+    if (severity >= VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT) {
+        vk->validation_messages++;
+        fprintf(stderr, "validation: %s\n", data->pMessage);
+    }
+    return VK_FALSE;
+}
+
+// VKMOE_VALIDATE=core,sync,gpu loads the Khronos layer with those checks; a message makes device_close end the program.
+static bool instance_make(VkInstance *instance, struct DeviceVk *vk) {
+    uint32_t version = VK_API_VERSION_1_0;
+    vkEnumerateInstanceVersion(&version);
+    if (version < VK_API_VERSION_1_3)
+        return fail("the Vulkan loader knows %u.%u only, 1.3 is needed; install a newer vulkan loader",
+                    VK_API_VERSION_MAJOR(version), VK_API_VERSION_MINOR(version));
+    const char *validate = getenv("VKMOE_VALIDATE");
+    bool on = validate && validate[0] && vk;
+    VkValidationFeatureEnableEXT enables[2];
+    uint32_t n_enables = 0;
+    if (on && strstr(validate, "sync"))
+        enables[n_enables++] = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
+    if (on && strstr(validate, "gpu"))
+        enables[n_enables++] = VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT;
+    VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+                                        .enabledValidationFeatureCount = n_enables,
+                                        .pEnabledValidationFeatures = enables};
+    VkDebugUtilsMessengerCreateInfoEXT messenger = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+                                                    .pNext = n_enables ? &features : NULL,
+                                                    .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
+                                                                       VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+                                                    .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
+                                                                   VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
+                                                    .pfnUserCallback = on_message,
+                                                    .pUserData = vk};
+    const char *layer = "VK_LAYER_KHRONOS_validation";
+    const char *extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME};
+    VkApplicationInfo app = {
+        .sType = VK_STRUCTURE_TYPE_APPLICATION_INFO, .pApplicationName = "vkmoe", .apiVersion = VK_API_VERSION_1_3};
+    VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+                                 .pNext = on ? &messenger : NULL,
+                                 .pApplicationInfo = &app,
+                                 .enabledLayerCount = on ? 1 : 0,
+                                 .ppEnabledLayerNames = &layer,
+                                 .enabledExtensionCount = on ? 2 : 0,
+                                 .ppEnabledExtensionNames = extensions};
+    VkResult result = vkCreateInstance(&info, NULL, instance);
+    if (result != VK_SUCCESS)
+        return fail("no Vulkan: vkCreateInstance returned %s; install a Vulkan driver (Mesa's mesa-vulkan-drivers has "
+                    "one for every CPU)%s",
+                    vk_result_name(result), on ? ", or unset VKMOE_VALIDATE" : "");
+    if (on) {
+        PFN_vkCreateDebugUtilsMessengerEXT make =
+            (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(*instance, "vkCreateDebugUtilsMessengerEXT");
+        messenger.pNext = NULL;
+        if (make)
+            make(*instance, &messenger, NULL, &vk->messenger);
+    }
+    return true;
+}
+
+struct Features {
+    VkPhysicalDeviceFeatures2 core;
+    VkPhysicalDeviceVulkan11Features v11;
+    VkPhysicalDeviceVulkan12Features v12;
+    VkPhysicalDeviceVulkan13Features v13;
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat;
+};
+
+static bool has_extension(VkPhysicalDevice physical, const char *name) {
+    uint32_t n = 0;
+    vkEnumerateDeviceExtensionProperties(physical, NULL, &n, NULL);
+    VkExtensionProperties *list = xcalloc(n + 1, sizeof *list);
+    vkEnumerateDeviceExtensionProperties(physical, NULL, &n, list);
+    bool found = false;
+    for (uint32_t i = 0; i < n && !found; i++)
+        found = strcmp(list[i].extensionName, name) == 0;
+    free(list);
+    return found;
+}
+
+static void features_query(VkPhysicalDevice physical, struct Features *f, bool coopmat) {
+    memset(f, 0, sizeof *f);
+    f->core.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
+    f->v11.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES;
+    f->v12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
+    f->v13.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES;
+    f->coopmat.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR;
+    f->core.pNext = &f->v11;
+    f->v11.pNext = &f->v12;
+    f->v12.pNext = &f->v13;
+    f->v13.pNext = coopmat ? &f->coopmat : NULL;
+    vkGetPhysicalDeviceFeatures2(physical, &f->core);
+}
+
+// Why a device cannot be used at all; empty: it can.
+static void usable_why(VkPhysicalDevice physical, uint32_t api_version, char why[160]) {
+    why[0] = 0;
+    if (api_version < VK_API_VERSION_1_3) {
+        snprintf(why, 160, "its driver has Vulkan %u.%u, 1.3 is needed", VK_API_VERSION_MAJOR(api_version),
+                 VK_API_VERSION_MINOR(api_version));
+        return;
+    }
+    struct Features f;
+    features_query(physical, &f, false);
+    const char *missing = !f.v12.bufferDeviceAddress    ? "bufferDeviceAddress"
+                          : !f.v12.timelineSemaphore    ? "timelineSemaphore"
+                          : !f.v13.synchronization2     ? "synchronization2"
+                          : !f.v13.maintenance4         ? "maintenance4"
+                          : !f.v13.subgroupSizeControl  ? "subgroupSizeControl"
+                          : !f.v13.computeFullSubgroups ? "computeFullSubgroups"
+                                                        : NULL;
+    if (missing)
+        snprintf(why, 160, "its driver lacks the Vulkan 1.3 feature %s", missing);
+}
+
+static int kind_rank(VkPhysicalDeviceType type) {
+    switch (type) {
+    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+        return 4;
+    case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+        return 3;
+    case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+        return 2;
+    case VK_PHYSICAL_DEVICE_TYPE_CPU:
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static const char *kind_name(VkPhysicalDeviceType type) {
+    static const char *const names[] = {"cpu", "other", "virtual", "integrated", "discrete"};
+    return names[kind_rank(type)];
+}
+
+// Main memory that is free right now: what a CPU device may use without driving the machine into its swap.
+static uint64_t host_available_bytes(void) {
+    FILE *f = fopen("/proc/meminfo", "r");
+    unsigned long long kib = 0;
+    char line[160];
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib ? kib * 1024 : UINT64_MAX;
+}
+
+static uint64_t local_memory_bytes(VkPhysicalDevice physical, bool cpu) {
+    VkPhysicalDeviceMemoryProperties memory;
+    vkGetPhysicalDeviceMemoryProperties(physical, &memory);
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < memory.memoryHeapCount; i++)
+        if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+            most = max_u64(most, memory.memoryHeaps[i].size);
+    return cpu ? min_u64(most, host_available_bytes()) : most;
+}
+
+static uint32_t physical_devices(VkInstance instance, VkPhysicalDevice *devices, uint32_t cap) {
+    uint32_t n = cap;
+    VkResult result = vkEnumeratePhysicalDevices(instance, &n, devices);
+    return result == VK_SUCCESS || result == VK_INCOMPLETE ? n : 0;
+}
+
+static void entry_fill(VkPhysicalDevice physical, struct DeviceListEntry *e, VkPhysicalDeviceType *type) {
+    VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    VkPhysicalDeviceProperties plain;
+    vkGetPhysicalDeviceProperties(physical, &plain);
+    if (plain.apiVersion >= VK_API_VERSION_1_2)
+        p.pNext = &driver;
+    vkGetPhysicalDeviceProperties2(physical, &p);
+    snprintf(e->name, sizeof e->name, "%s", p.properties.deviceName);
+    if (p.pNext)
+        snprintf(e->driver, sizeof e->driver, "%.100s %.140s", driver.driverName, driver.driverInfo);
+    e->api_version = p.properties.apiVersion;
+    e->kind = kind_name(p.properties.deviceType);
+    *type = p.properties.deviceType;
+    e->memory_bytes = local_memory_bytes(physical, *type == VK_PHYSICAL_DEVICE_TYPE_CPU);
+    usable_why(physical, e->api_version, e->why);
+    e->usable = e->why[0] == 0;
+}
+
+bool device_list(struct DeviceList *list) {
+    memset(list, 0, sizeof *list);
+    VkInstance instance;
+    if (!instance_make(&instance, NULL))
+        return false;
+    VkPhysicalDevice devices[16];
+    list->n = physical_devices(instance, devices, 16);
+    for (uint32_t i = 0; i < list->n; i++) {
+        VkPhysicalDeviceType type;
+        entry_fill(devices[i], &list->entry[i], &type);
+    }
+    vkDestroyInstance(instance, NULL);
+    return true;
+}
+
+// Chooses among the devices by number, part of a name, or rank; -1 after a message.
+static int device_choose(VkPhysicalDevice *devices, uint32_t n, const char *which) {
+    char *end = NULL;
+    long number = which ? strtol(which, &end, 10) : -1;
+    bool is_number = which && which[0] && *end == 0;
+    int best = -1, best_rank = -1;
+    char known[600] = "";
+    size_t used = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct DeviceListEntry e;
+        VkPhysicalDeviceType type;
+        entry_fill(devices[i], &e, &type);
+        if (used < sizeof known)
+            used += (size_t)snprintf(known + used, sizeof known - used, "%s%u: %s%s%s", i ? ", " : "", i, e.name,
+                                     e.usable ? "" : " (unusable: ", e.usable ? "" : e.why);
+        if (!e.usable && used < sizeof known)
+            used += (size_t)snprintf(known + used, sizeof known - used, ")");
+        bool named = is_number ? (long)i == number : which && strcasestr(e.name, which);
+        if (which && !named)
+            continue;
+        if (!e.usable) {
+            if (which) {
+                fail("device %u (%s) cannot be used: %s", i, e.name, e.why);
+                return -1;
+            }
+            continue;
+        }
+        if (kind_rank(type) > best_rank)
+            best = (int)i, best_rank = kind_rank(type);
+    }
+    if (best < 0 && which)
+        fail("no Vulkan device %s; there is %s", which, n ? known : "none");
+    else if (best < 0)
+        fail(
+            "no usable Vulkan 1.3 device; there is %s (Mesa's lavapipe runs on every CPU: install mesa-vulkan-drivers)",
+            n ? known : "none");
+    return best;
+}
+
+static void cap_set(struct Device *dev, enum Cap cap, bool there, const char *why_not) {
+    struct CapStatus *s = &dev->caps[cap];
+    s->on = there;
+    snprintf(s->why, sizeof s->why, "%s", there ? "" : why_not);
+}
+
+// The largest f32-accumulating shape of matrix multiply at subgroup scope, 16-bit operands first.
+static void coopmat_choose(struct Device *dev) {
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR query =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
+            dev->vk->instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+    VkCooperativeMatrixPropertiesKHR p[128];
+    for (uint32_t i = 0; i < 128; i++)
+        p[i] = (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+    uint32_t n = 128;
+    if (!query || query(dev->vk->physical, &n, p) < 0)
+        n = 0;
+    uint64_t best = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (p[i].scope != VK_SCOPE_SUBGROUP_KHR || p[i].ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
+            p[i].CType != VK_COMPONENT_TYPE_FLOAT32_KHR || p[i].AType != p[i].BType)
+            continue;
+        enum DType type = p[i].AType == VK_COMPONENT_TYPE_FLOAT16_KHR   ? DT_F16
+                          : p[i].AType == VK_COMPONENT_TYPE_FLOAT32_KHR ? DT_F32
+                          : (int)p[i].AType == 1000141000               ? DT_BF16 // VK_COMPONENT_TYPE_BFLOAT16_KHR
+                                                                        : DT_COUNT;
+        if (type == DT_COUNT)
+            continue;
+        uint64_t rank = (type == DT_BF16  ? 2u
+                         : type == DT_F16 ? 1u
+                                          : 0u) *
+                            1000000u +
+                        p[i].MSize * p[i].NSize * (p[i].MSize == 16 && p[i].NSize == 16 ? 100u : 1u);
+        if (rank >= best) {
+            best = rank;
+            dev->coopmat = (struct CoopmatShape){p[i].MSize, p[i].NSize, p[i].KSize, type};
+        }
+    }
+}
+
+static void caps_probe(struct Device *dev, const struct Features *f) {
+    VkPhysicalDevice physical = dev->vk->physical;
+    VkPhysicalDeviceSubgroupProperties sub = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES};
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &sub};
+    vkGetPhysicalDeviceProperties2(physical, &p);
+    VkSubgroupFeatureFlags wanted =
+        VK_SUBGROUP_FEATURE_ARITHMETIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT | VK_SUBGROUP_FEATURE_BALLOT_BIT;
+    cap_set(dev, CAP_subgroup,
+            (sub.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) && (sub.supportedOperations & wanted) == wanted,
+            "no subgroup arithmetic and shuffles in compute shaders");
+    cap_set(dev, CAP_f16, f->v12.shaderFloat16 && f->v11.storageBuffer16BitAccess,
+            "no shaderFloat16 or 16-bit storage");
+    cap_set(dev, CAP_bf16, has_extension(physical, "VK_KHR_shader_bfloat16"), "no VK_KHR_shader_bfloat16");
+    bool coopmat = has_extension(physical, "VK_KHR_cooperative_matrix") && f->coopmat.cooperativeMatrix;
+    cap_set(dev, CAP_coopmat, coopmat && f->v12.vulkanMemoryModel, "no VK_KHR_cooperative_matrix");
+    if (dev->caps[CAP_coopmat].on) {
+        coopmat_choose(dev);
+        if (dev->coopmat.m == 0)
+            cap_set(dev, CAP_coopmat, false, "no matrix shape with f32 accumulation at subgroup scope");
+    }
+    cap_set(dev, CAP_coopmat2, has_extension(physical, "VK_NV_cooperative_matrix2"), "no VK_NV_cooperative_matrix2");
+    cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
+    cap_set(dev, CAP_timestamps, dev->limits.timestamp_ns > 0, "no timestamps on the compute queue");
+    const char *off = getenv("VKMOE_OFF");
+    for (int i = 0; off && i < CAP_COUNT; i++) {
+        const char *at = off;
+        size_t length = strlen(CAP_NAMES[i]);
+        while ((at = strstr(at, CAP_NAMES[i])) != NULL) {
+            bool whole = (at == off || at[-1] == ',') && (at[length] == 0 || at[length] == ',');
+            if (whole && dev->caps[i].on)
+                cap_set(dev, (enum Cap)i, false, "switched off by VKMOE_OFF");
+            at += length;
+        }
+    }
+}
+
+static void limits_read(struct Device *dev) {
+    VkPhysicalDeviceVulkan13Properties v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
+    VkPhysicalDeviceVulkan11Properties v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
+                                              .pNext = &v13};
+    VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES,
+                                               .pNext = &v11};
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &driver};
+    vkGetPhysicalDeviceProperties2(dev->vk->physical, &p);
+    const VkPhysicalDeviceLimits *l = &p.properties.limits;
+    snprintf(dev->name, sizeof dev->name, "%s", p.properties.deviceName);
+    snprintf(dev->driver, sizeof dev->driver, "%.100s %.140s", driver.driverName, driver.driverInfo);
+    dev->vendor_id = p.properties.vendorID;
+    dev->device_id = p.properties.deviceID;
+    dev->api_version = p.properties.apiVersion;
+    dev->driver_version = p.properties.driverVersion;
+    memcpy(dev->driver_uuid, v11.driverUUID, 16);
+    memcpy(dev->device_uuid, v11.deviceUUID, 16);
+    dev->is_cpu = p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    dev->is_integrated = p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
+    struct DeviceLimits *out = &dev->limits;
+    out->subgroup_min = v13.minSubgroupSize;
+    out->subgroup_max = v13.maxSubgroupSize;
+    out->subgroup_size = v11.subgroupSize;
+    // Intel's compilers choose 8, 16 or 32 per shader unless told; 16 is the native width of the matrix units.
+    if (dev->vendor_id == 0x8086 && v13.minSubgroupSize <= 16 && v13.maxSubgroupSize >= 16)
+        out->subgroup_size = 16;
+    const char *forced = getenv("VKMOE_SUBGROUP_SIZE");
+    uint32_t want = forced ? (uint32_t)strtoul(forced, NULL, 10) : 0;
+    if (want >= v13.minSubgroupSize && want <= v13.maxSubgroupSize && (want & (want - 1)) == 0)
+        out->subgroup_size = want;
+    dev->vk->require_subgroup_size = (v13.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0;
+    out->shared_bytes = l->maxComputeSharedMemorySize;
+    for (int i = 0; i < 3; i++)
+        out->max_groups[i] = l->maxComputeWorkGroupCount[i];
+    out->max_invocations = l->maxComputeWorkGroupInvocations;
+    VkPhysicalDeviceVulkan13Properties *buffers = &v13;
+    dev->vk->max_buffer_bytes = buffers->maxBufferSize;
+    out->max_allocation_bytes =
+        min_u64(p.properties.limits.maxMemoryAllocationCount ? UINT64_MAX : 0, v13.maxBufferSize);
+    VkPhysicalDeviceMaintenance3Properties m3 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
+    VkPhysicalDeviceProperties2 q = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &m3};
+    vkGetPhysicalDeviceProperties2(dev->vk->physical, &q);
+    out->max_allocation_bytes = min_u64(out->max_allocation_bytes, m3.maxMemoryAllocationSize);
+    const char *limit = getenv("VKMOE_MAX_ALLOCATION_MIB");
+    if (limit && strtoull(limit, NULL, 10) > 0)
+        out->max_allocation_bytes = min_u64(out->max_allocation_bytes, strtoull(limit, NULL, 10) << 20);
+    out->memory_bytes = local_memory_bytes(dev->vk->physical, dev->is_cpu);
+    limit = getenv("VKMOE_MEMORY_MIB"); // a share of a card that others use as well
+    if (limit && strtoull(limit, NULL, 10) > 0)
+        out->memory_bytes = min_u64(out->memory_bytes, strtoull(limit, NULL, 10) << 20);
+    out->timestamp_ns = l->timestampPeriod;
+}
+
+static bool queue_find(struct Device *dev) {
+    VkQueueFamilyProperties families[16];
+    uint32_t n = 16;
+    vkGetPhysicalDeviceQueueFamilyProperties(dev->vk->physical, &n, families);
+    int best = -1;
+    for (uint32_t i = 0; i < n; i++)
+        if (families[i].queueFlags & VK_QUEUE_COMPUTE_BIT)
+            // A family without graphics is the async compute queue: nothing of a desktop waits behind our work there.
+            if (best < 0 || !(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT))
+                best = (int)i;
+    if (best < 0)
+        return fail("%s has no compute queue", dev->name);
+    dev->vk->family = (uint32_t)best;
+    if (families[best].timestampValidBits == 0)
+        dev->limits.timestamp_ns = 0;
+    return true;
+}
+
+static bool logical_device_make(struct Device *dev, const struct Features *have) {
+    struct DeviceVk *vk = dev->vk;
+    float priority = 1;
+    VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                     .queueFamilyIndex = vk->family,
+                                     .queueCount = 1,
+                                     .pQueuePriorities = &priority};
+    const char *extensions[8];
+    uint32_t n = 0;
+    struct Features want = {0};
+    want.core.sType = have->core.sType, want.v11.sType = have->v11.sType, want.v12.sType = have->v12.sType;
+    want.v13.sType = have->v13.sType, want.coopmat.sType = have->coopmat.sType;
+    want.core.pNext = &want.v11, want.v11.pNext = &want.v12, want.v12.pNext = &want.v13;
+    want.core.features.shaderInt64 = getenv("VKMOE_VALIDATE") && have->core.features.shaderInt64; // GPU-AV's own need
+    want.v12.bufferDeviceAddress = VK_TRUE;
+    want.v12.timelineSemaphore = VK_TRUE;
+    want.v12.vulkanMemoryModel = have->v12.vulkanMemoryModel;
+    want.v12.vulkanMemoryModelDeviceScope = have->v12.vulkanMemoryModelDeviceScope;
+    want.v12.shaderFloat16 = have->v12.shaderFloat16;
+    want.v11.storageBuffer16BitAccess = have->v11.storageBuffer16BitAccess;
+    want.v13.synchronization2 = VK_TRUE;
+    want.v13.maintenance4 = VK_TRUE;
+    want.v13.subgroupSizeControl = VK_TRUE;
+    want.v13.computeFullSubgroups = VK_TRUE;
+    const void **tail = (const void **)&want.v13.pNext;
+    if (device_can(dev, CAP_coopmat)) {
+        extensions[n++] = "VK_KHR_cooperative_matrix";
+        want.coopmat.cooperativeMatrix = VK_TRUE;
+        *tail = &want.coopmat;
+        tail = (const void **)&want.coopmat.pNext;
+    }
+    // VkPhysicalDeviceShaderBfloat16FeaturesKHR, spelt out because older headers lack it.
+    struct {
+        VkStructureType sType;
+        void *pNext;
+        VkBool32 type, dot, coopmat;
+    } bf16 = {(VkStructureType)1000141000, NULL, VK_TRUE, VK_FALSE, device_can(dev, CAP_coopmat)};
+    if (device_can(dev, CAP_bf16) && dev->coopmat.type == DT_BF16) {
+        extensions[n++] = "VK_KHR_shader_bfloat16";
+        *tail = &bf16;
+        tail = (const void **)&bf16.pNext;
+    }
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pipelineExecutableInfo = VK_TRUE};
+    if (getenv("VKMOE_STATIC") && has_extension(vk->physical, "VK_KHR_pipeline_executable_properties")) {
+        extensions[n++] = "VK_KHR_pipeline_executable_properties";
+        *tail = &executable;
+        vk->has_executable_properties = true;
+    }
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = &want.core,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = n,
+                               .ppEnabledExtensionNames = extensions};
+    if (!VK_TRY(dev, vkCreateDevice(vk->physical, &info, NULL, &vk->device)))
+        return false;
+    vkGetDeviceQueue(vk->device, vk->family, 0, &vk->queue);
+    VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                    .queueFamilyIndex = vk->family};
+    VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
+                                      .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
+    VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
+    return VK_TRY(dev, vkCreateCommandPool(vk->device, &pool, NULL, &vk->pool)) &&
+           VK_TRY(dev, vkCreateSemaphore(vk->device, &semaphore, NULL, &vk->timeline));
+}
+
+bool device_open(struct Device *dev, const char *which) {
+    memset(dev, 0, sizeof *dev);
+    dev->force_kernel = -1;
+    snprintf(dev->name, sizeof dev->name, "Vulkan");
+    struct DeviceVk *vk = dev->vk = xcalloc(1, sizeof *vk);
+    if (!which)
+        which = getenv("VKMOE_DEVICE");
+    VkPhysicalDevice devices[16];
+    int chosen = -1;
+    if (instance_make(&vk->instance, vk))
+        chosen = device_choose(devices, physical_devices(vk->instance, devices, 16), which && which[0] ? which : NULL);
+    if (chosen < 0) {
+        device_close(dev);
+        return false;
+    }
+    dev->index = (uint32_t)chosen;
+    vk->physical = devices[chosen];
+    limits_read(dev);
+    vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
+    struct Features features;
+    features_query(vk->physical, &features, has_extension(vk->physical, "VK_KHR_cooperative_matrix"));
+    bool ok = queue_find(dev);
+    if (ok) {
+        caps_probe(dev, &features);
+        dev->gflops = dev->is_cpu ? 15 : dev->is_integrated ? 500 : 4000;
+        dev->gbytes_per_s = dev->is_cpu ? 5 : dev->is_integrated ? 30 : 200;
+        ok = logical_device_make(dev, &features) && kernels_open(dev);
+    }
+    if (!ok)
+        device_close(dev);
+    return ok;
+}
+
+void device_open_dry(struct Device *dev, const struct Device *like) {
+    memset(dev, 0, sizeof *dev);
+    if (like) {
+        *dev = *like;
+        dev->vk = NULL;
+        dev->allocated_bytes = dev->peak_bytes = 0;
+    } else {
+        dev->limits = (struct DeviceLimits){.subgroup_size = 32,
+                                            .subgroup_min = 32,
+                                            .subgroup_max = 32,
+                                            .shared_bytes = 32768,
+                                            .max_groups = {UINT32_MAX, 65535, 65535},
+                                            .max_invocations = 1024,
+                                            .max_allocation_bytes = UINT64_C(4) << 30,
+                                            .memory_bytes = UINT64_MAX};
+        for (int i = 0; i < CAP_COUNT; i++)
+            dev->caps[i].on = i == CAP_subgroup;
+        dev->gflops = 4000, dev->gbytes_per_s = 200;
+    }
+    dev->state = DEVICE_OK;
+    dev->force_kernel = -1;
+    dev->is_dry = true;
+    snprintf(dev->name, sizeof dev->name, "memory plan");
+    kernels_refresh(dev);
+}
+
+void device_switch(struct Device *dev, enum Cap cap, bool on) {
+    cap_set(dev, cap, on, "switched off");
+    kernels_refresh(dev);
+}
+
+bool device_wait(struct Device *dev) {
+    if (dev->is_dry)
+        return true;
+    struct DeviceVk *vk = dev->vk;
+    VkSemaphoreWaitInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+                                .semaphoreCount = 1,
+                                .pSemaphores = &vk->timeline,
+                                .pValues = &vk->submitted};
+    if (!VK_TRY(dev, vkWaitSemaphores(vk->device, &info, UINT64_MAX)))
+        return false;
+    programs_settle(dev);
+    return true;
+}
+
+void device_close(struct Device *dev) {
+    struct DeviceVk *vk = dev->vk;
+    if (!vk)
+        return;
+    uint32_t messages = vk->validation_messages;
+    if (vk->device) {
+        vkDeviceWaitIdle(vk->device); // also after a loss: it returns at once then
+        block_free(dev, &vk->staging);
+        kernels_close(dev);
+        if (vk->timeline)
+            vkDestroySemaphore(vk->device, vk->timeline, NULL);
+        if (vk->pool)
+            vkDestroyCommandPool(vk->device, vk->pool, NULL);
+        vkDestroyDevice(vk->device, NULL);
+        messages = vk->validation_messages;
+    }
+    if (vk->instance) {
+        PFN_vkDestroyDebugUtilsMessengerEXT destroy =
+            (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(vk->instance, "vkDestroyDebugUtilsMessengerEXT");
+        if (vk->messenger && destroy)
+            destroy(vk->instance, vk->messenger, NULL);
+        vkDestroyInstance(vk->instance, NULL);
+    }
+    free(vk->pipelines);
+    free(vk->blocks);
+    free(vk->pending);
+    free(vk->statistics);
+    free(vk);
+    dev->vk = NULL;
+    if (messages) {
+        fprintf(stderr, "vkmoe: %u validation messages\n", messages);
+        exit(3);
+    }
+}

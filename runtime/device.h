@@ -1,0 +1,100 @@
+// A Vulkan device as the rest of the program sees it: what it is, what it can do, which of that is switched on, and whether it is
+// still well. No Vulkan type shows here; runtime/vk.h holds them for this room alone.
+#pragma once
+#include "runtime/base.h"
+#include "runtime/kernel.h"
+
+enum DeviceState { DEVICE_OK, DEVICE_FAILED, DEVICE_LOST };
+
+// Capabilities beyond plain Vulkan 1.3. Each may be switched off by name: VKMOE_OFF=coopmat,subgroup,...
+#define CAPS(X)                                                                                                        \
+    X(subgroup, "subgroup arithmetic")                                                                                 \
+    X(f16, "16-bit float arithmetic")                                                                                  \
+    X(bf16, "bfloat16 type (VK_KHR_shader_bfloat16)")                                                                  \
+    X(coopmat, "cooperative matrices (VK_KHR_cooperative_matrix)")                                                     \
+    X(coopmat2, "cooperative matrices 2 (VK_NV_cooperative_matrix2)")                                                  \
+    X(host_visible, "device memory that the host can map")                                                             \
+    X(timestamps, "timestamps")
+enum Cap {
+#define CAP_ENUM(name, text) CAP_##name,
+    CAPS(CAP_ENUM)
+#undef CAP_ENUM
+        CAP_COUNT
+};
+
+struct CapStatus {
+    bool on;
+    char why[80]; // why it is off: "no VK_KHR_cooperative_matrix", "switched off by VKMOE_OFF"
+};
+
+// Shape of one cooperative matrix multiply at subgroup scope: A (m,k) B (k,n) of `type`, accumulated in f32.
+struct CoopmatShape {
+    uint32_t m, n, k;
+    enum DType type; // DT_F16, DT_BF16 or DT_F32
+};
+
+struct DeviceLimits {
+    uint32_t subgroup_size; // the one in force, required for every pipeline where the device lets us choose
+    uint32_t subgroup_min, subgroup_max;
+    uint32_t shared_bytes; // maxComputeSharedMemorySize
+    uint32_t max_groups[3];
+    uint32_t max_invocations; // per workgroup
+    uint64_t max_allocation_bytes;
+    uint64_t memory_bytes; // of the device-local heap
+    double timestamp_ns;   // a tick; 0: none
+};
+
+struct Device {
+    char name[256];   // "llvmpipe (LLVM 19.1, 256 bits)"
+    char driver[256]; // "llvmpipe, Mesa 25.0.7"
+    uint32_t index;   // in the order of `vkmoe devices`
+    uint32_t vendor_id, device_id, api_version, driver_version;
+    uint8_t driver_uuid[16], device_uuid[16];
+    bool is_cpu;       // a software rasteriser: register-tile kernels, one subgroup a workgroup
+    bool is_dry;       // nothing runs and addresses are only counted (memory plans)
+    bool compile_only; // with is_dry on an opened device: pipelines are compiled all the same (static analysis)
+    bool is_integrated;
+    struct CapStatus caps[CAP_COUNT];
+    struct CoopmatShape coopmat; // chosen shape; m 0: none
+    struct DeviceLimits limits;
+    enum DeviceState state;
+    bool kernel_off[KERNEL_COUNT]; // modules that the device lacks the means for or that failed their known-answer test
+    int force_kernel; // a KernelId that kernel_pick prefers where it is in the list (tests, bench); -1: none
+    uint64_t allocated_bytes, peak_bytes;
+    double gflops, gbytes_per_s; // rates of the cost model, corrected by measured submits
+    double longest_submit_ms;    // measured
+    uint64_t dry_address;        // where the next block of a dry run lies
+    // Called by kernel_pick before a kernel is used for the first time on this device; it may set kernel_off. NULL: none.
+    void (*verify)(struct Device *dev, enum KernelId kernel);
+    uint8_t kernel_verified[KERNEL_COUNT];
+    struct DeviceVk *vk;
+};
+
+// One line per device, also of those that cannot be used, with the reason.
+struct DeviceList {
+    uint32_t n;
+    struct DeviceListEntry {
+        char name[256], driver[256];
+        bool usable;
+        char why[160];
+        uint32_t api_version;
+        uint64_t memory_bytes;
+        const char *kind; // "discrete", "integrated", "cpu", "virtual", "other"
+    } entry[16];
+};
+bool device_list(struct DeviceList *list);
+// Opens the device called `which`: a number of `vkmoe devices`, a part of a name, or NULL: $VKMOE_DEVICE, else the best (discrete,
+// integrated, other, cpu). Messages name what there is when nothing fits.
+bool device_open(struct Device *dev, const char *which);
+// A device that only counts: memory plans without hardware. Looks like `like` where given, else like a large GPU.
+void device_open_dry(struct Device *dev, const struct Device *like);
+void device_close(struct Device *dev);
+// Waits until everything submitted is done. False (after a message) when the device failed or is lost.
+bool device_wait(struct Device *dev);
+static inline bool device_can(const struct Device *dev, enum Cap cap) { return dev->caps[cap].on; }
+// Switches a capability off (or on again where it was there), as VKMOE_OFF does: recomputes which kernels are available.
+void device_switch(struct Device *dev, enum Cap cap, bool on);
+// Records a failure: the first one is told (call, result, place, last recorded op, remedy); later calls do nothing and return false.
+bool device_fail(struct Device *dev, int vk_result, const char *call, const char *file, int line);
+// Tests: the next Vulkan call number `n` from now on of those that VK_CHECK guards returns `vk_result` instead of being made.
+void device_inject_failure(struct Device *dev, uint32_t n, int vk_result);

@@ -1,0 +1,85 @@
+// The table of kernels: one entry per line of shaders/kernels.def, the argument structs made from shaders/push.h, and the pipelines,
+// compiled when first used for a set of specialisation constants and kept in a validated cache on disk.
+#pragma once
+#include "runtime/tensor.h"
+#include "shaders/push.h"
+
+struct Device;
+
+enum {
+    NEEDS_SUBGROUP = 1, // subgroup arithmetic and shuffles in compute shaders
+    NEEDS_F16 = 2,      // shaderFloat16 and 16-bit storage
+    NEEDS_BF16 = 4,     // VK_KHR_shader_bfloat16
+    NEEDS_COOPMAT = 8,  // VK_KHR_cooperative_matrix with a usable shape
+    NEEDS_COOPMAT2 = 16 // VK_NV_cooperative_matrix2
+};
+
+enum KernelId {
+#define KERNEL(name, source, push, needs, defines) KERNEL_##name,
+#include "shaders/kernels.def"
+#undef KERNEL
+    KERNEL_COUNT
+};
+
+// A range of device memory, as a kernel sees it.
+struct View {
+    uint64_t address, bytes; // 0, 0: absent
+};
+static inline struct View view(const struct Tensor *t) { return (struct View){t->address, t->bytes}; }
+
+// struct Args_name for every push block: views first, then the numbers.
+#define ARGS_PTR(type, name) struct View name;
+#define ARGS_U32(name)       uint32_t name;
+#define ARGS_F32(name)       float name;
+#define ARGS_STRUCT(push)                                                                                              \
+    struct Args_##push {                                                                                               \
+        PUSH_##push(ARGS_PTR, ARGS_PTR, ARGS_PTR, ARGS_U32, ARGS_F32)                                                  \
+    };
+PUSHES(ARGS_STRUCT)
+#undef ARGS_STRUCT
+#undef ARGS_PTR
+#undef ARGS_U32
+#undef ARGS_F32
+
+enum PushId {
+#define PUSH_ENUM(push) PUSH_ID_##push,
+    PUSHES(PUSH_ENUM)
+#undef PUSH_ENUM
+        PUSH_COUNT
+};
+struct PushInfo {
+    const char *name;
+    const char *modes; // a letter per pointer: 'r', 'w', 'b' (both)
+    uint32_t n_pointers;
+    uint32_t n_words; // 32-bit numbers behind the pointers
+    uint32_t bytes;   // 8 * n_pointers + 4 * n_words
+};
+extern const struct PushInfo PUSH_INFO[PUSH_COUNT];
+
+struct KernelInfo {
+    const char *name;   // "gemm_nt_q4_1_cpu"
+    const char *source; // "gemm_cpu.comp"
+    enum PushId push;
+    uint32_t needs;
+    const uint32_t *words; // SPIR-V; NULL: the compiler at hand could not build it
+    uint32_t n_words;
+};
+extern struct KernelInfo KERNELS[KERNEL_COUNT];
+
+enum { KERNEL_MAX_SPEC = 12 };
+
+// The first kernel of a -1 terminated list that this device can run (or dev->force_kernel where it is in the list and available).
+// The last one of every list needs nothing.
+enum KernelId kernel_pick(struct Device *dev, const int *list);
+#define KERNEL_PICK(dev, ...) kernel_pick(dev, (const int[]){__VA_ARGS__, -1})
+bool kernel_find(const char *name, enum KernelId *id);
+
+// What the driver's compiler tells about a pipeline (VK_KHR_pipeline_executable_properties), where the device was opened with VKMOE_STATIC
+// set: registers, spills, shared memory, code size.
+struct PipelineStatistic {
+    enum KernelId kernel;
+    uint32_t local_size;
+    char name[64];
+    double value;
+};
+const struct PipelineStatistic *pipeline_statistics(const struct Device *dev, uint32_t *n);

@@ -1,0 +1,340 @@
+// Arenas over large blocks of device memory, and the way of data between host and device.
+#include "runtime/memory.h"
+#include "runtime/vk.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { TENSOR_ALIGNMENT = 256 };
+static const uint64_t STAGING_BYTES = UINT64_C(32) << 20;
+
+struct ArenaBlock {
+    struct Block block;
+    uint64_t used;
+};
+
+// Behind the last tensor of a block; see the top of memory.h.
+static uint64_t padding_bytes(const struct Device *dev) { return dev->is_cpu ? 1 << 20 : 1 << 16; }
+
+static int memory_type(const struct Device *dev, uint32_t allowed, VkMemoryPropertyFlags want,
+                       VkMemoryPropertyFlags better) {
+    const VkPhysicalDeviceMemoryProperties *m = &dev->vk->memory;
+    int found = -1;
+    for (uint32_t i = 0; i < m->memoryTypeCount; i++) {
+        VkMemoryPropertyFlags f = m->memoryTypes[i].propertyFlags;
+        if (!(allowed & (1u << i)) || (f & want) != want)
+            continue;
+        if ((f & better) == better)
+            return (int)i;
+        if (found < 0)
+            found = (int)i;
+    }
+    return found;
+}
+
+static void register_block(struct DeviceVk *vk, struct Block *b) {
+    if (vk->n_blocks == vk->block_slots) {
+        vk->block_slots = vk->block_slots ? vk->block_slots * 2 : 64;
+        vk->blocks = xrealloc(vk->blocks, vk->block_slots * sizeof *vk->blocks);
+    }
+    vk->blocks[vk->n_blocks++] = b;
+}
+
+static bool out_of_memory(struct Device *dev, uint64_t bytes, const char *what) {
+    if (dev->state != DEVICE_OK)
+        return false;
+    dev->state = DEVICE_FAILED;
+    return fail("%s: no room for another %.1f MiB of %s (%.1f MiB in use, %.1f MiB in all); use a smaller context or "
+                "micro-batch, a quantised model, --method lora, or another --device",
+                dev->name, (double)bytes / (1 << 20), what, (double)dev->allocated_bytes / (1 << 20),
+                (double)dev->limits.memory_bytes / (1 << 20));
+}
+
+bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block) {
+    struct DeviceVk *vk = dev->vk;
+    *block = (struct Block){.bytes = bytes};
+    uint64_t whole = bytes + padding_bytes(dev);
+    if (dev->state != DEVICE_OK)
+        return false;
+    if (whole > vk->max_buffer_bytes || dev->allocated_bytes + whole > dev->limits.memory_bytes)
+        return out_of_memory(dev, bytes, what);
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                               .size = whole,
+                               .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT |
+                                        VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
+                                        VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT};
+    if (!VK_TRY(dev, vkCreateBuffer(vk->device, &info, NULL, &block->buffer)))
+        return false;
+    VkMemoryRequirements need;
+    vkGetBufferMemoryRequirements(vk->device, block->buffer, &need);
+    const VkMemoryPropertyFlags host = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    bool mapped = kind == ARENA_HOST;
+    int type = -1;
+    if (kind == ARENA_HOST) {
+        type = memory_type(dev, need.memoryTypeBits, host, VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
+    } else if (device_can(dev, CAP_host_visible)) {
+        type = memory_type(dev, need.memoryTypeBits, host | VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
+                           VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
+        mapped = type >= 0;
+    }
+    if (type < 0)
+        type = memory_type(dev, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
+    VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                       .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
+    VkMemoryAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                     .pNext = &flags,
+                                     .allocationSize = need.size,
+                                     .memoryTypeIndex = (uint32_t)(type < 0 ? 0 : type)};
+    VkResult result = vk_injected(dev);
+    if (!result)
+        result = vkAllocateMemory(vk->device, &allocate, NULL, &block->memory);
+    if (result != VK_SUCCESS) {
+        vkDestroyBuffer(vk->device, block->buffer, NULL);
+        block->buffer = VK_NULL_HANDLE;
+        if (result == VK_ERROR_OUT_OF_DEVICE_MEMORY || result == VK_ERROR_OUT_OF_HOST_MEMORY)
+            return out_of_memory(dev, bytes, what);
+        return device_fail(dev, result, "vkAllocateMemory", __FILE__, __LINE__);
+    }
+    bool ok = VK_TRY(dev, vkBindBufferMemory(vk->device, block->buffer, block->memory, 0)) &&
+              (!mapped || VK_TRY(dev, vkMapMemory(vk->device, block->memory, 0, VK_WHOLE_SIZE, 0, &block->host)));
+    if (!ok) {
+        vkDestroyBuffer(vk->device, block->buffer, NULL);
+        vkFreeMemory(vk->device, block->memory, NULL);
+        *block = (struct Block){0};
+        return false;
+    }
+    VkBufferDeviceAddressInfo address = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
+                                         .buffer = block->buffer};
+    block->address = vkGetBufferDeviceAddress(vk->device, &address);
+    dev->allocated_bytes += whole;
+    dev->peak_bytes = max_u64(dev->peak_bytes, dev->allocated_bytes);
+    register_block(vk, block);
+    return true;
+}
+
+void block_free(struct Device *dev, struct Block *block) {
+    struct DeviceVk *vk = dev->vk;
+    if (!vk || !block->buffer)
+        return;
+    for (uint32_t i = 0; i < vk->n_blocks; i++)
+        if (vk->blocks[i] == block) {
+            vk->blocks[i] = vk->blocks[--vk->n_blocks];
+            break;
+        }
+    vkDestroyBuffer(vk->device, block->buffer, NULL);
+    vkFreeMemory(vk->device, block->memory, NULL);
+    dev->allocated_bytes -= block->bytes + padding_bytes(dev);
+    *block = (struct Block){0};
+}
+
+const struct Block *block_find(const struct Device *dev, uint64_t address) {
+    for (uint32_t i = 0; i < dev->vk->n_blocks; i++) {
+        const struct Block *b = dev->vk->blocks[i];
+        if (address >= b->address && address < b->address + b->bytes)
+            return b;
+    }
+    return NULL;
+}
+
+// ---- Arenas
+
+void arena_init(struct Arena *a, struct Device *dev, const char *name, enum ArenaKind kind) {
+    *a = (struct Arena){.dev = dev, .name = name, .kind = kind};
+}
+
+void arena_free(struct Arena *a) {
+    if (a->dev && !a->dev->is_dry && a->n_blocks)
+        device_wait(a->dev);
+    for (uint32_t i = 0; i < a->n_blocks; i++)
+        if (a->dev->vk)
+            block_free(a->dev, &a->blocks[i].block);
+    free(a->blocks);
+    *a = (struct Arena){.dev = a->dev, .name = a->name, .kind = a->kind, .exact = a->exact};
+}
+
+// Blocks must not move while registered: room for all of them is taken once.
+enum { ARENA_MAX_BLOCKS = 1024 };
+
+static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
+    struct Device *dev = a->dev;
+    if (!a->blocks)
+        a->blocks = xcalloc(ARENA_MAX_BLOCKS, sizeof *a->blocks);
+    if (a->n_blocks == ARENA_MAX_BLOCKS) {
+        out_of_memory(dev, bytes, a->name);
+        return NULL;
+    }
+    uint64_t limit = dev->limits.max_allocation_bytes - 2 * padding_bytes(dev);
+    uint64_t size = bytes;
+    if (!a->exact && a->kind == ARENA_DEVICE)
+        size = max_u64(bytes, min_u64(UINT64_C(16) << 20 << min_u64(a->n_blocks, 5), limit));
+    if (bytes > limit) {
+        if (dev->state == DEVICE_OK) {
+            dev->state = DEVICE_FAILED;
+            fail("%s: a tensor of %.1f MiB in %s is above this driver's largest allocation of %.1f MiB; use a smaller "
+                 "micro-batch or a quantised model",
+                 dev->name, (double)bytes / (1 << 20), a->name, (double)limit / (1 << 20));
+        }
+        return NULL;
+    }
+    struct ArenaBlock *b = &a->blocks[a->n_blocks];
+    if (dev->is_dry) {
+        b->block = (struct Block){.address = (UINT64_C(1) << 40) + dev->dry_address, .bytes = size};
+        dev->dry_address += align_up(size, TENSOR_ALIGNMENT) + TENSOR_ALIGNMENT;
+        dev->allocated_bytes += size + padding_bytes(dev);
+        dev->peak_bytes = max_u64(dev->peak_bytes, dev->allocated_bytes);
+    } else if (!block_make(dev, a->kind, size, a->name, &b->block)) {
+        return NULL;
+    }
+    a->n_blocks++;
+    b->used = 0;
+    return b;
+}
+
+struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, const uint32_t *dim) {
+    struct Tensor t = {.type = type, .n_dims = n_dims, .dim = {1, 1, 1, 1}};
+    uint64_t rows = 1;
+    for (uint32_t i = 0; i < n_dims; i++) {
+        t.dim[i] = dim[i];
+        if (i + 1 < n_dims)
+            rows *= dim[i];
+    }
+    t.bytes = align_up(rows * dtype_row_bytes(type, dim[n_dims - 1]), 4);
+    uint64_t need = align_up(max_u64(t.bytes, 4), TENSOR_ALIGNMENT);
+    if (a->dev->state != DEVICE_OK)
+        return t;
+    struct ArenaBlock *b = a->n_blocks ? &a->blocks[a->current] : NULL;
+    while (b && b->used + need > b->block.bytes) {
+        if (a->current + 1 < a->n_blocks) {
+            b = &a->blocks[++a->current];
+            b->used = 0;
+        } else {
+            b = NULL;
+        }
+    }
+    if (!b) {
+        b = arena_grow(a, need);
+        if (!b)
+            return t;
+        a->current = a->n_blocks - 1;
+    }
+    t.address = b->block.address + b->used;
+    b->used += need;
+    a->used_bytes = 0;
+    for (uint32_t i = 0; i <= a->current; i++)
+        a->used_bytes += a->blocks[i].used;
+    a->peak_bytes = max_u64(a->peak_bytes, a->used_bytes);
+    return t;
+}
+
+struct ArenaMark arena_mark(const struct Arena *a) {
+    return (struct ArenaMark){a->current, a->n_blocks ? a->blocks[a->current].used : 0};
+}
+
+void arena_release(struct Arena *a, struct ArenaMark mark) {
+    if (a->n_blocks == 0)
+        return;
+    a->current = mark.block;
+    a->blocks[mark.block].used = mark.used;
+    a->used_bytes = 0;
+    for (uint32_t i = 0; i <= a->current; i++)
+        a->used_bytes += a->blocks[i].used;
+}
+
+// ---- Transfers
+
+static bool staging_open(struct Device *dev) {
+    return dev->vk->staging.buffer || block_make(dev, ARENA_HOST, STAGING_BYTES, "staging", &dev->vk->staging);
+}
+
+// Copies between a block and the staging buffer by a command buffer of its own, and waits.
+static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t offset, uint64_t bytes, bool up) {
+    struct DeviceVk *vk = dev->vk;
+    VkCommandBuffer cb;
+    VkCommandBufferAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                            .commandPool = vk->pool,
+                                            .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                            .commandBufferCount = 1};
+    if (!VK_TRY(dev, vkAllocateCommandBuffers(vk->device, &allocate, &cb)))
+        return false;
+    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                      .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
+    VkMemoryBarrier2 all = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+                            .srcStageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+                            .srcAccessMask = VK_ACCESS_2_MEMORY_WRITE_BIT,
+                            .dstStageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_2_HOST_BIT,
+                            .dstAccessMask = VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT};
+    VkDependencyInfo dependency = {
+        .sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO, .memoryBarrierCount = 1, .pMemoryBarriers = &all};
+    bool ok = VK_TRY(dev, vkBeginCommandBuffer(cb, &begin));
+    if (ok) {
+        VkBufferCopy up_copy = {0, offset, bytes}, down_copy = {offset, 0, bytes};
+        vkCmdPipelineBarrier2(cb, &dependency);
+        vkCmdCopyBuffer(cb, up ? vk->staging.buffer : b->buffer, up ? b->buffer : vk->staging.buffer, 1,
+                        up ? &up_copy : &down_copy);
+        vkCmdPipelineBarrier2(cb, &dependency);
+        ok = VK_TRY(dev, vkEndCommandBuffer(cb));
+    }
+    VkCommandBufferSubmitInfo one = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO, .commandBuffer = cb};
+    VkSemaphoreSubmitInfo signal = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+                                    .semaphore = vk->timeline,
+                                    .value = vk->submitted + 1,
+                                    .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
+    VkSubmitInfo2 submit = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
+                            .commandBufferInfoCount = 1,
+                            .pCommandBufferInfos = &one,
+                            .signalSemaphoreInfoCount = 1,
+                            .pSignalSemaphoreInfos = &signal};
+    if (ok && VK_TRY(dev, vkQueueSubmit2(vk->queue, 1, &submit, VK_NULL_HANDLE)))
+        vk->submitted++;
+    ok = ok && device_wait(dev);
+    vkFreeCommandBuffers(vk->device, vk->pool, 1, &cb);
+    return ok;
+}
+
+static bool transfer(struct Device *dev, const struct Tensor *t, uint64_t offset, void *data, uint64_t bytes, bool up) {
+    if (dev->is_dry || bytes == 0)
+        return true;
+    if (dev->state != DEVICE_OK)
+        return false;
+    const struct Block *b = block_find(dev, t->address);
+    if (!b || offset + bytes > t->bytes || t->address + t->bytes > b->address + b->bytes)
+        return fail("%s: transfer of %llu bytes at %llu outside of a tensor of %llu bytes", dev->name,
+                    (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)t->bytes);
+    if (!device_wait(dev))
+        return false;
+    uint64_t at = t->address - b->address + offset;
+    if (b->host) {
+        if (up)
+            memcpy((uint8_t *)b->host + at, data, bytes);
+        else
+            memcpy(data, (uint8_t *)b->host + at, bytes);
+        return true;
+    }
+    if (!staging_open(dev))
+        return false;
+    for (uint64_t done = 0; done < bytes;) {
+        uint64_t part = min_u64(bytes - done, STAGING_BYTES);
+        if (up)
+            memcpy(dev->vk->staging.host, (uint8_t *)data + done, part);
+        if (!staging_copy(dev, b, at + done, part, up))
+            return false;
+        if (!up)
+            memcpy((uint8_t *)data + done, dev->vk->staging.host, part);
+        done += part;
+    }
+    return true;
+}
+
+bool tensor_upload(struct Device *dev, const struct Tensor *t, uint64_t offset, const void *data, uint64_t bytes) {
+    return transfer(dev, t, offset, (void *)(uintptr_t)data, bytes, true);
+}
+
+bool tensor_download(struct Device *dev, const struct Tensor *t, uint64_t offset, void *data, uint64_t bytes) {
+    return transfer(dev, t, offset, data, bytes, false);
+}
+
+void *tensor_host(struct Device *dev, const struct Tensor *t) {
+    if (dev->is_dry || dev->state != DEVICE_OK || t->address == 0)
+        return NULL;
+    const struct Block *b = block_find(dev, t->address);
+    return b && b->host ? (uint8_t *)b->host + (t->address - b->address) : NULL;
+}

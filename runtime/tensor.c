@@ -1,0 +1,41 @@
+// The table of number formats and the sizes that follow from it.
+#include "runtime/tensor.h"
+
+#include <assert.h>
+#include <strings.h>
+
+const struct DTypeInfo DTYPES[DT_COUNT] = {
+    [DT_F32] = {"f32", 1, 4},     [DT_F16] = {"f16", 1, 2},     [DT_BF16] = {"bf16", 1, 2},
+    [DT_Q4_0] = {"q4_0", 32, 18}, [DT_Q4_1] = {"q4_1", 32, 20}, [DT_Q8_0] = {"q8_0", 32, 34},
+    [DT_U32] = {"u32", 1, 4},
+};
+
+bool dtype_find(const char *name, enum DType *type) {
+    for (int i = 0; i < DT_COUNT; i++) {
+        if (strcasecmp(DTYPES[i].name, name) == 0) {
+            *type = (enum DType)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint64_t dtype_file_row_bytes(enum DType type, uint64_t cols) {
+    assert(cols % DTYPES[type].block == 0);
+    return cols / DTYPES[type].block * DTYPES[type].block_bytes;
+}
+
+uint64_t dtype_row_bytes(enum DType type, uint64_t cols) {
+    uint64_t bytes = dtype_file_row_bytes(type, cols);
+    return dtype_is_quantised(type) ? align_up(bytes, 16) : bytes;
+}
+
+struct Tensor tensor_slice(const struct Tensor *t, uint32_t first, uint32_t count) {
+    assert(t->n_dims > 0 && t->dim[0] > 0 && (uint64_t)first + count <= t->dim[0]);
+    struct Tensor slice = *t;
+    uint64_t bytes_each = t->bytes / t->dim[0];
+    slice.dim[0] = count;
+    slice.address += first * bytes_each;
+    slice.bytes = count * bytes_each;
+    return slice;
+}

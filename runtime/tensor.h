@@ -1,0 +1,37 @@
+// What a tensor is: a type, up to four dimensions (outermost first) and an address in device memory. Also the table of
+// number formats; shaders/types.glsl is its twin on the device.
+#pragma once
+#include "runtime/base.h"
+
+enum DType { DT_F32, DT_F16, DT_BF16, DT_Q4_0, DT_Q4_1, DT_Q8_0, DT_U32, DT_COUNT };
+
+struct DTypeInfo {
+    const char *name;     // as `--type` takes it and as GLSL's -DW= token: "f32", "q4_1"
+    uint32_t block;       // elements of a block (1 for plain types, 32 for the quantised ones)
+    uint32_t block_bytes; // bytes of a block in files (GGUF's layout)
+};
+extern const struct DTypeInfo DTYPES[DT_COUNT];
+bool dtype_find(const char *name, enum DType *type); // case does not matter; false when unknown, without a message
+static inline bool dtype_is_quantised(enum DType type) { return DTYPES[type].block > 1; }
+// Bytes of a row of `cols` elements as files store it; cols must be a multiple of the block.
+uint64_t dtype_file_row_bytes(enum DType type, uint64_t cols);
+// Bytes of a row on the device. Plain types: as in the file. Quantised: first all quants of the row (16 bytes per block of 32
+// for 4 bits, 32 for 8 bits, in GGUF's nibble order), then all scales (q4_0, q8_0: one f16 per block; q4_1: f16 d and
+// f16 m per block), padded with zeros to 16 bytes: so that a shader loads aligned uvec4 words.
+uint64_t dtype_row_bytes(enum DType type, uint64_t cols);
+
+struct Tensor {
+    enum DType type;
+    uint32_t n_dims;
+    uint32_t dim[4];  // outermost first; unused dimensions are 1
+    uint64_t address; // device address of the first element
+    uint64_t bytes;   // size on the device; 0: no tensor
+};
+static inline bool tensor_exists(const struct Tensor *t) { return t->bytes != 0; }
+static inline uint32_t tensor_cols(const struct Tensor *t) { return t->dim[t->n_dims - 1]; }
+static inline uint64_t tensor_elements(const struct Tensor *t) {
+    return (uint64_t)t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+}
+static inline uint64_t tensor_rows(const struct Tensor *t) { return tensor_elements(t) / tensor_cols(t); }
+// Rows first .. first+count of the outermost dimension, without a copy.
+struct Tensor tensor_slice(const struct Tensor *t, uint32_t first, uint32_t count);

@@ -1,0 +1,105 @@
+// The Vulkan side of the runtime, for this room alone: handles, the registry of memory blocks, and VK_TRY, through which every Vulkan
+// call that can fail is made.
+#pragma once
+#include "runtime/device.h"
+#include "runtime/memory.h"
+#include <vulkan/vulkan.h>
+
+// Older headers (Debian 12 has 1.3.239) lack the extension that drivers already have: its few declarations, from the registry.
+#ifndef VK_KHR_cooperative_matrix
+typedef enum VkComponentTypeKHR {
+    VK_COMPONENT_TYPE_FLOAT16_KHR = 0,
+    VK_COMPONENT_TYPE_FLOAT32_KHR = 1
+} VkComponentTypeKHR;
+typedef enum VkScopeKHR { VK_SCOPE_SUBGROUP_KHR = 3 } VkScopeKHR;
+#define VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR ((VkStructureType)1000506000)
+#define VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR               ((VkStructureType)1000506001)
+typedef struct VkPhysicalDeviceCooperativeMatrixFeaturesKHR {
+    VkStructureType sType;
+    void *pNext;
+    VkBool32 cooperativeMatrix;
+    VkBool32 cooperativeMatrixRobustBufferAccess;
+} VkPhysicalDeviceCooperativeMatrixFeaturesKHR;
+typedef struct VkCooperativeMatrixPropertiesKHR {
+    VkStructureType sType;
+    void *pNext;
+    uint32_t MSize, NSize, KSize;
+    VkComponentTypeKHR AType, BType, CType, ResultType;
+    VkBool32 saturatingAccumulation;
+    VkScopeKHR scope;
+} VkCooperativeMatrixPropertiesKHR;
+typedef VkResult(VKAPI_PTR *PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)(VkPhysicalDevice, uint32_t *,
+                                                                                   VkCooperativeMatrixPropertiesKHR *);
+#endif
+
+// One allocation: memory, a buffer over all of it, its device address, and the host's view where it has one.
+struct Block {
+    VkDeviceMemory memory;
+    VkBuffer buffer;
+    uint64_t address;
+    uint64_t bytes; // usable; padding follows
+    void *host;
+};
+
+struct Pipeline {
+    uint64_t key; // hash of kernel, local size and specialisation; 0: empty slot
+    enum KernelId kernel;
+    uint32_t spec[KERNEL_MAX_SPEC + 2];
+    VkPipeline handle;
+};
+
+struct DeviceVk {
+    VkInstance instance;
+    VkPhysicalDevice physical;
+    VkDevice device;
+    VkQueue queue;
+    uint32_t family;
+    VkCommandPool pool;
+    VkSemaphore timeline;
+    uint64_t submitted; // value that the last submit signals
+    VkDebugUtilsMessengerEXT messenger;
+    uint32_t validation_messages;
+    bool require_subgroup_size;
+    bool has_executable_properties;
+    VkPhysicalDeviceMemoryProperties memory;
+    uint64_t max_buffer_bytes;
+    VkPipelineLayout layouts[PUSH_COUNT];
+    VkShaderModule modules[KERNEL_COUNT];
+    VkPipelineCache cache;
+    uint64_t cache_saved_bytes;
+    struct Pipeline *pipelines; // open addressing
+    uint32_t n_pipelines, pipeline_slots;
+    struct Block **blocks; // every live block
+    uint32_t n_blocks, block_slots;
+    struct Block staging;
+    struct Program **pending; // submitted since the last wait
+    uint32_t n_pending, pending_slots;
+    struct PipelineStatistic *statistics;
+    uint32_t n_statistics;
+    uint32_t inject_after; // calls until the injected failure; 0: none
+    int inject_result;
+    char last_label[96]; // of the last recorded operation
+};
+
+// Zero unless a test wants this call to fail.
+VkResult vk_injected(struct Device *dev);
+#define VK_TRY(dev, call)                                                                                              \
+    vk_try(dev, vk_enter(dev) ? (vk_injected(dev) ?: (call)) : VK_ERROR_UNKNOWN, #call, __FILE__, __LINE__)
+static inline bool vk_enter(const struct Device *dev) { return dev->state == DEVICE_OK; }
+bool vk_try(struct Device *dev, VkResult result, const char *call, const char *file, int line);
+const char *vk_result_name(int result);
+
+// kernel.c
+bool kernels_open(struct Device *dev);
+void kernels_close(struct Device *dev);
+void kernels_refresh(struct Device *dev); // recomputes kernel_off from the capabilities
+// Compiles (or finds) a pipeline. spec: local size, subgroup size, then the kernel's own constants. VK_NULL_HANDLE after a message.
+VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec);
+
+// memory.c
+bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block);
+void block_free(struct Device *dev, struct Block *block);
+const struct Block *block_find(const struct Device *dev, uint64_t address);
+
+// cmd.c
+void programs_settle(struct Device *dev); // after a wait: reads timestamps of what ran

@@ -1,0 +1,66 @@
+#version 460
+// y(n,k) = x(m,n)^T w(m,k) on a CPU, contraction over rows, both f32: lanes along k, in pieces of two columns; the TILE_ROWS values of a row
+// of x lie side by side at an address that is the same for all lanes. Eight rows a step, the rest one by one.
+#include "tile.glsl"
+
+layout(constant_id = 7) const uint CHOOSE_LANES = 0; // 8 lanes: see unit_load_lanes
+
+struct XPart {
+    vec4 v[4];
+};
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer XParts { XPart v[]; };
+const uint PIECES = TILE_COLS / SUBGROUP_SIZE / 2, COLS = 2 * PIECES;
+float sum[TILE_ROWS][COLS];
+
+// Adds rows row .. row + N - 1.
+#define ADD_ROWS(N)                                                                                                    \
+    float w[N][COLS];                                                                                                  \
+    uint x_at[N];                                                                                                      \
+    [[unroll]] for (uint j = 0; j < N; j++) {                                                                          \
+        uint w_row = tile_row_tn(row + j, 2) * (p.w_row_bytes / 16);                                                   \
+        [[unroll]] for (uint q = 0; q < PIECES; q++) {                                                                 \
+            float v[2];                                                                                                \
+            uint first = first_part + q * SUBGROUP_SIZE;                                                               \
+            if (CHOOSE_LANES != 0)                                                                                     \
+                word_load_lanes(p.w, w_row, first, 0, gl_LocalInvocationIndex, v);                                     \
+            else                                                                                                       \
+                word_load(p.w, w_row, min(first + gl_LocalInvocationIndex, last_part), 0, v);                          \
+            w[j][2 * q] = v[0];                                                                                        \
+            w[j][2 * q + 1] = v[1];                                                                                    \
+        }                                                                                                              \
+        x_at[j] = tile_row_tn(row + j, 1) * p.ldx + row0;                                                              \
+    }                                                                                                                  \
+    [[unroll]] for (uint i = 0; i < TILE_ROWS; i += 4)                                                                 \
+        [[unroll]] for (uint j = 0; j < N; j++) {                                                                      \
+            vec4 xv;                                                                                                   \
+            if (ALIGNED != 0)                                                                                          \
+                xv = XParts(p.x).v[x_at[j] / 16 + i / 16].v[i / 4 % 4];                                                \
+            else                                                                                                       \
+                [[unroll]] for (uint r = 0; r < 4; r++) xv[r] = p.x.v[x_at[j] - row0 + min(row0 + i + r, p.n - 1)];    \
+            [[unroll]] for (uint r = 0; r < 4; r++)                                                                    \
+                [[unroll]] for (uint c = 0; c < COLS; c++) sum[i + r][c] = fma(xv[r], w[j][c], sum[i + r][c]);         \
+        }
+
+void main() {
+    uint expert, row, end;
+    tile_find_tn(expert, row, end);
+    uint row0 = gl_WorkGroupID.x * TILE_ROWS, first_part = gl_WorkGroupID.y * SUBGROUP_SIZE * PIECES;
+    uint last_part = p.k / 2 - 1;
+    [[unroll]] for (uint i = 0; i < TILE_ROWS; i++)
+        [[unroll]] for (uint c = 0; c < COLS; c++) sum[i][c] = 0;
+    if (GROUPED != 2)
+        for (; row + 8 <= end; row += 8) {
+            ADD_ROWS(8)
+        }
+    for (; row < end; row++)
+        if (tile_counts_tn(row, expert)) {
+            ADD_ROWS(1)
+        }
+    [[unroll]] for (uint q = 0; q < PIECES; q++) {
+        uint part = first_part + q * SUBGROUP_SIZE + gl_LocalInvocationIndex;
+        if (part <= last_part)
+            [[unroll]] for (uint i = 0; i < TILE_ROWS; i++)
+                [[unroll]] for (uint c = 0; c < 2; c++)
+                    tile_store_tn(expert, row0 + i, 2 * part + c, sum[i][2 * q + c]);
+    }
+}

@@ -1,0 +1,85 @@
+#version 460
+// y(m,n) = alpha * x(m,k) w(n,k)^T (+ y) for few rows: every row of w is read once for all ROWS rows of x. Grid: (columns, m / ROWS);
+// grouped, ROWS is 1 and each row of x has its own expert. A row's sum is made in the same order whatever m is, so that an answer does
+// not depend on its neighbours in a batch.
+//   Without SUBGROUP a lane makes COLS columns, LOCAL_SIZE apart, x is the same for all lanes. With it a subgroup makes COLS columns,
+//   its lanes run along k, and a subgroup reduction ends the sum.
+#include "types.glsl"
+#include "formats.glsl"
+#ifdef SUBGROUP
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_arithmetic : require
+#endif
+
+layout(constant_id = 2) const uint ROWS = 1;
+layout(constant_id = 3) const uint COLS = 2;
+layout(constant_id = 4) const uint GROUPED = 0;
+layout(constant_id = 5) const uint CHOOSE_LANES = 0; // CPU devices with 8 lanes: see unit_load_lanes
+
+const uint G = W_UNIT / 8;
+struct XUnit {
+    vec4 v[2 * G];
+};
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer XUnits { XUnit v[]; };
+float sum[ROWS][COLS];
+
+void add_unit(uint x_at[ROWS], uint w_row[COLS], uint first_row, uint first_col, uint u, uint units) {
+    Unit raw[COLS];
+    XUnits x = XUnits(p.x);
+    [[unroll]] for (uint c = 0; c < COLS; c++) {
+        if (CHOOSE_LANES != 0) {
+            uint rows[8];
+            [[unroll]] for (uint i = 0; i < 8; i++)
+                rows[i] = (first_row + min(first_col + c * LOCAL_SIZE + i, p.n - 1)) * (p.w_row_bytes / 16);
+            unit_load_lanes(p.w, rows, u, units, gl_LocalInvocationIndex, raw[c]);
+        } else
+            unit_load(p.w, w_row[c], u, units, raw[c]);
+    }
+    [[unroll]] for (uint g = 0; g < G; g++) {
+        vec4 a[COLS], b[COLS];
+        [[unroll]] for (uint c = 0; c < COLS; c++) unit_get8(raw[c], g, a[c], b[c]);
+        [[unroll]] for (uint r = 0; r < ROWS; r++) {
+            vec4 xa = x.v[x_at[r] + u].v[2 * g], xb = x.v[x_at[r] + u].v[2 * g + 1];
+            [[unroll]] for (uint j = 0; j < 4; j++)
+                [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = fma(xa[j], a[c][j], sum[r][c]);
+            [[unroll]] for (uint j = 0; j < 4; j++)
+                [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = fma(xb[j], b[c][j], sum[r][c]);
+        }
+    }
+}
+
+void store(uint row, uint col, float value) {
+    if (row >= p.m || col >= p.n)
+        return;
+    uint at = row * p.n + col;
+    p.y.v[at] = p.accumulate != 0 ? p.y.v[at] + value * p.alpha : value * p.alpha;
+}
+
+void main() {
+    uint row0 = gl_WorkGroupID.y * ROWS, units = p.k / W_UNIT, row_vectors = p.w_row_bytes / 16;
+    uint first_w_row = GROUPED != 0 ? p.row_expert.v[row0] * p.n : 0;
+#ifdef SUBGROUP
+    uint col0 = (gl_WorkGroupID.x * gl_NumSubgroups + gl_SubgroupID) * COLS, step = 1;
+#else
+    uint col0 = gl_WorkGroupID.x * LOCAL_SIZE * COLS + gl_LocalInvocationIndex, step = LOCAL_SIZE;
+#endif
+    uint x_at[ROWS], w_row[COLS];
+    [[unroll]] for (uint c = 0; c < COLS; c++) w_row[c] = (first_w_row + min(col0 + c * step, p.n - 1)) * row_vectors;
+    [[unroll]] for (uint r = 0; r < ROWS; r++) {
+        x_at[r] = min(row0 + r, p.m - 1) / p.x_divide * units;
+        [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = 0;
+    }
+#ifdef SUBGROUP
+    for (uint u = gl_SubgroupInvocationID; u < units; u += gl_SubgroupSize) add_unit(x_at, w_row, first_w_row, gl_WorkGroupID.x * LOCAL_SIZE * COLS, u, units);
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        [[unroll]] for (uint c = 0; c < COLS; c++) {
+            float total = subgroupAdd(sum[r][c]);
+            if (gl_SubgroupInvocationID == (r * COLS + c) % gl_SubgroupSize)
+                store(row0 + r, col0 + c, total);
+        }
+#else
+    for (uint u = 0; u < units; u++) add_unit(x_at, w_row, first_w_row, gl_WorkGroupID.x * LOCAL_SIZE * COLS, u, units);
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        [[unroll]] for (uint c = 0; c < COLS; c++) store(row0 + r, col0 + c * step, sum[r][c]);
+#endif
+}

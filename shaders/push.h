@@ -1,0 +1,128 @@
+// The arguments of every kernel, declared once for C and GLSL. Each PUSH_name lists the fields of a push-constant block through
+// macros of the reader's choice: pointers first (IN: only read, OUT: only written, RW: both), then 32-bit numbers.
+// GLSL (types.glsl) makes the block `p` of it; C (runtime/kernel.h) makes `struct Args_name` of it, where a pointer is a range of
+// device memory: so the recorder knows what every dispatch reads and writes, and nobody can forget to say so.
+// A pointer that may be absent (address 0) says so in its comment. At most 128 bytes: 8 a pointer, 4 a number.
+#ifndef VKMOE_PUSH_H
+#define VKMOE_PUSH_H
+
+// Every block, for the tables on the C side.
+#define PUSHES(X)                                                                                                      \
+    X(fill) X(copy) X(probe)                                                                                           \
+    X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
+    X(add) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
+    X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax)                           \
+    X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
+    X(attention_back_dkv)
+
+// y[i] = value, `n` 32-bit words.
+#define PUSH_fill(IN, OUT, RW, U32, F32) OUT(u32, y) U32(n) U32(value)
+// y[i] = x[i], `n` 32-bit words.
+#define PUSH_copy(IN, OUT, RW, U32, F32) IN(u32, x) OUT(u32, y) U32(n)
+// Microbenchmarks and the start-up canary: mode by specialisation constant.
+#define PUSH_probe(IN, OUT, RW, U32, F32) IN(u32x4, x) RW(u32x4, y) U32(n) U32(rounds)
+
+// Matrix multiply, three forms by module, dense (tiles and offsets absent) or grouped by expert; see gemm.comp.
+//   NT: y(m,n) = x(m,k) w(n,k)^T    NN: y(m,n) = x(m,k) w(k,n)    TN: y(n,k) = x(m,n)^T w(m,k), contraction over rows m
+// y = alpha * product (+ y where accumulate is not 0). flags of NT and NN: 1 grouped, 2 rows of x through gather.
+#define PUSH_gemm(IN, OUT, RW, U32, F32)                                                                               \
+    IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid)                 \
+    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags)
+// Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y); row_expert (m) absent when dense; row r reads x row r / x_divide.
+#define PUSH_gemv(IN, OUT, RW, U32, F32)                                                                               \
+    IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, row_expert)                                                             \
+    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(x_divide)
+
+// y(t,dim) = table[ids[t]]; an id outside the vocabulary gives zeros.
+#define PUSH_embed(IN, OUT, RW, U32, F32) IN(u32, ids) IN(u32x4, w) OUT(f32, y) U32(rows) U32(dim) U32(vocab) U32(w_row_bytes)
+// dw[segment_id[s]] += sum of dy[order[i]] over i in segment_start[s] .. segment_start[s+1]; n_segments[0] segments.
+#define PUSH_embed_back(IN, OUT, RW, U32, F32)                                                                         \
+    IN(f32, dy) IN(u32, order) IN(u32, segment_start) IN(u32, segment_id) IN(u32, n_segments) RW(f32, dw)              \
+    U32(rows) U32(dim) U32(vocab)
+
+// y = x * rstd * w, rstd = 1/sqrt(mean(x^2) + eps). rstd (rows) may be absent.
+#define PUSH_rmsnorm(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, w) OUT(f32, y) OUT(f32, rstd) U32(rows) F32(eps)
+// dx (+)= rstd * (w*dy - x * rstd^2 * mean(w*dy*x)).
+#define PUSH_rmsnorm_back(IN, OUT, RW, U32, F32)                                                                       \
+    IN(f32, x) IN(u32, w) IN(f32, rstd) IN(f32, dy) RW(f32, dx) U32(rows) U32(accumulate)
+// In place: rotates pairs (i, i + head_dim/2) of every head by table[position]; sign -1 is the backward.
+#define PUSH_rope(IN, OUT, RW, U32, F32) RW(f32, x) IN(u32, positions) IN(f32, table) U32(rows) U32(n_heads) U32(n_positions) F32(sign)
+// h = silu(gate) * up, n elements.
+#define PUSH_swiglu(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, up) OUT(f32, h) U32(n)
+// From dh: dgate, dup (may overwrite gate and up), and h again (may be absent).
+#define PUSH_swiglu_back(IN, OUT, RW, U32, F32) RW(f32, gate) RW(f32, up) RW(f32, dh) U32(n) U32(keep_h)
+// y = a + b.
+#define PUSH_add(IN, OUT, RW, U32, F32) IN(f32, a) IN(f32, b) OUT(f32, y) U32(n)
+
+// Router of `rows` tokens: probs = softmax(logits) (rows, n_experts); the n_active greatest, ties to the lower index.
+#define PUSH_route(IN, OUT, RW, U32, F32)                                                                              \
+    IN(f32, logits) OUT(f32, probs) OUT(f32, weights) OUT(u32, experts)                                                \
+    U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale)
+// dlogits from dweights (rows, n_active) and dprobs_balance (rows, n_experts; may be absent).
+#define PUSH_route_back(IN, OUT, RW, U32, F32)                                                                         \
+    IN(f32, probs) IN(u32, experts) IN(f32, dweights) IN(f32, dbalance) OUT(f32, dlogits)                              \
+    U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale)
+// Stable counting sort of rows*n_active slots by expert, in phases by specialisation constant; see sort.comp.
+#define PUSH_sort(IN, OUT, RW, U32, F32)                                                                               \
+    IN(u32, experts) RW(u32, counts) RW(u32, offsets) RW(u32, gather) RW(u32, slot_row) RW(u32, row_expert)            \
+    RW(u32x4, tiles) RW(u32, grid)                                                                                     \
+    U32(rows) U32(n_active) U32(tile_rows) U32(max_tiles) U32(part_slots) U32(n_parts)
+// Balance loss over groups of tokens (documents or the whole micro-batch), in phases; see balance.comp.
+#define PUSH_balance(IN, OUT, RW, U32, F32)                                                                            \
+    IN(f32, probs) IN(u32, experts) IN(u32, group_start) IN(u32, token_group) IN(f32, group_weight) RW(f32, part)      \
+    RW(f32, fraction) OUT(f32, terms) OUT(f32, dbalance)                                                               \
+    U32(rows) U32(n_experts) U32(n_active) U32(n_groups) U32(n_pieces) F32(alpha)
+// out[t] = residual[t] + shared[t] + sum_k weights[t,k] * y[slot_row[t,k]]; residual and shared may be absent.
+#define PUSH_combine(IN, OUT, RW, U32, F32)                                                                            \
+    IN(f32, y) IN(f32, weights) IN(u32, slot_row) IN(f32, shared_y) IN(f32, residual) OUT(f32, out_y)                  \
+    U32(rows) U32(dim) U32(n_active)
+// dweights[t,k] = <dout[t], y[slot_row[t,k]]>, then y[slot_row[t,k]] = weights[t,k] * dout[t] in place.
+#define PUSH_combine_back(IN, OUT, RW, U32, F32)                                                                       \
+    IN(f32, dout) IN(f32, weights) IN(u32, slot_row) RW(f32, y) OUT(f32, dweights) U32(rows) U32(dim) U32(n_active)
+// y[i] = x[index[i]]; an index beyond x, as 0xffffffff, gives zeros.
+#define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
+// y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped.
+#define PUSH_scatter_rows(IN, OUT, RW, U32, F32)                                                                       \
+    IN(f32, x) IN(u32, index) RW(f32, y) U32(rows) U32(dim) U32(y_rows) U32(accumulate)
+// y[g,j] (+)= sum over the rows i of part g of x[i,j], or of x[i,j] * dy[i,j] * rstd[i]; fixed order.
+#define PUSH_column_sum(IN, OUT, RW, U32, F32)                                                                         \
+    IN(f32, x) IN(f32, dy) IN(f32, rstd) RW(f32, y) U32(rows) U32(dim) U32(rows_per_part) U32(accumulate)
+
+// Rows of logits (rows, vocab), row stride ld: loss[i] = logsumexp - logit of targets[i] (0 where targets[i] is 0xffffffff); with BACKWARD logits
+// become their gradient times params.inv_labels (params otherwise absent).
+#define PUSH_xent(IN, OUT, RW, U32, F32)                                                                               \
+    RW(f32, logits) IN(u32, targets) OUT(f32, loss) IN(f32, params) U32(rows) U32(vocab) U32(ld)
+// y[first + g] (+)= sum of elements g*chunk .. (g+1)*chunk-1 of x, or of their squares; fixed order.
+#define PUSH_sum(IN, OUT, RW, U32, F32) IN(f32, x) RW(f32, y) U32(n) U32(chunk) U32(first) U32(accumulate)
+// norm = sqrt(sum of part[0..n_parts]); clip factor and finite flag into result.
+#define PUSH_norm_finish(IN, OUT, RW, U32, F32) IN(f32, part) IN(f32, params) RW(f32, result) U32(n_parts)
+// One tensor's AdamW update; weights f32 or bf16 (stochastic rounding). Leaves all untouched when result.finite is 0. n is a multiple of 8.
+#define PUSH_adamw(IN, OUT, RW, U32, F32)                                                                              \
+    RW(u32, w) IN(f32, g) RW(f32, m1) RW(f32, m2) IN(f32, params) IN(f32, result) U32(n) U32(tensor_index) F32(decay)
+// One token per row of logits; params as in struct SampleParams. May write where the next step reads.
+#define PUSH_sample(IN, OUT, RW, U32, F32)                                                                             \
+    IN(f32, logits) IN(u32, params) OUT(u32, ids) OUT(f32, logprob) U32(rows) U32(vocab) U32(ld)
+#define PUSH_argmax(IN, OUT, RW, U32, F32) IN(f32, logits) OUT(u32, ids) OUT(f32, logprob) U32(rows) U32(vocab) U32(ld)
+
+// Attention: query row i of head h sees keys span[2i] .. span[2i+1]-1 of k and v: causality, documents, caches and batches in
+// two numbers. q (rows, n_heads, head_dim), k and v (key_rows, n_kv_heads, head_dim), o as q; lse (rows, n_heads) may be absent.
+#define PUSH_attention(IN, OUT, RW, U32, F32)                                                                          \
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, o) OUT(f32, lse)                                           \
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
+// The same for few rows: the keys of a row are cut into n_parts parts, part (rows, n_heads, n_parts, head_dim + 4): the weighted sum of v,
+// then the greatest score, the sum of weights and two unused words.
+#define PUSH_attention_decode(IN, OUT, RW, U32, F32)                                                                   \
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, part)                                                      \
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) U32(n_parts) F32(scale)
+#define PUSH_attention_merge(IN, OUT, RW, U32, F32) IN(f32, part) OUT(f32, o) U32(rows) U32(n_heads) U32(head_dim) U32(n_parts)
+// delta[i,h] = <do, o>.
+#define PUSH_attention_back_prepare(IN, OUT, RW, U32, F32) IN(f32, o) IN(f32, dy) OUT(f32, delta) U32(rows) U32(n_heads) U32(head_dim)
+#define PUSH_attention_back_dq(IN, OUT, RW, U32, F32)                                                                  \
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) OUT(f32, dq)                \
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
+// key_span (key_rows, 2): the query rows that see key j.
+#define PUSH_attention_back_dkv(IN, OUT, RW, U32, F32)                                                                 \
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) IN(u32, key_span)           \
+    OUT(f32, dk) OUT(f32, dv) U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
+
+#endif

@@ -1,0 +1,67 @@
+// The router: probs = softmax(logits) over all experts, then the n_active greatest in descending order, ties to the lower index. A workgroup is a
+// token, lane l holds experts l, l + LOCAL_SIZE, .... A choice is marked by nothing: the next one is the greatest behind the last in
+// the order (probability falling, index rising). A NaN in the logits makes every weight NaN; the experts are then the first ones.
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "types.glsl"
+#include "reduce.glsl"
+
+layout(constant_id = 2) const uint PER_LANE = 1; // experts a lane holds, rounded up
+
+void main() {
+    uint token = group_index(), lane = gl_LocalInvocationID.x;
+    if (token >= p.rows)
+        return;
+    float prob[PER_LANE];
+    float top = uintBitsToFloat(0xff7fffffu); // the least finite number
+    [[unroll]] for (uint j = 0; j < PER_LANE; j++) {
+        uint e = lane + j * LOCAL_SIZE;
+        prob[j] = e < p.n_experts ? p.logits.v[token * p.n_experts + e] : uintBitsToFloat(0xff800000u);
+        top = max(top, prob[j]);
+    }
+    top = group_max(top);
+    float sum = 0;
+    [[unroll]] for (uint j = 0; j < PER_LANE; j++) {
+        prob[j] = exp(prob[j] - top);
+        sum += prob[j];
+    }
+    sum = group_add(sum);
+    [[unroll]] for (uint j = 0; j < PER_LANE; j++) {
+        uint e = lane + j * LOCAL_SIZE;
+        prob[j] = e < p.n_experts ? prob[j] / sum : -1.0;
+        if (e < p.n_experts)
+            p.probs.v[token * p.n_experts + e] = prob[j];
+    }
+
+    float last = 2, weight = 0, total = 0; // lane k keeps the weight of choice k
+    uint last_expert = 0;
+    for (uint k = 0; k < p.n_active; k++) {
+        float best = -1;
+        uint best_expert = 0xffffffffu;
+        [[unroll]] for (uint j = 0; j < PER_LANE; j++) {
+            uint e = lane + j * LOCAL_SIZE;
+            bool behind = prob[j] < last || (prob[j] == last && e > last_expert);
+            if (behind && prob[j] > best) {
+                best = prob[j];
+                best_expert = e;
+            }
+        }
+        last = group_max(best);
+        last_expert = group_min(best == last ? best_expert : 0xffffffffu);
+        if (last_expert >= p.n_experts) { // nothing compares with NaN
+            last = uintBitsToFloat(0x7fc00000u);
+            last_expert = k;
+        }
+        total += last;
+        if (lane == 0) {
+            p.experts.v[token * p.n_active + k] = last_expert;
+            p.weights.v[token * p.n_active + k] = last * p.scale;
+        }
+    }
+    if (p.norm_topk != 0 && p.n_active > 1 && lane == 0)
+        for (uint k = 0; k < p.n_active; k++) {
+            uint slot = token * p.n_active + k;
+            uint expert = min(p.experts.v[slot], p.n_experts - 1); // bounded for every lane: a loop may load once more with all lanes off
+            p.weights.v[slot] = p.probs.v[token * p.n_experts + expert] / (total + 1e-20);
+        }
+}

@@ -1,0 +1,107 @@
+// The body of gemm.comp on matrix units (VK_KHR_cooperative_matrix): operands rounded to MATRIX (float16_t or bfloat16_t) as they are
+// staged, f32 sums. The device's shape comes as specialisation constants. f16 has not the range of what it is given (activations,
+// gradients, bf16 weights): so with SCALE_X and SCALE_W every row of x and column of w is brought to a peak of 2^14 by a power of two,
+// which is taken back from the sums: nothing overflows, and what is lost is below 2^-38 of the peak.
+#extension GL_KHR_cooperative_matrix : require
+#extension GL_KHR_memory_scope_semantics : require
+#extension GL_KHR_shader_subgroup_basic : require
+#ifdef MATRIX_BF16
+#extension GL_EXT_bfloat16 : require
+#else
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+#endif
+layout(constant_id = 7) const uint SHAPE_M = 16;
+layout(constant_id = 8) const uint SHAPE_N = 16;
+layout(constant_id = 9) const uint SHAPE_K = 16;
+layout(constant_id = 10) const uint SUBGROUPS_ACROSS = 2;
+layout(constant_id = 11) const uint SCALE_X = 0;
+layout(constant_id = 12) const uint SCALE_W = 0;
+
+const uint STRIDE = BK + 8, SUBGROUPS = LOCAL_SIZE / SUBGROUP_SIZE, SUBGROUPS_DOWN = SUBGROUPS / SUBGROUPS_ACROSS;
+const uint BLOCKS_M = TILE_ROWS / SHAPE_M / SUBGROUPS_DOWN, BLOCKS_N = TILE_COLS / SHAPE_N / SUBGROUPS_ACROSS;
+shared MATRIX x_stage[TILE_ROWS * STRIDE];
+shared MATRIX w_stage[TILE_COLS * STRIDE];
+shared float out_stage[SUBGROUPS * SHAPE_M * SHAPE_N];
+shared uint x_peak[TILE_ROWS], w_peak[TILE_COLS]; // bits of the greatest absolute value
+coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
+
+const bool BODY_SCALES = SCALE_X != 0 || SCALE_W != 0;
+void see_x(uint row, float v) { atomicMax(x_peak[row], floatBitsToUint(abs(v))); }
+void see_w(uint col, float v) { atomicMax(w_peak[col], floatBitsToUint(abs(v))); }
+float peak_of(vec4 v) {
+    vec4 a = abs(v);
+    return max(max(a.x, a.y), max(a.z, a.w));
+}
+void body_see_x(uint row, vec4 v) {
+    if (FORM != TN)
+        see_x(row, peak_of(v));
+    else
+        [[unroll]] for (uint i = 0; i < 4; i++) see_x(row + i, v[i]);
+}
+void body_see_w(uint col, vec4 a, vec4 b) {
+    if (FORM == NT)
+        see_w(col, max(peak_of(a), peak_of(b)));
+    else
+        [[unroll]] for (uint i = 0; i < 4; i++) {
+            see_w(col + i, a[i]);
+            see_w(col + 4 + i, b[i]);
+        }
+}
+// Peak of exponent field e: times 2^(141 - e) it is 2^14 to 2^15; 2^(e - 141) takes that back.
+uint exponent_of(uint peak) { return max(peak >> 23, 15); }
+float scale_of(uint peak) { return uintBitsToFloat((268 - exponent_of(peak)) << 23); }
+float unscale_of(uint peak) { return uintBitsToFloat((exponent_of(peak) - 14) << 23); }
+
+void body_begin() {
+    for (uint i = gl_LocalInvocationIndex; i < TILE_ROWS; i += LOCAL_SIZE) x_peak[i] = 0;
+    for (uint i = gl_LocalInvocationIndex; i < TILE_COLS; i += LOCAL_SIZE) w_peak[i] = 0;
+    barrier();
+    [[unroll]] for (uint i = 0; i < BLOCKS_M; i++)
+        [[unroll]] for (uint j = 0; j < BLOCKS_N; j++)
+            sum[i][j] = coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator>(0.0);
+}
+void body_seen() { barrier(); }
+void body_put_x(uvec2 at, float value) {
+    x_stage[at.x * STRIDE + at.y] = MATRIX(SCALE_X != 0 ? value * scale_of(x_peak[at.x]) : value);
+}
+void body_put_w(uvec2 at, float value) {
+    w_stage[at.x * STRIDE + at.y] = MATRIX(SCALE_W != 0 ? value * scale_of(w_peak[at.x]) : value);
+}
+
+uint block_row(uint i) { return (gl_SubgroupID / SUBGROUPS_ACROSS * BLOCKS_M + i) * SHAPE_M; }
+uint block_col(uint j) { return (gl_SubgroupID % SUBGROUPS_ACROSS * BLOCKS_N + j) * SHAPE_N; }
+
+void body_multiply() {
+    [[unroll]] for (uint step = 0; step < BK; step += SHAPE_K) {
+        coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_K, SHAPE_N, gl_MatrixUseB> b[BLOCKS_N];
+        [[unroll]] for (uint j = 0; j < BLOCKS_N; j++)
+            coopMatLoad(b[j], w_stage, block_col(j) * STRIDE + step, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
+        [[unroll]] for (uint i = 0; i < BLOCKS_M; i++) {
+            coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_M, SHAPE_K, gl_MatrixUseA> a;
+            coopMatLoad(a, x_stage, block_row(i) * STRIDE + step, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+            [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) sum[i][j] = coopMatMulAdd(a, b[j], sum[i][j]);
+        }
+    }
+}
+
+void body_end() {
+    const uint SIZE = SHAPE_M * SHAPE_N;
+    [[unroll]] for (uint i = 0; i < BLOCKS_M; i++)
+        [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) {
+            coopMatStore(sum[i][j], out_stage, gl_SubgroupID * SIZE, SHAPE_N, gl_CooperativeMatrixLayoutRowMajor);
+            barrier();
+            for (uint e = gl_SubgroupInvocationID; e < SIZE; e += gl_SubgroupSize) {
+                uint row = block_row(i) + e / SHAPE_N, col = block_col(j) + e % SHAPE_N;
+                float value = out_stage[gl_SubgroupID * SIZE + e];
+                if (SCALE_X != 0)
+                    value *= unscale_of(x_peak[row]);
+                if (SCALE_W != 0)
+                    value *= unscale_of(w_peak[col]);
+                if (FORM == TN)
+                    tile_store_tn(t.expert, t.row0 + row, t.col0 + col, value);
+                else
+                    tile_store(t, t.row0 + row, t.col0 + col, value);
+            }
+            barrier();
+        }
+}

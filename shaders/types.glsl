@@ -1,0 +1,37 @@
+// What every kernel starts with: pointer types, the push-constant block `p` made from push.h, and the number formats. This is the only
+// file that knows bits of bf16, f16 and the quantised types; a kernel says load8_W(...) and -DW=q4_1 picks the format.
+#ifndef VKMOE_TYPES_GLSL
+#define VKMOE_TYPES_GLSL
+#extension GL_EXT_buffer_reference : require
+#extension GL_EXT_buffer_reference2 : require
+#extension GL_EXT_control_flow_attributes : require
+#include "push.h"
+
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer f32_in { float v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer f32_rw { float v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer f32x4_in { vec4 v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer f32x4_rw { vec4 v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer u32_in { uint v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer u32_rw { uint v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer u32x4_in { uvec4 v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) buffer u32x4_rw { uvec4 v[]; };
+
+#define PUSH_FIELD_IN(type, name) type##_in name;
+#define PUSH_FIELD_RW(type, name) type##_rw name;
+#define PUSH_FIELD_U32(name) uint name;
+#define PUSH_FIELD_F32(name) float name;
+#define PASTE2(a, b) a##b
+#define PASTE(a, b) PASTE2(a, b)
+layout(push_constant, std430) uniform Push {
+    PASTE(PUSH_, PUSH)(PUSH_FIELD_IN, PUSH_FIELD_RW, PUSH_FIELD_RW, PUSH_FIELD_U32, PUSH_FIELD_F32)
+} p;
+
+// Constants 0 and 1 are set by the runtime for every kernel: the workgroup's width, and the subgroup size in force.
+layout(local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
+layout(constant_id = 0) const uint LOCAL_SIZE = 64;
+layout(constant_id = 1) const uint SUBGROUP_SIZE = 32;
+
+// Linear index of the workgroup: the runtime folds long grids into y.
+uint group_index() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
+
+#endif

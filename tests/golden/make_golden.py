@@ -1,0 +1,593 @@
+#!/usr/bin/env python3
+"""Makes the golden model cases beside this file: tiny random LLaMA and DeepSeekMoE models, one batch each, and what PyTorch
+computes from them in double precision. Written from the published modelling (Hugging Face's LLaMA; DeepSeek's
+modeling_deepseek.py) and independent of the C program. README.md tells what each tensor of the files means.
+
+    python make_golden.py            writes every case and prints the cross-checks against transformers and PEFT
+    python make_golden.py NAME...    only these
+"""
+import json
+import math
+import os
+import shutil
+import sys
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STEPS = 100
+MIN_GAP = 1e-4  # between the logits of the last chosen and the first rejected expert, of every token in every step
+MAX_F32_DRIFT = 3e-6  # relative, of the 100 losses in float32 against float64: the case must be well conditioned
+
+
+# --- The model. Tensor names are those of Hugging Face. All documents lie on one token axis T. ---
+
+class RmsNorm(nn.Module):
+    def __init__(self, dim, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x):
+        wide = x if x.dtype == torch.float64 else x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+def rope_tables(positions, head_dim, base, factor, dtype):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    inverse = 1.0 / (base ** (torch.arange(0, head_dim, 2, dtype=wide) / head_dim))
+    angle = (positions.to(wide) / factor)[:, None] * inverse[None, :]
+    angle = torch.cat((angle, angle), -1)
+    return angle.cos().to(dtype), angle.sin().to(dtype)  # (T, head_dim)
+
+
+def rotate(x, cos, sin):  # (T, heads, head_dim); the halves of a head are the pairs
+    low, high = x.chunk(2, -1)
+    return x * cos[:, None, :] + torch.cat((-high, low), -1) * sin[:, None, :]
+
+
+class Attention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        dim, self.heads, self.kv_heads = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
+        self.head_dim = c.get("head_dim") or dim // self.heads
+        self.q_proj = nn.Linear(dim, self.heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, dim, bias=False)
+
+    def forward(self, x, cos, sin, visible):
+        n = x.shape[0]
+        q = rotate(self.q_proj(x).view(n, self.heads, self.head_dim), cos, sin)
+        k = rotate(self.k_proj(x).view(n, self.kv_heads, self.head_dim), cos, sin)
+        v = self.v_proj(x).view(n, self.kv_heads, self.head_dim)
+        group = self.heads // self.kv_heads
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        score = torch.einsum("thd,shd->hts", q, k) / math.sqrt(self.head_dim)
+        score = score.masked_fill(~visible[None], float("-inf"))
+        wide = score if score.dtype == torch.float64 else score.float()
+        weight = wide.softmax(-1).to(v.dtype)
+        return self.o_proj(torch.einsum("hts,shd->thd", weight, v).reshape(n, -1))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden, bias=False)
+        self.up_proj = nn.Linear(dim, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Gate(nn.Module):
+    def __init__(self, experts, dim):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, dim))
+
+
+class Moe(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        dim, width = c["hidden_size"], c["moe_intermediate_size"]
+        self.n, self.k = c["n_routed_experts"], c["num_experts_per_tok"]
+        self.normalise, self.scale = c["norm_topk_prob"], c["routed_scaling_factor"]
+        self.alpha, self.per_document = c["aux_loss_alpha"], c["seq_aux"]
+        self.gate = Gate(self.n, dim)
+        self.experts = nn.ModuleList(Mlp(dim, width) for _ in range(self.n))
+        self.shared_experts = Mlp(dim, width * c["n_shared_experts"]) if c["n_shared_experts"] else None
+
+    def forward(self, x, document):
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        probability = F.linear(x.to(wide), self.gate.weight.to(wide)).softmax(-1)
+        weight, chosen = torch.topk(probability, self.k, dim=-1)
+        with torch.no_grad():
+            ordered = probability.log().sort(-1, descending=True).values
+            self.gap = (ordered[:, self.k - 1] - ordered[:, self.k]).min().item() if self.k < self.n else 1.0
+            self.chosen = chosen.sort(-1).values
+        if self.k > 1 and self.normalise:
+            weight = weight / (weight.sum(-1, keepdim=True) + 1e-20)
+        else:
+            weight = weight * self.scale
+        self.aux = self.balance(probability, chosen, document)
+        expert_of_slot = chosen.flatten()  # slot t * k + i: the i-th expert of token t
+        order = expert_of_slot.argsort(stable=True)
+        parts = [self.experts[e](x[order[expert_of_slot[order] == e] // self.k]) for e in range(self.n)]
+        rows = torch.cat(parts)[order.argsort()].view(-1, self.k, x.shape[1])
+        y = (rows * weight[:, :, None].to(x.dtype)).sum(1)
+        return y if self.shared_experts is None else y + self.shared_experts(x)
+
+    def balance(self, probability, chosen, document):
+        if self.alpha == 0:
+            return probability.new_zeros(())
+        hits = F.one_hot(chosen, self.n).sum(1).to(probability.dtype)  # (T, n)
+        if not self.per_document:
+            load = hits.mean(0) * self.n / self.k
+            return self.alpha * (load * probability.mean(0)).sum()
+        parts = []
+        for d in range(int(document.max()) + 1):
+            mine = document == d
+            load = hits[mine].mean(0) * self.n / self.k
+            parts.append((load * probability[mine].mean(0)).sum())
+        return self.alpha * torch.stack(parts).mean()
+
+
+class Layer(nn.Module):
+    def __init__(self, c, index):
+        super().__init__()
+        dim, eps = c["hidden_size"], c["rms_norm_eps"]
+        self.input_layernorm = RmsNorm(dim, eps)
+        self.self_attn = Attention(c)
+        self.post_attention_layernorm = RmsNorm(dim, eps)
+        sparse = "n_routed_experts" in c and index >= c["first_k_dense_replace"] and index % c["moe_layer_freq"] == 0
+        self.mlp = Moe(c) if sparse else Mlp(dim, c["intermediate_size"])
+
+    def forward(self, x, cos, sin, visible, document):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, visible)
+        h = self.post_attention_layernorm(x)
+        return x + (self.mlp(h, document) if isinstance(self.mlp, Moe) else self.mlp(h))
+
+
+class Body(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(c["vocab_size"], c["hidden_size"])
+        self.layers = nn.ModuleList(Layer(c, i) for i in range(c["num_hidden_layers"]))
+        self.norm = RmsNorm(c["hidden_size"], c["rms_norm_eps"])
+
+
+class Model(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.c = c
+        self.model = Body(c)
+        if not c["tie_word_embeddings"]:
+            self.lm_head = nn.Linear(c["hidden_size"], c["vocab_size"], bias=False)
+
+    def forward(self, batch):
+        attention = self.model.layers[0].self_attn
+        scaling = self.c.get("rope_scaling")
+        x = self.model.embed_tokens(batch["ids"].long())
+        cos, sin = rope_tables(batch["positions"], attention.head_dim, self.c["rope_theta"],
+                               scaling["factor"] if scaling else 1.0, x.dtype)
+        start = batch["doc_start"].long()
+        token = torch.arange(len(start))
+        visible = (start[:, None] == start[None, :]) & (token[None, :] <= token[:, None])
+        document = torch.unique_consecutive(start, return_inverse=True)[1]
+        for layer in self.model.layers:
+            x = layer(x, cos, sin, visible, document)
+        x = self.model.norm(x)
+        return F.linear(x, self.model.embed_tokens.weight) if self.c["tie_word_embeddings"] else self.lm_head(x)
+
+    def moe_layers(self):
+        return [layer.mlp for layer in self.model.layers if isinstance(layer.mlp, Moe)]
+
+
+class Lora(nn.Module):
+    """y = x W^T + (alpha / rank) (x A^T) B^T with W frozen."""
+
+    def __init__(self, base, rank, alpha):
+        super().__init__()
+        self.base = base
+        self.lora_A = nn.Linear(base.in_features, rank, bias=False)
+        self.lora_B = nn.Linear(rank, base.out_features, bias=False)
+        self.scale = alpha / rank
+
+    def forward(self, x):
+        return self.base(x) + self.lora_B(self.lora_A(x)) * self.scale
+
+
+def add_lora(model, rank, alpha, generator):
+    """Every linear of attention and FFN, each expert included; the router is no nn.Linear and the head is left out."""
+    for p in model.parameters():
+        p.requires_grad_(False)
+    targets = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
+    for name, base in targets:
+        parent, leaf = name.rsplit(".", 1)
+        lora = Lora(base, rank, alpha)
+        for part in (lora.lora_A, lora.lora_B):
+            fill(part.weight, 0.5 / math.sqrt(part.in_features), generator)
+        setattr(model.get_submodule(parent), leaf, lora)
+
+
+# --- Cases ---
+
+def fill(parameter, std, generator):
+    with torch.no_grad():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float32) * std)
+
+
+def init(model, generator, gain):
+    for name, p in model.named_parameters():
+        if p.ndim == 1:
+            fill(p, 0.2, generator)
+            with torch.no_grad():
+                p.add_(1.0)
+        elif name.endswith("embed_tokens.weight"):  # small where it is the head too: logits in the tens drown gradients
+            fill(p, 0.1 if model.c["tie_word_embeddings"] else 0.5, generator)
+        elif name.endswith("mlp.gate.weight"):
+            fill(p, 0.5, generator)
+        else:
+            fill(p, gain / math.sqrt(p.shape[1]), generator)
+
+
+def make_batch(lengths, vocab, generator):
+    ids, positions, labels, start = [], [], [], []
+    for n in lengths:
+        text = torch.randint(2, vocab, (n,), generator=generator).tolist()
+        if n > 6:
+            text[5] = text[2]  # a token that comes twice: its embedding gradient is a sum
+        prompt = n // 4  # positions whose label is masked
+        first = len(ids)
+        ids += text
+        positions += range(n)
+        labels += [text[t + 1] if t >= prompt and t + 1 < n else -1 for t in range(n)]
+        start += [first] * n
+    as_int = lambda v: torch.tensor(v, dtype=torch.int32)
+    return {"ids": as_int(ids), "positions": as_int(positions), "labels": as_int(labels), "doc_start": as_int(start)}
+
+
+def llama(**over):
+    c = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 97, "hidden_size": 32,
+         "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+         "hidden_act": "silu", "max_position_embeddings": 64, "initializer_range": 0.02, "rms_norm_eps": 1e-5,
+         "rope_theta": 10000.0, "rope_scaling": None, "attention_bias": False, "attention_dropout": 0.0,
+         "mlp_bias": False, "tie_word_embeddings": False, "use_cache": True, "bos_token_id": 0, "eos_token_id": 1,
+         "torch_dtype": "float32"}
+    c.update(over)
+    return c
+
+
+def deepseek(**over):
+    c = llama(architectures=["DeepseekForCausalLM"], model_type="deepseek", intermediate_size=40, rms_norm_eps=1e-6)
+    del c["mlp_bias"]
+    c.update({"moe_intermediate_size": 16, "n_routed_experts": 8, "num_experts_per_tok": 3, "n_shared_experts": 2,
+              "first_k_dense_replace": 1, "moe_layer_freq": 1, "norm_topk_prob": False, "routed_scaling_factor": 1.0,
+              "scoring_func": "softmax", "aux_loss_alpha": 0.001, "seq_aux": True, "pretraining_tp": 1})
+    c.update(over)
+    return c
+
+
+CASES = {
+    "llama-gqa": {"config": llama(vocab_size=131, num_key_value_heads=2, intermediate_size=88), "docs": [33]},
+    "llama-tied-rope-linear": {
+        "config": llama(vocab_size=103, hidden_size=48, head_dim=16, num_key_value_heads=1, intermediate_size=72,
+                        tie_word_embeddings=True, rope_scaling={"type": "linear", "factor": 2.0}, rms_norm_eps=1e-6),
+        "docs": [17, 12]},
+    "deepseek-default": {"config": deepseek(num_hidden_layers=3, n_routed_experts=6, vocab_size=101), "docs": [16, 9]},
+    "deepseek-norm-topk": {"config": deepseek(norm_topk_prob=True, aux_loss_alpha=0.0), "docs": [13, 11]},
+    "deepseek-scaled": {"config": deepseek(routed_scaling_factor=2.5, aux_loss_alpha=0.0, n_shared_experts=1),
+                        "docs": [15, 8]},
+    "deepseek-norm-scaled": {"config": deepseek(norm_topk_prob=True, routed_scaling_factor=2.5, n_routed_experts=5,
+                                                num_experts_per_tok=2, n_shared_experts=1), "docs": [10, 15]},
+    "deepseek-no-shared": {"config": deepseek(n_shared_experts=0, num_key_value_heads=2), "docs": [25]},
+    "deepseek-all-moe": {"config": deepseek(first_k_dense_replace=0, num_experts_per_tok=2, n_routed_experts=6,
+                                            moe_intermediate_size=8), "docs": [11, 10]},
+    "deepseek-freq2": {"config": deepseek(num_hidden_layers=3, moe_layer_freq=2, moe_intermediate_size=8,
+                                          n_shared_experts=1, num_experts_per_tok=4), "docs": [16, 9]},
+    "deepseek-batch-aux": {"config": deepseek(seq_aux=False, aux_loss_alpha=0.05, moe_intermediate_size=8),
+                           "docs": [9, 17, 5]},
+    "deepseek-seq-aux": {"config": deepseek(seq_aux=True, aux_loss_alpha=0.05, moe_intermediate_size=8),
+                         "docs": [9, 17, 5]},
+    "deepseek-lora": {"config": deepseek(aux_loss_alpha=0.01, moe_intermediate_size=16, n_routed_experts=6),
+                      "docs": [13, 12], "lora": (4, 8)},
+    "deepseek-packing": {"config": deepseek(num_experts_per_tok=2, moe_intermediate_size=8, aux_loss_alpha=0.02,
+                                            n_shared_experts=1, head_dim=16, num_key_value_heads=2),
+                         "docs": [6, 1, 9, 2, 7, 3]},
+    "deepseek-idle-expert": {"config": deepseek(n_routed_experts=12, num_experts_per_tok=2, moe_intermediate_size=8,
+                                                n_shared_experts=1), "docs": [5, 4], "idle": True},
+    "deepseek-clip": {"config": deepseek(moe_intermediate_size=8, n_shared_experts=1), "docs": [19, 15], "gain": 0.9,
+                      "clip": True},
+}
+
+
+# --- Computing ---
+
+def build(case, seed, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    model = Model(case["config"])
+    init(model, generator, case.get("gain", 0.8))
+    batch = make_batch(case["docs"], case["config"]["vocab_size"], generator)
+    if "lora" in case:
+        add_lora(model, *case["lora"], generator)
+    return model.to(dtype), batch
+
+
+def trained(model, lora):
+    """(published name, parameter). Of a LoRA model: the names that PEFT writes."""
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            yield ("base_model.model." + name if lora else name), p
+
+
+def total_loss(model, batch):
+    logits = model(batch)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    loss = F.cross_entropy(wide, batch["labels"].long(), ignore_index=-1)  # mean over the labelled tokens of the batch
+    aux = sum((m.aux for m in model.moe_layers()), wide.new_zeros(()))
+    return wide, loss, aux
+
+
+def gradients(model, batch, lora):
+    model.zero_grad(set_to_none=True)
+    logits, loss, aux = total_loss(model, batch)
+    (loss + aux).backward()
+    grads = {}
+    for name, p in trained(model, lora):
+        grads[name] = torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
+    return logits.detach(), loss.detach(), aux.detach(), grads
+
+
+def global_norm(grads):
+    return torch.stack([g.double().square().sum() for g in grads.values()]).sum().sqrt()
+
+
+class PlainAdamW:
+    """What torch.optim.AdamW computes, with the decay added to the update instead of multiplied into the weight: in float32
+    the factor 1 - lr * decay = 0.9999 is itself off by 1.7e-8, which 100 steps add up to 1.7e-6 of every weight."""
+
+    def __init__(self, groups, lr, betas, eps):
+        self.groups, self.lr, self.betas, self.eps, self.step_number = groups, lr, betas, eps, 0
+        self.state = {p: (torch.zeros_like(p), torch.zeros_like(p)) for g in groups for p in g["params"]}
+
+    @torch.no_grad()
+    def step(self):
+        self.step_number += 1
+        (b1, b2), n = self.betas, self.step_number
+        for group in self.groups:
+            for p in group["params"]:
+                m, v = self.state[p]
+                m.add_(p.grad - m, alpha=1 - b1)
+                v.add_(p.grad * p.grad - v, alpha=1 - b2)
+                update = (m / (1 - b1**n)) / ((v / (1 - b2**n)).sqrt() + self.eps)
+                p.sub_(update + p * group["weight_decay"], alpha=self.lr)
+
+    def zero_grad(self, set_to_none):
+        for p in self.state:
+            p.grad = None
+
+
+def train(model, batch, lora, adamw=torch.optim.AdamW):
+    params = [p for _, p in trained(model, lora)]
+    groups = [{"params": [p for p in params if p.ndim >= 2], "weight_decay": 0.1},
+              {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0}]
+    optimiser = adamw(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+    record = {"losses": [], "auxes": [], "grad_norms": []}
+    gap = 1.0
+    for _ in range(STEPS):
+        optimiser.zero_grad(set_to_none=True)
+        _, loss, aux = total_loss(model, batch)
+        gap = min([gap] + [m.gap for m in model.moe_layers()])
+        if gap < MIN_GAP:
+            break
+        (loss + aux).backward()
+        for p in params:  # an expert without a token: its gradient is zero, and it is still decayed
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        norm = torch.nn.utils.clip_grad_norm_(params, 1.0)
+        optimiser.step()
+        record["losses"].append(loss.item())
+        record["auxes"].append(aux.item())
+        record["grad_norms"].append(norm.item())
+    return record, gap
+
+
+def relative(a, b):
+    """L2 distance of a from b, relative to b; 0 where both are 0."""
+    distance, size = (a.double() - b.double()).norm(), b.double().norm()
+    return (distance / size).item() if size > 0 else distance.item()
+
+
+def attempt(case, seed):
+    """All of one case, or a word why this seed will not do."""
+    lora = "lora" in case
+    model, batch = build(case, seed, torch.float64)
+    model_bf16, _ = build(case, seed, torch.bfloat16)
+    with torch.no_grad():
+        model(batch), model_bf16(batch)
+    for wide, narrow in zip(model.moe_layers(), model_bf16.moe_layers()):
+        if wide.gap < MIN_GAP:
+            return "a near-tie at the start", None
+        if not torch.equal(wide.chosen, narrow.chosen):
+            return "bf16 routes otherwise", None
+    logits, loss, aux, grads = gradients(model, batch, lora)
+    logits16, _, _, grads16 = gradients(model_bf16, batch, lora)
+    idle = sum(not g.any() for n, g in grads.items() if n.endswith("down_proj.weight"))
+    if case.get("idle") and not idle:
+        return "no idle expert", None
+    model32, _ = build(case, seed, torch.float32)
+    _, _, _, grads32 = gradients(model32, batch, lora)
+    record, gap = train(model, batch, lora)
+    if gap < MIN_GAP:
+        return f"a near-tie in training, {gap:.1e}", None
+    record32, _ = train(model32, batch, lora, PlainAdamW)
+    drift = max(abs(a - b) / abs(b) for a, b in zip(record32["losses"], record["losses"]))
+    if drift > MAX_F32_DRIFT:
+        return f"float32 drifts by {drift:.1e}", None
+    clipped = sum(n > 1.0 for n in record["grad_norms"])
+    if case.get("clip") and clipped < 35:
+        return f"only {clipped} steps clipped", None
+    scalar = lambda v: torch.tensor([float(v)], dtype=torch.float32)
+    out = dict(batch)
+    out.update({"logits": logits.float(), "loss": scalar(loss), "aux": scalar(aux),
+                "grad_norm": scalar(global_norm(grads))})
+    out.update({k: torch.tensor(v, dtype=torch.float32) for k, v in record.items()})
+    out.update({f"grad.{n}": g.float() for n, g in grads.items()})
+    join = lambda g: torch.cat([v.double().flatten() for v in g.values()])
+    out["bf16.logits_rel"] = scalar(relative(logits16, logits))
+    out["bf16.grad_rel"] = scalar(relative(join(grads16), join(grads)))
+    out.update({f"bf16.grad_rel.{n}": scalar(relative(grads16[n], grads[n])) for n in grads})
+    out["f32.grad_rel"] = scalar(relative(join(grads32), join(grads)))
+    out["f32.losses_rel"] = scalar(drift)
+    report = (f"T={len(batch['ids'])} loss {record['losses'][0]:.4f} -> {record['losses'][-1]:.4f} aux {float(aux):.2e} "
+              f"norm {record['grad_norms'][0]:.2f}, {clipped} steps clipped, gap {gap:.1e}; float32: losses "
+              f"{drift:.1e}, gradient {out['f32.grad_rel'].item():.1e}; bf16: logits "
+              f"{out['bf16.logits_rel'].item():.1e}, gradient {out['bf16.grad_rel'].item():.1e}")
+    return report, out
+
+
+def write(name, case, seed, golden):
+    folder = os.path.join(HERE, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    model, _ = build(case, seed, torch.float32)
+    state = {n.replace(".base.", "."): p.detach().contiguous() for n, p in model.state_dict().items()}
+    adapter = {"base_model.model." + n: state.pop(n) for n in list(state) if ".lora_" in n}
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(case["config"], f, indent=2)
+        f.write("\n")
+    save_file(state, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+    meta = {"case": name, "seed": str(seed), "torch": torch.__version__}
+    save_file({k: v.contiguous() for k, v in golden.items()}, os.path.join(folder, "golden.safetensors"), meta)
+    if adapter:
+        rank, alpha = case["lora"]
+        os.makedirs(os.path.join(folder, "adapter"))
+        save_file(adapter, os.path.join(folder, "adapter", "adapter_model.safetensors"), {"format": "pt"})
+        with open(os.path.join(folder, "adapter", "adapter_config.json"), "w") as f:
+            json.dump({"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": None, "r": rank,
+                       "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+                       "inference_mode": True, "init_lora_weights": True, "use_rslora": False, "use_dora": False,
+                       "modules_to_save": None, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+                                                                   "up_proj", "down_proj"]}, f, indent=2)
+            f.write("\n")
+
+
+# --- Cross-checks of the modelling above ---
+
+def transformers_model(name):
+    """transformers' LLaMA, and for DeepSeekMoE the same with transformers' own router and experts in the MoE layers."""
+    from safetensors.torch import load_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2Config
+    from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Moe
+    from transformers.models.qwen2_moe.configuration_qwen2_moe import Qwen2MoeConfig
+    from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeTopKRouter
+
+    folder = os.path.join(HERE, name)
+    with open(os.path.join(folder, "config.json")) as f:
+        c = json.load(f)
+    state = load_file(os.path.join(folder, "model.safetensors"))
+    keep = {k: v for k, v in c.items() if k not in ("architectures", "model_type", "torch_dtype") and v is not None}
+    model = LlamaForCausalLM(LlamaConfig(**keep, attn_implementation="eager"))
+    for index, layer in enumerate(model.model.layers):
+        prefix = f"model.layers.{index}.mlp."
+        if prefix + "gate.weight" not in state:
+            continue
+        shared = c["n_shared_experts"]
+        moe = DeepseekV2Moe(DeepseekV2Config(
+            hidden_size=c["hidden_size"], moe_intermediate_size=c["moe_intermediate_size"],
+            n_routed_experts=c["n_routed_experts"], num_experts_per_tok=c["num_experts_per_tok"],
+            n_shared_experts=max(shared, 1), routed_scaling_factor=c["routed_scaling_factor"], topk_method="greedy",
+            hidden_act="silu"))
+        if c["norm_topk_prob"]:
+            moe.gate = Qwen2MoeTopKRouter(Qwen2MoeConfig(
+                hidden_size=c["hidden_size"], num_experts=c["n_routed_experts"],
+                num_experts_per_tok=c["num_experts_per_tok"], norm_topk_prob=True))
+        take = lambda part: torch.stack([state.pop(f"{prefix}experts.{e}.{part}.weight")
+                                         for e in range(c["n_routed_experts"])])
+        state[prefix + "experts.gate_up_proj"] = torch.cat((take("gate_proj"), take("up_proj")), 1)
+        state[prefix + "experts.down_proj"] = take("down_proj")
+        if not shared:
+            for part, weight in moe.shared_experts.state_dict().items():
+                state[f"{prefix}shared_experts.{part}"] = torch.zeros_like(weight)
+        layer.mlp = moe
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    model.tie_weights()
+    model.config._experts_implementation = "eager"
+    return model.double()
+
+
+def cross_check(name, case):
+    from safetensors.torch import load_file
+    golden = load_file(os.path.join(HERE, name, "golden.safetensors"))
+    start = golden["doc_start"].tolist()
+    edges = sorted(set(start)) + [len(start)]
+    words = []
+    if "lora" in case:
+        from peft import LoraConfig, PeftModel
+        base = Model(case["config"])
+        base.load_state_dict(load_file(os.path.join(HERE, name, "model.safetensors")))
+        adapter = os.path.join(HERE, name, "adapter")
+        config = LoraConfig.from_pretrained(adapter)
+        config.task_type = None  # our module has no generate()
+        wrapped = PeftModel.from_pretrained(base, adapter, config=config).double()
+        batch = {k: golden[k] for k in ("ids", "positions", "labels", "doc_start")}
+        words.append(f"logits by PEFT {relative(wrapped.base_model.model(batch), golden['logits']):.1e}")
+    else:
+        model = transformers_model(name)
+        inputs = []
+        for layer in model.model.layers:
+            if hasattr(layer.mlp, "gate") and hasattr(layer.mlp, "experts"):
+                layer.mlp.gate.register_forward_hook(lambda m, i, o: inputs.append(o))
+        parts = [model(input_ids=golden["ids"][None, a:b].long()).logits[0] for a, b in zip(edges, edges[1:])]
+        logits = torch.cat(parts)
+        loss = F.cross_entropy(logits, golden["labels"].long(), ignore_index=-1)
+        words.append(f"logits by transformers {relative(logits, golden['logits']):.1e}")
+        words.append(f"loss {abs(loss.item() / golden['loss'].item() - 1):.1e}")
+        c = case["config"]
+        if inputs and c["aux_loss_alpha"] > 0:
+            # Mixtral's balance loss, a layer (and, where per sequence, a document) at a time, is num_experts_per_tok times ours.
+            from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+            n, k, layers = c["n_routed_experts"], c["num_experts_per_tok"], len(inputs) // (len(edges) - 1)
+            router = [o[0].double() for o in inputs]
+            if not c["seq_aux"]:
+                router = [torch.cat(router[i::layers]) for i in range(layers)]
+            sets = 1 if not c["seq_aux"] else len(edges) - 1
+            aux = sum(load_balancing_loss_func((r,), n, k).item() for r in router) / k / sets * c["aux_loss_alpha"]
+            words.append(f"balance loss {abs(aux / golden['aux'].item() - 1):.1e}")
+        if not inputs:
+            loss.backward()
+            theirs = {n: p.grad for n, p in model.named_parameters()}
+            worst = max(relative(theirs[n[5:]], golden[n]) for n in golden if n.startswith("grad."))
+            words.append(f"worst gradient {worst:.1e}")
+    print(f"    cross-check: {', '.join(words)}", flush=True)
+
+
+def main():
+    torch.set_num_threads(1)
+    names = sys.argv[1:] or list(CASES)
+    for name in names:
+        case = CASES[name]
+        reasons = {}
+        for seed in range(1, 2000):
+            report, golden = attempt(case, seed)
+            if golden is not None:
+                break
+            print(f"  {name} seed {seed}: {report}", file=sys.stderr, flush=True)
+            reasons[report.split(",")[0]] = reasons.get(report.split(",")[0], 0) + 1
+        else:
+            sys.exit(f"{name}: no seed will do: {reasons}")
+        write(name, case, seed, golden)
+        print(f"{name}: seed {seed}, {report}", flush=True)
+        print(f"    seeds passed over: {reasons}", flush=True)
+        cross_check(name, case)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+// The ground floor: published answers for SHA-256 (FIPS 180-4) and Philox 4x32-10 (Random123), checked arithmetic at
+// its edges, and files that are written whole or not at all.
+#include "check.h"
+#include "runtime/base.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static char folder[] = "test-base-XXXXXX";
+
+static void test_errors(void) {
+    fail_quiet(true);
+    CHECK(!fail("%s: line %d\n\x1b[31mred", "file", 7), "fail gives false");
+    CHECK(strcmp(fail_last(), "file: line 7??[31mred") == 0, "found '%s'", fail_last());
+    fail("again: %s", fail_last()); // its own buffer as an argument
+    CHECK(strcmp(fail_last(), "again: file: line 7??[31mred") == 0, "found '%s'", fail_last());
+    char long_text[5000];
+    memset(long_text, 'x', sizeof long_text - 1);
+    long_text[sizeof long_text - 1] = 0;
+    fail("%s", long_text);
+    CHECK(strlen(fail_last()) == 2047, "found %zu", strlen(fail_last()));
+    fail_quiet(false);
+}
+
+static void test_arithmetic(void) {
+    uint64_t out = 5;
+    CHECK(ckd_add(UINT64_MAX - 1, 1, &out) && out == UINT64_MAX, "out %llu", (unsigned long long)out);
+    CHECK(!ckd_add(UINT64_MAX, 1, &out) && out == UINT64_MAX, "the output is untouched when the sum does not fit");
+    CHECK(ckd_mul(1ull << 32, (1ull << 32) - 1, &out) && out == UINT64_MAX - ((1ull << 32) - 1), "out %llu",
+          (unsigned long long)out);
+    CHECK(!ckd_mul(1ull << 32, 1ull << 32, &out), "2^64 does not fit");
+    CHECK(ckd_mul(UINT64_MAX, 0, &out) && out == 0, "out %llu", (unsigned long long)out);
+    CHECK(align_up(0, 64) == 0 && align_up(1, 64) == 64 && align_up(64, 64) == 64 && align_up(7, 3) == 9, "align_up");
+    CHECK(div_up(0, 3) == 0 && div_up(1, 3) == 1 && div_up(3, 3) == 1 && div_up(4, 3) == 2, "div_up");
+    char *text = xsprintf("%d and %s", 12, "more");
+    CHECK(strcmp(text, "12 and more") == 0, "found '%s'", text);
+    free(text);
+}
+
+static void check_sha256(const char *text, size_t repeat, size_t piece, const char *expected) {
+    struct Sha256 s;
+    char hex[65];
+    size_t length = strlen(text), total = length * repeat;
+    char *all = xmalloc(total + 1);
+    for (size_t i = 0; i < repeat; i++)
+        memcpy(all + i * length, text, length);
+    sha256_begin(&s);
+    for (size_t i = 0; i < total; i += piece)
+        sha256_add(&s, all + i, piece < total - i ? piece : total - i);
+    sha256_end(&s, hex);
+    CHECK(strcmp(hex, expected) == 0, "in pieces of %zu: found %s", piece, hex);
+    free(all);
+}
+
+static void test_hashes(void) {
+    const char *empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const char *abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const char *two = "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1";
+    const char *million = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+    const size_t pieces[] = {1, 3, 55, 56, 63, 64, 65, 1000000};
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        check_sha256("", 1, pieces[i], empty);
+        check_sha256("abc", 1, pieces[i], abc);
+        check_sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1, pieces[i], two);
+        check_sha256("a", 1000000, pieces[i], million);
+    }
+    // The quick hash: each single bit of a block, and its length, changes about half of the bits.
+    uint8_t data[64] = {0};
+    uint64_t plain = hash_bytes(data, sizeof data, 1);
+    CHECK(plain == hash_bytes(data, sizeof data, 1), "the same bytes give the same hash");
+    CHECK(plain != hash_bytes(data, sizeof data, 2), "the seed counts");
+    CHECK(hash_bytes(data, 0, 1) != hash_bytes(data, 1, 1), "a zero byte counts");
+    double changed = 0;
+    for (int bit = 0; bit < 512; bit++) {
+        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        int bits = __builtin_popcountll(plain ^ hash_bytes(data, sizeof data, 1));
+        CHECK(bits >= 12 && bits <= 52, "bit %d changes %d bits of the hash", bit, bits);
+        changed += bits;
+        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    CHECK_NEAR(changed / 512, 32, 1.5, 0);
+}
+
+static void check_philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t a, uint32_t b, uint32_t c,
+                         uint32_t d) {
+    uint32_t w[4];
+    philox(seed, stream, index, w);
+    CHECK(w[0] == a && w[1] == b && w[2] == c && w[3] == d, "found %08x %08x %08x %08x", w[0], w[1], w[2], w[3]);
+}
+
+static void test_random(void) {
+    check_philox(0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8);
+    check_philox(UINT64_MAX, UINT64_MAX, UINT64_MAX, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd);
+    check_philox(0x299f31d0a4093822u, 0x0370734413198a2eu, 0x85a308d3243f6a88u, 0xd16cfe09, 0x94fdcceb, 0x5001e420,
+                 0x24126ea1);
+    enum { N = 100000 };
+    double sum = 0, squares = 0, uniform = 0, fourth = 0;
+    for (uint64_t i = 0; i < N; i++) {
+        double x = random_normal(7, 3, i), u = random_uniform(7, 4, i);
+        sum += x;
+        squares += x * x;
+        fourth += x * x * x * x;
+        uniform += u;
+        if (!(u >= 0 && u < 1))
+            CHECK(false, "uniform %g", u);
+    }
+    CHECK_NEAR(sum / N, 0, 0.02, 0);
+    CHECK_NEAR(squares / N, 1, 0.03, 0);
+    CHECK_NEAR(fourth / N, 3, 0.15, 0);
+    CHECK_NEAR(uniform / N, 0.5, 0.005, 0);
+}
+
+static unsigned files_in(const char *path) {
+    unsigned count = 0;
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        count += e->d_name[0] != '.';
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+static void test_files(void) {
+    if (!CHECK(mkdtemp(folder) != NULL, "no folder for the test"))
+        return;
+    char *path = path_join(folder, "a.bin");
+    uint8_t *data;
+    uint64_t bytes;
+    CHECK(file_write_atomic(path, "first", 5), "%s", fail_last());
+    CHECK(file_write_atomic(path, "second\0x", 8), "%s", fail_last());
+    CHECK(file_read(path, 8, &data, &bytes) && bytes == 8 && memcmp(data, "second\0x", 9) == 0, "read back");
+    free(data);
+    fail_quiet(true);
+    CHECK(!file_read(path, 7, &data, &bytes), "larger than the limit");
+    CHECK(strstr(fail_last(), path) && strstr(fail_last(), "7 bytes"), "found '%s'", fail_last());
+    CHECK(!file_read(folder, 100, &data, &bytes) && strstr(fail_last(), "folder"), "found '%s'", fail_last());
+    char *missing = path_join(folder, "no/file");
+    CHECK(!file_read(missing, 100, &data, &bytes) && strstr(fail_last(), missing), "found '%s'", fail_last());
+    CHECK(!file_write_atomic(missing, "x", 1) && strstr(fail_last(), missing), "found '%s'", fail_last());
+    // A disk that is full: the old content stays and nothing is left beside it.
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit old, small = {4, 4};
+    getrlimit(RLIMIT_FSIZE, &old);
+    small.rlim_max = old.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &small);
+    bool written = file_write_atomic(path, "third and longer", 16);
+    setrlimit(RLIMIT_FSIZE, &old);
+    CHECK(!written && strstr(fail_last(), path), "found '%s'", fail_last());
+    fail_quiet(false);
+    CHECK(file_read(path, 100, &data, &bytes) && bytes == 8, "the old content stays");
+    free(data);
+    CHECK(files_in(folder) == 1, "%u files, one expected", files_in(folder));
+
+    char *deep = path_join(folder, "x/y/z");
+    CHECK(dir_make(deep) && dir_exists(deep) && dir_make(deep), "folders with parents, twice");
+    CHECK(!file_exists(deep) && file_exists(path) && !dir_exists(path), "a file is not a folder");
+    char *absolute = path_join("/a", "/b"), *slashed = path_join("/a/", "b");
+    CHECK(strcmp(absolute, "/b") == 0 && strcmp(slashed, "/a/b") == 0, "%s %s", absolute, slashed);
+    for (const char *c = "zyx"; *c; c++) {
+        rmdir(deep);
+        *strrchr(deep, '/') = 0;
+    }
+    char *cache = path_join(folder, "cache");
+    setenv("VKMOE_CACHE", cache, 1);
+    CHECK(strcmp(cache_dir(), cache) == 0 && dir_exists(cache), "cache at %s", cache_dir());
+    rmdir(cache);
+    unlink(path);
+    CHECK(rmdir(folder) == 0, "the folder is left clean");
+    free(path), free(missing), free(deep), free(absolute), free(slashed), free(cache);
+}
+
+int main(void) {
+    test_errors();
+    test_arithmetic();
+    test_hashes();
+    test_random();
+    test_files();
+    double start = clock_seconds();
+    usleep(2000);
+    CHECK(clock_seconds() - start >= 0.002 && clock_seconds() - start < 5, "the clock runs");
+    return check_done();
+}

@@ -1,0 +1,196 @@
+// The command line: what the table promises, what is refused and in which words, text made harmless, and the picture.
+#include "check.h"
+#include "cli/args.h"
+#include "cli/plot.h"
+#include "cli/term.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+// Parses words by spaces; NULL when it went well, else the message.
+static const char *parse(struct Args *args, const char *line) {
+    static char words[512];
+    char *argv[32];
+    int argc = 0;
+    snprintf(words, sizeof words, "%s", line);
+    for (char *word = strtok(words, " "); word; word = strtok(NULL, " "))
+        argv[argc++] = word;
+    const struct Command *command = args_find_command(argv[0]);
+    if (!CHECK(command != NULL, "%s is a command", argv[0]))
+        return "";
+    return args_parse(args, command, argc - 1, argv + 1) ? NULL : fail_last();
+}
+
+static void check_refused(const char *line, const char *part) {
+    struct Args args;
+    const char *message = parse(&args, line);
+    CHECK(message && strstr(message, part), "'%s': found '%s', expected '...%s...'", line,
+          message ? message : "no error", part);
+}
+
+static void test_parsing(void) {
+    struct Args args;
+    const char *message = parse(&args, "train some/model --data=a.jsonl -o out --lr 2e-4 -b 8 --seed 7 --json");
+    CHECK(!message, "found '%s'", message ? message : "");
+    CHECK(args.n_operands == 1 && strcmp(args.operands[0], "some/model") == 0, "%u operands", args.n_operands);
+    CHECK(strcmp(args_text(&args, "data"), "a.jsonl") == 0 && strcmp(args_text(&args, "out"), "out") == 0, "texts");
+    CHECK(args_float(&args, "lr") == 2e-4 && args_int(&args, "batch") == 8 && args_int(&args, "seed") == 7, "numbers");
+    CHECK(args_switch(&args, "json") && !args_switch(&args, "resume"), "switches");
+    CHECK(args_given(&args, "lr") && !args_given(&args, "clip") && args_float(&args, "clip") == 1, "defaults");
+    CHECK(args_choice(&args, "method", "full") && !args_choice(&args, "method", "lora"), "choices");
+    CHECK(args_text(&args, "validation") == NULL, "no default");
+    CHECK(!parse(&args, "generate m -p -5 --temperature 0") && strcmp(args_text(&args, "prompt"), "-5") == 0,
+          "a value may begin with a dash: '%s'", fail_last());
+    CHECK(!parse(&args, "generate -- --odd-name") && strcmp(args.operands[0], "--odd-name") == 0, "after --");
+    CHECK(!parse(&args, "train --help") && args_switch(&args, "help"), "--help needs nothing else");
+
+    fail_quiet(true);
+    check_refused("train m --data a --out b --epohcs 3", "is --epochs meant?");
+    check_refused("generate m --temp 3", "--temperature meant?");
+    check_refused("generate m --qwertyuiop", "--help` lists them");
+    check_refused("generate m -z 3", "no flag -z");
+    check_refused("train m --data a", "--out DIR is needed");
+    check_refused("train --data a --out b", "MODEL");
+    check_refused("info a b", "'b' is one argument too many");
+    check_refused("devices a", "takes no arguments");
+    check_refused("train m --data --out b", "--data needs a value");
+    check_refused("train m --data a --out", "--out needs a value");
+    check_refused("train m --data a --data b --out c", "--data is given twice");
+    check_refused("train m --data a --out b --lr fast", "takes a number, not 'fast'");
+    check_refused("train m --data a --out b --lr nan", "takes a number");
+    check_refused("train m --data a --out b --lr 1e999", "takes a number");
+    check_refused("train m --data a --out b --batch 2.5", "whole number");
+    check_refused("train m --data a --out b --batch 99999999999999999999", "whole number");
+    check_refused("train m --data a --out b --batch 0", "between 1 and 1048576");
+    check_refused("train m --data a --out b --method ful", "full|lora");
+    check_refused("train m --data a --out b --method full|lora", "full|lora");
+    check_refused("train m --data a --out b --resume=yes", "takes no value");
+    fail_quiet(false);
+    CHECK(strcmp(args_nearest_command("trian"), "train") == 0, "nearest to trian");
+    CHECK(args_nearest_command("xyzzy") == NULL, "nothing is near xyzzy");
+}
+
+// Every default must be a value that its own flag accepts, and every help must fit on a line of code's reading.
+static void test_table(void) {
+    for (const struct Command *c = COMMANDS; c->name; c++) {
+        CHECK(c->run && c->summary && c->operands && c->example && c->max_operands <= ARGS_MAX_OPERANDS, "%s", c->name);
+        CHECK(strncmp(c->example, "vkmoe ", 6) == 0 && strstr(c->example, c->name), "%s: %s", c->name, c->example);
+        uint32_t n_flags = 0;
+        for (const struct Flag *f = c->flags; f->name || f->help; f++, n_flags++) {
+            if (!f->name || !f->fallback)
+                continue;
+            char line[256];
+            struct Args args;
+            snprintf(line, sizeof line, "%s %s --%s %s --help", c->name, c->min_operands ? "operand" : "", f->name,
+                     f->fallback);
+            const char *message = parse(&args, line);
+            CHECK(!message, "the default of --%s: '%s'", f->name, message ? message : "");
+            for (const struct Flag *g = c->flags; g < f; g++)
+                CHECK(!g->name || (strcmp(g->name, f->name) != 0 && (!f->short_name || g->short_name != f->short_name)),
+                      "%s: --%s is listed twice", c->name, f->name);
+        }
+        CHECK(n_flags + 8 < ARGS_MAX_FLAGS, "%s has %u flags", c->name, n_flags);
+        FILE *to = tmpfile();
+        args_help(c, to);
+        CHECK(to && ftell(to) > 200, "help of %s has %ld bytes", c->name, to ? ftell(to) : 0);
+        if (to)
+            fclose(to);
+    }
+}
+
+static int run(const char *line) {
+    char words[256], *argv[16] = {(char *)"vkmoe"};
+    int argc = 1;
+    snprintf(words, sizeof words, "%s", line);
+    for (char *word = strtok(words, " "); word; word = strtok(NULL, " "))
+        argv[argc++] = word;
+    return cli_main(argc, argv);
+}
+
+static void test_exit_status(void) {
+    fflush(stdout);
+    int kept = dup(STDOUT_FILENO);
+    CHECK(freopen("/dev/null", "w", stdout) != NULL, "no /dev/null");
+    fail_quiet(true);
+    int help = run("--help"), version = run("--version"), about = run("help train"), inner = run("train --help");
+    int unknown = run("flyy"), wrong = run("info"), failed = run("info no-such-model-anywhere");
+    fail_quiet(false);
+    fflush(stdout);
+    dup2(kept, STDOUT_FILENO);
+    close(kept);
+    CHECK(help == 0 && version == 0 && about == 0 && inner == 0, "%d %d %d %d", help, version, about, inner);
+    CHECK(unknown == EXIT_USAGE && wrong == EXIT_USAGE && failed == EXIT_FAILED, "%d %d %d", unknown, wrong, failed);
+    CHECK(strstr(fail_last(), "no-such-model-anywhere"), "found '%s'", fail_last());
+}
+
+static void test_text(void) {
+    CHECK(term_text_width("abc") == 3 && term_text_width("\xe4\xbd\xa0\xe5\xa5\xbd") == 4, "width");
+    CHECK(term_text_width("e\xcc\x81") == 1, "a combining accent has no width");
+
+    char *written = NULL;
+    size_t bytes;
+    FILE *to = open_memstream(&written, &bytes);
+    const char text[] = "a\x1b[2J\a\tb\n\x7f\xc2\x9b\xff";
+    term_write(to, text, sizeof text - 1);
+    fclose(to);
+    CHECK(strcmp(written, "a^[[2J^G\tb\n^?^[[\xef\xbf\xbd") == 0, "found '%s'", written);
+    free(written);
+
+    char out[16];
+    term_format_duration(65.2, out);
+    CHECK(strcmp(out, "1:05") == 0, "found %s", out);
+    term_format_duration(7384, out);
+    CHECK(strcmp(out, "2:03:04") == 0, "found %s", out);
+    term_format_count(16375728128.0, out);
+    CHECK(strcmp(out, "16.4B") == 0, "found %s", out);
+    term_format_count(999.7, out);
+    CHECK(strcmp(out, "1.00K") == 0, "found %s", out);
+    term_format_bytes(98362432, out);
+    CHECK(strcmp(out, "93.8 MiB") == 0, "found %s", out);
+    char *bars = term_sparkline((const double[]){0, 1, 2, 3, 4, 5, 6, 7}, 8, 8);
+    CHECK(strcmp(bars, "▁▂▃▄▅▆▇█") == 0, "found %s", bars);
+    free(bars);
+    bars = term_sparkline((const double[]){1, 1, NAN, 3, 3, 3}, 6, 3);
+    CHECK(strcmp(bars, "▁██") == 0, "found %s", bars);
+    free(bars);
+}
+
+static void test_plot(void) {
+    const char *path = "test-cli-plot.png";
+    enum { N = 120 };
+    double x[N], y[N];
+    for (int i = 0; i < N; i++) {
+        x[i] = i;
+        y[i] = i == 60 ? NAN : 3 * exp(-i / 30.0) + 1;
+    }
+    const struct PlotSeries series[2] = {{"training", x, y, N, true, false}, {"held out", x, y, 1, false, true}};
+    CHECK(plot_lines(path, "A title", "step", "loss", series, 2), "%s", fail_last());
+    uint8_t *data;
+    uint64_t bytes;
+    if (CHECK(file_read(path, 1 << 22, &data, &bytes), "%s", fail_last())) {
+        CHECK(bytes > 4000 && memcmp(data, "\x89PNG\r\n\x1a\n", 8) == 0, "%llu bytes", (unsigned long long)bytes);
+        CHECK(data[18] == 1000 >> 8 && data[19] == (1000 & 255) && data[22] == 600 >> 8 && data[23] == (600 & 255),
+              "1000 x 600");
+        free(data);
+    }
+    // No values, one value, values that are all alike: still a picture.
+    const struct PlotSeries none[1] = {{"nothing", x, y, 0, true, false}};
+    const double same[3] = {2, 2, 2};
+    const struct PlotSeries flat[1] = {{"flat", x, same, 3, false, true}};
+    CHECK(plot_lines(path, "", "", "", none, 1) && plot_lines(path, "", "", "", flat, 1), "%s", fail_last());
+    unlink(path);
+    fail_quiet(true);
+    CHECK(!plot_lines("no/such/folder/a.png", "", "", "", none, 1) && strstr(fail_last(), "no/such/folder"),
+          "found '%s'", fail_last());
+    fail_quiet(false);
+}
+
+int main(void) {
+    test_parsing();
+    test_table();
+    test_exit_status();
+    test_text();
+    test_plot();
+    return check_done();
+}

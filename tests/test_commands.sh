@@ -1,0 +1,123 @@
+# The commands that need no device, as a script uses them: keys of --json, exit statuses, one clear line for what is wrong, and
+# nothing half written. $VKMOE is the program, the working directory the build folder.
+set -u
+checks=0 failed=0
+work=test-commands
+rm -rf "$work"
+mkdir -p "$work"
+
+note() { # note OK TEXT
+    checks=$((checks + 1))
+    if [[ $1 != 0 ]]; then
+        failed=$((failed + 1))
+        echo "failed: $2" >&2
+    fi
+}
+# run STATUS COMMAND...: the command must leave with that status; its output is in $out, its complaint in $err.
+run() {
+    local expected=$1 status
+    shift
+    "$VKMOE" "$@" >"$work/out" 2>"$work/err" </dev/null
+    status=$?
+    out=$(<"$work/out")
+    err=$(<"$work/err")
+    [[ $status == "$expected" ]]
+    note $? "vkmoe $* left with $status, not $expected: $err"
+}
+says() { # says TEXT PART
+    [[ $1 == *"$2"* ]]
+    note $? "'$2' is not in '${1:0:300}'"
+}
+one_line() {
+    [[ $err == "vkmoe: "* && $err != *$'\n'* ]]
+    note $? "not one clear line: '$err'"
+}
+
+# info: the counts of the paper's section 4.1, from the presets.
+run 0 info deepseek-moe-16b --json
+says "$out" '"total_parameters": 16375728128'
+says "$out" '"activated_parameters": 28'
+[[ $out =~ \"flops_per_4k_tokens\":\ 759[0-9]+ ]]
+note $? "FLOPs of DeepSeekMoE 16B per 4K tokens"
+run 0 info llama2-7b --json
+says "$out" '"total_parameters": 6738415616'
+[[ $out =~ \"flops_per_4k_tokens\":\ 1887[0-9]+ ]]
+note $? "FLOPs of LLaMA2 7B per 4K tokens"
+run 0 info deepseek-llm-7b
+says "$out" "184T per 4K tokens"
+run 1 info no-such-model
+one_line
+says "$err" "no-such-model"
+
+# init, convert and back: the same weights, the same tokens.
+run 0 init --preset tiny-moe --out "$work/tiny" --seed 3
+run 0 init --preset tiny-moe --out "$work/again" --seed 3
+cmp -s "$work/tiny/model.safetensors" "$work/again/model.safetensors"
+note $? "the same seed gives the same file"
+run 0 init --preset tiny-moe --out "$work/other" --seed 4
+! cmp -s "$work/tiny/model.safetensors" "$work/other/model.safetensors"
+note $? "another seed gives another file"
+run 0 convert "$work/tiny" --out "$work/tiny.gguf"
+run 0 convert "$work/tiny.gguf" --out "$work/back"
+cmp -s "$work/tiny/model.safetensors" "$work/back/model.safetensors"
+note $? "folder, GGUF and folder again hold the same bytes"
+run 0 tokenize "$work/tiny" -p $'Hé, wörld!\n' --json
+ids=$out
+says "$ids" '"ids": [72, 195, 169, 44'
+run 0 tokenize "$work/tiny.gguf" -p $'Hé, wörld!\n' --json
+[[ $out == "$ids" ]]
+note $? "the GGUF's tokenizer agrees with the folder's: $out"
+run 0 tokenize "$work/back" --decode "72, 195, 169" --json
+says "$out" '"text": "Hé"'
+run 0 info "$work/tiny.gguf"
+says "$out" "8 routed (3 active) and 2 shared"
+
+# What is wrong is told in one line and nothing is left behind.
+run 1 init --preset tiny --out "$work/tiny"
+one_line
+says "$err" "$work/tiny"
+run 1 init --preset tiny --out "$work/new" --type q4_0
+one_line
+[[ ! -e $work/new ]]
+note $? "nothing is made when --type is refused"
+run 2 init
+one_line
+run 2 tokenize "$work/tiny"
+one_line
+run 1 tokenize "$work/tiny" --decode "1 2 999999"
+one_line
+run 1 tokenize "$work/tiny" --file "$work/absent.txt"
+one_line
+says "$err" "$work/absent.txt"
+printf 'GGUF and then nothing of the kind' >"$work/broken.gguf"
+run 1 convert "$work/broken.gguf" --out "$work/new"
+one_line
+says "$err" "$work/broken.gguf"
+head -c 20000 "$work/tiny.gguf" >"$work/cut.gguf"
+run 1 convert "$work/cut.gguf" --out "$work/new"
+one_line
+says "$err" "$work/cut.gguf"
+[[ ! -e $work/new ]]
+note $? "nothing is made from a broken file"
+run 1 convert "$work/tiny" --out "$work/no/such/folder/x.gguf"
+one_line
+# A full disk: no output under the final name.
+(
+    ulimit -f 64
+    trap '' XFSZ
+    "$VKMOE" convert "$work/tiny" --out "$work/full.gguf" >/dev/null 2>"$work/err"
+)
+status=$?
+err=$(grep -v '^write:' "$work/err")
+[[ $status == 1 && ! -e $work/full.gguf ]]
+note $? "a full disk: status $status, $(ls "$work")"
+one_line
+if [[ -e /dev/full ]]; then
+    "$VKMOE" info tiny --json >/dev/full 2>"$work/err"
+    [[ $? == 1 ]]
+    note $? "standard output is full"
+fi
+
+rm -rf "$work"
+echo "$checks checks, $failed failed"
+((failed == 0))

@@ -1,0 +1,496 @@
+// The readers of safetensors, GGUF and JSON against files that lie: each known class of attack has its named file, made here by
+// changing one place of a sound one; every prefix of a sound file and every flipped bit must be survived as well.
+#include "check.h"
+#include "model/gguf.h"
+#include "model/json.h"
+#include "model/safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct Buffer {
+    uint8_t *data;
+    size_t bytes;
+};
+
+static void put(struct Buffer *b, const void *data, size_t bytes) {
+    b->data = xrealloc(b->data, b->bytes + bytes);
+    memcpy(b->data + b->bytes, data, bytes);
+    b->bytes += bytes;
+}
+
+static void put_u32(struct Buffer *b, uint32_t value) { put(b, &value, 4); }
+static void put_u64(struct Buffer *b, uint64_t value) { put(b, &value, 8); }
+
+static void put_string(struct Buffer *b, const char *text) {
+    put_u64(b, strlen(text));
+    put(b, text, strlen(text));
+}
+
+// Whether the last call failed with a message that has these words in it.
+static bool refused(bool ok, const char *words) { return !ok && strstr(fail_last(), words); }
+
+// ---- GGUF ----
+
+// Places in the sound file, to be overwritten.
+enum Place {
+    MAGIC,
+    VERSION,
+    N_TENSORS,
+    N_KEYS,
+    KEY_BYTES,
+    KEY_TEXT,
+    KEY_TYPE,
+    TEXT_BYTES,
+    ALIGN_TYPE,
+    ALIGN_VALUE,
+    BOOL_VALUE,
+    ARRAY_ELEMENT,
+    ARRAY_COUNT,
+    STRINGS_COUNT,
+    STRING_BYTES,
+    DUPLICATE_KEY,
+    NAME_BYTES,
+    NAME_TEXT,
+    N_DIMS,
+    DIM_0,
+    DIM_1,
+    TENSOR_TYPE,
+    OFFSET_0,
+    SECOND_NAME,
+    SECOND_DIM,
+    SECOND_TYPE,
+    OFFSET_1,
+    DATA,
+    N_PLACES
+};
+
+static struct Buffer sound_gguf(size_t at[N_PLACES], uint32_t alignment) {
+    struct Buffer b = {0};
+#define HERE(place) (at[place] = b.bytes)
+    HERE(MAGIC), put(&b, "GGUF", 4);
+    HERE(VERSION), put_u32(&b, 3);
+    HERE(N_TENSORS), put_u64(&b, 2);
+    HERE(N_KEYS), put_u64(&b, 7);
+    HERE(KEY_BYTES), at[KEY_TEXT] = b.bytes + 8, put_string(&b, "general.architecture");
+    HERE(KEY_TYPE), put_u32(&b, GGUF_STRING);
+    HERE(TEXT_BYTES), put_string(&b, "llama");
+    put_string(&b, "general.alignment");
+    HERE(ALIGN_TYPE), put_u32(&b, GGUF_U32);
+    HERE(ALIGN_VALUE), put_u32(&b, alignment);
+    put_string(&b, "test.truth"), put_u32(&b, GGUF_BOOL);
+    HERE(BOOL_VALUE), put(&b, "\1", 1);
+    put_string(&b, "test.numbers"), put_u32(&b, GGUF_ARRAY);
+    HERE(ARRAY_ELEMENT), put_u32(&b, GGUF_I32);
+    HERE(ARRAY_COUNT), put_u64(&b, 3), put_u32(&b, 7), put_u32(&b, UINT32_MAX), put_u32(&b, 9);
+    put_string(&b, "test.strings"), put_u32(&b, GGUF_ARRAY), put_u32(&b, GGUF_STRING);
+    HERE(STRINGS_COUNT), put_u64(&b, 2);
+    HERE(STRING_BYTES), put_string(&b, "one"), put_string(&b, "three");
+    HERE(DUPLICATE_KEY), put_string(&b, "test.really"), put_u32(&b, GGUF_F32), put_u32(&b, 0x3fc00000);
+    put_string(&b, "test.narrow"), put_u32(&b, GGUF_I8), put(&b, "\xfe", 1);
+    HERE(NAME_BYTES), at[NAME_TEXT] = b.bytes + 8, put_string(&b, "first");
+    HERE(N_DIMS), put_u32(&b, 2);
+    HERE(DIM_0), put_u64(&b, 4);
+    HERE(DIM_1), put_u64(&b, 2);
+    HERE(TENSOR_TYPE), put_u32(&b, 0);
+    HERE(OFFSET_0), put_u64(&b, 0);
+    put_u64(&b, 5), HERE(SECOND_NAME), put(&b, "other", 5), put_u32(&b, 1);
+    HERE(SECOND_DIM), put_u64(&b, 32);
+    HERE(SECOND_TYPE), put_u32(&b, 2);
+    HERE(OFFSET_1), put_u64(&b, 32);
+    while (b.bytes % alignment)
+        put(&b, "", 1);
+    HERE(DATA);
+#undef HERE
+    for (unsigned i = 0; i < 32 + 18; i++)
+        put(&b, &(uint8_t){(uint8_t)i}, 1);
+    return b;
+}
+
+static const struct {
+    const char *name;
+    enum Place place;
+    unsigned bytes;
+    uint64_t value;
+    const char *words;
+} GGUF_CASES[] = {
+    {"another magic", MAGIC, 4, 0x46554747 + 1, "is no GGUF file"},
+    {"version 0", VERSION, 4, 0, "version 0"},
+    {"version 1", VERSION, 4, 1, "version 1"},
+    {"a future version", VERSION, 4, 4, "version 4"},
+    {"big-endian", VERSION, 4, 0x03000000, "big-endian"},
+    {"2^64-1 tensors", N_TENSORS, 8, UINT64_MAX, "number of tensors"},
+    {"2^32 tensors", N_TENSORS, 8, UINT64_C(1) << 32, "number of tensors"},
+    {"one tensor too many, read from the data", N_TENSORS, 8, 3, "lie.gguf"},
+    {"2^64-1 keys (CVE-2024-23605)", N_KEYS, 8, UINT64_MAX, "number of keys"},
+    {"2^61 keys, wrapping to 0 bytes", N_KEYS, 8, UINT64_C(1) << 61, "number of keys"},
+    {"an empty key", KEY_BYTES, 8, 0, "1 to 65535"},
+    {"a key of 2^64-1 bytes (CVE-2024-23496)", KEY_BYTES, 8, UINT64_MAX, "left in the file"},
+    {"a key of 2^63 bytes", KEY_BYTES, 8, UINT64_C(1) << 63, "left in the file"},
+    {"a 0 byte in a key", KEY_TEXT, 1, 0, "0 byte"},
+    {"value type 13", KEY_TYPE, 4, 13, "unknown type 13"},
+    {"value type 2^31", KEY_TYPE, 4, UINT64_C(1) << 31, "unknown type"},
+    {"a string of 2^64-1 bytes", TEXT_BYTES, 8, UINT64_MAX, "left in the file"},
+    {"a string one byte beyond the file", TEXT_BYTES, 8, 100000, "left in the file"},
+    {"alignment 13", ALIGN_VALUE, 4, 13, "general.alignment is 13"},
+    {"alignment 0", ALIGN_VALUE, 4, 0, "general.alignment is 0"},
+    {"alignment 2^31", ALIGN_VALUE, 4, UINT64_C(1) << 31, "general.alignment is"},
+    {"alignment 8192", ALIGN_VALUE, 4, 8192, "general.alignment is 8192"},
+    {"alignment of type i32", ALIGN_TYPE, 4, GGUF_I32, "u32 is expected"},
+    {"a truth value of 2", BOOL_VALUE, 1, 2, "truth value is 2"},
+    {"an array of arrays", ARRAY_ELEMENT, 4, GGUF_ARRAY, "array of arrays"},
+    {"an array of type 99", ARRAY_ELEMENT, 4, 99, "unknown type 99"},
+    {"an array of 2^64-1 numbers", ARRAY_COUNT, 8, UINT64_MAX, "left in the file"},
+    {"an array of 2^62 numbers, wrapping to 0 bytes", ARRAY_COUNT, 8, UINT64_C(1) << 62, "left in the file"},
+    {"2^61 strings, wrapping to 0 bytes (CVE-2024-21825)", STRINGS_COUNT, 8, UINT64_C(1) << 61, "left in the file"},
+    {"a string in an array of 2^64-1 bytes", STRING_BYTES, 8, UINT64_MAX, "left in the file"},
+    {"a tensor without a name", NAME_BYTES, 8, 0, "1 to 63"},
+    {"a name of 64 bytes", NAME_BYTES, 8, 64, "1 to 63"},
+    {"a 0 byte in a name", NAME_TEXT, 1, 0, "0 byte"},
+    {"0 dimensions", N_DIMS, 4, 0, "0 dimensions"},
+    {"5 dimensions", N_DIMS, 4, 5, "5 dimensions"},
+    {"2^32-1 dimensions", N_DIMS, 4, UINT32_MAX, "dimensions"},
+    {"a dimension of 0", DIM_1, 8, 0, "dimension 1 of tensor first is 0"},
+    {"a negative dimension (CVE-2024-21802)", DIM_0, 8, UINT64_MAX, "dimension 0 of tensor first"},
+    {"elements that do not fit in 64 bits", DIM_0, 8, UINT64_C(1) << 62, "does not fit"},
+    {"bytes that wrap (CVE-2026-33298)", DIM_1, 8, UINT64_C(1) << 60, "does not fit"},
+    {"more bytes than the file", DIM_1, 8, 1000, "first ends at byte"},
+    {"tensor type 4, which is gone", TENSOR_TYPE, 4, 4, "unknown type 4"},
+    {"tensor type 10^6", TENSOR_TYPE, 4, 1000000, "unknown type"},
+    {"a quantised row of 4", TENSOR_TYPE, 4, 3, "no multiple of 32"},
+    {"a row of 31", SECOND_DIM, 8, 31, "no multiple of 32"},
+    {"the first tensor elsewhere", OFFSET_0, 8, 32, "is said to start at byte 32"},
+    {"tensors on top of each other", OFFSET_1, 8, 0, "is said to start at byte 0"},
+    {"a hole between tensors", OFFSET_1, 8, 64, "is said to start at byte 64"},
+    {"a tensor off its alignment", OFFSET_1, 8, 33, "is said to start at byte 33"},
+    {"an offset that wraps", OFFSET_1, 8, UINT64_MAX - 31, "is said to start"},
+    {"more data than the file has", SECOND_DIM, 8, 64, "other ends at byte"},
+};
+
+static void check_gguf_cases(void) {
+    size_t at[N_PLACES];
+    for (size_t i = 0; i < sizeof GGUF_CASES / sizeof *GGUF_CASES; i++) {
+        struct Buffer b = sound_gguf(at, 32);
+        memcpy(b.data + at[GGUF_CASES[i].place], &GGUF_CASES[i].value, GGUF_CASES[i].bytes);
+        struct Gguf g;
+        bool ok = gguf_open_memory(&g, b.data, b.bytes, "lie.gguf");
+        const char *words = GGUF_CASES[i].words;
+        CHECK(refused(ok, words), "GGUF with %s: opened %d, message: %s", GGUF_CASES[i].name, ok, fail_last());
+        if (ok)
+            gguf_close(&g);
+        free(b.data);
+    }
+    struct Gguf g;
+    struct Buffer b = sound_gguf(at, 32);
+    memcpy(b.data + at[DUPLICATE_KEY] + 8, "test.narrow", 11);
+    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "test.narrow stands twice"), "%s", fail_last());
+    free(b.data);
+    b = sound_gguf(at, 32);
+    memcpy(b.data + at[SECOND_NAME], "first", 5);
+    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "first stands twice"), "%s", fail_last());
+    free(b.data);
+    b = sound_gguf(at, 32);
+    put(&b, "0123456789abcdefghijklmnopqrstuvwxyz", 36);
+    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "the content ends at byte"), "%s", fail_last());
+    free(b.data);
+}
+
+static void check_gguf_sound(void) {
+    size_t at[N_PLACES];
+    for (uint32_t alignment = 1; alignment <= 32; alignment *= 2) {
+        struct Buffer b = sound_gguf(at, alignment);
+        struct Gguf g;
+        if (!CHECK(gguf_open_memory(&g, b.data, b.bytes, "sound"), "alignment %u: %s", alignment, fail_last())) {
+            free(b.data);
+            continue;
+        }
+        uint32_t number = 5;
+        float real = 0;
+        bool truth = false;
+        char *text = NULL;
+        int32_t *numbers = NULL;
+        const struct GgufString *strings = NULL;
+        uint64_t count = 0;
+        CHECK(gguf_get_string(&g, "general.architecture", true, &text) && strcmp(text, "llama") == 0, "%s",
+              fail_last());
+        CHECK(gguf_get_bool(&g, "test.truth", true, &truth) && truth, "%s", fail_last());
+        CHECK(gguf_get_f32(&g, "test.really", true, &real) && real == 1.5f, "%s", fail_last());
+        CHECK(gguf_get_i32s(&g, "test.numbers", true, &numbers, &count) && count == 3 && numbers[1] == -1, "%s",
+              fail_last());
+        CHECK(gguf_get_strings(&g, "test.strings", true, &strings, &count) && count == 2 && strings[1].bytes == 5, "%s",
+              fail_last());
+        CHECK(gguf_get_u32(&g, "absent", false, &number) && number == 5, "absent keys leave the value");
+        // Confused types and numbers that do not fit never come through.
+        float *reals = NULL;
+        CHECK(refused(gguf_get_u32(&g, "absent", true, &number), "absent is missing"), "%s", fail_last());
+        CHECK(refused(gguf_get_u32(&g, "general.architecture", true, &number), "an integer is expected"), "%s",
+              fail_last());
+        CHECK(refused(gguf_get_u32(&g, "test.numbers", true, &number), "an integer is expected"), "%s", fail_last());
+        CHECK(refused(gguf_get_u32(&g, "test.narrow", true, &number), "is -2"), "%s", fail_last());
+        CHECK(refused(gguf_get_f32s(&g, "test.numbers", true, &reals, &count), "an array of f32 is expected"), "%s",
+              fail_last());
+        CHECK(refused(gguf_get_i32s(&g, "test.strings", true, &numbers, &count), "an array of integers"), "%s",
+              fail_last());
+        CHECK(refused(gguf_get_strings(&g, "test.numbers", true, &strings, &count), "array of strings"), "%s",
+              fail_last());
+        CHECK(refused(gguf_get_bool(&g, "test.narrow", true, &truth), "a truth value"), "%s", fail_last());
+        const struct GgufTensor *t = gguf_find_tensor(&g, "other");
+        uint8_t data[64];
+        CHECK(t && t->type == DT_Q4_0 && t->bytes == 18 && gguf_read(&g, t, 0, 18, data) && data[17] == 49, "the data");
+        CHECK(t && refused(gguf_read(&g, t, 1, 18, data), "were wanted"), "%s", fail_last());
+        CHECK(t && refused(gguf_read(&g, t, UINT64_MAX, 2, data), "were wanted"), "%s", fail_last());
+        CHECK(!gguf_find_tensor(&g, "nobody") && !gguf_find(&g, "nothing"), "absent names are not found");
+        free(text);
+        free(numbers);
+        gguf_close(&g);
+        free(b.data);
+    }
+}
+
+// Every prefix must be refused and no flipped bit may do harm (the sanitizers look on).
+static void check_gguf_damage(void) {
+    size_t at[N_PLACES];
+    struct Buffer b = sound_gguf(at, 32);
+    struct Gguf g;
+    for (size_t bytes = 0; bytes < b.bytes; bytes++) {
+        uint8_t *part = memcpy(xmalloc(bytes), b.data, bytes); // so that one byte too far is seen
+        bool ok = gguf_open_memory(&g, part, bytes, "part");
+        CHECK(!ok, "the first %zu of %zu bytes pass for a GGUF file", bytes, b.bytes);
+        if (ok)
+            gguf_close(&g);
+        free(part);
+    }
+    unsigned opened = 0;
+    for (size_t bit = 0; bit < 8 * at[DATA]; bit++) {
+        b.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        if (gguf_open_memory(&g, b.data, b.bytes, "flipped")) {
+            opened++;
+            for (uint64_t i = 0; i < g.n_tensors; i++)
+                CHECK(g.tensors[i].offset + g.tensors[i].bytes <= b.bytes, "tensor %s reaches beyond",
+                      g.tensors[i].name);
+            gguf_close(&g);
+        }
+        b.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    CHECK(opened > 0 && opened < 8 * at[DATA], "%u of %zu flips open", opened, 8 * at[DATA]);
+    free(b.data);
+}
+
+// ---- safetensors ----
+
+static struct Buffer safetensors_of(const char *header, size_t data_bytes) {
+    struct Buffer b = {0};
+    put_string(&b, header);
+    for (size_t i = 0; i < data_bytes; i++)
+        put(&b, &(uint8_t){(uint8_t)i}, 1);
+    return b;
+}
+
+#define A_ENTRY "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"
+static const struct {
+    const char *name, *header;
+    size_t data;
+    const char *words; // NULL: sound
+} SAFETENSORS_CASES[] = {
+    {"one tensor", "{" A_ENTRY "}  ", 8, NULL},
+    {"nothing at all", "{}", 0, NULL},
+    {"metadata and a scalar",
+     "{\"__metadata__\":{\"k\":\"v\"},\"s\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]}}", 8, NULL},
+    {"an empty tensor at a seam", "{" A_ENTRY ",\"e\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[8,8]}}", 8,
+     NULL},
+    {"a space before the brace", " {" A_ENTRY "}", 8, "must start with '{'"},
+    {"no object", "[1]", 0, "must start with '{'"},
+    {"an empty header", "", 0, "must start with '{'"},
+    {"broken JSON", "{" A_ENTRY, 8, "not valid JSON"},
+    {"text behind the object", "{" A_ENTRY "}{}", 8, "not valid JSON"},
+    {"a key twice (polyglot)", "{" A_ENTRY "," A_ENTRY "}", 8, "duplicate object key"},
+    {"a field twice", "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+     "duplicate object key"},
+    {"a 0 byte in a name", "{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+     "not valid JSON"},
+    {"metadata that is no object", "{\"__metadata__\":[1]," A_ENTRY "}", 8, "__metadata__"},
+    {"metadata with a number", "{\"__metadata__\":{\"k\":1}," A_ENTRY "}", 8, "must be a string"},
+    {"a missing field", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "data_offsets are expected"},
+    {"a field too many", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", 8, "nothing else"},
+    {"an unknown dtype", "{\"a\":{\"dtype\":\"F31\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "unknown dtype"},
+    {"a dtype that is a number", "{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+     "dtype must be a string"},
+    {"a negative dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "natural number"},
+    {"a broken dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "natural number"},
+    {"a dimension beyond 64 bits",
+     "{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8, "natural number"},
+    {"elements that wrap", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[0,8]}}", 8,
+     "does not fit"},
+    {"bytes that wrap", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,1073741824],\"data_offsets\":[0,8]}}", 8,
+     "does not fit"},
+    {"nine dimensions", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8,
+     "9 dimensions"},
+    {"offsets backwards", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "rising order"},
+    {"a negative offset", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "rising order"},
+    {"three offsets", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, "two natural numbers"},
+    {"offsets beyond the file", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7,
+     "but the file holds 7"},
+    {"offsets near 2^63",
+     "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[999999999999999991,999999999999999999]}}", 8,
+     "but the file holds"},
+    {"a span that is not the size", "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8,
+     "span 8 bytes"},
+    {"a hole at the start", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "hole"},
+    {"a hole in the middle", "{" A_ENTRY ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10,
+     "hole"},
+    {"bytes behind the last tensor", "{" A_ENTRY "}", 9, "the tensors end at byte"},
+    {"tensors on top of each other", "{" A_ENTRY ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+     12, "overlaps"},
+    {"one place used twice", "{" A_ENTRY ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+     "overlaps"},
+    {"an empty tensor inside another", "{" A_ENTRY ",\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[4,4]}}",
+     8, "overlaps"},
+};
+
+static void check_safetensors_cases(void) {
+    struct Safetensors s;
+    for (size_t i = 0; i < sizeof SAFETENSORS_CASES / sizeof *SAFETENSORS_CASES; i++) {
+        struct Buffer b = safetensors_of(SAFETENSORS_CASES[i].header, SAFETENSORS_CASES[i].data);
+        bool ok = safetensors_open_memory(&s, b.data, b.bytes, "lie.safetensors");
+        const char *words = SAFETENSORS_CASES[i].words;
+        CHECK(words ? refused(ok, words) : ok, "safetensors with %s: opened %d, message: %s", SAFETENSORS_CASES[i].name,
+              ok, fail_last());
+        if (ok)
+            safetensors_close(&s);
+        free(b.data);
+    }
+    const uint64_t lengths[] = {UINT64_MAX, UINT64_C(1) << 63, 100000001, 100000000, 1000};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        struct Buffer b = safetensors_of("{" A_ENTRY "}", 8);
+        memcpy(b.data, &lengths[i], 8);
+        CHECK(refused(safetensors_open_memory(&s, b.data, b.bytes, "x"), "the header would have"), "%s", fail_last());
+        free(b.data);
+    }
+}
+
+static void check_safetensors_damage(void) {
+    struct Buffer b = safetensors_of("{\"__metadata__\":{\"format\":\"pt\"}," A_ENTRY
+                                     ",\"b\":{\"dtype\":\"BF16\",\"shape\":[3,1],\"data_offsets\":[8,14]}}",
+                                     14);
+    struct Safetensors s;
+    for (size_t bytes = 0; bytes < b.bytes; bytes++) {
+        uint8_t *part = memcpy(xmalloc(bytes), b.data, bytes);
+        bool ok = safetensors_open_memory(&s, part, bytes, "part");
+        CHECK(!ok, "the first %zu of %zu bytes pass", bytes, b.bytes);
+        if (ok)
+            safetensors_close(&s);
+        free(part);
+    }
+    for (size_t bit = 0; bit < 8 * b.bytes; bit++) {
+        b.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        if (safetensors_open_memory(&s, b.data, b.bytes, "flipped")) {
+            for (uint32_t i = 0; i < s.n_entries; i++)
+                CHECK(s.entries[i].offset + s.entries[i].bytes <= b.bytes, "%s reaches beyond", s.entries[i].name);
+            safetensors_close(&s);
+        }
+        b.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    free(b.data);
+}
+
+// A file is written whole or not at all, and one that shrinks after it was opened gives an error.
+static void check_files(const char *dir) {
+    char *path = path_join(dir, "a.safetensors");
+    struct SafetensorsWriter w;
+    const float values[6] = {1, 2, 3, 4, 5, 6};
+    safetensors_writer_init(&w);
+    safetensors_writer_metadata(&w, "a \"key\"", "a\nvalue");
+    safetensors_writer_add(&w, "x.weight", DT_F32, 2, (uint64_t[]){2, 2});
+    safetensors_writer_add(&w, "y", DT_F16, 1, (uint64_t[]){4});
+    CHECK(safetensors_writer_begin(&w, path), "%s", fail_last());
+    CHECK(!file_exists(path), "nothing under the final name before the end");
+    CHECK(safetensors_writer_data(&w, values, 16) && safetensors_writer_data(&w, values, 8), "%s", fail_last());
+    CHECK(safetensors_writer_end(&w) && file_exists(path), "%s", fail_last());
+    struct Safetensors s;
+    if (CHECK(safetensors_open(&s, path), "%s", fail_last())) {
+        float read[4] = {0};
+        const struct SafetensorsEntry *e = safetensors_find(&s, "x.weight");
+        CHECK(e && e->offset % 8 == 0 && safetensors_read(&s, e, 0, 16, read) && memcmp(read, values, 16) == 0,
+              "x.weight");
+        const char *value = safetensors_metadata(&s, "a \"key\"");
+        CHECK(value && strcmp(value, "a\nvalue") == 0 && !safetensors_metadata(&s, "none"), "metadata");
+        CHECK(truncate(path, 20) == 0 && e && refused(safetensors_read(&s, e, 0, 16, read), "when it was opened"),
+              "a file that shrank: %s", fail_last());
+        safetensors_close(&s);
+    }
+    unlink(path);
+    safetensors_writer_init(&w);
+    safetensors_writer_add(&w, "x", DT_F32, 1, (uint64_t[]){4});
+    CHECK(safetensors_writer_begin(&w, path) && safetensors_writer_data(&w, values, 8), "%s", fail_last());
+    CHECK(refused(safetensors_writer_end(&w), "8 of 16 bytes") && !file_exists(path), "%s", fail_last());
+    struct GgufWriter g;
+    gguf_writer_init(&g);
+    gguf_writer_tensor(&g, "x", DT_F32, 1, (uint64_t[]){4});
+    CHECK(gguf_writer_begin(&g, path) && refused(gguf_writer_end(&g), "0 of 1 tensors") && !file_exists(path), "%s",
+          fail_last());
+    CHECK(rmdir(dir) == 0 && dir_make(dir), "temporary files are gone"); // fails when anything was left
+    CHECK(refused(safetensors_open(&s, path), "cannot be opened") &&
+              refused(safetensors_open(&s, dir), "not a regular file"),
+          "%s", fail_last());
+    free(path);
+}
+
+// ---- JSON ----
+
+static void check_json(void) {
+    static const struct {
+        const char *text, *words;
+    } cases[] = {
+        {"{\"a\":1}", NULL},
+        {"{\"a\":1000000000000000019884624838656,\"b\":[-12345678901234567890123]}", NULL},
+        {"{\"a\":\"12345678901234567890123\\\"9999999999999999999999\"}", NULL},
+        {"", "not valid JSON"},
+        {"{\"a\":1}x", "not valid JSON"},
+        {"{\"a\":1,\"a\":2}", "duplicate object key"},
+        {"{\"a\":NaN}", "not valid JSON"},
+        {"{\"a\":01}", "not valid JSON"},
+        {"{\"a\":1e999}", "not valid JSON"},
+        {"{\"a\":\"\\ud800\"}", "not valid JSON"},
+        {"{\"a\":\"\xff\"}", "not valid JSON"},
+        {"{'a':1}", "not valid JSON"},
+        {"[1,]", "not valid JSON"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *value = json_parse(cases[i].text, strlen(cases[i].text), "x.json");
+        CHECK(cases[i].words ? refused(value, cases[i].words) : value != NULL, "%s: %s", cases[i].text, fail_last());
+        json_decref(value);
+    }
+    json_t *value = json_parse(cases[1].text, strlen(cases[1].text), "x");
+    CHECK_NEAR(json_number_value(json_object_get(value, "a")), 1e30, 0, 1e-12);
+    CHECK_NEAR(json_number_value(json_array_get(json_object_get(value, "b"), 0)), -12345678901234567890123.0, 0, 1e-12);
+    json_decref(value);
+    for (int depth = 63; depth <= 100000; depth = depth < 66 ? depth + 1 : depth * 10) {
+        char *text = xmalloc(2 * (size_t)depth);
+        memset(text, '[', (size_t)depth);
+        memset(text + depth, ']', (size_t)depth);
+        value = json_parse(text, 2 * (size_t)depth, "deep.json");
+        CHECK(depth <= 64 ? value != NULL : refused(value, "nested deeper than 64"), "depth %d: %s", depth,
+              fail_last());
+        json_decref(value);
+        free(text);
+    }
+}
+
+int main(void) {
+    fail_quiet(true);
+    char dir[] = "test-files-XXXXXX";
+    if (!mkdtemp(dir)) {
+        perror(dir);
+        return 1;
+    }
+    check_gguf_sound();
+    check_gguf_cases();
+    check_gguf_damage();
+    check_safetensors_cases();
+    check_safetensors_damage();
+    check_json();
+    check_files(dir);
+    rmdir(dir);
+    return check_done();
+}

@@ -1,0 +1,121 @@
+// Matrix multiplies: every body and storage type against the double reference at odd shapes; the reference's gradients against finite
+// differences; a row's result bit-equal alone and beside seven others; one group = dense; `test_linear NAME`
+// runs the cases that have NAME in their name, `test_linear bench NAME` times them.
+#include "check.h"
+#include "model/opcheck.h"
+#include "model/ref.h"
+#include <stdlib.h>
+#include <string.h>
+
+static void test_suite(struct Device *dev, const char *filter) {
+    const struct OpCase *cases;
+    uint32_t n = opcheck_linear(&cases), ran, runs = 0, n_cases = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (strstr(cases[i].name, filter)) {
+            uint32_t failures = opcheck_suite(dev, 1, &cases[i], 1, &ran);
+            CHECK(failures == 0, "%s: %u of %u runs failed", cases[i].name, failures, ran);
+            runs += ran, n_cases++;
+        }
+    printf("%u runs of %u cases\n", runs, n_cases);
+}
+
+// d(sum of c * y) by the reference's backward and by central differences, exact up to rounding because the product is bilinear.
+static void test_reference(void) {
+    enum { M = 5, N = 3, K = 4 };
+    double x[M * K], w[N * K], c[M * N], y[M * N], dx[M * K], dw[N * K];
+    for (uint32_t i = 0; i < M * K; i++)
+        x[i] = (double)random_normal(1, 1, i);
+    for (uint32_t i = 0; i < N * K; i++)
+        w[i] = (double)random_normal(1, 2, i);
+    for (uint32_t i = 0; i < M * N; i++)
+        c[i] = (double)random_normal(1, 3, i);
+    ref_linear_dx(c, w, M, N, K, dx);
+    ref_linear_dw(c, x, M, N, K, dw);
+    for (uint32_t i = 0; i < M * K + N * K; i++) {
+        double *at = i < M * K ? &x[i] : &w[i - M * K], kept = *at, side[2];
+        for (int up = 0; up < 2; up++) {
+            *at = kept + (up ? 1e-3 : -1e-3);
+            ref_linear(x, w, M, N, K, y);
+            side[up] = ref_dot(c, 1, y, 1, M * N);
+        }
+        *at = kept;
+        CHECK_NEAR(i < M * K ? dx[i] : dw[i - M * K], (side[1] - side[0]) / 2e-3, 1e-9, 1e-9);
+    }
+}
+
+struct Run {
+    struct Device *dev;
+    enum DType type;
+    uint32_t m, n, k;
+};
+
+// y of the first m of 64 rows, by the kernel that the operation picks for m rows.
+static void product(const struct Run *run, uint32_t first, uint32_t count, float *y) {
+    struct Check ck = {.dev = run->dev, .seed = 9};
+    struct CheckRun r;
+    checkrun_begin(&r, &ck);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, 2, (uint32_t[]){64, run->k}, 1);
+    struct CheckTensor *w = checkrun_random(&r, run->type, 2, (uint32_t[]){run->n, run->k}, 0.1);
+    struct CheckTensor *out = checkrun_output(&r, 2, (uint32_t[]){count, run->n});
+    struct Tensor rows = tensor_slice(&x->t, first, count);
+    struct Cmd *c = cmd_begin(run->dev, "rows");
+    op_linear(c, &rows, &w->t, &out->t, NULL, (struct LinearOptions){0});
+    CHECK(checkrun_execute(&r, cmd_end(c)), "%s", fail_last());
+    for (uint64_t i = 0; i < out->n; i++)
+        y[i] = (float)out->value[i];
+    checkrun_end(&r);
+}
+
+static void test_neighbours(struct Device *dev) {
+    enum { N = 67, K = 352 };
+    static float all[64 * N], some[64 * N];
+    for (int type = DT_F32; type <= DT_Q8_0; type++) {
+        struct Run run = {dev, (enum DType)type, 0, N, K};
+        product(&run, 0, 8, all);
+        for (uint32_t m = 1; m < 8; m += 2) {
+            product(&run, 3, m > 5 ? 5 : m, some);
+            CHECK(memcmp(some, all + 3 * N, (m > 5 ? 5 : m) * N * sizeof(float)) == 0,
+                  "%s: %u rows differ from the same beside 8", DTYPES[type].name, m);
+        }
+        product(&run, 0, 64, all);
+        static const uint32_t COUNTS[] = {9, 17, 33, 50};
+        for (uint32_t i = 0; i < 4; i++) {
+            product(&run, 5, COUNTS[i], some);
+            CHECK(memcmp(some, all + 5 * N, COUNTS[i] * N * sizeof(float)) == 0,
+                  "%s: %u rows differ from the same among 64", DTYPES[type].name, COUNTS[i]);
+        }
+    }
+}
+
+// test_linear bench [FILTER]: the shapes of real models with a clock.
+static void bench(struct Device *dev, const char *filter) {
+    const struct OpCase *cases;
+    uint32_t n = opcheck_linear(&cases);
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t s = 0; s < cases[i].n_bench && strstr(cases[i].name, filter); s++) {
+            const uint32_t *shape = cases[i].bench[s];
+            struct Check ck = {.dev = dev, .seed = 1, .time = true, .sample = 500};
+            bool ok = CHECK(opcheck_run(&ck, &cases[i], shape, -1), "%s", fail_last());
+            printf("%-16s %4u x %5u x %5u %2u/%2u %-24s %10.1f us %7.2f GFLOP/s %6.2f GB/s %s\n", cases[i].name,
+                   shape[0], shape[1], shape[2], shape[4], shape[3], KERNELS[ck.kernel].name, ck.us,
+                   ck.flops / ck.us * 1e-3, ck.bytes / ck.us * 1e-3, ok ? "" : "WRONG");
+            fflush(stdout);
+        }
+}
+
+int main(int argc, char **argv) {
+    struct Device dev;
+    test_reference();
+    if (!device_open(&dev, NULL)) {
+        check_skip("no Vulkan device");
+        return check_done();
+    }
+    if (argc > 1 && strcmp(argv[1], "bench") == 0)
+        bench(&dev, argc > 2 ? argv[2] : "");
+    else {
+        test_suite(&dev, argc > 1 ? argv[1] : "");
+        test_neighbours(&dev);
+    }
+    device_close(&dev);
+    return check_done();
+}

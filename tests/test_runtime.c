@@ -1,0 +1,165 @@
+// The runtime: transfers, recorded programs, the range tracker and its checker, arenas, dry runs, injected failures, the
+// pipeline cache's header, and the layout of every push block against the SPIR-V that reads it.
+#include "check.h"
+#include "runtime/cmd.h"
+#include "runtime/vk.h"
+#include <stdlib.h>
+#include <string.h>
+
+bool pipeline_cache_valid(const struct Device *dev, const uint8_t *data, uint64_t bytes);
+
+static void test_programs(struct Device *dev) {
+    struct Arena arena;
+    arena_init(&arena, dev, "test", ARENA_DEVICE);
+    enum { N = 100003 };
+    struct Tensor a = TENSOR(&arena, DT_U32, N), b = TENSOR(&arena, DT_U32, N), c = TENSOR(&arena, DT_U32, N);
+    uint32_t *host = xcalloc(N, 4);
+    for (uint32_t i = 0; i < N; i++)
+        host[i] = i * 2654435761u;
+    CHECK(tensor_upload(dev, &a, 0, host, 4 * (uint64_t)N), "upload");
+    struct Cmd *cmd = cmd_begin(dev, "copies");
+    cmd_fill(cmd, &c, 7);
+    cmd_copy(cmd, &a, &b); // independent of the fill: no barrier
+    cmd_copy(cmd, &b, &c); // reads b, writes c: one barrier
+    cmd_fill(cmd, &b, 9);  // writes what was read: one barrier
+    struct Program *p = cmd_end(cmd);
+    CHECK(p && program_dispatches(p) == 4, "four dispatches");
+    CHECK(program_barriers(p) == 2, "two barriers, found %u", program_barriers(p));
+    CHECK(program_check(p, -1) == 0, "no hazard with all barriers");
+    for (int i = 0; i < 2; i++)
+        CHECK(program_check(p, i) > 0, "without barrier %d a hazard is reported", i);
+    for (int run = 0; run < 3; run++) {
+        CHECK(program_run(p), "run %d", run);
+        memset(host, 0, 4 * (size_t)N);
+        CHECK(tensor_download(dev, &c, 0, host, 4 * (uint64_t)N), "download");
+        uint32_t wrong = 0;
+        for (uint32_t i = 0; i < N; i++)
+            wrong += host[i] != i * 2654435761u;
+        CHECK(wrong == 0, "copied words, %u wrong", wrong);
+        CHECK(tensor_download(dev, &b, 4 * (uint64_t)(N - 1), host, 4) && host[0] == 9, "filled to the last word");
+    }
+    program_free(p);
+    free(host);
+    arena_free(&arena);
+}
+
+static void test_arena(struct Device *dev) {
+    struct Arena arena;
+    arena_init(&arena, dev, "test", ARENA_DEVICE);
+    struct Tensor a = TENSOR(&arena, DT_F32, 3, 8);
+    struct ArenaMark mark = arena_mark(&arena);
+    struct Tensor b = TENSOR(&arena, DT_BF16, 1000, 1000), c = TENSOR(&arena, DT_Q4_1, 5000, 4096);
+    CHECK(a.bytes == 96 && b.bytes == 2000000 && c.bytes == 5000u * 2560, "sizes %llu %llu %llu",
+          (unsigned long long)a.bytes, (unsigned long long)b.bytes, (unsigned long long)c.bytes);
+    CHECK(b.address >= a.address + a.bytes || a.address >= b.address + b.bytes, "no overlap");
+    uint64_t peak = arena.peak_bytes;
+    arena_release(&arena, mark);
+    struct Tensor d = TENSOR(&arena, DT_BF16, 1000, 1000);
+    CHECK(d.address == b.address, "released memory is used again");
+    CHECK(arena.peak_bytes == peak && arena.used_bytes < peak, "peak stays");
+    arena_free(&arena);
+    struct Device dry;
+    device_open_dry(&dry, dev);
+    struct Arena counted;
+    arena_init(&counted, &dry, "test", ARENA_DEVICE);
+    TENSOR(&counted, DT_F32, 3, 8);
+    TENSOR(&counted, DT_BF16, 1000, 1000);
+    TENSOR(&counted, DT_Q4_1, 5000, 4096);
+    CHECK(counted.peak_bytes == peak, "a dry run counts the same: %llu, %llu", (unsigned long long)counted.peak_bytes,
+          (unsigned long long)peak);
+    arena_free(&counted);
+}
+
+// Every push block: the offsets that the SPIR-V declares are those that cmd_dispatch packs.
+static void test_push_layout(void) {
+    for (int k = 0; k < KERNEL_COUNT; k++) {
+        const struct KernelInfo *info = &KERNELS[k];
+        if (!info->words)
+            continue;
+        const struct PushInfo *push = &PUSH_INFO[info->push];
+        uint32_t block = 0, pointer_type = 0, variable_type = 0;
+        const uint32_t *w = info->words;
+        // OpVariable in storage class PushConstant (9) -> its pointer type -> its struct.
+        for (uint32_t i = 5; i < info->n_words && w[i] >> 16; i += w[i] >> 16)
+            if ((w[i] & 0xffff) == 59 && w[i + 3] == 9)
+                variable_type = w[i + 1];
+        for (uint32_t i = 5; i < info->n_words && w[i] >> 16; i += w[i] >> 16)
+            if ((w[i] & 0xffff) == 32 && w[i + 1] == variable_type)
+                block = w[i + 3], pointer_type = w[i + 1];
+        uint32_t members = 0, wrong = 0;
+        for (uint32_t i = 5; i < info->n_words && w[i] >> 16; i += w[i] >> 16)
+            if ((w[i] & 0xffff) == 72 && w[i + 1] == block && w[i + 3] == 35) { // OpMemberDecorate Offset
+                uint32_t m = w[i + 2];
+                uint32_t want = m < push->n_pointers ? 8 * m : 8 * push->n_pointers + 4 * (m - push->n_pointers);
+                wrong += w[i + 4] != want;
+                members++;
+            }
+        CHECK(pointer_type && members == push->n_pointers + push->n_words && wrong == 0,
+              "push block of %s: %u members, %u at another offset", info->name, members, wrong);
+    }
+}
+
+static void test_failures(void) {
+    static const int RESULTS[] = {VK_ERROR_OUT_OF_DEVICE_MEMORY, VK_ERROR_DEVICE_LOST, VK_ERROR_UNKNOWN};
+    uint32_t injected = 0;
+    fail_quiet(true);
+    for (int r = 0; r < 3; r++)
+        for (uint32_t n = 1; n < 30; n++) {
+            struct Device dev;
+            if (!device_open(&dev, NULL))
+                break;
+            device_inject_failure(&dev, n, RESULTS[r]);
+            struct Arena arena;
+            arena_init(&arena, &dev, "test", ARENA_DEVICE);
+            struct Tensor a = TENSOR(&arena, DT_U32, 1000);
+            struct Cmd *cmd = cmd_begin(&dev, "fill");
+            cmd_fill(cmd, &a, 1);
+            struct Program *p = cmd_end(cmd);
+            bool ok = p && program_run(p);
+            uint32_t word = 0;
+            ok = ok && tensor_download(&dev, &a, 0, &word, 4) && word == 1;
+            bool fired = dev.state != DEVICE_OK;
+            CHECK(ok != fired, "call %u: %s", n, fail_last());
+            CHECK(!fired || (dev.state == DEVICE_LOST) == (RESULTS[r] == VK_ERROR_DEVICE_LOST), "state after %s",
+                  vk_result_name(RESULTS[r]));
+            injected += fired;
+            program_free(p);
+            arena_free(&arena);
+            device_close(&dev);
+            if (!fired)
+                break;
+        }
+    fail_quiet(false);
+    CHECK(injected > 15, "%u failures injected", injected);
+}
+
+static void test_pipeline_cache(struct Device *dev) {
+    uint8_t junk[512];
+    uint32_t accepted = 0;
+    for (uint32_t i = 0; i < 10000; i++) {
+        for (uint32_t j = 0; j < sizeof junk; j += 16)
+            philox(5, i, j, (uint32_t *)(void *)(junk + j));
+        if (i & 1)
+            memcpy(junk, "vkmoepc1", 8);
+        accepted += pipeline_cache_valid(dev, junk, i % sizeof junk);
+    }
+    CHECK(accepted == 0, "%u of 10000 corrupted pipeline caches accepted", accepted);
+}
+
+int main(void) {
+    struct Device dev;
+    if (!device_open(&dev, NULL))
+        return 1;
+    printf("%s, %s\n", dev.name, dev.driver);
+    test_programs(&dev);
+    test_arena(&dev);
+    test_push_layout();
+    test_pipeline_cache(&dev);
+    device_close(&dev);
+    test_failures();
+    struct Device none;
+    fail_quiet(true);
+    CHECK(!device_open(&none, "no such card"), "a device that does not exist is refused");
+    fail_quiet(false);
+    return check_done();
+}

@@ -1,0 +1,304 @@
+// Inference sessions on tiny random models: chunks, cache, rewinding and sampling must not change what the model says, and a sequence
+// must say the same, bit for bit, alone and beside seven others.
+#include "check.h"
+#include "model/session.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { VOCAB_MAX = 4096, CONTEXT = 96, NEW = 8, N = SESSION_MAX_SEQUENCES };
+static const struct SampleParams GREEDY = {0};
+
+static uint32_t *random_ids(const struct Config *c, uint32_t n, uint64_t stream) {
+    uint32_t *ids = xmalloc(n * sizeof *ids), words[4];
+    for (uint32_t i = 0; i < n; i++) {
+        philox(7, stream, i, words);
+        ids[i] = words[0] % c->vocab_size;
+    }
+    return ids;
+}
+
+static double relative(const float *got, const float *want, uint32_t n) {
+    double difference = 0, size = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        difference += pow((double)got[i] - (double)want[i], 2);
+        size += pow((double)want[i], 2);
+    }
+    return sqrt(difference / size);
+}
+
+static double log_probability(const float *logits, uint32_t n, uint32_t id) {
+    double top = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        top = fmax(top, (double)logits[i]);
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp((double)logits[i] - top);
+    return (double)logits[id] - top - log(sum);
+}
+
+static bool open_session(struct Session *s, struct Model *m, uint32_t sequences, uint32_t chunk) {
+    struct SessionOptions o = {.n_sequences = sequences, .context = CONTEXT, .chunk = chunk};
+    return CHECK(session_init(s, m, &o), "%s", fail_last());
+}
+
+// The logits behind a prompt: in one chunk, in small ones, and token by token through the decode path.
+static void test_chunks(struct Model *m, const char *what) {
+    const struct Config *c = &m->config;
+    struct Session whole, parts;
+    uint32_t n = 61, next, zero = 0;
+    uint32_t *ids = random_ids(c, n, 1);
+    float *want = xmalloc(c->vocab_size * sizeof *want), *got = xmalloc(c->vocab_size * sizeof *got), logprob;
+    if (!open_session(&whole, m, 1, 64) || !open_session(&parts, m, 1, 17))
+        return;
+    CHECK(session_prefill(&whole, 0, ids, n, &GREEDY, &next, &logprob) && session_logits(&whole, 0, want), "%s",
+          fail_last());
+    CHECK_NEAR((double)logprob, log_probability(want, c->vocab_size, next), 1e-5, 1e-5);
+    for (uint32_t i = 0; i < c->vocab_size; i++)
+        if (!CHECK(want[i] <= want[next], "%s: token %u is likelier than the greedy %u", what, i, next))
+            break;
+    CHECK(session_prefill(&parts, 0, ids, n, &GREEDY, &next, NULL) && session_logits(&parts, 0, got), "%s",
+          fail_last());
+    double error = relative(got, want, c->vocab_size);
+    CHECK(error < 1e-5, "%s: logits in chunks are off by %.2g", what, error);
+    session_rewind(&parts, 0, 20);
+    for (uint32_t i = 20; i < n; i++)
+        if (!CHECK(session_decode(&parts, 1, &zero, &ids[i], &GREEDY, &next, NULL), "%s", fail_last()))
+            break;
+    CHECK(session_logits(&parts, 0, got), "%s", fail_last());
+    error = relative(got, want, c->vocab_size);
+    CHECK(error < 1e-5, "%s: logits token by token are off by %.2g", what, error);
+    free(ids), free(want), free(got);
+    session_free(&whole);
+    session_free(&parts);
+}
+
+struct Greedy {
+    uint32_t ids[NEW];
+    float logprobs[NEW];
+};
+
+// n sequences decode side by side; `which` are the prompts they go on from (of lengths that differ).
+static bool greedy_together(struct Session *s, const struct Config *c, uint32_t n, const uint32_t *which,
+                            struct Greedy *out) {
+    uint32_t next[N], sequences[N];
+    float logprobs[N];
+    struct SampleParams params[N] = {{0}};
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t length = 3 + 9 * which[i], *ids = random_ids(c, length, 100 + which[i]);
+        sequences[i] = i;
+        session_rewind(s, i, 0);
+        bool ok = session_prefill(s, i, ids, length, &GREEDY, &next[i], &logprobs[i]);
+        free(ids);
+        if (!ok)
+            return false;
+    }
+    for (uint32_t t = 0; t < NEW; t++) {
+        for (uint32_t i = 0; i < n; i++)
+            out[i].ids[t] = next[i], out[i].logprobs[t] = logprobs[i];
+        uint32_t fed[N];
+        memcpy(fed, next, sizeof fed);
+        if (t + 1 < NEW && !session_decode(s, n, sequences, fed, params, next, logprobs))
+            return false;
+    }
+    return true;
+}
+
+static void test_beside_others(struct Model *m, const char *what) {
+    struct Session s;
+    struct Greedy alone[N], beside[N];
+    if (!open_session(&s, m, N, 32))
+        return;
+    for (uint32_t i = 0; i < N; i++)
+        CHECK(greedy_together(&s, &m->config, 1, &i, &alone[i]), "%s", fail_last());
+    for (uint32_t n = 2; n <= N; n += n == 2 ? 3 : n == 5 ? 2 : 1) { // 2, 5, 7, 8
+        uint32_t which[N];
+        for (uint32_t i = 0; i < n; i++)
+            which[i] = (i * 3 + n) % N;
+        if (!CHECK(greedy_together(&s, &m->config, n, which, beside), "%s", fail_last()))
+            break;
+        for (uint32_t i = 0; i < n; i++)
+            CHECK(memcmp(&beside[i], &alone[which[i]], sizeof beside[i]) == 0,
+                  "%s: prompt %u beside %u others differs from alone (first log-probabilities %.9g and %.9g)", what,
+                  which[i], n - 1, (double)beside[i].logprobs[1], (double)alone[which[i]].logprobs[1]);
+    }
+    session_free(&s);
+}
+
+// Going back and on again says the same as before; going back to a part of the prompt likewise.
+static void test_rewind(struct Model *m, const char *what) {
+    struct Session s;
+    struct Greedy first, again;
+    uint32_t which = 4, zero = 0, n = 3 + 9 * which, next, *ids = random_ids(&m->config, n, 100 + which);
+    if (!open_session(&s, m, 2, 32))
+        return;
+    CHECK(greedy_together(&s, &m->config, 1, &which, &first), "%s", fail_last());
+    CHECK(greedy_together(&s, &m->config, 1, &which, &again) && memcmp(&first, &again, sizeof first) == 0,
+          "%s: the same prompt twice differs", what);
+    session_rewind(&s, 0, 32); // a whole chunk of the prompt: the rest goes through the same kernels
+    CHECK(session_prefill(&s, 0, ids + 32, n - 32, &GREEDY, &next, NULL), "%s", fail_last());
+    bool same = next == first.ids[0];
+    for (uint32_t t = 1; t < NEW && same; t++) {
+        uint32_t id = next;
+        same = session_decode(&s, 1, &zero, &id, &GREEDY, &next, NULL) && next == first.ids[t];
+    }
+    CHECK(same, "%s: going on from the kept part of a prompt differs", what);
+    free(ids);
+    session_free(&s);
+}
+
+static void test_score(struct Model *m, const char *what) {
+    const struct Config *c = &m->config;
+    struct Session s;
+    uint32_t n = CONTEXT, next, *ids = random_ids(c, n, 3);
+    float *scores = xmalloc(n * sizeof *scores), *logits = xmalloc(c->vocab_size * sizeof *logits);
+    if (!open_session(&s, m, 1, 40))
+        return;
+    CHECK(session_score(&s, ids, n, scores) && isnan(scores[0]), "%s", fail_last());
+    for (uint32_t i = 1; i < n; i += 13) {
+        session_rewind(&s, 0, 0);
+        CHECK(session_prefill(&s, 0, ids, i, &GREEDY, &next, NULL) && session_logits(&s, 0, logits), "%s", fail_last());
+        double want = log_probability(logits, c->vocab_size, ids[i]);
+        CHECK(fabs((double)scores[i] - want) < 1e-4, "%s: token %u has %.6f, its logits say %.6f", what, i,
+              (double)scores[i], want);
+    }
+    free(ids), free(scores), free(logits);
+    session_free(&s);
+}
+
+static void test_sampling(struct Model *m, const char *what) {
+    struct Session s;
+    uint32_t n = 9, *ids = random_ids(&m->config, n, 5), greedy, next, again;
+    float logprob;
+    float *logits = xmalloc(m->config.vocab_size * sizeof *logits);
+    if (!open_session(&s, m, 1, 32))
+        return;
+    CHECK(session_prefill(&s, 0, ids, n, &GREEDY, &greedy, NULL), "%s", fail_last());
+    uint32_t different = 0;
+    for (uint32_t stream = 0; stream < 8; stream++) {
+        struct SampleParams hot = {.temperature = 1, .top_p = 1, .seed_low = 3, .stream = stream};
+        session_rewind(&s, 0, 0);
+        CHECK(session_prefill(&s, 0, ids, n, &hot, &next, &logprob) && session_logits(&s, 0, logits), "%s",
+              fail_last());
+        CHECK_NEAR((double)logprob, log_probability(logits, m->config.vocab_size, next), 1e-4, 1e-5);
+        different += next != greedy;
+        session_rewind(&s, 0, 0);
+        CHECK(session_prefill(&s, 0, ids, n, &hot, &again, NULL) && again == next, "%s: the same seed drew %u and %u",
+              what, next, again);
+        struct SampleParams narrow = {.temperature = 1, .top_p = 1, .top_k = 1, .stream = stream};
+        session_rewind(&s, 0, 0);
+        CHECK(session_prefill(&s, 0, ids, n, &narrow, &next, NULL) && next == greedy, "%s: top-k 1 is not greedy",
+              what);
+    }
+    CHECK(different > 0, "%s: eight draws at temperature 1 are all the greedy token", what);
+    free(ids), free(logits);
+    session_free(&s);
+}
+
+static void test_experts(struct Model *m, const char *what) {
+    const struct Config *c = &m->config;
+    struct Session s;
+    uint32_t n = 19, *ids = random_ids(c, n, 6), zero = 0, next;
+    if (!open_session(&s, m, 1, 32))
+        return;
+    CHECK(session_prefill(&s, 0, ids, n, &GREEDY, &next, NULL), "%s", fail_last());
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint32_t layer = 0; layer < c->n_layers; layer++) {
+            const uint32_t *e = session_experts(&s, layer, s.chosen_tokens - 1);
+            CHECK((e != NULL) == config_is_moe(c, layer), "%s: layer %u", what, layer);
+            for (uint32_t k = 0; e && k < c->n_active; k++) {
+                CHECK(e[k] < c->n_experts, "%s: layer %u, choice %u is expert %u", what, layer, k, e[k]);
+                for (uint32_t j = 0; j < k; j++)
+                    CHECK(e[j] != e[k], "%s: layer %u chose expert %u twice", what, layer, e[k]);
+            }
+        }
+        CHECK(s.chosen_tokens == (pass ? 1 : n) && !session_experts(&s, 0, s.chosen_tokens), "%s: tokens of the pass",
+              what);
+        if (!pass)
+            CHECK(session_decode(&s, 1, &zero, &ids[0], &GREEDY, &next, NULL), "%s", fail_last());
+    }
+    free(ids);
+    session_free(&s);
+}
+
+static void test_refusals(struct Model *m) {
+    struct Session s;
+    uint32_t *ids = random_ids(&m->config, CONTEXT + 1, 8), next, zero = 0, wrong = m->config.vocab_size;
+    struct SessionOptions o = {.n_sequences = 1, .context = m->max_positions + 1};
+    fail_quiet(true);
+    CHECK(!session_init(&s, m, &o) && strstr(fail_last(), "positions"), "a context beyond the positions: %s",
+          fail_last());
+    fail_quiet(false);
+    if (!open_session(&s, m, 1, 0))
+        return;
+    fail_quiet(true);
+    CHECK(!session_prefill(&s, 0, ids, 0, &GREEDY, &next, NULL) && strstr(fail_last(), "empty"), "%s", fail_last());
+    CHECK(!session_prefill(&s, 0, ids, CONTEXT + 1, &GREEDY, &next, NULL) && strstr(fail_last(), "holds 96"), "%s",
+          fail_last());
+    CHECK(!session_prefill(&s, 0, &wrong, 1, &GREEDY, &next, NULL) && strstr(fail_last(), "vocabulary"), "%s",
+          fail_last());
+    fail_quiet(false);
+    CHECK(session_prefill(&s, 0, ids, CONTEXT, &GREEDY, &next, NULL), "a full context: %s", fail_last());
+    fail_quiet(true);
+    CHECK(!session_decode(&s, 1, &zero, ids, &GREEDY, &next, NULL) && s.length[0] == CONTEXT, "one token too many");
+    fail_quiet(false);
+    free(ids);
+    session_free(&s);
+}
+
+// The plan of a dry run covers what the run takes.
+static void test_plan(struct Device *dev, const struct Config *c) {
+    struct Device dry;
+    struct Model plan, m;
+    struct Session s, planned;
+    struct SessionOptions o = {.n_sequences = 4, .context = CONTEXT, .scoring = true};
+    device_open_dry(&dry, dev);
+    bool ok = model_init(&plan, &dry, c, DT_F32, CONTEXT) && session_init(&planned, &plan, &o);
+    uint64_t need = dry.peak_bytes, before = dev->allocated_bytes;
+    session_free(&planned);
+    model_free(&plan);
+    dev->peak_bytes = before;
+    ok = ok && model_init(&m, dev, c, DT_F32, CONTEXT) && model_randomise(&m, 1) && session_init(&s, &m, &o);
+    float scores[CONTEXT];
+    uint32_t *ids = random_ids(c, CONTEXT, 9), sequences[] = {0, 1, 2, 3}, next[4];
+    struct SampleParams params[4] = {{0}};
+    ok = ok && session_score(&s, ids, CONTEXT, scores);
+    session_rewind(&s, 0, 5);
+    ok = ok && session_decode(&s, 4, sequences, ids, params, next, NULL);
+    CHECK(ok && dev->peak_bytes - before <= need, "planned %.1f MiB, taken %.1f MiB", (double)need / (1 << 20),
+          (double)(dev->peak_bytes - before) / (1 << 20));
+    session_free(&s);
+    model_free(&m);
+    free(ids);
+}
+
+int main(void) {
+    struct Device dev;
+    if (!device_open(&dev, NULL)) {
+        check_skip("no Vulkan device: %s", fail_last());
+        return check_done();
+    }
+    static const struct {
+        const char *preset;
+        enum DType type;
+    } MODELS[] = {{"tiny", DT_F32}, {"tiny", DT_Q4_1}, {"tiny-moe", DT_F32}, {"tiny-moe", DT_BF16}};
+    for (size_t i = 0; i < sizeof MODELS / sizeof MODELS[0]; i++) {
+        struct Config c;
+        struct Model m;
+        char what[40];
+        snprintf(what, sizeof what, "%s %s", MODELS[i].preset, DTYPES[MODELS[i].type].name);
+        CHECK(config_preset(&c, MODELS[i].preset), "preset");
+        c.init_std = 0.1f; // else every token is as likely as the next, and nothing is told apart
+        if (!CHECK(model_init(&m, &dev, &c, MODELS[i].type, CONTEXT) && model_randomise(&m, 11), "%s", fail_last()))
+            continue;
+        test_chunks(&m, what);
+        test_beside_others(&m, what);
+        test_rewind(&m, what);
+        test_score(&m, what);
+        test_sampling(&m, what);
+        test_experts(&m, what);
+        test_refusals(&m);
+        model_free(&m);
+        test_plan(&dev, &c);
+    }
+    device_close(&dev);
+    return check_done();
+}

@@ -1,0 +1,448 @@
+// What must not change the result of training, as tests: the cut into micro-batches, packing, recomputation, a second run, an adapter at its
+// start, an expert without tokens, upcycling with all shards active; and what must stop it: a non-finite loss. Also every
+// barrier of a training step is removed in turn, and the range checker has to notice.
+#include "check.h"
+#include "train/layers_back.h"
+#include "train/run.h"
+#include "train/upcycle.h"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct Config tiny(bool moe) {
+    struct Config c;
+    config_preset(&c, moe ? "tiny-moe" : "tiny");
+    c.vocab_size = 101, c.bos_id = 1, c.eos_id[0] = 2, c.n_eos = 1;
+    c.n_layers = 2;
+    c.max_context = 64;
+    c.init_std = 0.2f;
+    return c;
+}
+
+// ---- Batches of random documents
+
+enum { N_EXAMPLES = 16, SEQ = 32 };
+struct Corpus {
+    struct Example example[N_EXAMPLES];
+    const struct Example *list[N_EXAMPLES];
+    uint32_t n;
+};
+
+// Documents of 5 to 20 tokens whose first third is not trained; ids from `low` on.
+static void corpus_make(struct Corpus *c, uint32_t n, uint64_t seed, uint32_t vocab) {
+    c->n = n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct Example *e = &c->example[i];
+        *e = (struct Example){.n = 5 + (uint32_t)(random_uniform(seed, 1, i) * 16), .line = i + 1};
+        e->ids = xcalloc(e->n, sizeof *e->ids);
+        e->labels = xcalloc(e->n, sizeof *e->labels);
+        for (uint32_t t = 0; t < e->n; t++)
+            e->ids[t] = (uint32_t)(random_uniform(seed, 2 + i, t) * (float)vocab);
+        for (uint32_t t = 0; t < e->n; t++) {
+            e->labels[t] = t + 1 < e->n && t >= e->n / 3 ? (int32_t)e->ids[t + 1] : -1;
+            e->n_labels += e->labels[t] >= 0;
+        }
+        c->list[i] = e;
+    }
+}
+
+static void corpus_free(struct Corpus *c) {
+    for (uint32_t i = 0; i < c->n; i++)
+        free(c->example[i].ids), free(c->example[i].labels);
+}
+
+static struct StepOptions options(uint32_t micro_tokens, bool recompute) {
+    return (struct StepOptions){.micro_tokens = micro_tokens,
+                                .recompute = recompute,
+                                .loss_chunk = 16,
+                                .beta1 = 0.9f,
+                                .beta2 = 0.95f,
+                                .eps = 1e-8f,
+                                .weight_decay = 0.1f,
+                                .clip_norm = 1,
+                                .seed = 9};
+}
+
+// Gradients of one batch, all parameters in one array; *losses: loss and balance loss.
+static float *batch_gradients(struct Model *m, const struct Corpus *c, uint32_t micro_tokens, bool recompute,
+                              uint64_t *n, double losses[2]) {
+    struct Step s;
+    struct StepOptions o = options(micro_tokens, recompute);
+    struct PackPlan plan;
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = micro_tokens, .round = 8};
+    CHECK(pack_plan(&plan, c->list, c->n, &po), "pack: %s", fail_last());
+    uint64_t documents = 0;
+    for (size_t i = 0; i < plan.n; i++)
+        documents += plan.micro[i].n_documents;
+    bool ok = step_init(&s, m, &o, m->n_params == m->n_base) && step_begin(&s, plan.n_labels);
+    for (size_t i = 0; i < plan.n && ok; i++)
+        ok = step_micro(&s, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
+    CHECK(ok && device_wait(m->dev), "gradients: %s", fail_last());
+    *n = 0;
+    for (uint32_t i = 0; i < m->n_params; i++)
+        *n += m->params[i].g.bytes / 4;
+    float *all = xcalloc(*n + 1, sizeof *all), *at = all;
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        tensor_download(m->dev, &m->params[i].g, 0, at, m->params[i].g.bytes);
+        at += m->params[i].g.bytes / 4;
+    }
+    struct StepResult r;
+    tensor_download(m->dev, &s.result, 0, &r, sizeof r);
+    losses[0] = (double)r.loss, losses[1] = (double)r.balance;
+    pack_free(&plan);
+    step_free(&s);
+    return all;
+}
+
+static double distance(const float *a, const float *b, uint64_t n) {
+    double d = 0, size = 0;
+    for (uint64_t i = 0; i < n; i++)
+        d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]), size += (double)b[i] * (double)b[i];
+    return sqrt(d / (size > 0 ? size : 1));
+}
+
+static bool model_make(struct Model *m, struct Device *dev, const struct Config *c) {
+    return CHECK(model_init(m, dev, c, DT_F32, 0) && model_randomise(m, 5), "model: %s", fail_last());
+}
+
+// 1 x 16 = 2 x 8 = 16 x 1 rows, balance loss included; the same twice and with recomputation bit for bit.
+static void test_micro_batches(struct Device *dev, bool moe) {
+    struct Config config = tiny(moe);
+    struct Model m;
+    struct Corpus c;
+    config.aux_alpha = moe ? 0.05f : 0;
+    if (!model_make(&m, dev, &config))
+        return;
+    corpus_make(&c, N_EXAMPLES, 3, config.vocab_size);
+    uint64_t n;
+    double want_loss[2], loss[2];
+    float *want = batch_gradients(&m, &c, N_EXAMPLES * SEQ, false, &n, want_loss);
+    double length = 0;
+    for (uint64_t i = 0; i < n; i++)
+        length += fabs((double)want[i]);
+    CHECK(length > 0 && want_loss[0] > 0 && (!moe || want_loss[1] > 0),
+          "there is a gradient, a loss and a balance loss");
+    static const uint32_t ROWS[] = {1, 2, 8};
+    for (int i = 0; i < 3; i++) {
+        float *got = batch_gradients(&m, &c, ROWS[i] * SEQ, false, &n, loss);
+        CHECK(distance(got, want, n) <= 1e-6, "%s, micro-batches of %u rows: gradients differ by %.2g",
+              moe ? "MoE" : "dense", ROWS[i], distance(got, want, n));
+        CHECK_NEAR(loss[0], want_loss[0], 0, 1e-6);
+        CHECK_NEAR(loss[1], want_loss[1], 0, 1e-6);
+        free(got);
+    }
+    for (int recompute = 0; recompute < 2; recompute++) {
+        float *got = batch_gradients(&m, &c, N_EXAMPLES * SEQ, recompute, &n, loss);
+        CHECK(memcmp(got, want, n * 4) == 0, "%s, recompute %d: the gradients have other bits", moe ? "MoE" : "dense",
+              recompute);
+        CHECK(memcmp(loss, want_loss, sizeof loss) == 0, "recompute %d: the loss has other bits", recompute);
+        free(got);
+    }
+    free(want);
+    corpus_free(&c);
+    model_free(&m);
+}
+
+// A packed row has the gradients of its documents apart, and a document's labels give no gradient to another's tokens.
+static void test_packing(struct Device *dev) {
+    struct Config config = tiny(true);
+    struct Model m;
+    struct Corpus c, one;
+    config.tied_head = false;
+    config.aux_alpha = 0;
+    if (!model_make(&m, dev, &config))
+        return;
+    corpus_make(&c, 3, 8, 30);
+    for (uint32_t i = 0; i < 3; i++) // document i uses the ids 30 i .. 30 i + 29 alone
+        for (uint32_t t = 0; t < c.example[i].n; t++) {
+            c.example[i].ids[t] += 30 * i;
+            if (c.example[i].labels[t] >= 0)
+                c.example[i].labels[t] += (int32_t)(30 * i);
+        }
+    uint64_t n;
+    double loss[2], sum = 0, whole;
+    float *together = batch_gradients(&m, &c, 2 * SEQ, false, &n, loss), *apart = xcalloc(n, sizeof *apart);
+    whole = loss[0];
+    uint32_t labels = 0;
+    for (uint32_t i = 0; i < 3; i++)
+        labels += c.example[i].n_labels;
+    for (uint32_t i = 0; i < 3; i++) {
+        one = (struct Corpus){.n = 1, .list = {c.list[i]}};
+        float *g = batch_gradients(&m, &one, 2 * SEQ, false, &n, loss);
+        for (uint64_t k = 0; k < n; k++) // each is normalised by its own labels
+            apart[k] += g[k] * ((float)c.example[i].n_labels / (float)labels);
+        sum += loss[0];
+        free(g);
+    }
+    CHECK(distance(together, apart, n) <= 1e-6, "packed and separate gradients differ by %.2g",
+          distance(together, apart, n));
+    CHECK_NEAR(whole, sum, 0, 1e-6);
+    // Labels in document 2 alone: the embeddings of the others must have a gradient of exactly zero.
+    for (uint32_t i = 0; i < 3; i++)
+        for (uint32_t t = 0; t < c.example[i].n && i != 2; t++)
+            c.example[i].labels[t] = -1;
+    c.example[0].n_labels = c.example[1].n_labels = 0;
+    float *g = batch_gradients(&m, &c, 2 * SEQ, false, &n, loss);
+    uint64_t at = 0;
+    double leaked = 0, own = 0;
+    for (uint32_t i = 0; i < m.n_params; i++) {
+        if (&m.params[i] == m.embed)
+            for (uint32_t k = 0; k < 90 * config.dim; k++)
+                *(k < 60 * config.dim ? &leaked : &own) += fabs((double)g[at + k]);
+        at += tensor_elements(&m.params[i].w);
+    }
+    CHECK(leaked == 0 && own > 0, "gradient across documents: %g (own %g)", leaked, own);
+    free(g), free(together), free(apart);
+    corpus_free(&c);
+    model_free(&m);
+}
+
+static float *logits_of(struct Model *m, const uint32_t *id, uint32_t t) {
+    struct Arena arena, host;
+    arena_init(&arena, m->dev, "activations", ARENA_DEVICE);
+    arena_init(&host, m->dev, "batch", ARENA_HOST);
+    struct Tensor ids = TENSOR(&host, DT_U32, t), positions = TENSOR(&host, DT_U32, t),
+                  span = TENSOR(&host, DT_U32, t, 2);
+    uint32_t *position = tensor_host(m->dev, &positions), *s = tensor_host(m->dev, &span);
+    memcpy(tensor_host(m->dev, &ids), id, 4 * (size_t)t);
+    for (uint32_t i = 0; i < t; i++)
+        position[i] = i, s[2 * i] = 0, s[2 * i + 1] = i + 1;
+    struct Tensor x = TENSOR(&arena, DT_F32, t, m->config.dim),
+                  logits = TENSOR(&arena, DT_F32, t, m->config.vocab_size);
+    struct Cmd *c = cmd_begin(m->dev, "logits");
+    struct Pass p = {.c = c, .arena = &arena, .m = m, .t = t, .positions = positions, .span = span};
+    struct Linear head = {.w = m->head};
+    op_embed(c, &ids, &m->embed->w, &x);
+    for (uint32_t l = 0; l < m->config.n_layers; l++)
+        block_forward(&p, l, &x, &x, NULL);
+    op_rmsnorm(c, &x, &m->norm->w, &x, NULL, m->config.norm_eps);
+    linear_forward(&p, &head, &x, &logits, NULL, false, false);
+    struct Program *program = cmd_end(c);
+    float *v = xcalloc(logits.bytes, 1);
+    CHECK(program && program_run(program) && tensor_download(m->dev, &logits, 0, v, logits.bytes), "logits: %s",
+          fail_last());
+    program_free(program);
+    arena_free(&arena);
+    arena_free(&host);
+    return v;
+}
+
+// An adapter with B = 0 changes no bit of the logits; after one step every B has moved and the base has not.
+static void test_lora_start(struct Device *dev) {
+    struct Config config = tiny(true);
+    struct Model m;
+    struct Corpus c;
+    struct LoraOptions lora = {.rank = 4, .alpha = 8, .targets = LORA_ALL};
+    if (!model_make(&m, dev, &config))
+        return;
+    corpus_make(&c, 8, 4, config.vocab_size);
+    uint32_t t = c.example[0].n;
+    float *before = logits_of(&m, c.example[0].ids, t);
+    CHECK(model_add_lora(&m, &lora, 3), "%s", fail_last());
+    float *after = logits_of(&m, c.example[0].ids, t);
+    CHECK(memcmp(before, after, (size_t)t * config.vocab_size * 4) == 0, "an adapter with B = 0 changes the logits");
+    uint64_t base_hash[2];
+    for (int round = 0; round < 2; round++) {
+        base_hash[round] = 0;
+        for (uint32_t i = 0; i < m.n_base; i++) {
+            uint8_t *w = xmalloc(m.params[i].w.bytes);
+            tensor_download(dev, &m.params[i].w, 0, w, m.params[i].w.bytes);
+            base_hash[round] = hash_bytes(w, m.params[i].w.bytes, base_hash[round]);
+            free(w);
+        }
+        if (round)
+            break;
+        struct Step s;
+        struct StepOptions o = options(8 * SEQ, true);
+        struct PackPlan plan;
+        struct StepResult r;
+        struct PackOptions po = {.seq_len = SEQ, .micro_tokens = 8 * SEQ, .round = 8};
+        bool ok = pack_plan(&plan, c.list, c.n, &po) && step_init(&s, &m, &o, false) && step_begin(&s, plan.n_labels) &&
+                  step_micro(&s, &plan.micro[0], plan.micro[0].n_documents, plan.n_tokens - plan.n_padding) &&
+                  step_update(&s, 1, 1e-3f, &r);
+        CHECK(ok && r.finite, "a step: %s", fail_last());
+        for (uint32_t i = m.n_base; i < m.n_params; i++) {
+            struct Param *p = &m.params[i];
+            float *w = xmalloc(p->w.bytes);
+            double size = 0, padding = 0;
+            tensor_download(dev, &p->w, 0, w, p->w.bytes);
+            uint32_t d = p->w.n_dims - 2, rows = p->w.dim[d], cols = p->w.dim[d + 1];
+            for (uint64_t k = 0; k < tensor_elements(&p->w); k++) {
+                bool inside = k % cols < p->spec.dim[d + 1] && k / cols % rows < p->spec.dim[d];
+                *(inside ? &size : &padding) += fabs((double)w[k]);
+            }
+            CHECK(size > 0, "%s is zero after a step", p->spec.name);
+            CHECK(padding == 0, "%s: the padding of the rank is no longer zero", p->spec.name);
+            free(w);
+        }
+        step_free(&s);
+        pack_free(&plan);
+    }
+    CHECK(base_hash[0] == base_hash[1], "LoRA changed the base weights");
+    free(before), free(after);
+    corpus_free(&c);
+    model_free(&m);
+}
+
+// One token passes n_active experts: the others must have a gradient of exactly zero, and the router one that is not.
+static void test_idle_experts(struct Device *dev) {
+    struct Config config = tiny(true);
+    struct Model m;
+    struct Corpus c;
+    config.aux_alpha = 0;
+    if (!model_make(&m, dev, &config))
+        return;
+    corpus_make(&c, 1, 6, config.vocab_size);
+    c.example[0].n = 2, c.example[0].labels[0] = 7, c.example[0].labels[1] = -1, c.example[0].n_labels = 1;
+    uint64_t n, at = 0;
+    double loss[2];
+    float *g = batch_gradients(&m, &c, SEQ, false, &n, loss);
+    uint32_t idle = 0, busy = 0;
+    double router = 0;
+    for (uint32_t i = 0; i < m.n_params; i++) {
+        const struct Param *p = &m.params[i];
+        uint64_t size = tensor_elements(&p->w), each = size / p->w.dim[0];
+        for (uint32_t e = 0; p->spec.role == ROLE_EXPERTS && e < p->w.dim[0]; e++) {
+            bool zero = true;
+            for (uint64_t k = 0; k < each; k++)
+                zero = zero && g[at + e * each + k] == 0;
+            *(zero ? &idle : &busy) += 1;
+        }
+        for (uint64_t k = 0; p->spec.role == ROLE_ROUTER && k < size; k++)
+            router += fabs((double)g[at + k]);
+        at += size;
+    }
+    CHECK(idle > 0 && busy > 0, "%u idle and %u busy expert matrices", idle, busy);
+    CHECK(router > 0, "the router has a gradient without a balance loss: %g", router);
+    free(g);
+    corpus_free(&c);
+    model_free(&m);
+}
+
+static bool model_from_source(struct Model *m, struct Device *dev, const struct Config *c,
+                              const struct WeightSource *source, const char *dir) {
+    struct ModelFile f;
+    struct ModelOptions o = {.type = DT_COUNT};
+    bool ok = modelwrite_hf(dir, c, DT_F32, source, NULL, 0) && modelfile_open(&f, dir);
+    if (!ok)
+        return false;
+    ok = model_load(m, dev, &f, &o);
+    modelfile_close(&f);
+    return ok;
+}
+
+// Upcycling with all shards active is the dense model, however the neurons are grouped.
+static void test_upcycle(struct Device *dev, bool calibrated) {
+    struct Config config = tiny(false);
+    struct Model dense, again, moe;
+    char dir[] = "test-upcycle-XXXXXX"; // in the build folder, where tests run
+    config.max_context = 256;
+    if (!CHECK(mkdtemp(dir), "no temporary folder") || !model_make(&dense, dev, &config))
+        return;
+    char *dense_dir = path_join(dir, "dense"), *moe_dir = path_join(dir, "moe");
+    struct WeightSource source = model_source(&dense);
+    struct ModelFile f;
+    struct Upcycle u = {0};
+    uint32_t ids[128];
+    for (uint32_t i = 0; i < 128; i++)
+        ids[i] = (uint32_t)(random_uniform(2, 2, i) * (float)config.vocab_size);
+    struct UpcycleOptions o = {
+        .shards = 8, .shared = 2, .active = 6, .dense_layers = 1, .seed = 4, .ids = ids, .n_ids = calibrated ? 128 : 0};
+    bool ok = model_from_source(&again, dev, &config, &source, dense_dir) && modelfile_open(&f, dense_dir) &&
+              upcycle_plan(&u, &f, &o, dev);
+    source = upcycle_source(&u);
+    if (CHECK(ok && model_from_source(&moe, dev, &u.config, &source, moe_dir), "upcycle: %s", fail_last())) {
+        float *a = logits_of(&dense, ids, 40), *b = logits_of(&moe, ids, 40);
+        double off = distance(b, a, 40ull * config.vocab_size);
+        // The router's small logits keep the weights within their spread of each other.
+        CHECK(off < 2e-3, "all shards active differ from the dense model by %.2g", off);
+        free(a), free(b);
+        model_free(&moe);
+        modelfile_close(&f);
+    }
+    upcycle_free(&u);
+    model_free(&dense);
+    model_free(&again);
+    char *remove = xsprintf("rm -rf '%s'", dir);
+    CHECK(system(remove) == 0, "%s", remove);
+    free(remove), free(dense_dir), free(moe_dir);
+}
+
+// A weight that is not a number: the step stops with everything else untouched.
+static void test_not_finite(struct Device *dev) {
+    struct Config config = tiny(true);
+    struct Model m;
+    struct Step s;
+    struct Corpus c;
+    struct PackPlan plan;
+    struct StepResult r = {0};
+    struct StepOptions o = options(4 * SEQ, true);
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = 4 * SEQ, .round = 8};
+    if (!model_make(&m, dev, &config))
+        return;
+    corpus_make(&c, 4, 4, config.vocab_size);
+    float bad[512];
+    for (uint32_t i = 0; i < 512; i++)
+        bad[i] = INFINITY;
+    param_write(dev, m.norm, 0, 1, bad);
+    uint64_t bytes = m.embed->w.bytes;
+    uint8_t *before = xmalloc(bytes), *after = xmalloc(bytes);
+    tensor_download(dev, &m.embed->w, 0, before, bytes);
+    bool ok = pack_plan(&plan, c.list, c.n, &po) && step_init(&s, &m, &o, true) && step_begin(&s, plan.n_labels) &&
+              step_micro(&s, &plan.micro[0], 4, plan.n_tokens - plan.n_padding) && step_update(&s, 1, 1e-3f, &r);
+    tensor_download(dev, &m.embed->w, 0, after, bytes);
+    CHECK(ok && r.finite == 0, "a loss of %g is told", (double)r.loss);
+    CHECK(memcmp(before, after, bytes) == 0, "weights changed in a step with a loss of %g", (double)r.loss);
+    free(before), free(after);
+    step_free(&s);
+    pack_free(&plan);
+    corpus_free(&c);
+    model_free(&m);
+}
+
+// Every barrier of forward and backward is needed, and its absence is noticed.
+static void test_barriers(struct Device *dev) {
+    struct Config config = tiny(true);
+    struct Model m;
+    struct Step s;
+    struct Corpus c;
+    struct PackPlan plan;
+    struct StepOptions o = options(4 * SEQ, true);
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = 4 * SEQ, .round = 8};
+    if (!model_make(&m, dev, &config))
+        return;
+    corpus_make(&c, 4, 4, config.vocab_size);
+    if (CHECK(pack_plan(&plan, c.list, c.n, &po) && step_init(&s, &m, &o, true), "%s", fail_last())) {
+        struct Program *programs[] = {step_program(&s, &plan.micro[0]), s.update};
+        for (int i = 0; i < 2; i++) {
+            uint32_t barriers = program_barriers(programs[i]), unnoticed = 0;
+            CHECK(program_check(programs[i], -1) == 0, "a hazard with all barriers in place");
+            for (uint32_t b = 0; b < barriers; b++)
+                unnoticed += program_check(programs[i], (int)b) == 0;
+            CHECK(barriers > 1 && unnoticed == 0, "%u of %u removed barriers went unnoticed", unnoticed, barriers);
+            printf("%u dispatches, %u barriers, each removed in turn and noticed\n", program_dispatches(programs[i]),
+                   barriers);
+        }
+        step_free(&s);
+        pack_free(&plan);
+    }
+    corpus_free(&c);
+    model_free(&m);
+}
+
+int main(void) {
+    struct Device dev;
+    if (!device_open(&dev, NULL))
+        return 1;
+    test_micro_batches(&dev, false);
+    test_micro_batches(&dev, true);
+    test_packing(&dev);
+    test_lora_start(&dev);
+    test_idle_experts(&dev);
+    test_upcycle(&dev, false);
+    test_upcycle(&dev, true);
+    test_not_finite(&dev);
+    test_barriers(&dev);
+    device_close(&dev);
+    return check_done();
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# tools/fuzz.sh SECONDS [TARGET]: builds the fuzz targets (tests/fuzz_*.c) with clang under the sanitizers and gives each its
+# share of the time. Seeds are tests/seeds/TARGET/, what is found on the way stays in build-fuzz/corpus/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=${1:-60}
+only=${2:-}
+
+[[ -f build-fuzz/build.ninja ]] || cmake --preset fuzz
+cmake --build --preset fuzz
+targets=()
+for source in tests/fuzz_*.c; do
+    name=$(basename "$source" .c)
+    [[ -e $source && (-z $only || $name == "$only" || $name == "fuzz_$only") ]] && targets+=("$name")
+done
+((${#targets[@]})) || {
+    echo "fuzz: there is no target ${only:-at all}" >&2
+    exit 1
+}
+each=$((seconds / ${#targets[@]}))
+((each > 0)) || each=1
+for name in "${targets[@]}"; do
+    corpus=build-fuzz/corpus/$name
+    mkdir -p "$corpus"
+    folders=("$corpus")
+    [[ -d tests/seeds/$name ]] && folders+=("tests/seeds/$name")
+    echo "fuzz: $name for ${each} s"
+    log=build-fuzz/$name.log
+    if ! (cd build-fuzz && "tests/$name" -max_total_time="$each" -timeout=20 -rss_limit_mb=4096 -max_len=65536 \
+        -print_final_stats=1 -artifact_prefix="$name-" "${folders[@]/#/..\/}") >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        echo "fuzz: $name: a finding; the input is in build-fuzz/$name-*" >&2
+        exit 1
+    fi
+    sed -nE 's/^stat::number_of_executed_units: *([0-9]+)/fuzz: '"$name"': \1 runs, no finding/p' "$log"
+done

@@ -1,0 +1,349 @@
+// Saving and loading checkpoints. The order of the system calls is the contract: data, fsync, manifest, fsync, folder, rename, parent.
+#include "train/checkpoint.h"
+#include "model/safetensors.h"
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *FORMAT = "vkmoe-checkpoint-1";
+enum { HASH_CHUNK = 1 << 20, MAX_CHECKPOINTS = 4096 };
+
+void identity_add(struct RunIdentity *id, const char *name, const char *format, ...) {
+    struct RunFact *f = &id->facts[id->n++];
+    f->name = name;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(f->value, sizeof f->value, format, args);
+    va_end(args);
+}
+
+// ---- Folders
+
+static int descending(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+// Steps of the checkpoints in a folder, newest first.
+static uint32_t list_steps(const char *out, uint64_t *steps, uint32_t cap) {
+    DIR *d = opendir(out);
+    uint32_t n = 0;
+    for (struct dirent *e; d && (e = readdir(d)) && n < cap;) {
+        char *end;
+        if (strncmp(e->d_name, "checkpoint-", 11) != 0 || e->d_name[11] < '0' || e->d_name[11] > '9')
+            continue;
+        uint64_t step = strtoull(e->d_name + 11, &end, 10);
+        if (*end == 0)
+            steps[n++] = step;
+    }
+    if (d)
+        closedir(d);
+    qsort(steps, n, sizeof *steps, descending);
+    return n;
+}
+
+bool checkpoint_exists(const char *out) {
+    uint64_t step;
+    return list_steps(out, &step, 1) > 0;
+}
+
+static void folder_remove(const char *path) {
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        char *file = path_join(path, e->d_name);
+        unlink(file);
+        free(file);
+    }
+    if (d)
+        closedir(d);
+    rmdir(path);
+}
+
+// What a save that was cut off left behind.
+static void temporaries_remove(const char *out) {
+    DIR *d = opendir(out);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strncmp(e->d_name, ".checkpoint-", 12) == 0) {
+            char *path = path_join(out, e->d_name);
+            folder_remove(path);
+            free(path);
+        }
+    if (d)
+        closedir(d);
+}
+
+static char *folder_of(const char *out, uint64_t step) {
+    char name[40];
+    snprintf(name, sizeof name, "checkpoint-%llu", (unsigned long long)step);
+    return path_join(out, name);
+}
+
+static bool file_hash(const char *path, uint64_t *bytes, uint64_t *hash) {
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return fail("%s: %s", path, strerror(errno));
+    uint8_t *chunk = xmalloc(HASH_CHUNK);
+    *bytes = *hash = 0;
+    for (size_t n; (n = fread(chunk, 1, HASH_CHUNK, f)) > 0; *bytes += n)
+        *hash = hash_bytes(chunk, n, *hash);
+    bool ok = !ferror(f);
+    fclose(f);
+    free(chunk);
+    return ok || fail("%s: read error: %s", path, strerror(errno));
+}
+
+// ---- Saving
+
+static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
+
+struct Part {
+    const char *suffix;
+    struct Tensor *t;
+};
+static void param_parts(struct Param *p, struct Part parts[3]) {
+    parts[0] = (struct Part){"", &p->w};
+    parts[1] = (struct Part){".m1", &p->m1};
+    parts[2] = (struct Part){".m2", &p->m2};
+}
+
+static bool tensor_write(struct Model *m, struct SafetensorsWriter *w, const struct Tensor *t, uint8_t *chunk) {
+    uint64_t bytes = tensor_rows(t) * dtype_row_bytes(t->type, tensor_cols(t));
+    for (uint64_t at = 0; at < bytes; at += HASH_CHUNK) {
+        uint64_t n = min_u64(HASH_CHUNK, bytes - at);
+        if (!tensor_download(m->dev, t, at, chunk, n) || !safetensors_writer_data(w, chunk, n))
+            return false;
+    }
+    return true;
+}
+
+static bool state_write(const char *path, struct Model *m) {
+    struct SafetensorsWriter w;
+    struct Part parts[3];
+    char name[112];
+    safetensors_writer_init(&w);
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        if (!trained(&m->params[i]))
+            continue;
+        param_parts(&m->params[i], parts);
+        for (int k = 0; k < 3; k++) {
+            uint64_t dim[4];
+            for (uint32_t d = 0; d < parts[k].t->n_dims; d++)
+                dim[d] = parts[k].t->dim[d];
+            snprintf(name, sizeof name, "%s%s", m->params[i].spec.name, parts[k].suffix);
+            safetensors_writer_add(&w, name, parts[k].t->type, parts[k].t->n_dims, dim);
+        }
+    }
+    bool ok = safetensors_writer_begin(&w, path);
+    uint8_t *chunk = xmalloc(HASH_CHUNK);
+    for (uint32_t i = 0; i < m->n_params && ok; i++) {
+        if (!trained(&m->params[i]))
+            continue;
+        param_parts(&m->params[i], parts);
+        for (int k = 0; k < 3 && ok; k++)
+            ok = tensor_write(m, &w, parts[k].t, chunk);
+    }
+    free(chunk);
+    if (!ok) {
+        safetensors_writer_abort(&w);
+        return false;
+    }
+    return safetensors_writer_end(&w);
+}
+
+static bool manifest_write(const char *folder, const struct RunIdentity *id, const struct CheckpointState *s,
+                           uint64_t bytes, uint64_t hash) {
+    json_t *run = json_object();
+    for (uint32_t i = 0; i < id->n; i++)
+        json_object_set_new(run, id->facts[i].name, json_string(id->facts[i].value));
+    char hex[20];
+    snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
+    json_t *root =
+        json_pack("{s:s, s:I, s:I, s:I, s:f, s:s, s:o, s:{s:I, s:s}}", "format", FORMAT, "step", (json_int_t)s->step,
+                  "epoch", (json_int_t)s->cursor.epoch, "next", (json_int_t)s->cursor.next, "seconds", s->seconds,
+                  "device", s->device, "run", run, "state.safetensors", "bytes", (json_int_t)bytes, "hash", hex);
+    char *text = json_dumps(root, JSON_INDENT(1));
+    json_decref(root);
+    if (!text)
+        return fail("%s: the manifest could not be made (a name in it is no UTF-8)", folder);
+    char *manifest = path_join(folder, "manifest.json"), *check = path_join(folder, "manifest.sha256"), sum[65];
+    struct Sha256 sha;
+    sha256_begin(&sha);
+    sha256_add(&sha, text, strlen(text));
+    sha256_end(&sha, sum);
+    bool ok = file_write_atomic(manifest, text, strlen(text)) && file_write_atomic(check, sum, 64);
+    free(text);
+    free(manifest);
+    free(check);
+    return ok;
+}
+
+bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity *id, const struct CheckpointState *s,
+                     uint32_t keep) {
+    char *final = folder_of(out, s->step);
+    char *temporary = xsprintf("%s/.checkpoint-%llu.tmp", out, (unsigned long long)s->step);
+    char *state = path_join(temporary, "state.safetensors");
+    uint64_t bytes, hash, steps[MAX_CHECKPOINTS];
+    temporaries_remove(out);
+    bool ok = dir_make(temporary) && state_write(state, m) && file_hash(state, &bytes, &hash) &&
+              manifest_write(temporary, id, s, bytes, hash) && dir_sync(temporary);
+    if (ok && dir_exists(final)) // a damaged one of the same step, which the resumed run passed over
+        folder_remove(final);
+    if (ok && rename(temporary, final) != 0)
+        ok = fail("%s: cannot be renamed to %s: %s", temporary, final, strerror(errno));
+    ok = ok && dir_sync(out);
+    if (!ok)
+        folder_remove(temporary);
+    uint32_t n = ok ? list_steps(out, steps, MAX_CHECKPOINTS) : 0;
+    for (uint32_t i = keep; i < n; i++) {
+        char *old = folder_of(out, steps[i]);
+        folder_remove(old);
+        free(old);
+    }
+    free(final);
+    free(temporary);
+    free(state);
+    return ok;
+}
+
+// ---- Loading
+
+struct Manifest {
+    json_t *root;
+    uint64_t bytes;
+    const char *hash;
+};
+
+// A whole manifest, or a word about what is wrong with it.
+static const char *manifest_read(const char *folder, struct Manifest *mf) {
+    char *path = path_join(folder, "manifest.json"), *check = path_join(folder, "manifest.sha256"), sum[65];
+    uint8_t *text = NULL, *want = NULL;
+    uint64_t bytes = 0, want_bytes = 0;
+    const char *wrong = NULL;
+    *mf = (struct Manifest){0};
+    if (!file_exists(path) || !file_exists(check) || !file_read(path, 1 << 20, &text, &bytes) ||
+        !file_read(check, 1 << 10, &want, &want_bytes)) {
+        wrong = "its manifest is missing";
+    } else {
+        struct Sha256 sha;
+        sha256_begin(&sha);
+        sha256_add(&sha, text, bytes);
+        sha256_end(&sha, sum);
+        if (want_bytes != 64 || memcmp(sum, want, 64) != 0)
+            wrong = "its manifest is damaged";
+    }
+    if (!wrong) {
+        mf->root = json_loadb((const char *)text, bytes, JSON_REJECT_DUPLICATES, NULL);
+        json_t *file = json_object_get(mf->root, "state.safetensors");
+        const char *format = json_string_value(json_object_get(mf->root, "format"));
+        mf->bytes = (uint64_t)json_integer_value(json_object_get(file, "bytes"));
+        mf->hash = json_string_value(json_object_get(file, "hash"));
+        if (!format || strcmp(format, FORMAT) != 0 || !mf->hash)
+            wrong = "it has another format";
+    }
+    free(path);
+    free(check);
+    free(text);
+    free(want);
+    return wrong;
+}
+
+static const char *state_check(const char *folder, const struct Manifest *mf) {
+    char *path = path_join(folder, "state.safetensors"), hex[20];
+    uint64_t bytes = 0, hash = 0;
+    const char *wrong = NULL;
+    if (!file_exists(path) || !file_hash(path, &bytes, &hash))
+        wrong = "state.safetensors is missing";
+    snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
+    if (!wrong && bytes != mf->bytes)
+        wrong = "state.safetensors has another size than its manifest states";
+    else if (!wrong && strcmp(hex, mf->hash) != 0)
+        wrong = "state.safetensors has another hash than its manifest states";
+    free(path);
+    return wrong;
+}
+
+static bool identity_check(const char *folder, const struct Manifest *mf, const struct RunIdentity *id) {
+    json_t *run = json_object_get(mf->root, "run");
+    for (uint32_t i = 0; i < id->n; i++) {
+        const char *had = json_string_value(json_object_get(run, id->facts[i].name));
+        if (!had || strcmp(had, id->facts[i].value) != 0)
+            return fail("%s is of another run: its %s is %s, now it is %s; give the same flags, or another --out",
+                        folder, id->facts[i].name, had ? had : "not stated", id->facts[i].value);
+    }
+    return true;
+}
+
+static bool tensor_read(struct Model *m, const struct Safetensors *s, const char *name, const struct Tensor *t,
+                        uint8_t *chunk) {
+    const struct SafetensorsEntry *e = safetensors_find(s, name);
+    uint64_t bytes = tensor_rows(t) * dtype_row_bytes(t->type, tensor_cols(t));
+    if (!e || e->type != t->type || e->bytes != bytes)
+        return fail("the checkpoint's tensor %s is %s", name, e ? "of another type or size" : "missing");
+    for (uint64_t at = 0; at < bytes; at += HASH_CHUNK) {
+        uint64_t n = min_u64(HASH_CHUNK, bytes - at);
+        if (!safetensors_read(s, e, at, n, chunk) || !tensor_upload(m->dev, t, at, chunk, n))
+            return false;
+    }
+    return true;
+}
+
+static bool state_read(const char *folder, struct Model *m) {
+    char *path = path_join(folder, "state.safetensors"), name[112];
+    struct Safetensors s;
+    struct Part parts[3];
+    bool ok = safetensors_open(&s, path);
+    bool opened = ok;
+    uint8_t *chunk = xmalloc(HASH_CHUNK);
+    for (uint32_t i = 0; i < m->n_params && ok; i++) {
+        if (!trained(&m->params[i]))
+            continue;
+        param_parts(&m->params[i], parts);
+        for (int k = 0; k < 3 && ok; k++) {
+            snprintf(name, sizeof name, "%s%s", m->params[i].spec.name, parts[k].suffix);
+            ok = tensor_read(m, &s, name, parts[k].t, chunk);
+        }
+    }
+    if (opened)
+        safetensors_close(&s);
+    free(chunk);
+    free(path);
+    return ok;
+}
+
+bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, struct CheckpointState *state,
+                     bool *found) {
+    uint64_t steps[MAX_CHECKPOINTS];
+    uint32_t n = list_steps(out, steps, MAX_CHECKPOINTS);
+    bool ok = true;
+    *found = false;
+    for (uint32_t i = 0; i < n && ok && !*found; i++) {
+        char *folder = folder_of(out, steps[i]);
+        struct Manifest mf;
+        const char *wrong = manifest_read(folder, &mf);
+        if (!wrong)
+            wrong = state_check(folder, &mf);
+        if (wrong) {
+            warn("%s is damaged (%s): %s", folder, wrong,
+                 i + 1 < n ? "the checkpoint before it is used" : "there is no checkpoint before it");
+        } else {
+            *found = true;
+            ok = identity_check(folder, &mf, id) && state_read(folder, m);
+            state->step = (uint64_t)json_integer_value(json_object_get(mf.root, "step"));
+            state->cursor.epoch = (uint64_t)json_integer_value(json_object_get(mf.root, "epoch"));
+            state->cursor.next = (uint64_t)json_integer_value(json_object_get(mf.root, "next"));
+            state->seconds = json_number_value(json_object_get(mf.root, "seconds"));
+            const char *device = json_string_value(json_object_get(mf.root, "device"));
+            snprintf(state->device, sizeof state->device, "%s", device ? device : "");
+        }
+        json_decref(mf.root);
+        free(folder);
+    }
+    if (ok && n && !*found)
+        return fail("%s: none of its %u checkpoints is whole", out, n);
+    return ok;
+}

@@ -1,0 +1,38 @@
+// Checkpoints that survive anything: all files are written and synced under a temporary name, then a manifest with their sizes and hashes, then
+// one rename makes them appear. The newest checkpoint whose manifest and hashes hold is the one that counts; none is ever
+// removed before a newer one is durable. A resumed run has the bits of an undisturbed one.
+//
+// OUT/checkpoint-N/state.safetensors   every trained parameter as <name> (weights), <name>.m1, <name>.m2 (moments)
+// OUT/checkpoint-N/manifest.json       step, place in the data, what the run is, size and hash of the state
+// OUT/checkpoint-N/manifest.sha256     of manifest.json
+#pragma once
+#include "train/data.h"
+#include "train/step.h"
+
+// What must agree for a checkpoint to go on: pairs of a name and a value as text ("model", "method", "data", "batch" ...).
+struct RunIdentity {
+    struct RunFact {
+        const char *name; // static text
+        char value[96];
+    } facts[32];
+    uint32_t n;
+};
+void identity_add(struct RunIdentity *id, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+struct CheckpointState {
+    uint64_t step; // finished steps
+    struct DataCursor cursor;
+    double seconds; // of training so far
+    char device[256];
+};
+
+// Writes OUT/checkpoint-<step> and then removes all but the newest `keep`. On failure what was there stays.
+bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity *id,
+                     const struct CheckpointState *state, uint32_t keep);
+// Loads the newest one that is whole; damaged ones are named and passed over. *found false: there is none. Fails when the newest whole one is
+// of another run, naming the first fact that differs.
+bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, struct CheckpointState *state,
+                     bool *found);
+// Whether the folder holds any checkpoint, whole or not.
+bool checkpoint_exists(const char *out);

@@ -1,0 +1,111 @@
+// Backward of every layer, in the mirror order of model/layers.c. What forward saved is on the arena below; temporaries go on top of it
+// and are popped at the end of each function.
+#include "train/layers_back.h"
+#include <math.h>
+
+static bool trained(const struct Param *w) { return w && tensor_exists(&w->g); }
+
+static const struct Tensor *gradient(const struct Param *w) { return trained(w) ? &w->g : NULL; }
+
+void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tensor *dy, const struct Tensor *dx,
+                       const struct Routing *g, bool accumulate) {
+    op_linear_dx(p->c, dy, &l->w->w, dx, g, (struct LinearOptions){.accumulate = accumulate});
+    if (!l->a)
+        return;
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor dh = TENSOR(p->arena, DT_F32, (uint32_t)tensor_rows(dy), l->a->w.dim[l->a->w.n_dims - 2]);
+    op_linear_dx(p->c, dy, &l->b->w, &dh, g, (struct LinearOptions){.alpha = l->scale});
+    op_linear_dx(p->c, &dh, &l->a->w, dx, g, (struct LinearOptions){.accumulate = true});
+    arena_release(p->arena, mark);
+}
+
+void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
+                       const struct Routing *g, bool gather) {
+    if (trained(l->w))
+        op_linear_dw(p->c, dy, x, &l->w->g, g, (struct LinearOptions){.accumulate = true, .gather = gather}, false);
+    if (!trained(l->a))
+        return;
+    struct ArenaMark mark = arena_mark(p->arena);
+    uint32_t rows = (uint32_t)tensor_rows(dy), rank = l->a->w.dim[l->a->w.n_dims - 2];
+    struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank), dh = TENSOR(p->arena, DT_F32, rows, rank);
+    op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = gather});
+    op_linear_dx(p->c, dy, &l->b->w, &dh, g, (struct LinearOptions){.alpha = l->scale});
+    op_linear_dw(p->c, dy, &h, &l->b->g, g, (struct LinearOptions){.alpha = l->scale, .accumulate = true}, false);
+    op_linear_dw(p->c, &dh, x, &l->a->g, g, (struct LinearOptions){.accumulate = true, .gather = gather}, false);
+    arena_release(p->arena, mark);
+}
+
+void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct AttentionSaved *s,
+                        const struct Tensor *dout, const struct Tensor *dxn) {
+    const struct Config *c = &p->m->config;
+    const struct Layer *l = &p->m->layers[layer];
+    struct AttentionShape shape = {c->n_heads, c->n_kv_heads, c->head_dim, 1 / sqrtf((float)c->head_dim)};
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor d_o = TENSOR(p->arena, DT_F32, p->t, c->n_heads * c->head_dim);
+    struct Tensor dq = TENSOR(p->arena, DT_F32, p->t, c->n_heads * c->head_dim);
+    struct Tensor dk = TENSOR(p->arena, DT_F32, p->t, c->n_kv_heads * c->head_dim);
+    struct Tensor dv = TENSOR(p->arena, DT_F32, p->t, c->n_kv_heads * c->head_dim);
+    linear_backward_w(p, &l->o, &s->o, dout, NULL, false);
+    linear_backward_x(p, &l->o, dout, &d_o, NULL, false);
+    op_attention_back(p->c, p->arena, &s->q, &s->k, &s->v, &s->o, &s->lse, &d_o, &p->span, &p->key_span, &dq, &dk, &dv,
+                      shape);
+    op_rope(p->c, &dq, &p->positions, &p->m->rope, c->n_heads, -1);
+    op_rope(p->c, &dk, &p->positions, &p->m->rope, c->n_kv_heads, -1);
+    linear_backward_w(p, &l->q, xn, &dq, NULL, false);
+    linear_backward_w(p, &l->k, xn, &dk, NULL, false);
+    linear_backward_w(p, &l->v, xn, &dv, NULL, false);
+    linear_backward_x(p, &l->q, &dq, dxn, NULL, false);
+    linear_backward_x(p, &l->k, &dk, dxn, NULL, true);
+    linear_backward_x(p, &l->v, &dv, dxn, NULL, true);
+    arena_release(p->arena, mark);
+}
+
+void ffn_backward(struct Pass *p, const struct Ffn *f, const struct Tensor *x, const struct FfnSaved *s,
+                  const struct Tensor *dy, const struct Tensor *dx, const struct Routing *g, bool accumulate) {
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor h = TENSOR(p->arena, DT_F32, s->gate.dim[0], s->gate.dim[1]);
+    linear_backward_x(p, &f->down, dy, &h, g, false); // dh
+    op_swiglu_back(p->c, &s->gate, &s->up, &h, true); // gate, up: their gradients; dh: h again
+    linear_backward_w(p, &f->down, &h, dy, g, false);
+    linear_backward_w(p, &f->gate, x, &s->gate, g, g != NULL);
+    linear_backward_w(p, &f->up, x, &s->up, g, g != NULL);
+    linear_backward_x(p, &f->gate, &s->gate, dx, g, accumulate);
+    linear_backward_x(p, &f->up, &s->up, dx, g, true);
+    arena_release(p->arena, mark);
+}
+
+void moe_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct MoeSaved *s,
+                  const struct Tensor *dout, const struct Tensor *dxn) {
+    const struct Config *c = &p->m->config;
+    const struct Layer *l = &p->m->layers[layer];
+    const struct Routing *r = &s->routing;
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor dweights = TENSOR(p->arena, DT_F32, p->t, c->n_active);
+    struct Tensor dslots = TENSOR(p->arena, DT_F32, p->t * c->n_active, c->dim);
+    struct Tensor dlogits = TENSOR(p->arena, DT_F32, p->t, c->n_experts);
+    op_combine_back(p->c, r, dout, &s->y, &dweights); // y becomes dy
+    ffn_backward(p, &l->routed, xn, &s->routed, &s->y, &dslots, r, false);
+    op_gather_back(p->c, r, &dslots, NULL, dxn);
+    if (l->has_shared)
+        ffn_backward(p, &l->ffn, xn, &s->shared, dout, dxn, NULL, true);
+    op_route_back(p->c, r, &dweights, tensor_exists(&s->dbalance) ? &s->dbalance : NULL, &dlogits, c->norm_topk,
+                  c->routed_scale);
+    linear_backward_w(p, &l->router, xn, &dlogits, NULL, false);
+    linear_backward_x(p, &l->router, &dlogits, dxn, NULL, true);
+    arena_release(p->arena, mark);
+}
+
+void block_backward(struct Pass *p, uint32_t layer, const struct BlockSaved *s, const struct Tensor *d) {
+    const struct Config *c = &p->m->config;
+    const struct Layer *l = &p->m->layers[layer];
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor dxn = TENSOR(p->arena, DT_F32, p->t, c->dim);
+    if (l->is_moe)
+        moe_backward(p, layer, &s->xn2, &s->moe, d, &dxn);
+    else
+        ffn_backward(p, &l->ffn, &s->xn2, &s->ffn, d, &dxn, NULL, false);
+    op_rmsnorm_back(p->c, p->arena, &s->x_mid, &l->norm2->w, &s->rstd2, &dxn, d, true, gradient(l->norm2));
+    attention_backward(p, layer, &s->xn1, &s->attention, d, &dxn);
+    op_rmsnorm_back(p->c, p->arena, &s->x, &l->norm1->w, &s->rstd1, &dxn, d, true, gradient(l->norm1));
+    arena_release(p->arena, mark);
+}

@@ -1,0 +1,374 @@
+// The run. A step draws its examples from the cursor, packs them, and hands micro-batches to step.c; the loss is that of the whole
+// batch, however it is cut. State on disk changes only through checkpoint.c.
+#include "train/run.h"
+#include "model/adapter.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+// ---- Plan
+
+static uint32_t micro_tokens(const struct TrainOptions *o) { return o->seq_len * o->micro_rows; }
+
+static struct StepOptions step_options(const struct TrainOptions *o) {
+    return (struct StepOptions){.micro_tokens = micro_tokens(o),
+                                .recompute = o->recompute,
+                                .beta1 = o->beta1,
+                                .beta2 = o->beta2,
+                                .eps = o->eps,
+                                .weight_decay = o->weight_decay,
+                                .clip_norm = o->clip_norm,
+                                .freeze_router = o->freeze_router,
+                                .seed = o->seed};
+}
+
+bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
+                struct MemoryPlan *plan) {
+    struct Device dry;
+    struct Model m;
+    struct Step s = {0};
+    struct StepOptions so = step_options(o);
+    device_open_dry(&dry, like);
+    memset(plan, 0, sizeof *plan);
+    bool ok = model_init(&m, &dry, c, type, (uint32_t)max_u64(o->seq_len, 1));
+    plan->weights = m.arena.used_bytes;
+    if (ok && o->method == TRAIN_LORA)
+        ok = model_add_lora(&m, &o->lora, o->seed);
+    plan->adapters = m.arena.used_bytes - plan->weights;
+    ok = ok && step_init(&s, &m, &so, o->method == TRAIN_FULL);
+    plan->state = s.state.peak_bytes;
+    plan->activations = s.scratch.peak_bytes;
+    plan->batch = s.host.peak_bytes;
+    plan->total = plan->weights + plan->adapters + plan->state + plan->activations + plan->batch;
+    step_free(&s);
+    model_free(&m);
+    return ok;
+}
+
+// ---- Data
+
+static uint64_t whole_steps(const struct TrainOptions *o, const struct Dataset *d) {
+    uint64_t per_epoch = batcher_steps_per_epoch(d, o->batch_examples);
+    return o->steps ? o->steps : (uint64_t)ceil(o->epochs * (double)per_epoch - 1e-9);
+}
+
+bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct Tokenizer *tokenizer,
+                     const struct Template *chat) {
+    memset(t, 0, sizeof *t);
+    t->o = *o;
+    t->tokenizer = tokenizer;
+    struct DataOptions options = {.max_tokens = o->seq_len};
+    if (!dataset_load(&t->data, o->data, o->n_data, tokenizer, chat, &options))
+        return false;
+    if (o->validation && !dataset_load(&t->held_out, &o->validation, 1, tokenizer, chat, &options))
+        return false;
+    if (!o->validation && o->validation_split > 0 &&
+        !dataset_split(&t->data, o->validation_split, o->seed, &t->held_out))
+        return false;
+    if (t->data.n_labels == 0)
+        return fail("%s: no labelled token in any of its %zu examples: nothing to learn", o->data[0], t->data.n);
+    t->steps = whole_steps(o, &t->data);
+    batcher_init(&t->batcher, &t->data, o->seed);
+    return true;
+}
+
+// ---- Begin
+
+static void identify(struct Train *t) {
+    const struct TrainOptions *o = &t->o;
+    struct RunIdentity *id = &t->identity;
+    char *config = config_to_json(&t->m->config, "float32");
+    id->n = 0;
+    identity_add(id, "model", "%016llx", (unsigned long long)hash_bytes(config, strlen(config), 0));
+    free(config);
+    identity_add(id, "weight type", "%s", DTYPES[t->m->params[0].w.type].name);
+    identity_add(id, "method", "%s", o->method == TRAIN_FULL ? "full" : "lora");
+    if (o->method == TRAIN_LORA)
+        identity_add(id, "LoRA", "rank %u, alpha %g, targets %#x", o->lora.rank, (double)o->lora.alpha,
+                     o->lora.targets);
+    identity_add(id, "data", "%016llx", (unsigned long long)t->data.hash);
+    identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
+    identity_add(id, "examples a step", "%u", o->batch_examples);
+    identity_add(id, "context", "%u", o->seq_len);
+    identity_add(id, "rows of a micro-batch", "%u", o->micro_rows);
+    identity_add(id, "seed", "%llu", (unsigned long long)o->seed);
+    identity_add(id, "learning rate", "%.9g, schedule %d, %llu steps of warm-up", (double)o->learning_rate, o->schedule,
+                 (unsigned long long)o->warmup_steps);
+    // A schedule that ends depends on where it ends.
+    if (o->schedule != SCHEDULE_CONSTANT)
+        identity_add(id, "steps", "%llu", (unsigned long long)t->steps);
+    identity_add(id, "optimiser", "betas %.9g %.9g, eps %.9g, decay %.9g, clip %.9g", (double)o->beta1,
+                 (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm);
+    identity_add(id, "router", "%s, balance %.9g", o->freeze_router ? "frozen" : "trained",
+                 (double)t->m->config.aux_alpha);
+}
+
+// Metrics of steps that a resumed run will do again are cut off.
+static bool metrics_open(struct Train *t) {
+    char *path = path_join(t->o.out, "metrics.jsonl");
+    uint8_t *text = NULL;
+    uint64_t bytes = 0, keep = 0;
+    if (t->state.step && file_exists(path) && file_read(path, UINT64_C(1) << 30, &text, &bytes)) {
+        while (keep < bytes) {
+            uint8_t *end = memchr(text + keep, '\n', bytes - keep);
+            json_t *line = end ? json_loadb((char *)text + keep, (size_t)(end - text) - keep, 0, NULL) : NULL;
+            bool old = line && (uint64_t)json_integer_value(json_object_get(line, "step")) <= t->state.step;
+            json_decref(line);
+            if (!old)
+                break;
+            keep = (uint64_t)(end - text) + 1;
+        }
+        if (!file_write_atomic(path, text, keep)) {
+            free(text);
+            free(path);
+            return false;
+        }
+    }
+    free(text);
+    t->metrics = fopen(path, t->state.step ? "a" : "w");
+    bool ok = t->metrics || fail("%s: %s", path, strerror(errno));
+    free(path);
+    return ok;
+}
+
+// One run per folder: the lock goes with the process, however it ends.
+static bool folder_lock(struct Train *t) {
+    char *path = path_join(t->o.out, ".lock");
+    bool ok = dir_make(t->o.out);
+    t->lock = ok ? open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600) : -1;
+    if (ok && t->lock < 0)
+        ok = fail("%s: %s", path, strerror(errno));
+    if (ok && flock(t->lock, LOCK_EX | LOCK_NB) != 0)
+        ok = fail("--out %s is in use by another run", t->o.out);
+    free(path);
+    return ok;
+}
+
+bool train_begin(struct Train *t, struct Model *m) {
+    t->m = m;
+    struct StepOptions so = step_options(&t->o);
+    if (m->max_positions < t->o.seq_len)
+        return fail("--context %u is above the model's %u positions", t->o.seq_len, m->max_positions);
+    if (t->o.method == TRAIN_LORA && !model_add_lora(m, &t->o.lora, t->o.seed))
+        return false;
+    if (!step_init(&t->step, m, &so, t->o.method == TRAIN_FULL))
+        return false;
+    if (!folder_lock(t))
+        return false;
+    identify(t);
+    snprintf(t->state.device, sizeof t->state.device, "%.120s, %.120s", m->dev->name, m->dev->driver);
+    if (t->o.resume) {
+        bool found;
+        char device[256];
+        memcpy(device, t->state.device, sizeof device);
+        if (!checkpoint_load(t->o.out, m, &t->identity, &t->state, &found))
+            return false;
+        if (found && strcmp(device, t->state.device) != 0)
+            warn("the checkpoint is from %s, this is %s: the run goes on, but not bit for bit", t->state.device,
+                 device);
+        memcpy(t->state.device, device, sizeof device);
+    }
+    return metrics_open(t);
+}
+
+// ---- Loop
+
+static double learning_rate(const struct Train *t, uint64_t step) { // step from 1
+    double lr = (double)t->o.learning_rate, warm = (double)t->o.warmup_steps;
+    if ((double)step <= warm)
+        return lr * (double)step / warm;
+    double left = (double)t->steps - warm, at = left > 0 ? ((double)step - warm - 1) / left : 0;
+    if (t->o.schedule == SCHEDULE_COSINE)
+        return lr * 0.5 * (1 + cos(3.14159265358979323846 * at));
+    return t->o.schedule == SCHEDULE_LINEAR ? lr * (1 - at) : lr;
+}
+
+static bool pack(const struct Train *t, const struct Example *const *examples, size_t n, struct PackPlan *plan) {
+    struct PackOptions options = {.seq_len = t->o.seq_len, .micro_tokens = micro_tokens(&t->o), .round = 32};
+    return pack_plan(plan, examples, n, &options);
+}
+
+// Names the examples of a step that went wrong, so that the user can look at them.
+static bool not_finite(const struct Train *t, const struct Example *const *batch, size_t n, uint64_t step,
+                       const struct StepResult *r) {
+    char where[400] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < n && i < 8 && used < sizeof where; i++)
+        used += (size_t)snprintf(where + used, sizeof where - used, "%s%s:%u", i ? ", " : "",
+                                 t->data.paths[batch[i]->file], batch[i]->line);
+    return fail(
+        "step %llu: the loss is %g and the gradient norm %g; nothing was updated. Samples of the step: %s%s. Lower "
+        "--lr, or look at the samples",
+        (unsigned long long)step, (double)r->loss, (double)r->grad_norm, where, n > 8 ? ", ..." : "");
+}
+
+static bool one_step(struct Train *t, struct TrainStatus *status) {
+    struct DataCursor cursor = t->state.cursor;
+    size_t n = 0;
+    double start = clock_seconds();
+    const struct Example *const *batch = batcher_next(&t->batcher, &cursor, t->o.batch_examples, &n);
+    struct PackPlan plan;
+    if (!pack(t, batch, n, &plan))
+        return false;
+    uint64_t step = t->state.step + 1, documents = 0;
+    for (size_t i = 0; i < plan.n; i++)
+        documents += plan.micro[i].n_documents;
+    double lr = learning_rate(t, step);
+    struct StepResult r;
+    bool ok = step_begin(&t->step, plan.n_labels);
+    for (size_t i = 0; i < plan.n && ok; i++)
+        ok = step_micro(&t->step, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
+    ok = ok && step_update(&t->step, step, (float)lr, &r);
+    if (ok && !r.finite)
+        ok = not_finite(t, batch, n, step, &r);
+    if (ok) {
+        double seconds = clock_seconds() - start;
+        t->state.step = step;
+        t->state.cursor = cursor;
+        t->state.seconds += seconds;
+        uint64_t tokens = plan.n_tokens - plan.n_padding;
+        *status = (struct TrainStatus){.step = step,
+                                       .steps = t->steps,
+                                       .epoch = (double)cursor.epoch + (double)cursor.next / (double)t->data.n,
+                                       .loss = (double)r.loss / (double)plan.n_labels,
+                                       .balance = (double)r.balance,
+                                       .grad_norm = (double)r.grad_norm,
+                                       .learning_rate = lr,
+                                       .tokens_per_second = (double)tokens / seconds,
+                                       .validation_loss = NAN,
+                                       .packing = (double)tokens / (double)plan.n_tokens,
+                                       .tokens = tokens,
+                                       .labels = plan.n_labels};
+    }
+    pack_free(&plan);
+    return ok;
+}
+
+bool train_validate(struct Train *t, double *loss) {
+    *loss = NAN;
+    if (t->held_out.n == 0)
+        return true;
+    const struct Example **list = xcalloc(t->held_out.n, sizeof *list);
+    for (size_t i = 0; i < t->held_out.n; i++)
+        list[i] = &t->held_out.examples[i];
+    struct PackPlan plan;
+    bool ok = pack(t, list, t->held_out.n, &plan);
+    double sum = 0;
+    if (ok) {
+        for (size_t i = 0; i < plan.n && ok; i++)
+            ok = step_evaluate(&t->step, &plan.micro[i], &sum);
+        *loss = sum / (double)plan.n_labels;
+        pack_free(&plan);
+    }
+    free(list);
+    return ok;
+}
+
+static void metrics_write(struct Train *t, const struct TrainStatus *s) {
+    fprintf(t->metrics,
+            "{\"step\": %llu, \"epoch\": %.4f, \"loss\": %.6f, \"balance_loss\": %.6f, \"grad_norm\": %.6f, "
+            "\"learning_rate\": %.6g, \"tokens\": %llu, \"labels\": %llu, \"tokens_per_second\": %.1f",
+            (unsigned long long)s->step, s->epoch, s->loss, s->balance, s->grad_norm, s->learning_rate,
+            (unsigned long long)s->tokens, (unsigned long long)s->labels, s->tokens_per_second);
+    if (isfinite(s->validation_loss))
+        fprintf(t->metrics, ", \"validation_loss\": %.6f", s->validation_loss);
+    fprintf(t->metrics, "}\n");
+    fflush(t->metrics);
+}
+
+static bool save(struct Train *t) {
+    return checkpoint_save(t->o.out, t->m, &t->identity, &t->state, t->o.keep ? t->o.keep : 1);
+}
+
+bool train_loop(struct Train *t) {
+    while (t->state.step < t->steps) {
+        struct TrainStatus status;
+        if (!one_step(t, &status))
+            return false;
+        bool last = t->state.step == t->steps || (t->stop && *t->stop);
+        bool look = last || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
+        if (look && !train_validate(t, &status.validation_loss))
+            return false;
+        metrics_write(t, &status);
+        if (t->on_step)
+            t->on_step(t->context, &status);
+        if (last || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
+            if (!save(t))
+                return false;
+        }
+        if (t->stop && *t->stop)
+            break;
+    }
+    return true;
+}
+
+// ---- End
+
+static bool moved(const char *from_dir, const char *to_dir, const char *name) {
+    char *from = path_join(from_dir, name), *to = path_join(to_dir, name);
+    bool ok = rename(from, to) == 0 || fail("%s: cannot be moved to %s: %s", from, to, strerror(errno));
+    free(from);
+    free(to);
+    return ok;
+}
+
+// All files of one folder into another, `last` at the end: it is the one that makes the rest count.
+static bool folder_move(const char *from, const char *to, const char *last) {
+    DIR *d = opendir(from);
+    bool ok = d || fail("%s: %s", from, strerror(errno));
+    for (struct dirent *e; ok && (e = readdir(d));)
+        if (e->d_name[0] != '.' && strcmp(e->d_name, last) != 0)
+            ok = moved(from, to, e->d_name);
+    if (d)
+        closedir(d);
+    ok = ok && moved(from, to, last) && dir_sync(to);
+    rmdir(from);
+    return ok;
+}
+
+static void folder_clear(const char *path) {
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.') {
+            char *file = path_join(path, e->d_name);
+            unlink(file);
+            free(file);
+        }
+    if (d)
+        closedir(d);
+    rmdir(path);
+}
+
+bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
+    char *temporary = path_join(t->o.out, ".result");
+    folder_clear(temporary);
+    bool ok;
+    if (t->o.method == TRAIN_LORA) {
+        ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) &&
+             folder_move(temporary, t->o.out, "adapter_config.json");
+    } else {
+        struct WeightSource source = model_source(t->m);
+        ok = modelwrite_hf(temporary, &t->m->config, t->m->params[0].w.type, &source, tokenizer, 0) &&
+             folder_move(temporary, t->o.out, "config.json");
+    }
+    free(temporary);
+    return ok;
+}
+
+void train_free(struct Train *t) {
+    if (t->metrics)
+        fclose(t->metrics);
+    if (t->lock > 0)
+        close(t->lock);
+    step_free(&t->step);
+    batcher_free(&t->batcher);
+    dataset_free(&t->data);
+    dataset_free(&t->held_out);
+    memset(t, 0, sizeof *t);
+}

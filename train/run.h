@@ -1,0 +1,80 @@
+// A training run from start to end: data, order, steps, learning rate, checkpoints, metrics, and the result on disk. The command line
+// only parses flags and draws; everything that decides a bit of the result is here.
+#pragma once
+#include "train/checkpoint.h"
+#include <signal.h>
+
+enum TrainMethod { TRAIN_FULL, TRAIN_LORA };
+enum TrainSchedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
+
+struct TrainOptions {
+    enum TrainMethod method;
+    struct LoraOptions lora;
+    double epochs;
+    uint64_t steps; // 0: by epochs
+    uint32_t batch_examples;
+    uint32_t seq_len;
+    uint32_t micro_rows; // rows of seq_len on the device at once; does not change the result
+    enum TrainSchedule schedule;
+    uint64_t warmup_steps;
+    float learning_rate, beta1, beta2, eps, weight_decay, clip_norm;
+    bool freeze_router, recompute;
+    uint64_t seed;
+    uint64_t save_every, validate_every; // steps; 0: at the end only
+    uint32_t keep;
+    double validation_split; // share of the data that is held out; 0: none
+    const char *const *data; // paths
+    size_t n_data;
+    const char *validation; // path, or NULL
+    const char *out;
+    bool resume;
+    const char *base_name; // of the model, for the adapter's config
+};
+
+// What the loop tells after each step.
+struct TrainStatus {
+    uint64_t step, steps;
+    double epoch;
+    double loss, balance, grad_norm, learning_rate;
+    double tokens_per_second; // of documents, padding apart
+    double validation_loss;   // NaN: not measured after this step
+    double packing;           // tokens of documents / tokens computed
+    uint64_t tokens, labels;
+};
+
+struct MemoryPlan {
+    uint64_t weights, adapters, state, activations, batch, total; // bytes
+};
+
+struct Train {
+    struct TrainOptions o;
+    struct Model *m;
+    const struct Tokenizer *tokenizer;
+    struct Step step;
+    struct Dataset data, held_out; // held_out.n 0: none
+    struct Batcher batcher;
+    struct RunIdentity identity;
+    struct CheckpointState state;
+    uint64_t steps; // in all
+    FILE *metrics;
+    int lock;                          // of the output folder; 0: none
+    const volatile sig_atomic_t *stop; // not 0: finish the step, save, return; NULL: never
+    void (*on_step)(void *context, const struct TrainStatus *s);
+    void *context;
+};
+
+// Bytes per purpose for a model of this config held as `type`, without a device.
+bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
+                struct MemoryPlan *plan);
+// Loads the data (before the model is touched, so that a bad line costs no time).
+bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct Tokenizer *tokenizer,
+                     const struct Template *chat);
+// Adapters, gradients, moments; with o->resume the newest whole checkpoint.
+bool train_begin(struct Train *t, struct Model *m);
+// Steps until done or told to stop. Saves checkpoints as asked, and one where it stops.
+bool train_loop(struct Train *t);
+// Loss per labelled token on the held-out data; NaN when there is none.
+bool train_validate(struct Train *t, double *loss);
+// The result: a Hugging Face folder, or a PEFT adapter, whose files appear in `out` one by one, config last.
+bool train_finish(struct Train *t, const struct ModelFile *tokenizer);
+void train_free(struct Train *t);

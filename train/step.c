@@ -1,0 +1,387 @@
+// Recording and replaying the training step. The batch lives in host memory that the device reads, so that a replay needs a few copies and
+// one submit; every shape of micro-batch has its program, and all programs share one stack of activations.
+#include "train/step.h"
+#include "train/layers_back.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint32_t NONE = 0xffffffff;
+
+static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
+
+// Shapes are rounded so that few programs serve all batches.
+static uint32_t round_tokens(uint32_t n) { return (uint32_t)align_up(n ? n : 1, n <= 1024 ? 32 : 256); }
+static uint32_t round_labels(uint32_t n, uint32_t tokens) {
+    return (uint32_t)align_up(n ? n : 1, max_u64(16, tokens / 16 / 16 * 16));
+}
+static uint32_t round_groups(uint32_t n) {
+    uint32_t r = 1;
+    while (r < n)
+        r *= 2;
+    return r;
+}
+
+// Logits of a chunk take at most 64 MiB: small against the activations, large enough to fill a device.
+static uint32_t chunk_rows(const struct Step *s, uint32_t labels) {
+    uint64_t rows = s->o.loss_chunk ? s->o.loss_chunk : (UINT64_C(64) << 20) / 4 / s->m->config.vocab_size;
+    return (uint32_t)min_u64(labels, max_u64(16, rows / 16 * 16));
+}
+
+static struct Tensor part_of(const struct Tensor *t, uint32_t first, uint32_t rows) {
+    return tensor_slice(t, first, rows);
+}
+
+// ---- The program of one micro-batch
+
+static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x, const struct Tensor *d,
+                          uint32_t labels, bool backward) {
+    const struct Config *c = &s->m->config;
+    struct Linear head = {.w = s->m->head};
+    uint32_t chunk = chunk_rows(s, labels);
+    for (uint32_t first = 0; first < labels; first += chunk) {
+        uint32_t n = (uint32_t)min_u64(chunk, labels - first);
+        struct ArenaMark mark = arena_mark(p->arena);
+        struct Tensor rows = part_of(&s->label_rows, first, n), ids = part_of(&s->label_ids, first, n);
+        struct Tensor loss = part_of(&s->losses, first, n);
+        struct Tensor xl = TENSOR(p->arena, DT_F32, n, c->dim), xn = TENSOR(p->arena, DT_F32, n, c->dim);
+        struct Tensor rstd = TENSOR(p->arena, DT_F32, n), logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
+        op_gather_rows(p->c, x, &rows, &xl);
+        op_rmsnorm(p->c, &xl, &s->m->norm->w, &xn, &rstd, c->norm_eps);
+        linear_forward(p, &head, &xn, &logits, NULL, false, false);
+        op_xent(p->c, &logits, &ids, &loss, &s->params, backward);
+        if (backward) {
+            struct Tensor dxn = TENSOR(p->arena, DT_F32, n, c->dim), dxl = TENSOR(p->arena, DT_F32, n, c->dim);
+            linear_backward_w(p, &head, &xn, &logits, NULL, false);
+            linear_backward_x(p, &head, &logits, &dxn, NULL, false);
+            op_rmsnorm_back(p->c, p->arena, &xl, &s->m->norm->w, &rstd, &dxn, &dxl, false,
+                            trained(s->m->norm) ? &s->m->norm->g : NULL);
+            op_scatter_rows(p->c, &dxl, &rows, d, false);
+        }
+        arena_release(p->arena, mark);
+    }
+    struct Tensor losses = part_of(&s->losses, 0, labels);
+    op_sum(p->c, p->arena, &losses, &s->result, 0);
+}
+
+static struct Program *record(struct Step *s, uint32_t t, uint32_t labels, uint32_t groups, bool backward) {
+    struct Model *m = s->m;
+    uint32_t n_layers = m->config.n_layers;
+    struct ArenaMark mark = arena_mark(&s->scratch);
+    struct Cmd *c = cmd_begin(m->dev, backward ? "forward and backward" : "evaluate");
+    struct Pass p = {.c = c,
+                     .arena = &s->scratch,
+                     .m = m,
+                     .t = t,
+                     .positions = part_of(&s->positions, 0, t),
+                     .span = part_of(&s->span, 0, t),
+                     .key_span = part_of(&s->key_span, 0, t),
+                     .group_start = part_of(&s->group_start, 0, groups + 1),
+                     .token_group = part_of(&s->token_group, 0, t),
+                     .group_weight = part_of(&s->group_weight, 0, groups),
+                     .n_groups = backward ? groups : 0,
+                     .balance = {DT_F32, 1, {1, 1, 1, 1}, s->result.address + offsetof(struct StepResult, balance), 4}};
+    struct Tensor ids = part_of(&s->ids, 0, t);
+    struct Tensor *x = xcalloc(n_layers + 1, sizeof *x);
+    struct BlockSaved *saved = xcalloc(n_layers, sizeof *saved);
+    for (uint32_t i = 0; i <= n_layers; i++)
+        x[i] = backward || i < 2 ? TENSOR(&s->scratch, DT_F32, t, m->config.dim) : x[i - 2];
+    op_embed(c, &ids, &m->embed->w, &x[0]);
+    for (uint32_t i = 0; i < n_layers; i++) {
+        struct ArenaMark block = arena_mark(&s->scratch);
+        block_forward(&p, i, &x[i], &x[i + 1], &saved[i]); // the same path with and without recomputation: equal bits
+        if (s->o.recompute || !backward)
+            arena_release(&s->scratch, block);
+    }
+    struct Tensor d = {0};
+    if (backward) {
+        d = TENSOR(&s->scratch, DT_F32, t, m->config.dim);
+        cmd_fill(c, &d, 0);
+    }
+    head_and_loss(s, &p, &x[n_layers], &d, labels, backward);
+    for (uint32_t i = n_layers; backward && i-- > 0;) {
+        struct ArenaMark block = arena_mark(&s->scratch);
+        if (s->o.recompute)
+            block_forward(&p, i, &x[i], NULL, &saved[i]);
+        block_backward(&p, i, &saved[i], &d);
+        arena_release(&s->scratch, block);
+    }
+    if (backward && trained(m->embed))
+        op_embed_back(c, &d, &s->order, &s->segment_start, &s->segment_id, &s->n_segments, &m->embed->g);
+    free(x);
+    free(saved);
+    arena_release(&s->scratch, mark);
+    return cmd_end(c);
+}
+
+// ---- Setting up
+
+static void record_ends(struct Step *s) {
+    struct Model *m = s->m;
+    struct ArenaMark mark = arena_mark(&s->scratch);
+    struct Tensor *grads = xcalloc(m->n_params, sizeof *grads);
+    uint32_t n = 0;
+    struct Cmd *c = cmd_begin(m->dev, "zero gradients");
+    cmd_fill(c, &s->result, 0);
+    for (uint32_t i = 0; i < m->n_params; i++)
+        if (trained(&m->params[i])) {
+            cmd_fill(c, &m->params[i].g, 0);
+            grads[n++] = m->params[i].g;
+        }
+    s->begin = cmd_end(c);
+    c = cmd_begin(m->dev, "AdamW");
+    op_norm(c, &s->scratch, grads, n, &s->params, &s->result);
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        struct Param *p = &m->params[i];
+        if (trained(p))
+            op_adamw(c, &p->w, &p->g, &p->m1, &p->m2, &s->params, &s->result, i, p->decay ? s->o.weight_decay : 0);
+    }
+    s->update = cmd_end(c);
+    free(grads);
+    arena_release(&s->scratch, mark);
+}
+
+static bool moments_zero(struct Step *s) {
+    struct Cmd *c = cmd_begin(s->m->dev, "zero moments");
+    for (uint32_t i = 0; i < s->m->n_params; i++)
+        if (trained(&s->m->params[i])) {
+            cmd_fill(c, &s->m->params[i].m1, 0);
+            cmd_fill(c, &s->m->params[i].m2, 0);
+        }
+    struct Program *p = cmd_end(c);
+    bool ok = p && program_run(p);
+    program_free(p);
+    return ok;
+}
+
+bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base) {
+    memset(s, 0, sizeof *s);
+    s->m = m;
+    s->o = *o;
+    s->o.micro_tokens = round_tokens(o->micro_tokens);
+    arena_init(&s->state, m->dev, "gradients and moments", ARENA_DEVICE);
+    arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
+    arena_init(&s->host, m->dev, "batch", ARENA_HOST);
+    uint32_t first = train_base ? 0 : m->n_base, t = s->o.micro_tokens;
+    for (uint32_t i = first; i < m->n_params; i++) {
+        struct Param *p = &m->params[i];
+        if (o->freeze_router && p->spec.role == ROLE_ROUTER)
+            continue;
+        if (p->w.type != DT_F32 && p->w.type != DT_BF16)
+            return fail(
+                "%s is stored as %s; training changes f32 or bf16 weights: give --type f32 or bf16, or --method lora",
+                p->spec.name, DTYPES[p->w.type].name);
+        p->g = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
+        p->m1 = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
+        p->m2 = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
+    }
+    s->params = TENSOR(&s->host, DT_F32, sizeof(struct StepParams) / 4);
+    s->result = TENSOR(&s->host, DT_F32, sizeof(struct StepResult) / 4);
+    s->ids = TENSOR(&s->host, DT_U32, t);
+    s->positions = TENSOR(&s->host, DT_U32, t);
+    s->span = TENSOR(&s->host, DT_U32, t, 2);
+    s->key_span = TENSOR(&s->host, DT_U32, t, 2);
+    s->label_rows = TENSOR(&s->host, DT_U32, 2 * t);
+    s->label_ids = TENSOR(&s->host, DT_U32, 2 * t);
+    s->losses = TENSOR(&s->host, DT_F32, 2 * t);
+    s->order = TENSOR(&s->host, DT_U32, t);
+    s->segment_start = TENSOR(&s->host, DT_U32, t + 1);
+    s->segment_id = TENSOR(&s->host, DT_U32, t);
+    s->n_segments = TENSOR(&s->host, DT_U32, 4);
+    s->group_start = TENSOR(&s->host, DT_U32, 2 * t + 1);
+    s->token_group = TENSOR(&s->host, DT_U32, t);
+    s->group_weight = TENSOR(&s->host, DT_F32, 2 * t);
+    record_ends(s);
+    if (m->dev->is_dry) {
+        program_free(record(s, t, t, 1, true));
+        return m->dev->state == DEVICE_OK;
+    }
+    return m->dev->state == DEVICE_OK && s->begin && s->update && moments_zero(s);
+}
+
+void step_free(struct Step *s) {
+    if (!s->m)
+        return;
+    for (uint32_t i = 0; i < s->n_shapes; i++)
+        program_free(s->shapes[i].program);
+    program_free(s->begin);
+    program_free(s->update);
+    for (uint32_t i = 0; i < s->m->n_params; i++)
+        s->m->params[i].g = s->m->params[i].m1 = s->m->params[i].m2 = (struct Tensor){0};
+    arena_free(&s->state);
+    arena_free(&s->scratch);
+    arena_free(&s->host);
+    memset(s, 0, sizeof *s);
+}
+
+// ---- Running
+
+// Positions of equal ids side by side, in order: what the embedding's gradient sums.
+static void sort_ids(struct Step *s, const struct MicroBatch *b) {
+    struct Device *dev = s->m->dev;
+    uint32_t *order = tensor_host(dev, &s->order), *start = tensor_host(dev, &s->segment_start);
+    uint32_t *id = tensor_host(dev, &s->segment_id), *count = tensor_host(dev, &s->n_segments);
+    uint32_t vocab = s->m->config.vocab_size, n = 0, segments = 0;
+    uint32_t *head = xmalloc(vocab * sizeof *head), *next = xmalloc((b->n_tokens + 1) * sizeof *next);
+    memset(head, 0xff, vocab * sizeof *head);
+    for (uint32_t i = b->n_tokens; i-- > 0;)
+        if (b->document[i] != PACK_PADDING) {
+            next[i] = head[b->ids[i]];
+            head[b->ids[i]] = i;
+        }
+    for (uint32_t v = 0; v < vocab; v++) {
+        if (head[v] == NONE)
+            continue;
+        id[segments] = v;
+        start[segments++] = n;
+        for (uint32_t i = head[v]; i != NONE; i = next[i])
+            order[n++] = i;
+    }
+    start[segments] = n;
+    count[0] = segments, count[1] = 1, count[2] = 1, count[3] = 0;
+    free(head);
+    free(next);
+}
+
+static void fill_groups(struct Step *s, const struct MicroBatch *b, uint32_t t, uint32_t groups, uint64_t documents,
+                        uint64_t tokens) {
+    struct Device *dev = s->m->dev;
+    uint32_t *start = tensor_host(dev, &s->group_start), *group = tensor_host(dev, &s->token_group);
+    float *weight = tensor_host(dev, &s->group_weight);
+    uint32_t used = 0;
+    for (uint32_t g = 0; g < groups; g++)
+        weight[g] = 0;
+    for (uint32_t g = 0; g <= groups; g++)
+        start[g] = t;
+    if (s->m->config.seq_aux) {
+        // Documents are numbered as they lie, so that their ranges follow each other.
+        for (uint32_t i = 0; i < t; i++) {
+            bool real = i < b->n_tokens && b->document[i] != PACK_PADDING;
+            if (real && b->first[i] == i) {
+                weight[used] = 1 / (float)documents;
+                start[used++] = i;
+            }
+            group[i] = real ? used - 1 : NONE;
+        }
+    } else {
+        for (uint32_t i = 0; i < t; i++) {
+            bool real = i < b->n_tokens && b->document[i] != PACK_PADDING;
+            group[i] = real ? 0 : NONE;
+            used += real;
+        }
+        weight[0] = (float)((double)used / (double)tokens);
+        start[0] = 0;
+    }
+}
+
+struct Shape {
+    uint32_t tokens, labels, groups;
+};
+
+static struct Shape shape_of(const struct Step *s, const struct MicroBatch *b) {
+    struct Shape shape = {.tokens = round_tokens(b->n_tokens), .groups = 1};
+    shape.labels = round_labels(b->n_labels, shape.tokens);
+    if (s->m->config.n_experts && s->m->config.seq_aux)
+        shape.groups = round_groups(b->n_documents);
+    return shape;
+}
+
+static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct Shape shape, uint64_t documents,
+                       uint64_t tokens) {
+    struct Device *dev = s->m->dev;
+    if (shape.tokens > s->o.micro_tokens)
+        return fail("a micro-batch of %u tokens is above the %u that were planned", b->n_tokens, s->o.micro_tokens);
+    uint32_t *ids = tensor_host(dev, &s->ids), *positions = tensor_host(dev, &s->positions);
+    uint32_t *span = tensor_host(dev, &s->span), *key_span = tensor_host(dev, &s->key_span);
+    uint32_t *rows = tensor_host(dev, &s->label_rows), *labels = tensor_host(dev, &s->label_ids);
+    if (!ids)
+        return false;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < shape.tokens; i++) {
+        bool inside = i < b->n_tokens;
+        ids[i] = inside ? b->ids[i] : 0;
+        positions[i] = inside ? b->positions[i] : 0;
+        span[2 * i] = inside ? b->first[i] : i;
+        span[2 * i + 1] = i + 1;
+        key_span[2 * i] = i;
+        key_span[2 * i + 1] = inside ? b->end[i] : i + 1;
+        if (inside && b->labels[i] >= 0) {
+            rows[n] = i;
+            labels[n++] = (uint32_t)b->labels[i];
+        }
+    }
+    for (; n < shape.labels; n++)
+        rows[n] = labels[n] = NONE;
+    sort_ids(s, b);
+    fill_groups(s, b, shape.tokens, shape.groups, documents, tokens);
+    return true;
+}
+
+static struct Program *program_for(struct Step *s, struct Shape shape, bool backward) {
+    // Groups matter to the recorded kernels only with experts; an evaluation has none.
+    uint32_t key = shape.groups * 2 + backward;
+    for (uint32_t i = 0; i < s->n_shapes; i++)
+        if (s->shapes[i].tokens == shape.tokens && s->shapes[i].chunks == shape.labels && s->shapes[i].groups == key)
+            return s->shapes[i].program;
+    if (s->n_shapes == STEP_SHAPES) { // the oldest makes room
+        program_free(s->shapes[0].program);
+        memmove(s->shapes, s->shapes + 1, --s->n_shapes * sizeof *s->shapes);
+    }
+    struct Program *p = record(s, shape.tokens, shape.labels, shape.groups, backward);
+    if (p)
+        s->shapes[s->n_shapes++] = (struct StepShape){shape.tokens, shape.labels, key, p};
+    return p;
+}
+
+struct Program *step_program(struct Step *s, const struct MicroBatch *b) {
+    return program_for(s, shape_of(s, b), true);
+}
+
+bool step_begin(struct Step *s, uint64_t labels_in_batch) {
+    if (labels_in_batch == 0)
+        return fail("a batch without a labelled token: nothing to learn from it");
+    struct StepParams *params = tensor_host(s->m->dev, &s->params);
+    if (!params || !device_wait(s->m->dev))
+        return false;
+    *params = (struct StepParams){.inv_labels = (float)(1 / (double)labels_in_batch)};
+    return program_submit(s->begin);
+}
+
+bool step_micro(struct Step *s, const struct MicroBatch *b, uint64_t documents_in_batch, uint64_t tokens_in_batch) {
+    struct Shape shape = shape_of(s, b);
+    struct Program *p = program_for(s, shape, true);
+    // The batch buffers are the device's until it is done with the micro-batch before.
+    return p && device_wait(s->m->dev) && fill_batch(s, b, shape, documents_in_batch, tokens_in_batch) &&
+           program_submit(p);
+}
+
+bool step_update(struct Step *s, uint64_t step, float learning_rate, struct StepResult *result) {
+    struct StepParams *params = tensor_host(s->m->dev, &s->params);
+    if (!params || !device_wait(s->m->dev))
+        return false;
+    params->learning_rate = learning_rate;
+    params->beta1 = s->o.beta1, params->beta2 = s->o.beta2, params->eps = s->o.eps;
+    params->correction1 = (float)(1 - pow((double)s->o.beta1, (double)step));
+    params->correction2 = (float)(1 - pow((double)s->o.beta2, (double)step));
+    params->clip_norm = s->o.clip_norm;
+    params->seed_low = (uint32_t)s->o.seed, params->seed_high = (uint32_t)(s->o.seed >> 32);
+    params->step = (uint32_t)step;
+    if (!program_run(s->update))
+        return false;
+    memcpy(result, tensor_host(s->m->dev, &s->result), sizeof *result);
+    return true;
+}
+
+bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss) {
+    struct Shape shape = shape_of(s, b);
+    shape.groups = 1;
+    struct Program *p = program_for(s, shape, false);
+    struct StepResult *result = tensor_host(s->m->dev, &s->result);
+    if (!p || !result || !device_wait(s->m->dev) || !fill_batch(s, b, shape, 1, 1))
+        return false;
+    memset(result, 0, sizeof *result);
+    if (!program_run(p))
+        return false;
+    *loss += result->loss;
+    return true;
+}
