@@ -65,7 +65,7 @@ static void put(struct Answer *a, const char *text, size_t bytes, bool json) {
 }
 
 static bool generate(struct Loaded *l, const struct Args *args, const struct TokenList *prompt, struct Answer *a) {
-    bool json = args_switch(args, "json"), ignore_stop = args_switch(args, "ignore-eos");
+    bool json = args_switch(args, "json");
     struct SampleParams params = load_sampling(args);
     struct Detokenizer detokenizer = {0};
     uint32_t limit = (uint32_t)args_int(args, "max-tokens"), zero = 0, next;
@@ -79,7 +79,7 @@ static bool generate(struct Loaded *l, const struct Args *args, const struct Tok
     a->prompt_seconds = clock_seconds() - begin;
     begin = clock_seconds();
     while (ok) {
-        if (!ignore_stop && load_is_stop(l, next)) {
+        if (load_is_stop(l, next)) {
             a->stopped = "end";
             break;
         }
@@ -128,7 +128,8 @@ static void print_json(const struct Answer *a, size_t n_prompt) {
 }
 
 static bool run(struct Loaded *l, const struct Args *args, struct TokenList *prompt) {
-    struct SessionOptions o = {.n_sequences = 1};
+    bool no_end = args_switch(args, "ignore-eos");
+    struct SessionOptions o = {.n_sequences = 1, .biased = no_end};
     if (!load_text(l, args, args_switch(args, "chat")) || !prompt_ids(l, args, prompt) ||
         !load_context(l, args, prompt->n + (uint64_t)args_int(args, "max-tokens"), &o.context))
         return false;
@@ -137,7 +138,8 @@ static bool run(struct Loaded *l, const struct Args *args, struct TokenList *pro
     struct Answer a = {0};
     bool json = args_switch(args, "json");
     // Drivers compile on first use; figures should tell of the steady state.
-    bool ok = load_model(l, args, &o) && (!json || session_warm_up(&l->session)) && generate(l, args, prompt, &a);
+    bool ok = load_model(l, args, &o) && (!json || session_warm_up(&l->session)) && (!no_end || load_forbid_stops(l)) &&
+              generate(l, args, prompt, &a);
     if (ok && json) {
         print_json(&a, prompt->n);
     } else if (ok) {

@@ -69,7 +69,7 @@ static const struct Flag generate_flags[] = {
     TEXT("system", 0, "TEXT", NULL, "system message, with --chat"),
     TEMPLATE,
     INT("max-tokens", 'n', "128", 1, 1048576, "tokens to generate at most"),
-    SWITCH("ignore-eos", 0, "go on after the end-of-sequence token"),
+    SWITCH("ignore-eos", 0, "never end before --max-tokens: no end-of-sequence token is taken"),
     TYPE_AS_FILE,
     ADAPTER,
     CONTEXT,

@@ -162,3 +162,14 @@ bool load_is_stop(const struct Loaded *l, uint32_t id) {
             return true;
     return id == l->tokenizer.eos_id;
 }
+
+bool load_forbid_stops(struct Loaded *l) {
+    uint32_t ids[SESSION_MAX_BIAS], n = 0;
+    float bias[SESSION_MAX_BIAS];
+    for (uint32_t id = 0; id < l->file.config.vocab_size && n < SESSION_MAX_BIAS; id++)
+        if (load_is_stop(l, id)) {
+            ids[n] = id;
+            bias[n++] = SESSION_FORBID;
+        }
+    return session_bias(&l->session, n, ids, bias);
+}

@@ -31,3 +31,5 @@ struct SampleParams load_sampling(const struct Args *args);
 bool load_file(const char *path, char **text, size_t *bytes);
 // Ids after which a text is over: the config's, the tokenizer's and, with a template, the template's.
 bool load_is_stop(const struct Loaded *l, uint32_t id);
+// Keeps all of them out of what the session (made with `biased`) samples from now on.
+bool load_forbid_stops(struct Loaded *l);

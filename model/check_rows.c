@@ -536,6 +536,7 @@ KERNELS_OF(K_NORM, KERNEL_norm_finish, KERNEL_norm_finish_base)
 KERNELS_OF(K_ADAMW, KERNEL_adamw)
 KERNELS_OF(K_SAMPLE, KERNEL_sample, KERNEL_sample_base)
 KERNELS_OF(K_ARGMAX, KERNEL_argmax, KERNEL_argmax_base)
+KERNELS_OF(K_LOGIT_BIAS, KERNEL_logit_bias)
 
 // The first shape of each list is the known-answer shape.
 static const uint32_t TABLE[][OP_SHAPE] = {{7, 33, 64}, {1, 1, 32}, {129, 70, 96}, {3, 9, 576}, {2, 5, 2048}};
@@ -630,6 +631,7 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("adamw bf16", K_ADAMW, EIGHTS, EIGHTS_BENCH, "n", check_adamw, .type = DT_BF16),
         CASE("argmax", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax),
         CASE("argmax ties", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax, .variant = TIES),
+        CASE("logit_bias", K_LOGIT_BIAS, VOCAB, DECODE_BENCH, "rows,vocab", check_logit_bias),
         CASE("sample greedy", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 0),
         CASE("sample warm", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 1),
         CASE("sample top-k", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 2),

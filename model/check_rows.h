@@ -67,5 +67,6 @@ bool check_xent(struct Check *ck, const struct OpCase *oc, const uint32_t *shape
 bool check_sum(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_norm(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_adamw(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_logit_bias(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_argmax(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_sample(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);

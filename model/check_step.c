@@ -182,6 +182,35 @@ bool check_argmax(struct Check *ck, const struct OpCase *oc, const uint32_t *sha
     return finish(&r, ok, BOUND_EXP);
 }
 
+// A list that is not full; one of its tokens lies beyond the vocabulary and must touch nothing.
+bool check_logit_bias(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    enum { ROOM = 32 };
+    uint32_t rows = shape[0], vocab = shape[1], n = vocab < 5 ? vocab : 5, list[1 + 2 * ROOM];
+    memset(list, 0xff, sizeof list);
+    list[0] = n + 1;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *logits = checkrun_random(&r, DT_F32, DIMS(rows, vocab), 3);
+    double *want = copied(logits);
+    for (uint32_t i = 0; i <= n; i++) {
+        float bias = 0.5f + (float)i;
+        list[1 + 2 * i] = i < n ? i * (vocab / n) : vocab;
+        memcpy(&list[2 + 2 * i], &bias, sizeof bias);
+        for (uint32_t row = 0; row < rows && i < n; row++)
+            want[(uint64_t)row * vocab + list[1 + 2 * i]] += (double)bias;
+    }
+    struct CheckTensor *t_list = checkrun_values(&r, DT_U32, DIMS(1 + 2 * ROOM), list);
+    logits->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_logit_bias(c, &logits->t, &t_list->t);
+    ck->bytes = 16.0 * rows * (n + 1);
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, logits, want);
+    free(want);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
 // Settings of sampling; the case's variant names one.
 static const struct SampleParams SAMPLE[] = {
     {.temperature = 0, .top_p = 1},

@@ -158,4 +158,7 @@ struct SampleParams {
 // ids[row] = the sampled token, logprob[row] = its log-probability under the unmodified distribution (logprob may be NULL).
 void op_sample(struct Cmd *c, const struct Tensor *logits, const struct Tensor *params, const struct Tensor *ids,
                const struct Tensor *logprob);
+// logits (rows, vocab) f32, in place: list (u32, ARENA_HOST or device) holds n, then n pairs of a token and the bits of an f32 to add to its logit;
+// the same token must not stand in it twice. The list has room for (elements - 1) / 2 pairs.
+void op_logit_bias(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list);
 void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *ids, const struct Tensor *logprob);

@@ -159,3 +159,20 @@ void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *
         logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_argmax, KERNEL_argmax_base), logits, logprob != NULL);
     cmd_dispatch(c, &d, &args);
 }
+
+void op_logit_bias(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list) {
+    struct Device *dev = cmd_device(c);
+    uint64_t n = tensor_rows(logits) * ((tensor_elements(list) - 1) / 2);
+    uint32_t local = dispatch_local_size(dev, (uint32_t)n);
+    struct Args_logit_bias args = {.list = view(list),
+                                   .logits = view(logits),
+                                   .rows = (uint32_t)tensor_rows(logits),
+                                   .vocab = tensor_cols(logits),
+                                   .ld = tensor_cols(logits)};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_logit_bias),
+                                    .local_size = local,
+                                    .groups = {(uint32_t)div_up(n, local)},
+                                    .bytes = 16.0 * (double)n},
+                 &args);
+}

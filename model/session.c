@@ -53,6 +53,8 @@ static void head(struct Session *s, struct Pass *p, const struct Tensor *x, uint
     struct Tensor logprobs = first_rows(&s->next_logprobs, n);
     op_rmsnorm(p->c, x, &s->m->norm->w, &xn, NULL, s->m->config.norm_eps);
     linear_forward(p, &linear, &xn, &logits, NULL, false, false);
+    if (tensor_exists(&s->bias))
+        op_logit_bias(p->c, &logits, &s->bias);
     op_sample(p->c, &logits, &params, &ids, &logprobs);
 }
 
@@ -165,6 +167,10 @@ bool session_init(struct Session *s, struct Model *m, const struct SessionOption
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
     arena_init(&s->host, m->dev, "tokens", ARENA_HOST);
     take_memory(s);
+    if (o->biased)
+        s->bias = TENSOR(&s->host, DT_U32, 1 + 2 * SESSION_MAX_BIAS);
+    if (o->biased && !m->dev->is_dry && tensor_host(m->dev, &s->bias))
+        *(uint32_t *)tensor_host(m->dev, &s->bias) = 0;
     if (m->dev->is_dry) {
         program_free(record_prefill(s, s->chunk, o->scoring ? PREFILL_SCORE : PREFILL_NEXT));
         program_free(record_decode(s, s->n_sequences));
@@ -288,6 +294,21 @@ bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, co
         s->length[sequences[i]]++;
     s->chosen_tokens = n;
     return take_next(s, n, sequences, next, logprobs);
+}
+
+bool session_bias(struct Session *s, uint32_t n, const uint32_t *ids, const float *bias) {
+    assert(tensor_exists(&s->bias));
+    if (n > SESSION_MAX_BIAS)
+        return fail("a bias for %u tokens: %u are possible", n, (uint32_t)SESSION_MAX_BIAS);
+    uint32_t *list = tensor_host(s->m->dev, &s->bias);
+    if (!check_ids(s, ids, n) || !device_wait(s->m->dev) || !list)
+        return false;
+    list[0] = n;
+    for (uint32_t i = 0; i < n; i++) {
+        list[1 + 2 * i] = ids[i];
+        memcpy(&list[2 + 2 * i], &bias[i], sizeof bias[i]);
+    }
+    return true;
 }
 
 void session_rewind(struct Session *s, uint32_t sequence, uint32_t length) {

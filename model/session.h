@@ -4,13 +4,14 @@
 #pragma once
 #include "model/layers.h"
 
-enum { SESSION_MAX_SEQUENCES = 8, SESSION_MAX_PREFILLS = 24 };
+enum { SESSION_MAX_SEQUENCES = 8, SESSION_MAX_PREFILLS = 24, SESSION_MAX_BIAS = 64 };
 
 struct SessionOptions {
     uint32_t n_sequences; // 1 .. SESSION_MAX_SEQUENCES
     uint32_t context;     // tokens that a sequence can hold; at most the model's max_positions
     uint32_t chunk;       // most tokens of a prompt in one program; 0: 512
     bool scoring;         // session_score will be called: count its memory in a dry run
+    bool biased;          // session_bias will be called
 };
 
 enum PrefillKind { PREFILL_FILL, PREFILL_NEXT, PREFILL_SCORE }; // cache only; one token sampled; every token scored
@@ -29,6 +30,7 @@ struct Session {
     struct Tensor ids, positions, span, cache_rows;    // of the tokens that go in, host memory
     struct Tensor last_row;                            // (1) u32: row whose logits are wanted
     struct Tensor params, next_ids, next_logprobs;     // sampling, host memory
+    struct Tensor bias;                                // (1 + 2 * SESSION_MAX_BIAS) u32, host memory; see op_logit_bias
     struct Tensor targets, losses;                     // scoring, host memory
     struct Tensor logits;                              // (SESSION_MAX_SEQUENCES, vocab_size) f32
     struct Tensor chosen;                              // experts of the last pass, host memory
@@ -49,6 +51,10 @@ bool session_prefill(struct Session *s, uint32_t sequence, const uint32_t *ids, 
 // One token for each of n different sequences: puts ids[i] behind sequence sequences[i] and samples what follows into next[i].
 bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, const uint32_t *ids,
                     const struct SampleParams *params, uint32_t *next, float *logprobs);
+// From now on adds bias[i] to the logit of token ids[i], for all sequences, before anything is sampled; log-probabilities are then those of
+// the changed distribution. Different tokens, at most SESSION_MAX_BIAS; the session was made with `biased`. SESSION_FORBID keeps a token out.
+#define SESSION_FORBID (-1e30f)
+bool session_bias(struct Session *s, uint32_t n, const uint32_t *ids, const float *bias);
 // Forgets what lies behind the first `length` tokens of a sequence.
 void session_rewind(struct Session *s, uint32_t sequence, uint32_t length);
 // Log-probabilities of ids[1 .. n) given what stands before them, as one sequence of at most `context` tokens: logprobs[0] is NAN. Uses

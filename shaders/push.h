@@ -11,7 +11,7 @@
     X(fill) X(copy) X(probe)                                                                                           \
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
     X(add) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
-    X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax)                           \
+    X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias)             \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
     X(attention_back_dkv)
 
@@ -103,6 +103,8 @@
 #define PUSH_sample(IN, OUT, RW, U32, F32)                                                                             \
     IN(f32, logits) IN(u32, params) OUT(u32, ids) OUT(f32, logprob) U32(rows) U32(vocab) U32(ld)
 #define PUSH_argmax(IN, OUT, RW, U32, F32) IN(f32, logits) OUT(u32, ids) OUT(f32, logprob) U32(rows) U32(vocab) U32(ld)
+// list: n, then n pairs of a token and the bits of an f32, which is added to that token's logit in every row.
+#define PUSH_logit_bias(IN, OUT, RW, U32, F32) IN(u32, list) RW(f32, logits) U32(rows) U32(vocab) U32(ld)
 
 // Attention: query row i of head h sees keys span[2i] .. span[2i+1]-1 of k and v: causality, documents, caches and batches in
 // two numbers. q (rows, n_heads, head_dim), k and v (key_rows, n_kv_heads, head_dim), o as q; lse (rows, n_heads) may be absent.

@@ -244,6 +244,30 @@ static void test_refusals(struct Model *m) {
     session_free(&s);
 }
 
+// A forbidden token is never taken: the next likeliest is, with its share of what is left; an empty list changes nothing.
+static void test_bias(struct Model *m, const char *what) {
+    struct Session s;
+    struct SessionOptions o = {.n_sequences = 1, .context = CONTEXT, .biased = true};
+    if (!CHECK(session_init(&s, m, &o), "%s", fail_last()))
+        return;
+    uint32_t *ids = random_ids(&m->config, 9, 4), first, second, again;
+    float forbid = SESSION_FORBID, lp_first, lp_second, lp_again;
+    bool ok = session_prefill(&s, 0, ids, 9, &GREEDY, &first, &lp_first) && session_bias(&s, 1, &first, &forbid);
+    session_rewind(&s, 0, 0);
+    ok = ok && session_prefill(&s, 0, ids, 9, &GREEDY, &second, &lp_second) && session_bias(&s, 0, NULL, NULL);
+    session_rewind(&s, 0, 0);
+    ok = ok && session_prefill(&s, 0, ids, 9, &GREEDY, &again, &lp_again);
+    CHECK(ok && first != second && first == again && lp_first == lp_again, "%s: %u, without it %u, then %u", what,
+          first, second, again);
+    float *logits = xcalloc(m->config.vocab_size, sizeof *logits);
+    ok = ok && session_logits(&s, 0, logits);
+    float want = (float)((double)(logits[second] - logits[first]) + lp_first - log1p(-exp((double)lp_first)));
+    CHECK(ok && fabsf(lp_second - want) < 1e-4f, "%s: log-probability %g, not %g", what, (double)lp_second,
+          (double)want);
+    free(ids), free(logits);
+    session_free(&s);
+}
+
 // The plan of a dry run covers what the run takes.
 static void test_plan(struct Device *dev, const struct Config *c) {
     struct Device dry;
@@ -294,6 +318,7 @@ int main(void) {
         test_rewind(&m, what);
         test_score(&m, what);
         test_sampling(&m, what);
+        test_bias(&m, what);
         test_experts(&m, what);
         test_refusals(&m);
         model_free(&m);
