@@ -5,8 +5,9 @@ transformers with gguf, on this machine. Uses the standard library alone, but fo
   compare_peer.py greedy MODEL.gguf [N]          greedy tokens beside llama.cpp's CPU backend, ten prompts of N (64) tokens
   compare_peer.py perplexity MODEL TEXT [LIMIT]  mean negative log-likelihood of windows of 512 beside transformers in f32
                                                  (MODEL: a .gguf, which transformers unpacks to f32, or a Hugging Face folder)
+  compare_peer.py lora MODEL ADAPTER TEXT [LIMIT]  log-probabilities of each token (256) beside PEFT with the same adapter
 """
-import json, os, socket, subprocess, sys, time, urllib.request
+import json, math, os, socket, subprocess, sys, time, urllib.request
 
 VKMOE = os.environ.get("VKMOE", os.path.join(os.path.dirname(__file__), "..", "build", "vkmoe"))
 PROMPTS = [
@@ -80,28 +81,45 @@ def greedy(model, n=64):
     return equal == len(PROMPTS)
 
 
-def perplexity(model, text, limit=2048):
+def transformers_model(model):
     import torch
     from transformers import AutoModelForCausalLM
-    score = vkmoe("score", model, "--file", text, "--limit", str(limit), "--window", "512")
-    with open(text, "rb") as f:
-        head = f.read(limit * 16).decode("utf-8", "ignore")
-    ids = vkmoe("tokenize", model, "-p", head)["ids"][:limit]
     if os.path.isdir(model):
-        peer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    else:
-        peer = AutoModelForCausalLM.from_pretrained(os.path.dirname(os.path.abspath(model)), gguf_file=os.path.basename(model),
-                                                    dtype=torch.float32)
-    total, count = 0.0, 0
+        return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(os.path.dirname(os.path.abspath(model)), gguf_file=os.path.basename(model),
+                                                dtype=torch.float32)
+
+
+def transformers_logprobs(model, ids):
+    """Of each token of one window given those before it."""
+    import torch
     with torch.no_grad():
-        for start in range(0, limit, 512):
-            window = torch.tensor([ids[start:start + 512]])
-            logprobs = peer(window).logits[0].double().log_softmax(-1)
-            total -= logprobs[:-1].gather(1, window[0, 1:, None]).sum().item()
-            count += window.shape[1] - 1
-    ours, theirs = score["nll"], total / count
-    print(f"tokens scored: {score['tokens']} and {count}; nll {ours:.7f} and {theirs:.7f}; perplexity {score['perplexity']:.5f} "
-          f"and {2.718281828459045 ** theirs:.5f}: {100 * (2.718281828459045 ** (ours - theirs) - 1):+.5f} %")
+        window = torch.tensor([ids])
+        logprobs = model(window).logits[0].double().log_softmax(-1)
+        return logprobs[:-1].gather(1, window[0, 1:, None])[:, 0].tolist()
+
+
+def perplexity(model, text, limit=2048):
+    score = vkmoe("score", model, "--file", text, "--limit", str(limit), "--window", "512")
+    peer = transformers_model(model)
+    ids = [token["id"] for token in score["scores"]]
+    theirs = [l for start in range(0, limit, 512) for l in transformers_logprobs(peer, ids[start:start + 512])]
+    nll = -sum(theirs) / len(theirs)
+    print(f"tokens scored: {score['tokens']} and {len(theirs)}; nll {score['nll']:.7f} and {nll:.7f}; perplexity "
+          f"{score['perplexity']:.5f} and {math.exp(nll):.5f}: {100 * (math.exp(score['nll'] - nll) - 1):+.5f} %")
+
+
+def lora(model, adapter, text, limit=256):
+    from peft import PeftModel
+    peer = transformers_model(model)
+    limits = ("--file", text, "--limit", str(limit), "--window", str(limit))
+    plain = vkmoe("score", model, *limits)["scores"]
+    ours = vkmoe("score", model, "--adapter", adapter, *limits)["scores"]
+    theirs = transformers_logprobs(PeftModel.from_pretrained(peer, adapter), [token["id"] for token in ours])
+    pairs = list(zip([token["logprob"] for token in ours[1:]], theirs))
+    moved = max(abs(a["logprob"] - b["logprob"]) for a, b in zip(ours[1:], plain[1:]))
+    print(f"{len(pairs)} log-probabilities; largest difference from PEFT's {max(abs(a - b) for a, b in pairs):.2e}; "
+          f"the adapter itself moves them by up to {moved:.3f}")
 
 
 if __name__ == "__main__":
@@ -110,5 +128,7 @@ if __name__ == "__main__":
         sys.exit(0 if greedy(sys.argv[2], *map(int, sys.argv[3:4])) else 1)
     elif command == "perplexity" and len(sys.argv) > 3:
         perplexity(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:5]))
+    elif command == "lora" and len(sys.argv) > 4:
+        lora(sys.argv[2], sys.argv[3], sys.argv[4], *map(int, sys.argv[5:6]))
     else:
         sys.exit(__doc__)
