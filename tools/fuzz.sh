@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/fuzz.sh SECONDS [TARGET]: builds the fuzz targets (tests/fuzz_*.c) with clang under the sanitizers and gives each its
-# share of the time. Seeds are tests/seeds/TARGET/, what is found on the way stays in build-fuzz/corpus/.
+# share of the time, or FUZZ_RUNS runs. Seeds are tests/seeds/TARGET/, what is found on the way stays in build-fuzz/corpus/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
@@ -8,6 +8,8 @@ only=${2:-}
 
 [[ -f build-fuzz/build.ninja ]] || cmake --preset fuzz
 cmake --build --preset fuzz
+# The words that the readers look for, as a dictionary.
+git grep -hoE "\"[a-z][A-Za-z0-9_.]{2,40}\"" -- model/*.c train/data.c | sort -u >build-fuzz/words.dict
 targets=()
 for source in tests/fuzz_*.c; do
     name=$(basename "$source" .c)
@@ -24,9 +26,11 @@ for name in "${targets[@]}"; do
     mkdir -p "$corpus"
     folders=("$corpus")
     [[ -d tests/seeds/$name ]] && folders+=("tests/seeds/$name")
-    echo "fuzz: $name for ${each} s"
+    limit=(-max_total_time="$each")
+    [[ -n ${FUZZ_RUNS:-} ]] && limit=(-runs="$FUZZ_RUNS")
+    echo "fuzz: $name, ${limit[*]}"
     log=build-fuzz/$name.log
-    if ! (cd build-fuzz && "tests/$name" -max_total_time="$each" -timeout=20 -rss_limit_mb=4096 -max_len=65536 \
+    if ! (cd build-fuzz && "tests/$name" "${limit[@]}" -dict=words.dict -timeout=20 -rss_limit_mb=4096 -max_len=65536 \
         -print_final_stats=1 -artifact_prefix="$name-" "${folders[@]/#/..\/}") >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         echo "fuzz: $name: a finding; the input is in build-fuzz/$name-*" >&2

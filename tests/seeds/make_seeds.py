@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Makes the seeds of the fuzz targets beside this file: the smallest inputs that get to the end of each reader."""
+import json, os, struct
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def write(target, name, data):
+    os.makedirs(os.path.join(HERE, target), exist_ok=True)
+    with open(os.path.join(HERE, target, name), "wb") as f:
+        f.write(data)
+
+
+def text(value):
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+# --- safetensors: one tensor of each type
+def safetensors(metadata):
+    types = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "U8": 1}
+    header, at = dict(metadata), 0
+    for name, size in types.items():
+        header["model.layers.0.mlp." + name] = {"dtype": name, "shape": [2, 4], "data_offsets": [at, at + 8 * size]}
+        at += 8 * size
+    head = text(header)
+    head += b" " * (-len(head) % 8)
+    return struct.pack("<Q", len(head)) + head + bytes(at)
+
+
+write("fuzz_safetensors", "plain", safetensors({}))
+write("fuzz_safetensors", "metadata", safetensors({"__metadata__": {"format": "pt"}}))
+
+
+# --- GGUF: a small model with its vocabulary
+def gguf_string(s):
+    data = s.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def gguf_value(value):
+    if isinstance(value, bool):
+        return struct.pack("<IB", 7, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + gguf_string(value)
+    kind = {int: 5, float: 6, str: 8}[type(value[0])]
+    items = b"".join(gguf_string(v) if kind == 8 else struct.pack("<f" if kind == 6 else "<i", v) for v in value)
+    return struct.pack("<IIQ", 9, kind, len(value)) + items
+
+
+def gguf(keys, tensors):
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, value in keys.items():
+        out += gguf_string(key) + gguf_value(value)
+    at = 0
+    for name, (shape, kind, size) in tensors.items():
+        out += gguf_string(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape)
+        out += struct.pack("<IQ", kind, at)
+        at += size + -size % 32
+    return out + bytes(-len(out) % 32) + bytes(at)
+
+
+VOCABULARY = {
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "deepseek-llm",
+    "tokenizer.ggml.tokens": ["a", "b", "ab", "Ġ", "<s>"],
+    "tokenizer.ggml.token_type": [1, 1, 1, 1, 3],
+    "tokenizer.ggml.merges": ["a b"],
+    "tokenizer.ggml.eos_token_id": 4,
+    "tokenizer.ggml.bos_token_id": 4,
+    "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.chat_template": "{% for message in messages %}{{ 'User: ' + message['content'] }}{% endfor %}",
+}
+LLAMA = {"block_count": 1, "context_length": 32, "embedding_length": 32, "feed_forward_length": 32, "attention.head_count": 4,
+         "attention.head_count_kv": 2, "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 1e4, "vocab_size": 5}
+DEEPSEEK = {**LLAMA, "expert_count": 4, "expert_used_count": 2, "expert_shared_count": 1, "expert_feed_forward_length": 16,
+            "leading_dense_block_count": 0, "expert_weights_scale": 1.0}
+TENSORS = {"token_embd.weight": ((32, 5), 0, 640), "blk.0.ffn_up.weight": ((32, 2), 2, 36), "blk.0.ffn_down.weight": ((32, 2), 3, 40),
+           "output.weight": ((32, 2), 8, 68), "blk.0.attn_q.weight": ((8,), 30, 16)}
+for name, keys in (("llama", LLAMA), ("deepseek", DEEPSEEK)):
+    model = gguf({"general.architecture": name, "general.alignment": 32, **{f"{name}.{k}": v for k, v in keys.items()},
+                  **VOCABULARY}, TENSORS)
+    write("fuzz_gguf", name, model)
+    write("fuzz_tokenizer", "gguf_" + name, gguf({"general.architecture": name, **VOCABULARY}, {}))
+
+# --- config.json
+HF = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+      "vocab_size": 64, "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu",
+      "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": [2, 3], "torch_dtype": "bfloat16"}
+MOE = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1,
+       "moe_layer_freq": 1, "norm_topk_prob": False, "scoring_func": "softmax", "aux_loss_alpha": 0.001, "seq_aux": True,
+       "routed_scaling_factor": 1.0}
+write("fuzz_json", "llama", text({"model_type": "llama", "architectures": ["LlamaForCausalLM"], **HF,
+                                  "rope_scaling": {"type": "linear", "factor": 2.0}}))
+write("fuzz_json", "deepseek", text({"model_type": "deepseek", "architectures": ["DeepseekForCausalLM"], **HF, **MOE}))
+write("fuzz_json", "generation", text({**HF, "model_type": "llama", "temperature": 0.7, "top_p": 0.9, "do_sample": True}))
+
+# --- tokenizer.json and a text behind a 0 byte; a 0 byte first: the text alone
+BPE = {"type": "BPE", "unk_token": "b", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "aba": 4, "1": 5}, "merges": ["a b", ["ab", "a"]]}
+ADDED = [{"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": False, "single_word": True}]
+SPLITS = [{"type": "Split", "pattern": {"Regex": r}, "behavior": "Isolated", "invert": False}
+          for r in ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")]
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+PRE = {"deepseek": {"type": "Sequence", "pretokenizers": SPLITS + [{"type": "Digits", "individual_digits": True}, {**BYTES, "use_regex": False}]},
+       "smollm": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTES]},
+       "gpt2": BYTES}
+TEXT = "aba <s> ab12\r\n  don't 中文 \u0301é ".encode()
+for name, pre in PRE.items():
+    write("fuzz_tokenizer", name, text({"version": "1.0", "added_tokens": ADDED, "normalizer": None, "pre_tokenizer": pre,
+                                        "post_processor": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}, "model": BPE}) + b"\0" + TEXT)
+write("fuzz_tokenizer", "text", b"\0" + TEXT)
+write("fuzz_tokenizer", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
+
+# --- training data, one form each; the last byte chooses the options
+TALK = [{"role": "system", "content": "a"}, {"role": "user", "content": "ab b"}, {"role": "assistant", "content": "ba"}]
+FORMS = {"messages": {"messages": TALK}, "completion": {"prompt": "ab", "completion": " ba"}, "text": {"text": "ab ab\u00e9"},
+         "sharegpt": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "system": "a"},
+         "alpaca": {"instruction": "a", "input": "b", "output": "ab", "system": "b", "history": [["a", "b"]]}}
+for name, form in FORMS.items():
+    write("fuzz_data", name, text(form) + b"\r\n" + text(form) + b"\n")
+write("fuzz_data", "array", text([FORMS["alpaca"], FORMS["messages"]]) + b"\n")
