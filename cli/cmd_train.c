@@ -213,12 +213,12 @@ static void draw_loss(const struct Train *t) {
     if (file_read(path, UINT64_C(1) << 30, &text, &bytes))
         for (char *at = (char *)text, *end; (end = strchr(at, '\n')) && n < room; at = end + 1) {
             json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
-            json_t *v = json_object_get(line, "validation_loss");
-            x[n] = json_number_value(json_object_get(line, "step"));
-            y[n] = json_number_value(json_object_get(line, "loss"));
-            if (v)
-                vx[nv] = x[n], vy[nv++] = json_number_value(v);
-            n++;
+            json_t *v = json_object_get(line, "validation_loss"), *l = json_object_get(line, "loss");
+            double step = json_number_value(json_object_get(line, "step"));
+            if (v && nv < room)
+                vx[nv] = step, vy[nv++] = json_number_value(v);
+            if (l) // the line of step 0 has none
+                x[n] = step, y[n++] = json_number_value(l);
             json_decref(line);
         }
     struct PlotSeries series[] = {{.name = "training", .x = x, .y = y, .n = n, .smooth = true},

@@ -266,6 +266,10 @@ bool train_validate(struct Train *t, double *loss) {
         *loss = sum / (double)plan.n_labels;
         pack_free(&plan);
     }
+    if (ok && t->state.step == 0) { // before training: the point from which the curve falls
+        fprintf(t->metrics, "{\"step\": 0, \"validation_loss\": %.6f}\n", *loss);
+        fflush(t->metrics);
+    }
     free(list);
     return ok;
 }
