@@ -11,19 +11,14 @@ int cmd_convert(const struct Args *args) {
     struct ModelFile f;
     if (!modelfile_open(&f, args->operands[0]))
         return EXIT_FAILED;
-    bool ok;
-    if (f.vocab_only) {
-        ok = fail("%s: holds a vocabulary alone, no weights", args->operands[0]);
-    } else {
-        struct WeightSource source = modelfile_source(&f);
-        const char *slash = strrchr(args->operands[0], '/');
-        char *name = xstrdup(slash && slash[1] ? slash + 1 : args->operands[0]);
-        char *end = strstr(name, ".gguf");
-        if (end)
-            *end = 0;
-        ok = output_write(args, &f.config, output_type(args, output_main_type(&f)), &source, &f, name);
-        free(name);
-    }
+    struct WeightSource source = modelfile_source(&f);
+    const char *slash = strrchr(args->operands[0], '/');
+    char *name = xstrdup(slash && slash[1] ? slash + 1 : args->operands[0]);
+    char *end = strstr(name, ".gguf");
+    if (end)
+        *end = 0;
+    bool ok = output_write(args, &f.config, output_type(args, output_main_type(&f)), &source, &f, name);
+    free(name);
     modelfile_close(&f);
     return ok ? EXIT_DONE : EXIT_FAILED;
 }

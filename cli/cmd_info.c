@@ -2,7 +2,7 @@
 #include "cli/commands.h"
 #include "cli/term.h"
 #include "model/json.h"
-#include "model/modelfile.h"
+#include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,27 +27,11 @@ static bool config_of(const char *model, struct Config *c, bool *vocab_only) {
     return true;
 }
 
-// Norms and routers stay F32, and so do rows that no block of the type fits into.
-static uint64_t weight_bytes(const struct Config *c, enum DType type) {
-    uint32_t n;
-    struct WeightSpec *list = weight_list(c, &n);
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t rows = 1, cols = list[i].dim[list[i].n_dims - 1];
-        for (uint32_t d = 0; d + 1 < list[i].n_dims; d++)
-            rows *= list[i].dim[d];
-        bool plain = list[i].role == ROLE_NORM || list[i].role == ROLE_ROUTER || cols % DTYPES[type].block != 0;
-        total += rows * dtype_row_bytes(plain ? DT_F32 : type, cols);
-    }
-    free(list);
-    return total;
-}
-
 static uint64_t cache_bytes_per_token(const struct Config *c) {
     return (uint64_t)c->n_layers * 2 * c->n_kv_heads * c->head_dim * sizeof(float);
 }
 
-static const enum DType INFO_TYPES[] = {DT_F32, DT_BF16, DT_Q8_0, DT_Q4_1, DT_Q4_0};
+static const enum DType INFO_TYPES[] = {DT_F32, DT_BF16, DT_F16, DT_Q8_0, DT_Q4_1, DT_Q4_0};
 static const uint32_t INFO_CONTEXTS[] = {1024, 4096, 8192, 16384, 32768, 131072};
 enum { N_INFO_TYPES = sizeof INFO_TYPES / sizeof INFO_TYPES[0] };
 enum { N_INFO_CONTEXTS = sizeof INFO_CONTEXTS / sizeof INFO_CONTEXTS[0] };
@@ -64,7 +48,7 @@ static json_t *memory_json(const struct Args *args, const struct Config *c) {
     for (int t = 0; t < N_INFO_TYPES; t++) {
         if (!type_wanted(args, INFO_TYPES[t]))
             continue;
-        uint64_t weights = weight_bytes(c, INFO_TYPES[t]);
+        uint64_t weights = model_weight_bytes(c, INFO_TYPES[t]);
         for (int i = 0; i < N_INFO_CONTEXTS; i++) {
             if (!context_fits(c, INFO_CONTEXTS[i]))
                 continue;
@@ -131,7 +115,7 @@ static void print_memory(const struct Args *args, const struct Config *c) {
     for (int t = 0; t < N_INFO_TYPES; t++) {
         if (!type_wanted(args, INFO_TYPES[t]))
             continue;
-        uint64_t weights = weight_bytes(c, INFO_TYPES[t]);
+        uint64_t weights = model_weight_bytes(c, INFO_TYPES[t]);
         term_format_bytes(weights, text);
         printf("  %-8s %10s", DTYPES[INFO_TYPES[t]].name, text);
         for (int i = 0; i < N_INFO_CONTEXTS; i++) {

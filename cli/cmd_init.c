@@ -4,14 +4,15 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "model/json.h"
+#include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct RandomWeights {
+    const struct Config *config;
     uint64_t seed;
-    float deviation;
 };
 
 static enum DType random_type(void *context, const struct WeightSpec *w) {
@@ -22,10 +23,10 @@ static enum DType random_type(void *context, const struct WeightSpec *w) {
 
 static bool random_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
     const struct RandomWeights *r = context;
-    uint64_t cols = w->dim[w->n_dims - 1], stream = hash_bytes(w->name, strlen(w->name), 0);
+    uint64_t cols = w->dim[w->n_dims - 1];
     float *to = out;
     for (uint64_t i = 0; i < count * cols; i++)
-        to[i] = w->role == ROLE_NORM ? 1 : r->deviation * random_normal(r->seed, stream, first * cols + i);
+        to[i] = model_random_value(r->config, w, r->seed, first * cols + i);
     return true;
 }
 
@@ -136,7 +137,7 @@ int cmd_init(const struct Args *args) {
         c.pad_id = UINT32_MAX;
         ok = byte_tokenizer_files(&tokenizer, &c);
     }
-    struct RandomWeights random = {(uint64_t)args_int(args, "seed"), c.init_std > 0 ? c.init_std : 0.02f};
+    struct RandomWeights random = {&c, (uint64_t)args_int(args, "seed")};
     struct WeightSource source = {&random, random_type, random_rows};
     ok = ok && config_check(&c, preset) &&
          output_write(args, &c, output_type(args, DT_F32), &source, &tokenizer, preset);

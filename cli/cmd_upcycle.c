@@ -49,8 +49,8 @@ int cmd_upcycle(const struct Args *args) {
     size_t n_ids = 0;
     struct Device dev;
     bool with_text = args_given(args, "calibrate"), opened = false;
-    bool ok = !f.vocab_only || fail("%s: holds a vocabulary alone, no weights", args->operands[0]);
-    if (ok && with_text)
+    bool ok = true;
+    if (with_text)
         ok = calibration_ids(&f, args_text(args, "calibrate"), &ids, &n_ids) &&
              (opened = selftest_device_open(&dev, args_text(args, "device")));
     struct Upcycle u = {0};

@@ -13,8 +13,6 @@ bool load_text(struct Loaded *l, const struct Args *args, bool with_template) {
     const char *path = args->operands[0];
     if (!modelfile_open(&l->file, path))
         return false;
-    if (l->file.vocab_only)
-        return fail("%s holds a vocabulary only, no weights", path);
     l->has_tokenizer = tokenizer_open(&l->tokenizer, &l->file);
     if (!l->has_tokenizer)
         return false;

@@ -152,8 +152,6 @@ static bool param_load(struct Model *m, const struct ModelFile *file, struct Par
 }
 
 bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o) {
-    if (file->vocab_only)
-        return fail("%s holds a vocabulary only, no weights", file->path);
     bool ok = o->type == DT_COUNT ? model_build(m, dev, &file->config, type_of_file, file, o->max_positions)
                                   : model_init(m, dev, &file->config, o->type, o->max_positions);
     uint64_t done = 0, all = 0;

@@ -450,7 +450,9 @@ bool modelfile_open_config(struct ModelFile *f, const char *path) {
 
 bool modelfile_open(struct ModelFile *f, const char *path) {
     bool ok = open_config(f, path);
-    if (ok && (f->vocab_only || (f->gguf ? bind_gguf(f) : open_folder_tensors(f))))
+    if (ok && f->vocab_only)
+        ok = fail("%s: holds a vocabulary alone, no weights; `vkmoe tokenize` can use it", path);
+    if (ok && (f->gguf ? bind_gguf(f) : open_folder_tensors(f)))
         return true;
     modelfile_close(f);
     return false;

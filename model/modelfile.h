@@ -63,7 +63,8 @@ struct ModelFile {
     char *tokenizer_path, *tokenizer_config_path;
     char *chat_template; // Jinja text, NULL: none
 };
-// All tensors that the config asks for must exist with their shape and a supported type; one clear line otherwise.
+// All tensors that the config asks for must exist with their shape and a supported type; one clear line otherwise. A vocabulary alone is
+// no model here.
 bool modelfile_open(struct ModelFile *f, const char *path);
 // Config and tokenizer alone (info, tokenize): tensors are not looked at and need not be there.
 bool modelfile_open_config(struct ModelFile *f, const char *path);

@@ -45,6 +45,10 @@ says "$out" '"total_parameters": 6738415616'
 note $? "FLOPs of LLaMA2 7B per 4K tokens"
 run 0 info deepseek-llm-7b
 says "$out" "184T per 4K tokens"
+for type in f32 bf16 f16 q8_0 q4_1 q4_0; do
+    run 0 info tiny --type $type
+    says "$out" "$type  "
+done
 run 1 info no-such-model
 one_line
 says "$err" "no-such-model"
@@ -71,6 +75,29 @@ run 0 tokenize "$work/back" --decode "72, 195, 169" --json
 says "$out" '"text": "Hé"'
 run 0 info "$work/tiny.gguf"
 says "$out" "8 routed (3 active) and 2 shared"
+
+# A GGUF that holds a vocabulary alone is a model where no weights are needed, and refused by name where they are.
+vocabulary=$VKMOE_SOURCE_DIR/../shared/data/tokenizer/deepseek-llm/ggml-vocab-deepseek-llm.gguf
+if [[ -e $vocabulary ]]; then
+    printf 'Hello, w\303\266rld!' >"$work/text"
+    run 0 tokenize "$vocabulary" --file "$work/text" --json
+    [[ $out == '{"ids": [17464, 11, 259, 100003, 81, 404, 0]}' && -z $err ]]
+    note $? "the ids and nothing else: '$out' '$err'"
+    run 0 init --preset tiny-moe --tokenizer "$vocabulary" --out "$work/borrowed"
+    run 0 tokenize "$work/borrowed" --file "$work/text" --json
+    says "$out" '[17464, 11, 259, 100003, 81, 404, 0]'
+    for command in "convert --out $work/new" "upcycle --out $work/new" "merge --adapter $work --out $work/new" \
+        "generate -p a" chat "score --file $work/text" "train --data $work/text --out $work/new" info; do
+        read -ra words <<<"$command"
+        run 1 "${words[0]}" "$vocabulary" "${words[@]:1}"
+        one_line
+        says "$err" "a vocabulary alone"
+    done
+    [[ ! -e $work/new ]]
+    note $? "nothing is made of a vocabulary alone"
+else
+    echo "SKIP: a vocabulary without weights is not at hand: $vocabulary"
+fi
 
 # What is wrong is told in one line and nothing is left behind.
 run 1 init --preset tiny --out "$work/tiny"

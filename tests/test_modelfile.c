@@ -449,7 +449,9 @@ static void check_round_trips(const char *dir, const struct Config *c, uint64_t 
     struct ModelFile tokenizer, f = {0};
     gguf_writer_init(&w);
     write_vocab(&w, c->vocab_size, "smollm");
-    CHECK(gguf_writer_begin(&w, vocab) && gguf_writer_end(&w) && modelfile_open(&tokenizer, vocab), "%s", fail_last());
+    CHECK(gguf_writer_begin(&w, vocab) && gguf_writer_end(&w) && modelfile_open_config(&tokenizer, vocab), "%s",
+          fail_last());
+    CHECK(refused(modelfile_open(&f, vocab), "a vocabulary alone"), "%s", fail_last());
     CHECK(tokenizer.vocab_only && tokenizer.chat_template && tokenizer.n_tensors == 0, "a vocabulary opens");
     CHECK(modelwrite_hf(hf, c, DT_F32, &source, &tokenizer, 0), "%s", fail_last());
     check_model(hf, c, &source, DT_F32, DT_F32);
