@@ -1,5 +1,6 @@
 // `vkmoe info MODEL`: what a model is and costs, from its configuration alone: no weights are read and no device is opened.
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/term.h"
 #include "model/json.h"
 #include "model/model.h"
@@ -8,24 +9,6 @@
 #include <string.h>
 
 static const uint64_t FLOPS_TOKENS = 4096;
-
-// A path wins over a preset of the same name.
-static bool config_of(const char *model, struct Config *c, bool *vocab_only) {
-    *vocab_only = false;
-    if (!file_exists(model) && !dir_exists(model)) {
-        if (config_preset(c, model))
-            return true;
-        return fail("%s: there is no such file or folder, nor a preset of that name (%s)", model,
-                    config_preset_names());
-    }
-    struct ModelFile f;
-    if (!modelfile_open_config(&f, model))
-        return false;
-    *c = f.config;
-    *vocab_only = f.vocab_only;
-    modelfile_close(&f);
-    return true;
-}
 
 static uint64_t cache_bytes_per_token(const struct Config *c) {
     return (uint64_t)c->n_layers * 2 * c->n_kv_heads * c->head_dim * sizeof(float);
@@ -129,19 +112,31 @@ static void print_memory(const struct Args *args, const struct Config *c) {
     printf("\n  `vkmoe train ... --dry-run` tells the memory of a fine-tuning before it begins.\n");
 }
 
-int cmd_info(const struct Args *args) {
-    struct Config c;
-    bool vocab_only;
-    if (!config_of(args->operands[0], &c, &vocab_only))
-        return EXIT_FAILED;
-    if (vocab_only) {
-        fail("%s: holds a vocabulary alone, no model; `vkmoe tokenize` can use it", args->operands[0]);
-        return EXIT_FAILED;
-    }
+static int print(const struct Args *args, const struct Config *c) {
     if (args_switch(args, "json"))
-        return print_json(args, &c);
+        return print_json(args, c);
     printf("%s%s%s\n", term_paint(stdout, PAINT_BOLD), args->operands[0], term_paint(stdout, PAINT_NONE));
-    print_architecture(&c);
-    print_memory(args, &c);
+    print_architecture(c);
+    print_memory(args, c);
     return EXIT_DONE;
+}
+
+int cmd_info(const struct Args *args) {
+    const char *model = args->operands[0];
+    struct ModelFile f;
+    int status = EXIT_FAILED;
+    if (!load_preset(&f, model)) {
+        if (!file_exists(model) && !dir_exists(model)) {
+            fail("%s: there is no such file or folder, nor a preset of that name (%s)", model, config_preset_names());
+            return EXIT_FAILED;
+        }
+        if (!modelfile_open_config(&f, model))
+            return EXIT_FAILED;
+    }
+    if (f.vocab_only)
+        fail("%s: holds a vocabulary alone, no weights; `vkmoe tokenize` can use it", model);
+    else
+        status = print(args, &f.config);
+    modelfile_close(&f);
+    return status;
 }

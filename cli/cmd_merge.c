@@ -85,11 +85,8 @@ int cmd_merge(const struct Args *args) {
     int status = EXIT_FAILED;
     if (selftest_device_open(&dev, args_text(args, "device"))) {
         uint64_t need = model_weight_bytes(&f.config, output_main_type(&f));
-        if (need > dev.limits.memory_bytes) {
-            fail("%s needs %.1f GiB and the device has %.1f GiB; choose a device with more memory (lavapipe uses the "
-                 "machine's)",
-                 f.path, (double)need / (1 << 30), (double)dev.limits.memory_bytes / (1 << 30));
-        } else if (model_load(&m, &dev, &f, &o)) {
+        if (memory_fits(&dev, need, f.path, "choose another --device (lavapipe uses the machine's memory)") &&
+            model_load(&m, &dev, &f, &o)) {
             if (adapter_load(&m, args_text(args, "adapter"))) {
                 struct Merge merge = {.m = &m, .base = model_source(&m)};
                 struct WeightSource source = {&merge, merge_type, merge_rows};

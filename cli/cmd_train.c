@@ -1,6 +1,7 @@
 // `vkmoe train MODEL --data FILE --out DIR`: fine-tunes all weights or LoRA adapters. Before the first step it shows what is trained, what
 // memory it takes and one example with the tokens that count; while it runs a bar, metrics.jsonl and loss.png.
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/plot.h"
 #include "cli/term.h"
 #include "model/selftest.h"
@@ -28,12 +29,27 @@ static const struct {
 } SFT_RECIPE[] = {{"epochs", "8"}, {"batch", "1024"},        {"context", "4096"},
                   {"lr", "1e-5"},  {"schedule", "constant"}, {"warmup", "0"}};
 
-static double number(const struct Args *args, const char *flag) {
+static const char *setting(const struct Args *args, const char *flag) {
     if (args_text(args, "recipe") && !args_given(args, flag))
         for (size_t i = 0; i < sizeof SFT_RECIPE / sizeof SFT_RECIPE[0]; i++)
             if (strcmp(SFT_RECIPE[i].flag, flag) == 0)
-                return strtod(SFT_RECIPE[i].value, NULL);
-    return strtod(args_text(args, flag), NULL);
+                return SFT_RECIPE[i].value;
+    return args_text(args, flag);
+}
+
+static double number(const struct Args *args, const char *flag) { return strtod(setting(args, flag), NULL); }
+
+static enum TrainSchedule schedule_of(const struct Args *args) {
+    const char *name = setting(args, "schedule");
+    return strcmp(name, "cosine") == 0   ? SCHEDULE_COSINE
+           : strcmp(name, "linear") == 0 ? SCHEDULE_LINEAR
+                                         : SCHEDULE_CONSTANT;
+}
+
+// Rows as long as was asked for; where nobody asked, no longer than the model can take.
+static uint32_t row_tokens(const struct Args *args, const struct Config *c) {
+    uint32_t n = (uint32_t)number(args, "context");
+    return args_given(args, "context") || args_text(args, "recipe") ? n : (uint32_t)min_u64(n, c->max_context);
 }
 
 // Exact names of projections, by commas; "all" is every linear but the router.
@@ -80,12 +96,10 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
         .epochs = number(args, "epochs"),
         .steps = args_given(args, "steps") ? (uint64_t)args_int(args, "steps") : 0,
         .batch_examples = (uint32_t)number(args, "batch"),
-        .seq_len = (uint32_t)number(args, "context"),
+        .seq_len = row_tokens(args, c),
         .micro_rows = (uint32_t)args_int(args, "micro-batch"),
-        .schedule = args_choice(args, "schedule", "cosine")   ? SCHEDULE_COSINE
-                    : args_choice(args, "schedule", "linear") ? SCHEDULE_LINEAR
-                                                              : SCHEDULE_CONSTANT,
-        .warmup_steps = (uint64_t)args_int(args, "warmup"),
+        .schedule = schedule_of(args),
+        .warmup_steps = (uint64_t)number(args, "warmup"),
         .learning_rate = (float)number(args, "lr"),
         .beta1 = (float)args_float(args, "beta1"),
         .beta2 = (float)args_float(args, "beta2"),
@@ -108,29 +122,45 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
     return lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
 }
 
-static bool folder_empty(const char *path) {
+// Whether nothing stands in the folder but what a run leaves there before its first checkpoint.
+static bool folder_free(const char *path, bool resume) {
+    static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png"};
     DIR *d = opendir(path);
-    bool empty = true;
-    for (struct dirent *e; d && (e = readdir(d));)
-        empty = empty && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0);
+    bool all = true;
+    for (struct dirent *e; all && d && (e = readdir(d));) {
+        bool own = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+        for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && resume && !own; i++)
+            own = strcmp(e->d_name, OWN[i]) == 0 || strncmp(e->d_name, ".checkpoint-", 12) == 0;
+        all = own;
+    }
     if (d)
         closedir(d);
-    return empty;
+    return all;
 }
 
 static bool out_check(const struct TrainOptions *o) {
     if (file_exists(o->out) && !dir_exists(o->out))
         return fail("--out %s is a file; a folder is needed", o->out);
-    if (o->resume && !checkpoint_exists(o->out))
+    if (o->resume && checkpoint_exists(o->out))
+        return true;
+    if (!folder_free(o->out, o->resume))
+        return fail("--out %s is in use%s", o->out,
+                    o->resume ? " and has no checkpoint to go on from; give another folder"
+                              : "; --resume goes on from its last checkpoint, or give another folder");
+    if (o->resume)
         warn("%s has no checkpoint: the run starts at its beginning", o->out);
-    if (!o->resume && !folder_empty(o->out))
-        return fail("--out %s is in use; --resume goes on from its last checkpoint, or give another folder", o->out);
     return true;
 }
 
 // ---- What is shown before the first step
 
-static void show_plan(const struct MemoryPlan *p, uint64_t budget) {
+static void print_json(json_t *j) {
+    json_dumpf(j, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(7));
+    printf("\n");
+    json_decref(j);
+}
+
+static void show_memory(const struct TrainPlan *p, uint64_t budget) {
     const struct {
         const char *name;
         uint64_t bytes;
@@ -148,31 +178,52 @@ static void show_plan(const struct MemoryPlan *p, uint64_t budget) {
         fprintf(stderr, "  %-22s %12s\n", "the device has", all);
 }
 
-static void show_trained(const struct Model *m) {
+static struct RolePlan plan_sum(const struct TrainPlan *plan) {
+    struct RolePlan sum = {0};
+    for (size_t i = 0; i < sizeof plan->role / sizeof plan->role[0]; i++) {
+        sum.tensors += plan->role[i].tensors;
+        sum.trained += plan->role[i].trained;
+        sum.all += plan->role[i].all;
+    }
+    return sum;
+}
+
+static void show_trained(const struct TrainPlan *plan) {
     static const char *const KINDS[] = {"embedding", "norm",   "q_proj",  "k_proj",         "v_proj", "o_proj",
                                         "dense ffn", "router", "experts", "shared experts", "head"};
-    uint64_t trained[16] = {0}, all[16] = {0}, sum = 0, total = 0;
-    uint32_t count[16] = {0};
-    for (uint32_t i = 0; i < m->n_params; i++) {
-        const struct Param *p = &m->params[i];
-        uint64_t n = 1;
-        for (uint32_t d = 0; d < p->spec.n_dims; d++)
-            n *= p->spec.dim[d];
-        bool on = tensor_exists(&p->g);
-        all[p->spec.role] += n, total += n;
-        trained[p->spec.role] += on ? n : 0, sum += on ? n : 0, count[p->spec.role] += on;
-    }
+    struct RolePlan sum = plan_sum(plan);
     char a[16], b[16];
     fprintf(stderr, "%-16s %8s %12s %12s\n", "trained", "tensors", "parameters", "of");
-    for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++)
-        if (all[i]) {
-            term_format_count((double)trained[i], a);
-            term_format_count((double)all[i], b);
-            fprintf(stderr, "%-16s %8u %12s %12s\n", KINDS[i], count[i], trained[i] ? a : "frozen", b);
-        }
-    term_format_count((double)sum, a);
-    term_format_count((double)total, b);
-    fprintf(stderr, "%-16s %8s %12s %12s (%.2f %%)\n", "in all", "", a, b, 100 * (double)sum / (double)total);
+    for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++) {
+        const struct RolePlan *r = &plan->role[i];
+        term_format_count((double)r->trained, a);
+        term_format_count((double)r->all, b);
+        if (r->all)
+            fprintf(stderr, "%-16s %8u %12s %12s\n", KINDS[i], r->tensors, r->trained ? a : "frozen", b);
+    }
+    term_format_count((double)sum.trained, a);
+    term_format_count((double)sum.all, b);
+    fprintf(stderr, "%-16s %8u %12s %12s (%.2f %%)\n", "in all", sum.tensors, a, b,
+            100 * (double)sum.trained / (double)sum.all);
+}
+
+static void print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p, uint64_t budget) {
+    static const char *const SCHEDULES[] = {"constant", "cosine", "linear"};
+    struct RolePlan sum = plan_sum(p);
+    json_t *j = json_pack("{s:s, s:f, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method",
+                          o->method == TRAIN_FULL ? "full" : "lora", "epochs", o->epochs, "batch",
+                          (int)o->batch_examples, "context", (int)o->seq_len, "learning_rate", (double)o->learning_rate,
+                          "schedule", SCHEDULES[o->schedule], "warmup", (json_int_t)o->warmup_steps, "weight_decay",
+                          (double)o->weight_decay, "trained_parameters", (json_int_t)sum.trained, "parameters",
+                          (json_int_t)sum.all);
+    if (steps)
+        json_object_set_new(j, "steps", json_integer((json_int_t)steps));
+    json_object_set_new(j, "memory",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)p->weights, "adapters",
+                                  (json_int_t)p->adapters, "gradients_and_moments", (json_int_t)p->state, "activations",
+                                  (json_int_t)p->activations, "batch", (json_int_t)p->batch, "total",
+                                  (json_int_t)p->total, "device", (json_int_t)min_u64(budget, INT64_MAX)));
+    print_json(j);
 }
 
 // One example as the model sees it: tokens that count for the loss are marked.
@@ -252,6 +303,36 @@ static void on_step(void *context, const struct TrainStatus *s) {
     }
 }
 
+static void show_result(const struct Watch *w, double before) {
+    const struct Train *t = w->t;
+    char took[16];
+    term_format_duration(t->state.seconds, took);
+    if (isfinite(w->first_loss))
+        fprintf(stderr, "loss %.4f -> %.4f", w->first_loss, w->last_loss);
+    if (isfinite(w->last_validation) && isfinite(before))
+        fprintf(stderr, ", held out %.4f -> %.4f", before, w->last_validation);
+    fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
+            t->o.method == TRAIN_FULL ? "model" : "adapter", t->o.out, took);
+}
+
+// What was not measured is left out.
+static void print_result(const struct Watch *w, double before) {
+    const struct Train *t = w->t;
+    const struct {
+        const char *name;
+        double value;
+    } FIGURES[] = {{"first_loss", w->first_loss},
+                   {"last_loss", w->last_loss},
+                   {"validation_before", before},
+                   {"validation_after", w->last_validation}};
+    json_t *j = json_pack("{s:I, s:b, s:f, s:s}", "steps", (json_int_t)t->state.step, "finished",
+                          t->state.step >= t->steps, "seconds", t->state.seconds, "out", t->o.out);
+    for (size_t i = 0; i < sizeof FIGURES / sizeof FIGURES[0]; i++)
+        if (isfinite(FIGURES[i].value))
+            json_object_set_new(j, FIGURES[i].name, json_real(FIGURES[i].value));
+    print_json(j);
+}
+
 static int run(const struct Args *args, struct Train *t, struct Model *m, const struct ModelFile *file) {
     struct Watch w = {.t = t,
                       .drawn = clock_seconds(),
@@ -262,9 +343,9 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
     double before = NAN;
     if (!train_begin(t, m))
         return EXIT_FAILED;
-    show_trained(m);
-    show_sample(t);
-    if (t->state.step)
+    if (t->state.step >= t->steps)
+        fprintf(stderr, "all %llu steps are done already\n", (unsigned long long)t->steps);
+    else if (t->state.step)
         fprintf(stderr, "goes on at step %llu of %llu\n", (unsigned long long)t->state.step + 1,
                 (unsigned long long)t->steps);
     else if (!train_validate(t, &before))
@@ -277,52 +358,36 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
     t->stop = &stop_asked;
     t->on_step = on_step;
     t->context = &w;
-    progress_begin(&w.progress, "train", "step", t->state.step, t->steps);
+    uint64_t first = t->state.step;
+    progress_begin(&w.progress, "train", "step", first, t->steps);
     bool ok = train_loop(t);
-    progress_end(&w.progress);
+    if (t->state.step > first)
+        progress_end(&w.progress);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
     draw_loss(t);
     if (!ok)
         return EXIT_FAILED;
-    if (t->state.step < t->steps) {
+    if (t->state.step < t->steps)
         fprintf(stderr, "stopped after step %llu of %llu and saved; --resume goes on\n",
                 (unsigned long long)t->state.step, (unsigned long long)t->steps);
-        return EXIT_DONE;
-    }
-    if (!train_finish(t, file))
+    else if (!train_finish(t, file))
         return EXIT_FAILED;
-    fprintf(stderr, "loss %.4f -> %.4f", w.first_loss, w.last_loss);
-    if (isfinite(w.last_validation) && isfinite(before))
-        fprintf(stderr, ", held out %.4f -> %.4f", before, w.last_validation);
-    char took[16];
-    term_format_duration(t->state.seconds, took);
-    fprintf(stderr, "; %s in %s after %s\n", t->o.method == TRAIN_FULL ? "model" : "adapter", t->o.out, took);
-    if (args_switch(args, "json")) {
-        json_t *j = json_pack("{s:I, s:f, s:f, s:f, s:s}", "steps", (json_int_t)t->state.step, "first_loss",
-                              isfinite(w.first_loss) ? w.first_loss : 0.0, "last_loss",
-                              isfinite(w.last_loss) ? w.last_loss : 0.0, "seconds", t->state.seconds, "out", t->o.out);
-        if (isfinite(before))
-            json_object_set_new(j, "validation_before", json_real(before));
-        if (isfinite(w.last_validation))
-            json_object_set_new(j, "validation_after", json_real(w.last_validation));
-        json_dumpf(j, stdout, JSON_INDENT(1));
-        printf("\n");
-        json_decref(j);
-    }
+    else
+        show_result(&w, before);
+    if (args_switch(args, "json"))
+        print_result(&w, before);
     return EXIT_DONE;
 }
 
 // ---- The command
 
-static enum DType weight_type(const struct Args *args, const struct ModelFile *f, enum TrainMethod method) {
+static enum DType weight_type(const struct Args *args, enum TrainMethod method) {
     enum DType type = DT_F32;
-    const char *given = args_given(args, "type") ? args_text(args, "type") : NULL;
-    if (given)
-        dtype_find(given, &type);
+    if (args_given(args, "type"))
+        dtype_find(args_text(args, "type"), &type);
     else if (method == TRAIN_LORA) // a frozen base stays as it is stored
         return DT_COUNT;
-    (void)f;
     return type;
 }
 
@@ -335,81 +400,130 @@ static void show_load(void *context, uint64_t done, uint64_t all) {
     progress_update(context, done >> 20, "MiB of weights");
 }
 
-static int with_device(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type) {
-    struct Device dev;
+// The table of what is trained, the memory, one sample; false where the run does not fit.
+static bool plan_run(const struct Args *args, const struct Train *t, const struct ModelFile *f, enum DType type,
+                     const struct Device *dev, struct TrainPlan *plan) {
+    if (!train_plan(&f->config, plan_type(f, type), &t->o, dev, plan))
+        return false;
+    show_trained(plan);
+    show_memory(plan, dev->limits.memory_bytes);
+    if (t->data.n)
+        show_sample(t);
+    if (args_switch(args, "dry-run") && args_switch(args, "json"))
+        print_plan(&t->o, t->steps, plan, dev->limits.memory_bytes);
+    return memory_fits(
+        dev, plan->total, "this run",
+        "try --method lora, --type bf16, a smaller --context or --micro-batch, --recompute on, or another "
+        "--device");
+}
+
+static int load_and_run(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type,
+                        struct Device *dev, uint64_t weight_bytes) {
     struct Model m;
-    struct MemoryPlan plan;
+    struct Progress progress;
+    struct ModelOptions mo = {.type = type,
+                              .max_positions = (uint32_t)min_u64(t->o.seq_len, f->config.max_context),
+                              .progress = show_load,
+                              .progress_context = &progress};
+    progress_begin(&progress, "load", "MiB", 0, weight_bytes >> 20);
+    bool loaded = model_load(&m, dev, f, &mo);
+    progress_clear(&progress);
+    if (!loaded)
+        return EXIT_FAILED;
+    if (args_given(args, "balance"))
+        m.config.aux_alpha = (float)args_float(args, "balance");
+    int status = run(args, t, &m, f);
+    train_end(t);
+    model_free(&m);
+    return status;
+}
+
+// A lost device is opened again and the run goes on from its last checkpoint, as long as it gets further that way.
+static int with_device(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type) {
+    enum { FUTILE_LOSSES = 3 };
+    struct Device dev;
+    struct TrainPlan plan;
     if (!selftest_device_open(&dev, args_text(args, "device")))
         return EXIT_FAILED;
     fprintf(stderr, "%s\n", dev.name);
     int status = EXIT_FAILED;
-    if (train_plan(&f->config, plan_type(f, type), &t->o, &dev, &plan)) {
-        show_plan(&plan, dev.limits.memory_bytes);
-        struct Progress progress;
-        struct ModelOptions mo = {.type = type,
-                                  .max_positions = (uint32_t)min_u64(t->o.seq_len, f->config.max_context),
-                                  .progress = show_load,
-                                  .progress_context = &progress};
-        if (plan.total > dev.limits.memory_bytes) {
-            fail("this run needs %.1f GiB and the device has %.1f GiB; try --method lora, --type bf16, a smaller "
-                 "--context or "
-                 "--micro-batch, --recompute on, or another --device",
-                 (double)plan.total / (1 << 30), (double)dev.limits.memory_bytes / (1 << 30));
-        } else if (args_switch(args, "dry-run")) {
-            fprintf(stderr, "%llu steps; nothing was trained (--dry-run)\n", (unsigned long long)t->steps);
-            show_sample(t);
-            status = EXIT_DONE;
-        } else {
-            progress_begin(&progress, "load", "MiB", 0, plan.weights >> 20);
-            bool loaded = model_load(&m, &dev, f, &mo);
-            progress_clear(&progress);
-            if (loaded) {
-                if (args_given(args, "balance"))
-                    m.config.aux_alpha = (float)args_float(args, "balance");
-                status = run(args, t, &m, f);
-                step_free(&t->step);
-                model_free(&m);
-            }
-        }
+    uint64_t reached = 0;
+    bool go = plan_run(args, t, f, type, &dev, &plan);
+    if (go && args_switch(args, "dry-run")) {
+        if (t->steps)
+            fprintf(stderr, "%llu steps; ", (unsigned long long)t->steps);
+        fprintf(stderr, "nothing was trained (--dry-run)\n");
+        status = EXIT_DONE;
+        go = false;
+    }
+    for (uint32_t futile = 0; go;) {
+        status = load_and_run(args, t, f, type, &dev, plan.weights);
+        futile = t->state.step > reached ? 0 : futile + 1;
+        reached = max_u64(reached, t->state.step);
+        if (dev.state != DEVICE_LOST || futile == FUTILE_LOSSES)
+            break;
+        device_close(&dev);
+        if (!selftest_device_open(&dev, args_text(args, "device")))
+            return EXIT_FAILED;
+        warn("the device was lost at step %llu: it is opened again, and the run goes on from its last checkpoint",
+             (unsigned long long)t->state.step + 1);
+        t->o.resume = true;
     }
     profile_print(&dev);
     device_close(&dev);
     return status;
 }
 
-int cmd_train(const struct Args *args) {
-    struct ModelFile f;
+// The plan of a preset, which has neither weights nor a tokenizer to read the data with.
+static int preset_plan(const struct Args *args, const struct ModelFile *f, const struct TrainOptions *o) {
+    struct Train t = {.o = *o, .steps = o->steps};
+    fprintf(stderr, "%s is a preset without a tokenizer: --data is not read\n", f->path);
+    return with_device(args, &t, f, weight_type(args, o->method));
+}
+
+static int train_on_file(const struct Args *args, const struct ModelFile *f, const struct TrainOptions *o) {
     struct Tokenizer tokenizer;
     struct Template chat;
+    int status = EXIT_FAILED;
+    if (!tokenizer_open(&tokenizer, f))
+        return EXIT_FAILED;
+    if (template_open(&chat, args_text(args, "template"), f->chat_template, &tokenizer, f->path)) {
+        struct Train t;
+        if (train_load_data(&t, o, &tokenizer, &chat))
+            status = with_device(args, &t, f, weight_type(args, o->method));
+        train_free(&t);
+        template_free(&chat);
+    }
+    tokenizer_free(&tokenizer);
+    return status;
+}
+
+int cmd_train(const struct Args *args) {
+    static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets"};
+    for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)
+        if (args_given(args, LORA_FLAGS[i]) && !args_choice(args, "method", "lora"))
+            return args_wrong(args, "--%s needs --method lora", LORA_FLAGS[i]);
+    if (args_given(args, "validation") && args_given(args, "validation-split"))
+        return args_wrong(args, "--validation and --validation-split exclude each other");
+    struct ModelFile f;
+    bool preset = args_switch(args, "dry-run") && load_preset(&f, args->operands[0]);
+    if (!preset && !modelfile_open(&f, args->operands[0]))
+        return EXIT_FAILED;
     struct TrainOptions o;
-    const char *data[64];
+    const char **data = xcalloc(strlen(args_text(args, "data")) + 1, sizeof *data);
     size_t n_data = 0;
     char *list = xstrdup(args_text(args, "data"));
-    for (char *save, *at = strtok_r(list, ",", &save); at && n_data < 64; at = strtok_r(NULL, ",", &save))
+    for (char *save, *at = strtok_r(list, ",", &save); at; at = strtok_r(NULL, ",", &save))
         data[n_data++] = at;
     int status = EXIT_FAILED;
-    if (!modelfile_open(&f, args->operands[0])) {
-        free(list);
-        return EXIT_FAILED;
-    }
-    if (f.vocab_only) {
-        fail("%s: holds a vocabulary alone, no weights", f.path);
-    } else if (options_read(args, &f.config, data, n_data, &o) && out_check(&o) && tokenizer_open(&tokenizer, &f)) {
+    if (options_read(args, &f.config, data, n_data, &o) && out_check(&o)) {
         if (o.seq_len > f.config.max_context)
             fail("--context %u is above the model's context of %u", o.seq_len, f.config.max_context);
-        else if (tokenizer.n_vocab > f.config.vocab_size)
-            fail("%s: the tokenizer has %u tokens, the embedding %u rows", f.path, tokenizer.n_vocab,
-                 f.config.vocab_size);
-        else if (template_open(&chat, args_text(args, "template"), f.chat_template, &tokenizer, f.path)) {
-            struct Train t;
-            if (train_load_data(&t, &o, &tokenizer, &chat))
-                status = with_device(args, &t, &f, weight_type(args, &f, o.method));
-            train_free(&t);
-            template_free(&chat);
-        }
-        tokenizer_free(&tokenizer);
+        else
+            status = preset ? preset_plan(args, &f, &o) : train_on_file(args, &f, &o);
     }
     modelfile_close(&f);
     free(list);
+    free(data);
     return status;
 }

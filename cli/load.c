@@ -22,6 +22,14 @@ bool load_text(struct Loaded *l, const struct Args *args, bool with_template) {
     return l->has_template || !with_template;
 }
 
+bool load_preset(struct ModelFile *f, const char *model) {
+    *f = (struct ModelFile){0};
+    if (file_exists(model) || dir_exists(model) || !config_preset(&f->config, model))
+        return false;
+    f->path = xstrdup(model);
+    return true;
+}
+
 static struct ModelOptions model_options(const struct Args *args, uint32_t positions) {
     struct ModelOptions o = {.type = DT_COUNT, .max_positions = positions};
     const char *type = args_text(args, "type");

@@ -23,6 +23,8 @@ bool load_text(struct Loaded *l, const struct Args *args, bool with_template);
 bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *o);
 void load_free(struct Loaded *l);
 
+// Whether `model` is the name of a preset (a path of that name wins); then the config is all there is in `f`.
+bool load_preset(struct ModelFile *f, const char *model);
 // --context where given, else `wanted`; never above the model's context (refused by name when asked for).
 bool load_context(const struct Loaded *l, const struct Args *args, uint64_t wanted, uint32_t *context);
 // Sampling flags: temperature, top-k, top-p, min-p, seed.

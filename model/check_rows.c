@@ -220,6 +220,28 @@ static bool run_add(struct Check *ck, const struct OpCase *oc, const uint32_t *s
     return finish(&r, ok, BOUND_PLAIN);
 }
 
+// Words of any bits: fill and copy know no numbers.
+static bool run_words(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t n = shape[0];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(n), 1), *y = checkrun_output(&r, DIMS(n));
+    double *want = doubles(n);
+    for (uint32_t i = 0; i < n; i++)
+        want[i] = oc->variant & KEEP ? x->value[i] : 2;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    if (oc->variant & KEEP)
+        cmd_copy(c, &x->t, &y->t);
+    else
+        cmd_fill(c, &y->t, 0x40000000); // 2.0
+    ck->bytes = (oc->variant & KEEP ? 8.0 : 4.0) * n;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, y, want);
+    free(want);
+    return finish(&r, ok, 0);
+}
+
 static bool run_move_rows(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
     uint32_t rows = shape[0], others = shape[1], dim = shape[2];
     bool scatter = oc->variant & BACKWARD;
@@ -522,6 +544,8 @@ KERNELS_OF(K_ROPE, KERNEL_rope)
 KERNELS_OF(K_SWIGLU, KERNEL_swiglu)
 KERNELS_OF(K_SWIGLU_BACK, KERNEL_swiglu_back)
 KERNELS_OF(K_ADD, KERNEL_add)
+KERNELS_OF(K_FILL, KERNEL_fill)
+KERNELS_OF(K_COPY, KERNEL_copy)
 KERNELS_OF(K_GATHER, KERNEL_gather_rows)
 KERNELS_OF(K_SCATTER, KERNEL_scatter_rows)
 KERNELS_OF(K_ROUTE, KERNEL_route, KERNEL_route_base)
@@ -575,6 +599,8 @@ static const uint32_t EIGHTS_BENCH[][OP_SHAPE] = {{884736}, {28311552}};
 
 uint32_t opcheck_rows(const struct OpCase **cases) {
     static const struct OpCase CASES[] = {
+        CASE("fill", K_FILL, COUNTS, COUNTS_BENCH, "n", run_words),
+        CASE("copy", K_COPY, COUNTS, COUNTS_BENCH, "n", run_words, .variant = KEEP),
         CASE("embed f32", K_EMBED_F32, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_F32),
         CASE("embed f16", K_EMBED_F16, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_F16),
         CASE("embed bf16", K_EMBED_BF16, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_BF16),

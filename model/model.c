@@ -342,7 +342,10 @@ bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed)
             }
     }
     // LORA_ALL asks for whatever there is; a target named alone must exist.
-    if (ok && o->targets != LORA_ALL && (found & o->targets) != o->targets)
-        return fail("a LoRA target matches no layer of this model (asked for %#x, there is %#x)", o->targets, found);
+    static const char *const NAMES[] = {"q_proj", "k_proj",         "v_proj",  "o_proj",
+                                        "dense",  "shared_experts", "experts", "gate"};
+    for (uint32_t i = 0; i < sizeof NAMES / sizeof NAMES[0] && ok && o->targets != LORA_ALL; i++)
+        if (o->targets & ~found & 1u << i)
+            ok = fail("LoRA: the target %s matches no layer of this model", NAMES[i]);
     return ok;
 }

@@ -145,7 +145,10 @@ static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     if (!matrix)
         return;
     const struct CoopmatShape *s = &j->dev->coopmat;
+    // At most 64 sums a lane, else registers are spilled; a low tile has rows for two subgroups down only.
     uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles.matrix_subgroups;
+    if (!j->dev->is_cpu && *rows >= 128 && *rows * *cols > 64 * subgroup * subgroups)
+        subgroups *= 2;
     d->local_size = subgroup * subgroups;
     d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k;
     d->spec[8] = subgroups >= 4 ? 2 : 1; // across
@@ -250,7 +253,9 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
         args.row_expert = view(&g->row_expert);
     int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
     enum KernelId kernel = dev->is_cpu ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
-    uint32_t rows = g ? 1 : power_of_two(m), lanes = dev->limits.subgroup_size;
+    // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there.
+    uint32_t most = (int)kernel == lane_rows && !dev->is_cpu ? 4 : FEW_ROWS;
+    uint32_t rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m)), lanes = dev->limits.subgroup_size;
     uint32_t cols = rows >= 4 ? 1 : tiles.gemv_cols;
     struct Dispatch d = {.kernel = kernel,
                          .local_size = dev->is_cpu   ? lanes

@@ -87,6 +87,10 @@ static void verify(struct Device *dev, enum KernelId kernel) {
         if (dev->state == DEVICE_OK)
             cache_add(dev, kernel, ok);
     }
+    if (dev->state != DEVICE_OK) {
+        fail("%s", fail_last()); // said while the checks were quiet
+        return;
+    }
     if (!ok) {
         dev->kernel_off[kernel] = true;
         warn("%s gives wrong results for kernel %s: it is switched off (%s)", dev->name, KERNELS[kernel].name,

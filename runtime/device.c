@@ -330,10 +330,19 @@ static int device_choose(VkPhysicalDevice *devices, uint32_t n, const char *whic
     return best;
 }
 
+static bool switched_off(enum Cap cap) {
+    const char *off = getenv("VKMOE_OFF");
+    size_t length = strlen(CAP_NAMES[cap]);
+    for (const char *at = off; at && (at = strstr(at, CAP_NAMES[cap])) != NULL; at += length)
+        if ((at == off || at[-1] == ',') && (at[length] == 0 || at[length] == ','))
+            return true;
+    return false;
+}
+
 static void cap_set(struct Device *dev, enum Cap cap, bool there, const char *why_not) {
     struct CapStatus *s = &dev->caps[cap];
-    s->on = there;
-    snprintf(s->why, sizeof s->why, "%s", there ? "" : why_not);
+    s->on = there && !switched_off(cap);
+    snprintf(s->why, sizeof s->why, "%s", s->on ? "" : there ? "switched off by VKMOE_OFF" : why_not);
 }
 
 // The largest f32-accumulating shape of matrix multiply at subgroup scope, 16-bit operands first.
@@ -356,7 +365,8 @@ static void coopmat_choose(struct Device *dev) {
                           : p[i].AType == VK_COMPONENT_TYPE_FLOAT32_KHR ? DT_F32
                           : (int)p[i].AType == 1000141000               ? DT_BF16 // VK_COMPONENT_TYPE_BFLOAT16_KHR
                                                                         : DT_COUNT;
-        if (type == DT_COUNT)
+        bool off = (type == DT_BF16 && !dev->caps[CAP_bf16].on) || (type == DT_F16 && !dev->caps[CAP_f16].on);
+        if (type == DT_COUNT || off)
             continue;
         uint64_t rank = (type == DT_BF16  ? 2u
                          : type == DT_F16 ? 1u
@@ -393,17 +403,6 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     cap_set(dev, CAP_coopmat2, has_extension(physical, "VK_NV_cooperative_matrix2"), "no VK_NV_cooperative_matrix2");
     cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
     cap_set(dev, CAP_timestamps, dev->limits.timestamp_ns > 0, "no timestamps on the compute queue");
-    const char *off = getenv("VKMOE_OFF");
-    for (int i = 0; off && i < CAP_COUNT; i++) {
-        const char *at = off;
-        size_t length = strlen(CAP_NAMES[i]);
-        while ((at = strstr(at, CAP_NAMES[i])) != NULL) {
-            bool whole = (at == off || at[-1] == ',') && (at[length] == 0 || at[length] == ',');
-            if (whole && dev->caps[i].on)
-                cap_set(dev, (enum Cap)i, false, "switched off by VKMOE_OFF");
-            at += length;
-        }
-    }
 }
 
 static void limits_read(struct Device *dev) {
@@ -572,6 +571,11 @@ bool device_open(struct Device *dev, const char *which) {
         dev->gflops = dev->is_cpu ? 15 : dev->is_integrated ? 500 : 4000;
         dev->gbytes_per_s = dev->is_cpu ? 5 : dev->is_integrated ? 30 : 200;
         ok = logical_device_make(dev, &features) && kernels_open(dev);
+        static bool rehearsed; // once a process: the device that is opened after the loss holds
+        const char *lose = getenv("VKMOE_LOSE_AT");
+        if (ok && lose && !rehearsed)
+            device_inject_failure(dev, (uint32_t)strtoul(lose, NULL, 10), VK_ERROR_DEVICE_LOST);
+        rehearsed = rehearsed || ok;
     }
     if (!ok)
         device_close(dev);

@@ -39,14 +39,27 @@ static void register_block(struct DeviceVk *vk, struct Block *b) {
     vk->blocks[vk->n_blocks++] = b;
 }
 
+static const char *amount(uint64_t bytes, char text[24]) {
+    bool large = bytes >= UINT64_C(10) << 30;
+    snprintf(text, 24, "%.1f %s", (double)bytes / (large ? 1 << 30 : 1 << 20), large ? "GiB" : "MiB");
+    return text;
+}
+
 static bool out_of_memory(struct Device *dev, uint64_t bytes, const char *what) {
+    char more[24], used[24], all[24];
     if (dev->state != DEVICE_OK)
         return false;
     dev->state = DEVICE_FAILED;
-    return fail("%s: no room for another %.1f MiB of %s (%.1f MiB in use, %.1f MiB in all); use a smaller context or "
-                "micro-batch, a quantised model, --method lora, or another --device",
-                dev->name, (double)bytes / (1 << 20), what, (double)dev->allocated_bytes / (1 << 20),
-                (double)dev->limits.memory_bytes / (1 << 20));
+    return fail("%s: no room for another %s of %s (%s in use, %s in all); use a smaller context or micro-batch, a "
+                "quantised model, --method lora, or another --device",
+                dev->name, amount(bytes, more), what, amount(dev->allocated_bytes, used),
+                amount(dev->limits.memory_bytes, all));
+}
+
+bool memory_fits(const struct Device *dev, uint64_t bytes, const char *job, const char *remedy) {
+    char need[24], all[24];
+    return bytes <= dev->limits.memory_bytes || fail("%s needs %s and %s has %s; %s", job, amount(bytes, need),
+                                                     dev->name, amount(dev->limits.memory_bytes, all), remedy);
 }
 
 bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block) {

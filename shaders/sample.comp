@@ -113,7 +113,7 @@ void candidates_list(float low, float high, uint own, uint total) {
     lane_count[lane] = own;
     barrier();
     uint at = 0, whole = whole_quads();
-    for (uint i = 0; i < lane; i++)
+    [[dont_unroll]] for (uint i = 0; i < lane; i++)
         at += lane_count[i];
     for (uint q = lane; q < whole; q += LOCAL_SIZE) {
         vec4 l = logits4(row, q);
@@ -265,14 +265,14 @@ void main() {
     float own = walk(uintBitsToFloat(0x7f7fffffu), index), total = 0, before = 0, rest = 0;
     lane_sum[lane] = own;
     barrier();
-    for (uint i = 0; i < LOCAL_SIZE; i++)
+    [[dont_unroll]] for (uint i = 0; i < LOCAL_SIZE; i++)
         total += lane_sum[i];
     uvec4 r = philox(uvec2(p.params.v[base + 4], p.params.v[base + 5]), uvec2(p.params.v[base + 6], 0),
                      uvec2(p.params.v[base + 7], 0));
     float at = uniform_from(r.x) * total;
     uint owner = 0;
     bool found = false;
-    for (uint i = 0; i < LOCAL_SIZE; i++) {
+    [[dont_unroll]] for (uint i = 0; i < LOCAL_SIZE; i++) {
         if (lane_sum[i] > 0 && !found) {
             owner = i;
             rest = at - before;

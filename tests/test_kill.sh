@@ -91,6 +91,12 @@ check "and named" grep -q "another run" "$work/log"
 kill -9 $pid
 wait $pid 2>/dev/null
 
+# A device that is lost in the middle of the run is opened again, and the run goes on from its last checkpoint to the same end.
+VKMOE_LOSE_AT=1500 train "$work/lost" 2>"$work/log"
+check "a lost device does not end the run" test $? = 0
+check "and is told" grep -q "the device was lost at step" "$work/log"
+check "and leads to the same end" test "$want" = "$(sha256sum <"$work/lost/model.safetensors" 2>/dev/null)"
+
 # Another run's checkpoint is refused by name; so is a folder in use.
 train "$work/whole" --resume --seed 5 2>"$work/log"
 check "another seed is refused" test $? = 1

@@ -81,6 +81,19 @@ static void compile_all(struct Device *dev) {
     }
 }
 
+// The only module without a check: `bench device` measures with it.
+static void compile_probe(struct Device *dev) {
+    struct Arena arena;
+    arena_init(&arena, dev, "probe", ARENA_DEVICE);
+    struct Tensor x = TENSOR(&arena, DT_F32, 1024);
+    struct Cmd *c = cmd_begin(dev, "probe");
+    for (uint32_t mode = 0; mode < 3; mode++)
+        cmd_dispatch(c, &(struct Dispatch){.kernel = KERNEL_probe, .spec = {mode}, .n_spec = 1, .groups = {1}},
+                     &(struct Args_probe){.x = view(&x), .y = view(&x), .n = 1024, .rounds = 1});
+    program_free(cmd_end(c));
+    arena_free(&arena);
+}
+
 int main(void) {
     const char *mode = getenv("VKMOE_STATIC");
     if (!mode) {
@@ -95,6 +108,7 @@ int main(void) {
     CHECK(dev.vk->has_executable_properties, "%s tells nothing about compiled pipelines", dev.driver);
     fail_quiet(true);
     compile_all(&dev);
+    compile_probe(&dev);
     fail_quiet(false);
     CHECK(dev.state == DEVICE_OK, "the device failed: %s", fail_last());
     bool compiled[KERNEL_COUNT] = {false};

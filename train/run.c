@@ -28,8 +28,21 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                 .seed = o->seed};
 }
 
+static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        const struct Param *p = &m->params[i];
+        struct RolePlan *r = &plan->role[p->spec.role];
+        uint64_t n = 1;
+        for (uint32_t d = 0; d < p->spec.n_dims; d++)
+            n *= p->spec.dim[d];
+        r->all += n;
+        if (tensor_exists(&p->g))
+            r->trained += n, r->tensors++;
+    }
+}
+
 bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
-                struct MemoryPlan *plan) {
+                struct TrainPlan *plan) {
     struct Device dry;
     struct Model m;
     struct Step s = {0};
@@ -46,6 +59,7 @@ bool train_plan(const struct Config *c, enum DType type, const struct TrainOptio
     plan->activations = s.scratch.peak_bytes;
     plan->batch = s.host.peak_bytes;
     plan->total = plan->weights + plan->adapters + plan->state + plan->activations + plan->batch;
+    plan_roles(&m, plan);
     step_free(&s);
     model_free(&m);
     return ok;
@@ -80,13 +94,35 @@ bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct
 
 // ---- Begin
 
-static void identify(struct Train *t) {
+// Of up to 16 rows of every base weight: another model of the same architecture has others.
+static bool weights_hash(const struct Model *m, uint64_t *hash) {
+    enum { ROWS = 16 };
+    bool ok = true;
+    *hash = 0;
+    for (uint32_t i = 0; i < m->n_base && ok; i++) {
+        const struct Param *p = &m->params[i];
+        uint64_t rows = tensor_rows(&p->w), cols = tensor_cols(&p->w), n = min_u64(rows, ROWS);
+        float *row = xmalloc(cols * sizeof *row);
+        for (uint64_t r = 0; r < n && ok; r++) {
+            ok = param_read(m->dev, p, r * rows / n, 1, row);
+            *hash = hash_bytes(row, cols * sizeof *row, *hash);
+        }
+        free(row);
+    }
+    return ok;
+}
+
+static bool identify(struct Train *t) {
     const struct TrainOptions *o = &t->o;
     struct RunIdentity *id = &t->identity;
+    uint64_t weights;
+    if (!weights_hash(t->m, &weights))
+        return false;
     char *config = config_to_json(&t->m->config, "float32");
     id->n = 0;
     identity_add(id, "model", "%016llx", (unsigned long long)hash_bytes(config, strlen(config), 0));
     free(config);
+    identity_add(id, "base", "%016llx", (unsigned long long)weights);
     identity_add(id, "weight type", "%s", DTYPES[t->m->params[0].w.type].name);
     identity_add(id, "method", "%s", o->method == TRAIN_FULL ? "full" : "lora");
     if (o->method == TRAIN_LORA)
@@ -107,6 +143,7 @@ static void identify(struct Train *t) {
                  (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm);
     identity_add(id, "router", "%s, balance %.9g", o->freeze_router ? "frozen" : "trained",
                  (double)t->m->config.aux_alpha);
+    return true;
 }
 
 // Metrics of steps that a resumed run will do again are cut off.
@@ -152,6 +189,7 @@ static bool folder_lock(struct Train *t) {
 
 bool train_begin(struct Train *t, struct Model *m) {
     t->m = m;
+    t->state = (struct CheckpointState){0};
     struct StepOptions so = step_options(&t->o);
     if (m->max_positions < t->o.seq_len)
         return fail("--context %u is above the model's %u positions", t->o.seq_len, m->max_positions);
@@ -159,9 +197,8 @@ bool train_begin(struct Train *t, struct Model *m) {
         return false;
     if (!step_init(&t->step, m, &so, t->o.method == TRAIN_FULL))
         return false;
-    if (!folder_lock(t))
+    if (!folder_lock(t) || !identify(t))
         return false;
-    identify(t);
     snprintf(t->state.device, sizeof t->state.device, "%.120s, %.120s", m->dev->name, m->dev->driver);
     if (t->o.resume) {
         bool found;
@@ -250,6 +287,11 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
     return ok;
 }
 
+static bool metrics_told(struct Train *t) {
+    return (fflush(t->metrics) == 0 && !ferror(t->metrics)) ||
+           fail("%s/metrics.jsonl: cannot be written: %s", t->o.out, strerror(errno));
+}
+
 bool train_validate(struct Train *t, double *loss) {
     *loss = NAN;
     if (t->held_out.n == 0)
@@ -266,15 +308,17 @@ bool train_validate(struct Train *t, double *loss) {
         *loss = sum / (double)plan.n_labels;
         pack_free(&plan);
     }
+    if (ok && !isfinite(*loss))
+        ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, *loss);
     if (ok && t->state.step == 0) { // before training: the point from which the curve falls
         fprintf(t->metrics, "{\"step\": 0, \"validation_loss\": %.6f}\n", *loss);
-        fflush(t->metrics);
+        ok = metrics_told(t);
     }
     free(list);
     return ok;
 }
 
-static void metrics_write(struct Train *t, const struct TrainStatus *s) {
+static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
     fprintf(t->metrics,
             "{\"step\": %llu, \"epoch\": %.4f, \"loss\": %.6f, \"balance_loss\": %.6f, \"grad_norm\": %.6f, "
             "\"learning_rate\": %.6g, \"tokens\": %llu, \"labels\": %llu, \"tokens_per_second\": %.1f",
@@ -283,7 +327,7 @@ static void metrics_write(struct Train *t, const struct TrainStatus *s) {
     if (isfinite(s->validation_loss))
         fprintf(t->metrics, ", \"validation_loss\": %.6f", s->validation_loss);
     fprintf(t->metrics, "}\n");
-    fflush(t->metrics);
+    return metrics_told(t);
 }
 
 static bool save(struct Train *t) {
@@ -295,18 +339,19 @@ bool train_loop(struct Train *t) {
         struct TrainStatus status;
         if (!one_step(t, &status))
             return false;
-        bool last = t->state.step == t->steps || (t->stop && *t->stop);
-        bool look = last || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
+        bool end = t->state.step == t->steps, last = end || (t->stop && *t->stop);
+        bool look = end || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
         if (look && !train_validate(t, &status.validation_loss))
             return false;
-        metrics_write(t, &status);
+        if (!metrics_write(t, &status))
+            return false;
         if (t->on_step)
             t->on_step(t->context, &status);
         if (last || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
             if (!save(t))
                 return false;
         }
-        if (t->stop && *t->stop)
+        if (last)
             break;
     }
     return true;
@@ -365,12 +410,18 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     return ok;
 }
 
-void train_free(struct Train *t) {
+void train_end(struct Train *t) {
     if (t->metrics)
         fclose(t->metrics);
     if (t->lock > 0)
         close(t->lock);
+    t->metrics = NULL;
+    t->lock = 0;
     step_free(&t->step);
+}
+
+void train_free(struct Train *t) {
+    train_end(t);
     batcher_free(&t->batcher);
     dataset_free(&t->data);
     dataset_free(&t->held_out);

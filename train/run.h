@@ -42,8 +42,13 @@ struct TrainStatus {
     uint64_t tokens, labels;
 };
 
-struct MemoryPlan {
+// What a run would train, and the memory it would take.
+struct TrainPlan {
     uint64_t weights, adapters, state, activations, batch, total; // bytes
+    struct RolePlan {
+        uint32_t tensors;      // trained ones
+        uint64_t trained, all; // parameters
+    } role[ROLE_HEAD + 1];
 };
 
 struct Train {
@@ -63,14 +68,16 @@ struct Train {
     void *context;
 };
 
-// Bytes per purpose for a model of this config held as `type`, without a device.
+// For a model of this config held as `type`, on a device that only counts.
 bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
-                struct MemoryPlan *plan);
+                struct TrainPlan *plan);
 // Loads the data (before the model is touched, so that a bad line costs no time).
 bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct Tokenizer *tokenizer,
                      const struct Template *chat);
 // Adapters, gradients, moments; with o->resume the newest whole checkpoint.
 bool train_begin(struct Train *t, struct Model *m);
+// Gives back what train_begin took, after a failure too; the data stays, so that train_begin can be called again.
+void train_end(struct Train *t);
 // Steps until done or told to stop. Saves checkpoints as asked, and one where it stops.
 bool train_loop(struct Train *t);
 // Loss per labelled token on the held-out data; NaN when there is none.
