@@ -51,13 +51,7 @@ void main() {
             [[unroll]] for (uint i = 0; i < N_CHUNKS; i++)
                 o[r * N_CHUNKS + i] *= shrink;
         }
-        [[unroll]] for (uint i = 0; i < N_CHUNKS; i++) {
-            if (i > 0)
-                barrier();
-            stage_right(v4, key, p.key_rows, p.n_kv_heads, kv_head, i);
-            barrier();
-            add_chunk(o, i);
-        }
+        add_chunks(o, v4, key, p.key_rows, p.n_kv_heads, kv_head);
     }
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
         reduced[(ty() + 16 * r) * 8 + tx()] = sum[r];

@@ -58,23 +58,11 @@ void main() {
                 dp[r] = mix(vec4(0), s[r] * (dp[r] - delta), notEqual(s[r], vec4(0)));
                 left[(ty() + 16 * r) * PITCH + tx()] = s[r];
             }
-            [[unroll]] for (uint i = 0; i < N_CHUNKS; i++) {
-                if (i > 0)
-                    barrier();
-                stage_right(dy4, row, p.rows, p.n_heads, head, i);
-                barrier();
-                add_chunk(dv, i);
-            }
+            add_chunks(dv, dy4, row, p.rows, p.n_heads, head);
             barrier();
             [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
                 left[(ty() + 16 * r) * PITCH + tx()] = dp[r];
-            [[unroll]] for (uint i = 0; i < N_CHUNKS; i++) {
-                if (i > 0)
-                    barrier();
-                stage_right(q4, row, p.rows, p.n_heads, head, i);
-                barrier();
-                add_chunk(dk, i);
-            }
+            add_chunks(dk, q4, row, p.rows, p.n_heads, head);
         }
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
         const uint key = first + ty() + 16 * r;

@@ -44,13 +44,7 @@ void main() {
         [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
             left[(ty() + 16 * r) * PITCH + tx()] =
                 seen_or_zero(weights_of(s[r] * (p.scale * LOG2E), vec4(lse[r])) * (dp[r] - delta[r]), column, span[r]);
-        [[unroll]] for (uint i = 0; i < N_CHUNKS; i++) {
-            if (i > 0)
-                barrier();
-            stage_right(k4, key, p.key_rows, p.n_kv_heads, kv_head, i);
-            barrier();
-            add_chunk(dq, i);
-        }
+        add_chunks(dq, k4, key, p.key_rows, p.n_kv_heads, kv_head);
     }
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
         const uint row = first + ty() + 16 * r;

@@ -50,6 +50,18 @@ void add_chunk(inout vec4 sum[N_SUMS], uint chunk) {
         }
     }
 }
+// All chunks of x's rows. Written out: drivers unroll no loop that holds a loop, and sums at an index that varies would lie in memory.
+void add_chunks(inout vec4 sum[N_SUMS], f32x4_in x, uint first, uint n_rows, uint n_heads, uint head) {
+#define CHUNK(i)                                                                                                       \
+    if (i < N_CHUNKS) {                                                                                                \
+        if (i > 0)                                                                                                     \
+            barrier();                                                                                                 \
+        stage_right(x, first, n_rows, n_heads, head, i);                                                               \
+        barrier();                                                                                                     \
+        add_chunk(sum, i);                                                                                             \
+    }
+    CHUNK(0) CHUNK(1) CHUNK(2) CHUNK(3) CHUNK(4) CHUNK(5) CHUNK(6) CHUNK(7)
+}
 // The least begin and the greatest end of the spans of a tile's rows, the same for all threads: loops over them may hold barriers.
 uvec2 tile_bounds(u32_in span, uint first, uint n_rows, uint n_others) {
     if (gl_LocalInvocationID.x == 0) {

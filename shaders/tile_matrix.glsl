@@ -90,7 +90,8 @@ void body_end() {
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) {
             coopMatStore(sum[i][j], out_stage, gl_SubgroupID * SIZE, SHAPE_N, gl_CooperativeMatrixLayoutRowMajor);
             barrier();
-            for (uint e = gl_SubgroupInvocationID; e < SIZE; e += gl_SubgroupSize) {
+            [[unroll]] for (uint n = 0; n < SIZE / SUBGROUP_SIZE; n++) {
+                uint e = n * SUBGROUP_SIZE + gl_SubgroupInvocationID;
                 uint row = block_row(i) + e / SHAPE_N, col = block_col(j) + e % SHAPE_N;
                 float value = out_stage[gl_SubgroupID * SIZE + e];
                 if (SCALE_X != 0)
