@@ -49,9 +49,9 @@ static bool peaks_measure(struct Device *dev, struct Peaks *p) {
     // Larger than any cache: 256 MiB on a GPU, 64 MiB on a CPU device.
     uint32_t n = (dev->is_cpu ? 64u : 256u) << 20 >> 4, local = cmd_local_size(dev);
     struct Tensor x = TENSOR(&arena, DT_U32, n, 4), y = TENSOR(&arena, DT_U32, n, 4);
-    uint32_t groups = dev->is_cpu ? 256 : 8192, rounds = dev->is_cpu ? 2000 : 4096;
+    uint32_t groups = dev->is_cpu ? 256 : 8192, rounds = dev->is_cpu ? 8000 : 8192;
     double us = probe(dev, &x, &y, 0, groups, 0, rounds, 1);
-    p->gflops = us ? 2.0 * 32 * rounds * groups * local / us / 1000 : 0;
+    p->gflops = us ? 2.0 * 12 * rounds * groups * local / us / 1000 : 0;
     us = probe(dev, &x, &y, 1, groups, n, 0, 1);
     p->read_gbytes = us ? 16.0 * n / us / 1000 : 0;
     us = probe(dev, &x, &y, 2, groups, n, 0, 1);

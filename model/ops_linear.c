@@ -27,7 +27,7 @@ static const uint32_t CPU_NN_COLS[] = {
 // One table per class of device; a tuner would write here.
 struct Tiles {
     uint32_t cpu_rows[3], cpu_rows_quantised_nn; // by form
-    uint32_t cpu_nt_cols;                        // a lane
+    uint32_t cpu_nt_cols, cpu_tn_cols;           // a lane
     uint32_t gemv_cols;
     uint32_t shared_local, shared_rows, shared_cols;
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
@@ -36,6 +36,7 @@ static struct Tiles tiles_of(const struct Device *dev) {
     struct Tiles t = {.cpu_rows = {32, 32, 32},
                       .cpu_rows_quantised_nn = 16,
                       .cpu_nt_cols = 2,
+                      .cpu_tn_cols = 4,
                       .gemv_cols = 2,
                       .shared_local = 128,
                       .shared_rows = 64,
@@ -121,7 +122,7 @@ static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     *rows = j->grouping != DENSE && j->form != TN ? j->tile_rows : rows_of_tile(j->form == TN ? a->n : a->m, most);
     if (j->form == TN)
         aligned = a->n % *rows == 0 && a->ldx % 16 == 0 && *rows % 16 == 0;
-    *cols = lanes * (j->form == NT ? tiles.cpu_nt_cols : j->form == NN ? CPU_NN_COLS[j->type] : 2);
+    *cols = lanes * (j->form == NT ? tiles.cpu_nt_cols : j->form == NN ? CPU_NN_COLS[j->type] : tiles.cpu_tn_cols);
     d->local_size = lanes;
     d->spec[4] = aligned;
     d->spec[5] = lanes == 8; // how lanes get different words: by choice

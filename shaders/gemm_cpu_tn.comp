@@ -10,6 +10,7 @@ struct XPart {
 };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer XParts { XPart v[]; };
 const uint PIECES = TILE_COLS / SUBGROUP_SIZE / 2, COLS = 2 * PIECES;
+const uint BLOCK = 8 / COLS; // rows whose eight sums the processor's registers hold at a time
 float sum[TILE_ROWS][COLS];
 
 // Adds rows row .. row + N - 1.
@@ -30,16 +31,14 @@ float sum[TILE_ROWS][COLS];
         }                                                                                                              \
         x_at[j] = tile_row_tn(row + j, 1) * p.ldx + row0;                                                              \
     }                                                                                                                  \
-    [[unroll]] for (uint i = 0; i < TILE_ROWS; i += 4)                                                                 \
-        [[unroll]] for (uint j = 0; j < N; j++) {                                                                      \
-            vec4 xv;                                                                                                   \
-            if (ALIGNED != 0)                                                                                          \
-                xv = XParts(p.x).v[x_at[j] / 16 + i / 16].v[i / 4 % 4];                                                \
-            else                                                                                                       \
-                [[unroll]] for (uint r = 0; r < 4; r++) xv[r] = p.x.v[x_at[j] - row0 + min(row0 + i + r, p.n - 1)];    \
-            [[unroll]] for (uint r = 0; r < 4; r++)                                                                    \
-                [[unroll]] for (uint c = 0; c < COLS; c++) sum[i + r][c] = fma(xv[r], w[j][c], sum[i + r][c]);         \
-        }
+    [[unroll]] for (uint i = 0; i < TILE_ROWS; i += BLOCK)                                                             \
+        [[unroll]] for (uint j = 0; j < N; j++)                                                                        \
+            [[unroll]] for (uint r = 0; r < BLOCK; r++) {                                                              \
+                uint at = i + r;                                                                                       \
+                float xv = ALIGNED != 0 ? XParts(p.x).v[x_at[j] / 16 + at / 16].v[at / 4 % 4][at % 4]                  \
+                                        : p.x.v[x_at[j] - row0 + min(row0 + at, p.n - 1)];                             \
+                [[unroll]] for (uint c = 0; c < COLS; c++) sum[at][c] = fma(xv, w[j][c], sum[at][c]);                  \
+            }
 
 void main() {
     uint expert, row, end;

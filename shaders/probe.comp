@@ -1,35 +1,38 @@
-// Measures the device, not a model. MODE 0: fused multiply-adds in registers, `rounds` times 8 x 4 per lane; 1: reads n vectors; 2: copies them.
+// Measures the device, not a model. MODE 0: fused multiply-adds in registers, `rounds` times 12 per lane; 1: reads n vectors; 2: copies them.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 layout(constant_id = 2) const uint MODE = 0;
 
 void multiply_add(uint lane) {
-    // Eight independent chains hide the latency of each other.
-    vec4 a[8];
-    for (uint i = 0; i < 8; i++)
-        a[i] = vec4(float(lane + i) * 1e-6);
+    // Twelve independent chains hide the latency of each other; more would not fit into the registers of a CPU.
+    float a[12];
+    [[unroll]] for (uint i = 0; i < 12; i++)
+        a[i] = float(lane + i) * 1e-6;
     float x = 1.0 - float(p.n & 1u) * 1e-7, y = float(p.n & 2u) * 1e-7;
-    for (uint r = 0; r < p.rounds; r++)
-        [[unroll]] for (uint i = 0; i < 8; i++)
-            a[i] = fma(a[i], vec4(x), vec4(y));
-    vec4 sum = vec4(0);
-    for (uint i = 0; i < 8; i++)
+    for (uint r = 0; r < p.rounds; r += 8)
+        [[unroll]] for (uint i = 0; i < 8 * 12; i++)
+            a[i % 12] = fma(a[i % 12], x, y);
+    float sum = 0;
+    [[unroll]] for (uint i = 0; i < 12; i++)
         sum += a[i];
-    p.y.v[lane] = floatBitsToUint(sum);
+    p.y.v[lane] = uvec4(floatBitsToUint(sum));
 }
 
 void main() {
-    uint lane = group_index() * LOCAL_SIZE + gl_LocalInvocationID.x, lanes = gl_NumWorkGroups.x * gl_NumWorkGroups.y * LOCAL_SIZE;
+    uint lane = group_index() * LOCAL_SIZE + gl_LocalInvocationID.x;
+    // A workgroup goes through a piece of its own from end to end.
+    uint piece = (p.n + gl_NumWorkGroups.x - 1) / gl_NumWorkGroups.x, end = min((group_index() + 1) * piece, p.n);
+    uint first = group_index() * piece + gl_LocalInvocationID.x;
     if (MODE == 0) {
         multiply_add(lane);
     } else if (MODE == 1) {
         uvec4 sum = uvec4(0);
-        for (uint i = lane; i < p.n; i += lanes)
+        for (uint i = first; i < end; i += LOCAL_SIZE)
             sum ^= p.x.v[i];
         p.y.v[lane] = sum;
     } else {
-        for (uint i = lane; i < p.n; i += lanes)
+        for (uint i = first; i < end; i += LOCAL_SIZE)
             p.y.v[i] = p.x.v[i];
     }
 }
