@@ -182,13 +182,13 @@ static int bench_static(const struct Args *args, const char *filter) {
     const struct PipelineStatistic *list = pipeline_statistics(&dev, &n);
     json_t *rows = json_array();
     for (uint32_t i = 0; i < n; i++) {
-        bool spill = strcasestr(list[i].name, "spill") && list[i].value > 0;
+        bool spill = statistic_is_spill(&list[i]);
         spills += spill;
         json_array_append_new(rows,
                               json_pack("{s:s, s:i, s:s, s:f}", "kernel", KERNELS[list[i].kernel].name, "local_size",
-                                        (int)list[i].local_size, "statistic", list[i].name, "value", list[i].value));
+                                        (int)list[i].spec[0], "statistic", list[i].name, "value", list[i].value));
         if (!args_switch(args, "json"))
-            printf("%-28s %5u  %-28s %12.0f%s\n", KERNELS[list[i].kernel].name, list[i].local_size, list[i].name,
+            printf("%-28s %5u  %-28s %12.0f%s\n", KERNELS[list[i].kernel].name, list[i].spec[0], list[i].name,
                    list[i].value, spill ? "  SPILL" : "");
     }
     if (args_switch(args, "json"))

@@ -255,7 +255,9 @@ static bool take_time(struct Check *ck, struct Program *p) {
 }
 
 bool checkrun_execute(struct CheckRun *r, struct Program *p) {
-    bool ok = p && program_run(p);
+    bool forced = r->ck->dev->force_kernel >= 0; // a check of a kernel that did not run would say nothing
+    bool ok = p && (!forced || program_uses(p, r->ck->kernel) || fail("the operation took another kernel"));
+    ok = ok && program_run(p);
     for (uint32_t i = 0; ok && i < r->n; i++)
         ok = collect(r, &r->tensor[i]);
     if (ok && r->ck->time)

@@ -437,6 +437,12 @@ void program_free(struct Program *p) {
 
 double program_flops(const struct Program *p) { return p->log.flops; }
 uint32_t program_dispatches(const struct Program *p) { return p->log.n_nodes; }
+bool program_uses(const struct Program *p, enum KernelId kernel) {
+    for (uint32_t i = 0; i < p->log.n_nodes; i++)
+        if (p->log.nodes[i].kernel == kernel)
+            return true;
+    return false;
+}
 uint32_t program_barriers(const struct Program *p) { return p->log.n_barriers; }
 uint32_t program_submits(const struct Program *p) { return p->n_segments; }
 

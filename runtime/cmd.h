@@ -36,6 +36,7 @@ bool program_run(struct Program *p);    // submit and wait
 void program_free(struct Program *p);
 double program_flops(const struct Program *p);
 uint32_t program_dispatches(const struct Program *p);
+bool program_uses(const struct Program *p, enum KernelId kernel);
 uint32_t program_barriers(const struct Program *p);
 uint32_t program_submits(const struct Program *p);
 

@@ -226,42 +226,82 @@ static void pipelines_grow(struct DeviceVk *vk) {
     free(old);
 }
 
-static void statistics_read(struct Device *dev, VkPipeline pipeline, enum KernelId kernel, uint32_t local_size) {
+static void statistic_add(struct Device *dev, const struct Pipeline *p, const char *name, double value) {
     struct DeviceVk *vk = dev->vk;
-    PFN_vkGetPipelineExecutableStatisticsKHR query = (PFN_vkGetPipelineExecutableStatisticsKHR)vkGetDeviceProcAddr(
-        vk->device, "vkGetPipelineExecutableStatisticsKHR");
-    VkPipelineExecutableInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = pipeline};
+    vk->statistics = xrealloc(vk->statistics, (vk->n_statistics + 1) * sizeof *vk->statistics);
+    struct PipelineStatistic *s = &vk->statistics[vk->n_statistics++];
+    *s = (struct PipelineStatistic){.kernel = p->kernel, .value = value};
+    memcpy(s->spec, p->spec, sizeof s->spec);
+    snprintf(s->name, sizeof s->name, "%.63s", name);
+}
+
+static void statistics_read(struct Device *dev, const struct Pipeline *p) {
+    VkDevice device = dev->vk->device;
+    PFN_vkGetPipelineExecutableStatisticsKHR query =
+        (PFN_vkGetPipelineExecutableStatisticsKHR)vkGetDeviceProcAddr(device, "vkGetPipelineExecutableStatisticsKHR");
+    VkPipelineExecutableInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = p->handle};
     VkPipelineExecutableStatisticKHR list[64];
     uint32_t n = 64;
     for (uint32_t i = 0; i < n; i++)
         list[i] = (VkPipelineExecutableStatisticKHR){.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR};
-    if (!query || query(vk->device, &info, &n, list) < 0)
+    if (!query || query(device, &info, &n, list) < 0)
         return;
-    vk->statistics = xrealloc(vk->statistics, (vk->n_statistics + n) * sizeof *vk->statistics);
     for (uint32_t i = 0; i < n; i++) {
-        struct PipelineStatistic *s = &vk->statistics[vk->n_statistics++];
-        *s = (struct PipelineStatistic){.kernel = kernel, .local_size = local_size};
-        snprintf(s->name, sizeof s->name, "%.63s", list[i].name);
+        const VkPipelineExecutableStatisticValueKHR *v = &list[i].value;
         switch (list[i].format) {
         case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_INT64_KHR:
-            s->value = (double)list[i].value.i64;
+            statistic_add(dev, p, list[i].name, (double)v->i64);
             break;
         case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_UINT64_KHR:
-            s->value = (double)list[i].value.u64;
+            statistic_add(dev, p, list[i].name, (double)v->u64);
             break;
         case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_FLOAT64_KHR:
-            s->value = list[i].value.f64;
+            statistic_add(dev, p, list[i].name, v->f64);
             break;
         default:
-            s->value = list[i].value.b32;
+            statistic_add(dev, p, list[i].name, v->b32);
             break;
         }
     }
 }
 
+// From the driver's texts about a pipeline: in machine code AMD's instructions are called v_wmma_..., NVIDIA's hmma...
+static void matrix_instructions_count(struct Device *dev, const struct Pipeline *p) {
+    VkDevice device = dev->vk->device;
+    PFN_vkGetPipelineExecutableInternalRepresentationsKHR query =
+        (PFN_vkGetPipelineExecutableInternalRepresentationsKHR)vkGetDeviceProcAddr(
+            device, "vkGetPipelineExecutableInternalRepresentationsKHR");
+    VkPipelineExecutableInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = p->handle};
+    VkPipelineExecutableInternalRepresentationKHR list[16];
+    uint32_t n = 16;
+    for (uint32_t i = 0; i < n; i++)
+        list[i] = (VkPipelineExecutableInternalRepresentationKHR){
+            .sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INTERNAL_REPRESENTATION_KHR};
+    if (!query || query(device, &info, &n, list) < 0)
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        list[i].pData = list[i].isText ? xcalloc(list[i].dataSize + 1, 1) : NULL;
+    bool there = query(device, &info, &n, list) >= 0;
+    uint32_t most = 0; // the same code may be told at several stages
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t count = 0;
+        for (const char *at = list[i].pData; there && at && (at = strcasestr(at, "mma")) != NULL; at++)
+            count += at > (char *)list[i].pData && strchr("wWhH", at[-1]) != NULL;
+        most = count > most ? count : most;
+        free(list[i].pData);
+    }
+    statistic_add(dev, p, MATRIX_INSTRUCTIONS, most);
+}
+
 const struct PipelineStatistic *pipeline_statistics(const struct Device *dev, uint32_t *n) {
     *n = dev->vk->n_statistics;
     return dev->vk->statistics;
+}
+
+// The words of Mesa's drivers; what NVK spills to other registers ("Spills to reg") stays on the chip.
+bool statistic_is_spill(const struct PipelineStatistic *s) {
+    return s->value > 0 && ((strcasestr(s->name, "spill") && !strcasestr(s->name, "to reg")) ||
+                            strcasestr(s->name, "scratch") || strcmp(s->name, "SLM size") == 0);
 }
 
 static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec) {
@@ -287,9 +327,12 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
         .requiredSubgroupSize = spec[1]};
     bool full = spec[0] % spec[1] == 0;
+    VkPipelineCreateFlags capture = !vk->has_executable_properties ? 0 : VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR;
+    if (capture && (info->needs & NEEDS_COOPMAT))
+        capture |= VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR;
     VkComputePipelineCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = vk->has_executable_properties ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0,
+        .flags = capture,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .pNext = vk->require_subgroup_size ? &required : NULL,
                   .flags = full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
@@ -302,8 +345,6 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
     snprintf(vk->last_label, sizeof vk->last_label, "%s", info->name);
     if (!VK_TRY(dev, vkCreateComputePipelines(vk->device, vk->cache, 1, &create, NULL, &pipeline)))
         return VK_NULL_HANDLE;
-    if (vk->has_executable_properties)
-        statistics_read(dev, pipeline, kernel, spec[0]);
     return pipeline;
 }
 
@@ -323,6 +364,11 @@ VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t
     if (want.handle) {
         vk->pipelines[at] = want;
         vk->n_pipelines++;
+    }
+    if (want.handle && vk->has_executable_properties) {
+        statistics_read(dev, &want);
+        if (KERNELS[kernel].needs & NEEDS_COOPMAT)
+            matrix_instructions_count(dev, &want);
     }
     return want.handle;
 }

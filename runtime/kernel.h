@@ -75,11 +75,15 @@ enum KernelId kernel_pick(struct Device *dev, const int *list);
 bool kernel_find(const char *name, enum KernelId *id);
 
 // What the driver's compiler tells about a pipeline (VK_KHR_pipeline_executable_properties), where the device was opened with VKMOE_STATIC
-// set: registers, spills, shared memory, code size.
+// set: registers, spills, shared memory, code size. Of modules for matrix units also MATRIX_INSTRUCTIONS: how many instructions of those units
+// stand in the machine code (0 too where the driver does not show it).
 struct PipelineStatistic {
     enum KernelId kernel;
-    uint32_t local_size;
+    uint32_t spec[KERNEL_MAX_SPEC + 2]; // workgroup width, subgroup size, the module's own constants
     char name[64];
     double value;
 };
+#define MATRIX_INSTRUCTIONS "Matrix instructions"
 const struct PipelineStatistic *pipeline_statistics(const struct Device *dev, uint32_t *n);
+// Above 0, this one means that registers went to memory, or that a local array lies there.
+bool statistic_is_spill(const struct PipelineStatistic *s);

@@ -9,14 +9,22 @@
 
 static void test_suite(struct Device *dev, const char *filter) {
     const struct OpCase *cases;
-    uint32_t n = opcheck_linear(&cases), ran, runs = 0, n_cases = 0;
+    uint32_t n = opcheck_linear(&cases), ran, runs = 0, n_cases = 0, matrix_runs = 0;
     for (uint32_t i = 0; i < n; i++)
         if (strstr(cases[i].name, filter)) {
             uint32_t failures = opcheck_suite(dev, 1, &cases[i], 1, &ran);
             CHECK(failures == 0, "%s: %u of %u runs failed", cases[i].name, failures, ran);
             runs += ran, n_cases++;
+            for (const int *kernel = cases[i].kernels; *kernel >= 0; kernel++)
+                if ((KERNELS[*kernel].needs & NEEDS_COOPMAT) && !dev->kernel_off[*kernel])
+                    matrix_runs += cases[i].n_shapes;
         }
     printf("%u runs of %u cases\n", runs, n_cases);
+    const struct CoopmatShape *s = &dev->coopmat;
+    if (!device_can(dev, CAP_coopmat))
+        check_skip("gemm_*_matrix_*: %s", dev->caps[CAP_coopmat].why);
+    else if (CHECK(matrix_runs > 0 || *filter, "cooperative matrices are on, and no case ran with them"))
+        printf("%u of them with %s matrices of %u x %u x %u\n", matrix_runs, DTYPES[s->type].name, s->m, s->n, s->k);
 }
 
 // d(sum of c * y) by the reference's backward and by central differences, exact up to rounding because the product is bilinear.

@@ -1,9 +1,11 @@
-// Every pipeline compiled by the driver at hand, and what its compiler says of the result: no register may be spilled to memory.
-// tools/ci_testing.sh runs it with drivers whose card is not there (mesa-drm-shim), where nothing executes: so the operations
-// are recorded as the suite's checks do, their results are not looked at. Needs VKMOE_STATIC=1; VKMOE_STATIC=2 prints all.
+// Every pipeline compiled by the driver at hand, and what its compiler says of the result: nothing may be spilled to memory, and modules
+// for matrix units must use them. tools/ci_testing.sh runs it with drivers whose card is not there (mesa-drm-shim): so nothing
+// runs, operations are only recorded, as the suite's checks and as whole models do. Needs VKMOE_STATIC=1; VKMOE_STATIC=2 prints all.
 #include "check.h"
 #include "model/opcheck.h"
+#include "model/session.h"
 #include "runtime/vk.h"
+#include "train/step.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,62 +13,14 @@
 // Bodies for processors: a graphics card can run them, and no operation picks them there.
 static bool is_for_cpu(enum KernelId kernel) { return strstr(KERNELS[kernel].name, "_cpu") != NULL; }
 
-// What counts as a spill, in the words of RADV and of NVK.
-static bool is_memory_spill(const char *name) {
-    return strcmp(name, "Spilled VGPRs") == 0 || strcmp(name, "Spilled SGPRs") == 0 ||
-           strcmp(name, "Spills to memory") == 0 || strcmp(name, "Scratch size") == 0;
-}
-
-static double statistic_value(const VkPipelineExecutableStatisticKHR *s) {
-    switch (s->format) {
-    case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_BOOL32_KHR:
-        return s->value.b32;
-    case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_INT64_KHR:
-        return (double)s->value.i64;
-    case VK_PIPELINE_EXECUTABLE_STATISTIC_FORMAT_UINT64_KHR:
-        return (double)s->value.u64;
-    default:
-        return s->value.f64;
-    }
-}
-
-// One pipeline's statistics: all on a line, the spills checked. Gives the number of figures that were there.
-static uint32_t check_pipeline(struct Device *dev, const struct Pipeline *p, bool print) {
-    PFN_vkGetPipelineExecutableStatisticsKHR get = (PFN_vkGetPipelineExecutableStatisticsKHR)vkGetDeviceProcAddr(
-        dev->vk->device, "vkGetPipelineExecutableStatisticsKHR");
-    VkPipelineExecutableStatisticKHR statistics[64];
-    uint32_t n = 64;
-    for (uint32_t i = 0; i < n; i++)
-        statistics[i] =
-            (VkPipelineExecutableStatisticKHR){.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_STATISTIC_KHR};
-    VkPipelineExecutableInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = p->handle};
-    if (!get || get(dev->vk->device, &info, &n, statistics) < 0)
-        return 0;
-    char text[1024] = "";
-    size_t used = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        double value = statistic_value(&statistics[i]);
-        if (is_memory_spill(statistics[i].name))
-            CHECK(value == 0, "%s: %s is %g", KERNELS[p->kernel].name, statistics[i].name, value);
-        if (used < sizeof text - 80)
-            used += (size_t)snprintf(text + used, sizeof text - used, "  %.40s %g", statistics[i].name, value);
-    }
-    if (print) {
-        printf("%-28s [", KERNELS[p->kernel].name);
-        for (uint32_t i = 0; i < KERNEL_MAX_SPEC + 2; i++)
-            printf(i ? " %u" : "%u", p->spec[i]);
-        printf("]%s\n", text);
-    }
-    return n;
-}
-
 static bool left_out(const struct Device *dev, enum KernelId kernel) {
     return dev->kernel_off[kernel] || (is_for_cpu(kernel) && !dev->is_cpu);
 }
 
-// Records every case with every kernel that this device can run. Without a card the runs give nothing and fail: that is no matter.
-static void compile_all(struct Device *dev) {
+// Records every case of the checks with every kernel that this device can run. The results are not there to be right.
+static void compile_checks(struct Device *dev) {
     uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
+    fail_quiet(true);
     for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
         const struct OpCase *cases;
         uint32_t n = tables[t](&cases);
@@ -79,6 +33,7 @@ static void compile_all(struct Device *dev) {
             }
         }
     }
+    fail_quiet(false);
 }
 
 // The only module without a check: `bench device` measures with it.
@@ -94,6 +49,70 @@ static void compile_probe(struct Device *dev) {
     arena_free(&arena);
 }
 
+// One model: a prompt, one answer and eight beside each other, a training step in full or, of quantised weights, of adapters.
+static void compile_model(struct Device *dev, const char *preset, enum DType type) {
+    enum { TOKENS = 512 };
+    struct Config config;
+    CHECK(config_preset(&config, preset), "no preset %s", preset);
+    for (uint32_t n = 1; n <= SESSION_MAX_SEQUENCES; n *= SESSION_MAX_SEQUENCES) {
+        struct Model m;
+        struct Session s = {0};
+        struct SessionOptions o = {.n_sequences = n, .context = TOKENS, .scoring = n > 1};
+        bool ok = model_init(&m, dev, &config, type, TOKENS) && session_init(&s, &m, &o);
+        CHECK(ok, "%s: %s", preset, fail_last());
+        session_free(&s);
+        model_free(&m);
+    }
+    struct Model m;
+    struct Step s = {0};
+    struct StepOptions o = {.micro_tokens = TOKENS, .recompute = true, .clip_norm = 1};
+    struct LoraOptions lora = {.rank = 16, .alpha = 16, .targets = LORA_ALL};
+    bool full = !dtype_is_quantised(type), ok = model_init(&m, dev, &config, type, TOKENS);
+    ok = ok && (full || model_add_lora(&m, &lora, 1)) && step_init(&s, &m, &o, full);
+    CHECK(ok, "%s: %s", preset, fail_last());
+    step_free(&s);
+    model_free(&m);
+}
+
+static void compile_models(struct Device *dev) {
+    static const char *const PRESETS[] = {"deepseek-moe-16b", "smollm2-135m", "tiny-moe"};
+    static const enum DType TYPES[] = {DT_F32, DT_BF16, DT_Q4_1};
+    for (size_t i = 0; i < sizeof PRESETS / sizeof PRESETS[0]; i++)
+        for (size_t t = 0; t < sizeof TYPES / sizeof TYPES[0]; t++)
+            compile_model(dev, PRESETS[i], TYPES[t]);
+}
+
+// Gives how many modules were compiled.
+static uint32_t check_statistics(const struct Device *dev, bool print) {
+    bool compiled[KERNEL_COUNT] = {false};
+    uint32_t n, n_compiled = 0;
+    const struct PipelineStatistic *list = pipeline_statistics(dev, &n);
+    CHECK(n > 0, "%s gives no statistics", dev->driver);
+    for (uint32_t i = 0; i < n; i++) {
+        const char *name = KERNELS[list[i].kernel].name;
+        bool matrix = strcmp(list[i].name, MATRIX_INSTRUCTIONS) == 0;
+        compiled[list[i].kernel] = true;
+        CHECK(!statistic_is_spill(&list[i]), "%s: %s is %g", name, list[i].name, list[i].value);
+        CHECK(!matrix || dev->is_cpu || list[i].value > 0, "%s: no instruction of matrix units", name);
+        if (print && (i == 0 || list[i - 1].kernel != list[i].kernel ||
+                      memcmp(list[i - 1].spec, list[i].spec, sizeof list[i].spec))) {
+            printf("\n%-28s [", name);
+            for (uint32_t j = 0; j < KERNEL_MAX_SPEC + 2; j++)
+                printf(j ? " %u" : "%u", list[i].spec[j]);
+            printf("]");
+        }
+        if (print)
+            printf("  %s %g", list[i].name, list[i].value);
+    }
+    if (print)
+        printf("\n");
+    for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
+        n_compiled += compiled[k];
+        CHECK(compiled[k] || left_out(dev, (enum KernelId)k), "%s: nothing records it", KERNELS[k].name);
+    }
+    return n_compiled;
+}
+
 int main(void) {
     const char *mode = getenv("VKMOE_STATIC");
     if (!mode) {
@@ -106,29 +125,16 @@ int main(void) {
         return check_done();
     }
     CHECK(dev.vk->has_executable_properties, "%s tells nothing about compiled pipelines", dev.driver);
-    fail_quiet(true);
-    compile_all(&dev);
+    dev.is_dry = dev.compile_only = true;
+    compile_checks(&dev);
+    uint32_t of_checks = dev.vk->n_pipelines;
     compile_probe(&dev);
-    fail_quiet(false);
+    compile_models(&dev);
     CHECK(dev.state == DEVICE_OK, "the device failed: %s", fail_last());
-    bool compiled[KERNEL_COUNT] = {false};
-    uint32_t figures = 0;
-    for (uint32_t i = 0; i < dev.vk->pipeline_slots; i++) {
-        const struct Pipeline *p = &dev.vk->pipelines[i];
-        if (!p->key)
-            continue;
-        compiled[p->kernel] = true;
-        figures += check_pipeline(&dev, p, mode[0] == '2');
-    }
-    CHECK(figures > 0, "%s gives no statistics", dev.driver);
-    uint32_t n_compiled = 0, n_can = 0;
-    for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
-        n_compiled += compiled[k];
-        n_can += !left_out(&dev, (enum KernelId)k);
-        CHECK(compiled[k] || left_out(&dev, (enum KernelId)k), "%s: no check records it", KERNELS[k].name);
-    }
-    printf("%s, %s: %u pipelines of %u modules (%u of %u can run there)\n", dev.name, dev.driver, dev.vk->n_pipelines,
-           n_compiled, n_can, (uint32_t)KERNEL_COUNT);
+    uint32_t n_compiled = check_statistics(&dev, mode[0] == '2');
+    printf("%s, %s: %u pipelines of %u modules, %u of them in models alone\n", dev.name, dev.driver,
+           dev.vk->n_pipelines, n_compiled, dev.vk->n_pipelines - of_checks);
+    dev.is_dry = false;
     device_close(&dev);
     return check_done();
 }

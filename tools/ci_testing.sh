@@ -8,21 +8,27 @@ tools/setup.sh build vulkan
 [[ -f build/build.ninja ]] || cmake --preset release -DVKMOE_WERROR=ON
 cmake --build --preset release
 
-library=/usr/lib/$(gcc -dumpmachine)
-compile_for() { # compile_for NAME SHIM DRIVER VARIABLE=VALUE...: every pipeline, by that driver's compiler
-    local name=$1 shim=$2 driver=$3
-    shift 3
-    echo "== pipelines for $name"
-    env "$@" LD_PRELOAD="$library/$shim" VK_ICD_FILENAMES="/usr/share/vulkan/icd.d/$driver" \
-        MESA_SHADER_CACHE_DISABLE=1 VKMOE_STATIC=1 VKMOE_CACHE="$PWD/build/static-cache" build/tests/test_pipelines
+compile_for() { # compile_for CARD: every pipeline by the compiler of that card's driver; a number is NVIDIA's name of a chip
+    local card=$1 driver=radeon shim=amdgpu settings=("AMDGPU_GPU_ID=$1") icd
+    [[ $card != [0-9]* ]] || driver=nouveau shim=nouveau settings=("NOUVEAU_CHIPSET=$1" NVK_I_WANT_A_BROKEN_VULKAN_DRIVER=1)
+    icd=("/usr/share/vulkan/icd.d/${driver}_icd"*.json)
+    env "${settings[@]}" LD_PRELOAD="/usr/lib/$(gcc -dumpmachine)/lib${shim}_noop_drm_shim.so" VK_ICD_FILENAMES="${icd[0]}" \
+        MESA_SHADER_CACHE_DISABLE=1 VKMOE_STATIC=1 VKMOE_CACHE="$PWD/build/static/$card" build/tests/test_pipelines \
+        >"build/static/$card.log" 2>&1
 }
-if [[ -x build/tests/test_pipelines ]]; then
-    compile_for "RX 6800 (RADV, navi21)" libamdgpu_noop_drm_shim.so "$(basename /usr/share/vulkan/icd.d/radeon_icd*.json)" AMDGPU_GPU_ID=navi21
-    compile_for "7900 XTX (RADV, navi31)" libamdgpu_noop_drm_shim.so "$(basename /usr/share/vulkan/icd.d/radeon_icd*.json)" AMDGPU_GPU_ID=navi31
-    compile_for "9070 XT (RADV, gfx1201)" libamdgpu_noop_drm_shim.so "$(basename /usr/share/vulkan/icd.d/radeon_icd*.json)" AMDGPU_GPU_ID=gfx1201
-    compile_for "Turing (NVK)" libnouveau_noop_drm_shim.so "$(basename /usr/share/vulkan/icd.d/nouveau_icd*.json)" NOUVEAU_CHIPSET=162 NVK_I_WANT_A_BROKEN_VULKAN_DRIVER=1
-    compile_for "Ampere (NVK)" libnouveau_noop_drm_shim.so "$(basename /usr/share/vulkan/icd.d/nouveau_icd*.json)" NOUVEAU_CHIPSET=172 NVK_I_WANT_A_BROKEN_VULKAN_DRIVER=1
-fi
+echo "== every pipeline for RX 6800, 7900 XTX and 9070 XT (RADV), for Turing and Ampere (NVK)  [$SECONDS s]"
+cards=(navi21 navi31 gfx1201 162 172) jobs=() failed=0
+rm -rf build/static
+mkdir build/static
+for card in "${cards[@]}"; do
+    compile_for "$card" &
+    jobs+=($!)
+done
+for i in "${!cards[@]}"; do
+    wait "${jobs[i]}" || failed=1
+    cat "build/static/${cards[i]}.log"
+done
 
-echo "== the suite on $(dpkg-query -W -f '${Package} ${Version}' mesa-vulkan-drivers)"
-ctest --preset release
+echo "== the suite on $(dpkg-query -W -f '${Package} ${Version}' mesa-vulkan-drivers)  [$SECONDS s]"
+ctest --preset release || failed=1
+exit "$failed"
