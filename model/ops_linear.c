@@ -22,7 +22,7 @@ static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base);
 
 // Columns that a lane of the CPU bodies makes of one row of w, in NN: what a word (two of f32) holds.
 static const uint32_t CPU_NN_COLS[] = {
-    [DT_F32] = 2, [DT_F16] = 2, [DT_BF16] = 2, [DT_Q4_0] = 8, [DT_Q4_1] = 8, [DT_Q8_0] = 4};
+    [DT_F32] = 2, [DT_F16] = 4, [DT_BF16] = 4, [DT_Q4_0] = 8, [DT_Q4_1] = 8, [DT_Q8_0] = 4};
 
 // One table per class of device; a tuner would write here.
 struct Tiles {
@@ -115,7 +115,7 @@ static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     uint32_t lanes = j->dev->limits.subgroup_size, most = tiles.cpu_rows[j->form];
     bool aligned = true;
     if (j->form == NN) {
-        if (CPU_NN_COLS[j->type] > 2)
+        if (dtype_is_quantised(j->type))
             most = tiles.cpu_rows_quantised_nn;
         aligned = a->k % 8 == 0 && a->ldx % 8 == 0;
     }

@@ -22,9 +22,9 @@ static uint32_t round_groups(uint32_t n) {
     return r;
 }
 
-// Logits of a chunk take at most 64 MiB: small against the activations, large enough to fill a device.
+// Logits of a chunk take at most 128 MiB: small against the activations, large enough to fill a device.
 static uint32_t chunk_rows(const struct Step *s, uint32_t labels) {
-    uint64_t rows = s->o.loss_chunk ? s->o.loss_chunk : (UINT64_C(64) << 20) / 4 / s->m->config.vocab_size;
+    uint64_t rows = s->o.loss_chunk ? s->o.loss_chunk : (UINT64_C(128) << 20) / 4 / s->m->config.vocab_size;
     return (uint32_t)min_u64(labels, max_u64(16, rows / 16 * 16));
 }
 
