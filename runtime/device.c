@@ -94,9 +94,11 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
                                                  const VkDebugUtilsMessengerCallbackDataEXT *data, void *user) {
     (void)types;
     struct DeviceVk *vk = user;
-    if (severity >= VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT) {
+    // What the layer tells of its own settings ("forcing shaderInt16") is not about this program.
+    bool of_the_layer = data->pMessageIdName && strncmp(data->pMessageIdName, "WARNING-Setting", 15) == 0;
+    if (severity >= VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT && !of_the_layer) {
         vk->validation_messages++;
-        fprintf(stderr, "validation: %s\n", data->pMessage);
+        fprintf(stderr, "validation: %s: %s\n", data->pMessageIdName ? data->pMessageIdName : "", data->pMessage);
     }
     return VK_FALSE;
 }
@@ -116,11 +118,14 @@ static bool instance_make(VkInstance *instance, struct DeviceVk *vk) {
         enables[n_enables++] = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;
     if (on && strstr(validate, "gpu"))
         enables[n_enables++] = VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT;
+    VkValidationFeatureDisableEXT disables[1] = {VK_VALIDATION_FEATURE_DISABLE_CORE_CHECKS_EXT};
     VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+                                        .disabledValidationFeatureCount = on && !strstr(validate, "core"),
+                                        .pDisabledValidationFeatures = disables,
                                         .enabledValidationFeatureCount = n_enables,
                                         .pEnabledValidationFeatures = enables};
     VkDebugUtilsMessengerCreateInfoEXT messenger = {.sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-                                                    .pNext = n_enables ? &features : NULL,
+                                                    .pNext = &features,
                                                     .messageSeverity = VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT |
                                                                        VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
                                                     .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT |
@@ -139,10 +144,12 @@ static bool instance_make(VkInstance *instance, struct DeviceVk *vk) {
                                  .enabledExtensionCount = on ? 2 : 0,
                                  .ppEnabledExtensionNames = extensions};
     VkResult result = vkCreateInstance(&info, NULL, instance);
+    if (result == VK_ERROR_LAYER_NOT_PRESENT)
+        return fail("VKMOE_VALIDATE is set, but %s is not installed (Debian: vulkan-validationlayers)", layer);
     if (result != VK_SUCCESS)
         return fail("no Vulkan: vkCreateInstance returned %s; install a Vulkan driver (Mesa's mesa-vulkan-drivers has "
-                    "one for every CPU)%s",
-                    vk_result_name(result), on ? ", or unset VKMOE_VALIDATE" : "");
+                    "one for every CPU)",
+                    vk_result_name(result));
     if (on) {
         PFN_vkCreateDebugUtilsMessengerEXT make =
             (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(*instance, "vkCreateDebugUtilsMessengerEXT");

@@ -6,8 +6,10 @@ transformers with gguf, on this machine. Uses the standard library alone, but fo
   compare_peer.py perplexity MODEL TEXT [LIMIT]  mean negative log-likelihood of windows of 512 beside transformers in f32
                                                  (MODEL: a .gguf, which transformers unpacks to f32, or a Hugging Face folder)
   compare_peer.py lora MODEL ADAPTER TEXT [LIMIT]  log-probabilities of each token (256) beside PEFT with the same adapter
+  compare_peer.py speed MODEL.gguf [ROUNDS]      prompt of 512 tokens and 64 tokens from an empty context beside llama.cpp's Vulkan
+                                                 backend on the same device, in turns: medians, and the median of the ratios
 """
-import json, math, os, socket, subprocess, sys, time, urllib.request
+import json, math, os, socket, statistics, subprocess, sys, time, urllib.request
 
 VKMOE = os.environ.get("VKMOE", os.path.join(os.path.dirname(__file__), "..", "build", "vkmoe"))
 PROMPTS = [
@@ -122,6 +124,36 @@ def lora(model, adapter, text, limit=256):
           f"the adapter itself moves them by up to {moved:.3f}")
 
 
+def peer_speed(model):
+    """llama-bench's tokens per second: (prompt of 512, 64 tokens from an empty context)."""
+    environment = dict(os.environ, GGML_VK_VISIBLE_DEVICES="0", GGML_VK_DISABLE_COOPMAT="1")
+    run = subprocess.run(["llama-bench", "-m", model, "-ngl", "99", "-p", "512", "-n", "64", "-r", "1", "-o", "json"],
+                         capture_output=True, text=True, env=environment)
+    if run.returncode:
+        sys.exit(f"llama-bench: {run.stderr.strip()[-500:]}")
+    rows = json.loads(run.stdout)
+    assert all("Vulkan" in row["backends"] for row in rows)
+    return next(row["avg_ts"] for row in rows if row["n_prompt"]), next(row["avg_ts"] for row in rows if row["n_gen"])
+
+
+def our_speed(model):
+    """The same of ours, each in a process of its own."""
+    flags = ("--raw", "--temperature", "0", "--ignore-eos")
+    prompt = vkmoe("generate", model, *flags, "-p", " the" * 512, "-n", "1")
+    answer = vkmoe("generate", model, *flags, "-p", " the", "-n", "64")
+    assert prompt["prompt_tokens"] == 512 and answer["tokens"] == 64
+    return prompt["prompt_tokens_per_second"], answer["tokens_per_second"]
+
+
+def speed(model, rounds=5):
+    pairs = [(our_speed(model), peer_speed(model)) for _ in range(rounds)]
+    for i, what in enumerate(("pp512", "tg64")):
+        ours, theirs = ([pair[who][i] for pair in pairs] for who in (0, 1))
+        ratios = [a / b for a, b in zip(ours, theirs)]
+        print(f"{what:6} ours {statistics.median(ours):7.1f} t/s, llama.cpp's Vulkan {statistics.median(theirs):7.1f} t/s: "
+              f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)")
+
+
 if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command == "greedy" and len(sys.argv) > 2:
@@ -130,5 +162,7 @@ if __name__ == "__main__":
         perplexity(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:5]))
     elif command == "lora" and len(sys.argv) > 4:
         lora(sys.argv[2], sys.argv[3], sys.argv[4], *map(int, sys.argv[5:6]))
+    elif command == "speed" and len(sys.argv) > 2:
+        speed(sys.argv[2], *map(int, sys.argv[3:4]))
     else:
         sys.exit(__doc__)
