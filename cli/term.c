@@ -232,6 +232,7 @@ static void draw(struct Progress *p, double now) {
 void progress_update(struct Progress *p, uint64_t done, const char *note, ...) {
     double now = clock_seconds();
     p->done = done;
+    p->shown = p->shown && p->terminal; // in a log, what is new is not shown yet
     if (p->rate_since == 0) {
         p->rate_since = now;
         p->rate_first = done;
@@ -254,7 +255,8 @@ void progress_clear(struct Progress *p) {
 }
 
 void progress_end(struct Progress *p) {
-    draw(p, clock_seconds());
+    if (p->terminal || !p->shown)
+        draw(p, clock_seconds());
     if (p->terminal)
         fputc('\n', stderr);
     p->shown = false;
