@@ -164,8 +164,13 @@ static void show_memory(const struct TrainPlan *p, uint64_t budget) {
     const struct {
         const char *name;
         uint64_t bytes;
-    } ROWS[] = {{"weights", p->weights},         {"adapters", p->adapters}, {"gradients and moments", p->state},
-                {"activations", p->activations}, {"batch", p->batch},       {"in all", p->total}};
+    } ROWS[] = {{"weights", p->weights},
+                {"adapters", p->adapters},
+                {"gradients and moments", p->state},
+                {"activations", p->activations},
+                {"batch", p->batch},
+                {"rounding", p->rounding},
+                {"in all", p->total}};
     char text[16], all[16];
     fprintf(stderr, "memory:\n");
     for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++)
@@ -219,10 +224,11 @@ static void print_plan(const struct TrainOptions *o, uint64_t steps, const struc
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
     json_object_set_new(j, "memory",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)p->weights, "adapters",
-                                  (json_int_t)p->adapters, "gradients_and_moments", (json_int_t)p->state, "activations",
-                                  (json_int_t)p->activations, "batch", (json_int_t)p->batch, "total",
-                                  (json_int_t)p->total, "device", (json_int_t)min_u64(budget, INT64_MAX)));
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)p->weights,
+                                  "adapters", (json_int_t)p->adapters, "gradients_and_moments", (json_int_t)p->state,
+                                  "activations", (json_int_t)p->activations, "batch", (json_int_t)p->batch, "rounding",
+                                  (json_int_t)p->rounding, "total", (json_int_t)p->total, "device",
+                                  (json_int_t)min_u64(budget, INT64_MAX)));
     print_json(j);
 }
 

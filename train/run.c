@@ -58,7 +58,8 @@ bool train_plan(const struct Config *c, enum DType type, const struct TrainOptio
     plan->state = s.state.peak_bytes;
     plan->activations = s.scratch.peak_bytes;
     plan->batch = s.host.peak_bytes;
-    plan->total = plan->weights + plan->adapters + plan->state + plan->activations + plan->batch;
+    plan->total = dry.peak_bytes;
+    plan->rounding = plan->total - (plan->weights + plan->adapters + plan->state + plan->activations + plan->batch);
     plan_roles(&m, plan);
     step_free(&s);
     model_free(&m);

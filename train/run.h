@@ -44,7 +44,9 @@ struct TrainStatus {
 
 // What a run would train, and the memory it would take.
 struct TrainPlan {
-    uint64_t weights, adapters, state, activations, batch, total; // bytes
+    uint64_t weights, adapters, state, activations, batch; // bytes
+    uint64_t rounding;                                     // what the allocations take above that
+    uint64_t total;
     struct RolePlan {
         uint32_t tensors;      // trained ones
         uint64_t trained, all; // parameters
