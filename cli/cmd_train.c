@@ -122,14 +122,14 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
     return lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
 }
 
-// Whether nothing stands in the folder but what a run leaves there before its first checkpoint.
-static bool folder_free(const char *path, bool resume) {
+// Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
+static bool folder_free(const char *path) {
     static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png"};
     DIR *d = opendir(path);
     bool all = true;
     for (struct dirent *e; all && d && (e = readdir(d));) {
         bool own = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
-        for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && resume && !own; i++)
+        for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && !own; i++)
             own = strcmp(e->d_name, OWN[i]) == 0 || strncmp(e->d_name, ".checkpoint-", 12) == 0;
         all = own;
     }
@@ -141,12 +141,14 @@ static bool folder_free(const char *path, bool resume) {
 static bool out_check(const struct TrainOptions *o) {
     if (file_exists(o->out) && !dir_exists(o->out))
         return fail("--out %s is a file; a folder is needed", o->out);
-    if (o->resume && checkpoint_exists(o->out))
+    bool checkpoint = checkpoint_exists(o->out);
+    if (o->resume && checkpoint)
         return true;
-    if (!folder_free(o->out, o->resume))
-        return fail("--out %s is in use%s", o->out,
-                    o->resume ? " and has no checkpoint to go on from; give another folder"
-                              : "; --resume goes on from its last checkpoint, or give another folder");
+    if (!folder_free(o->out))
+        return fail("--out %s is in use%s; give another folder", o->out,
+                    checkpoint  ? " (--resume goes on from its last checkpoint)"
+                    : o->resume ? " and has no checkpoint to go on from"
+                                : "");
     if (o->resume)
         warn("%s has no checkpoint: the run starts at its beginning", o->out);
     return true;
@@ -230,6 +232,23 @@ static void print_plan(const struct TrainOptions *o, uint64_t steps, const struc
                                   (json_int_t)p->rounding, "total", (json_int_t)p->total, "device",
                                   (json_int_t)min_u64(budget, INT64_MAX)));
     print_json(j);
+}
+
+// What was read, and what of it the context leaves out: nobody should find that out from the result.
+static void show_data(const struct Dataset *d, const char *name, uint32_t seq_len) {
+    char tokens[16], labels[16];
+    if (d->n == 0)
+        return;
+    term_format_count((double)d->n_tokens, tokens);
+    term_format_count((double)d->n_labels, labels);
+    fprintf(stderr, "%s: %zu examples, %s tokens, %s of them trained, the longest has %u\n", name, d->n, tokens, labels,
+            d->longest);
+    if (d->n_cut)
+        warn("%s: %llu examples are longer than --context %u and are cut there", name, (unsigned long long)d->n_cut,
+             seq_len);
+    if (d->n_beyond)
+        warn("%s: %llu of these are left out, because no answer begins before that", name,
+             (unsigned long long)d->n_beyond);
 }
 
 // One example as the model sees it: tokens that count for the loss are marked.
@@ -413,6 +432,8 @@ static bool plan_run(const struct Args *args, const struct Train *t, const struc
         return false;
     show_trained(plan);
     show_memory(plan, dev->limits.memory_bytes);
+    show_data(&t->data, "data", t->o.seq_len);
+    show_data(&t->held_out, "held out", t->o.seq_len);
     if (t->data.n)
         show_sample(t);
     if (args_switch(args, "dry-run") && args_switch(args, "json"))

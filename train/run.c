@@ -243,7 +243,7 @@ static bool not_finite(const struct Train *t, const struct Example *const *batch
     return fail(
         "step %llu: the loss is %g and the gradient norm %g; nothing was updated. Samples of the step: %s%s. Lower "
         "--lr, or look at the samples",
-        (unsigned long long)step, (double)r->loss, (double)r->grad_norm, where, n > 8 ? ", ..." : "");
+        (unsigned long long)step, fabs((double)r->loss), fabs((double)r->grad_norm), where, n > 8 ? ", ..." : "");
 }
 
 static bool one_step(struct Train *t, struct TrainStatus *status) {

@@ -1,0 +1,154 @@
+# `vkmoe train` as its user meets it, on a tiny random model: what is wrong with data, flags or weights is one clear line with file and
+# place and leaves nothing behind; and the figures of metrics.jsonl are those that were asked for. $VKMOE is the program, the working
+# directory the build folder.
+set -u
+checks=0 failed=0
+work=test-train
+rm -rf "$work"
+mkdir -p "$work"
+
+note() { # note OK TEXT
+    checks=$((checks + 1))
+    if [[ $1 != 0 ]]; then
+        failed=$((failed + 1))
+        echo "failed: $2" >&2
+    fi
+}
+run() { # run STATUS COMMAND...: output in $out, complaints in $err
+    local expected=$1 status
+    shift
+    "$VKMOE" "$@" >"$work/stdout" 2>"$work/stderr" </dev/null
+    status=$?
+    out=$(<"$work/stdout")
+    err=$(<"$work/stderr")
+    [[ $status == "$expected" ]]
+    note $? "vkmoe $* left with $status, not $expected: $err"
+}
+says() { # says TEXT PART
+    [[ $1 == *"$2"* ]]
+    note $? "'$2' is not in '${1:0:600}'"
+}
+gone() { # gone PATH
+    [[ ! -e $1 ]]
+    note $? "$1 was left behind: $(ls -A "$1" 2>/dev/null)"
+}
+values() { # values KEY: of metrics.jsonl, one a line
+    grep -o "\"$1\": [-+.e0-9]*" "$work/new/metrics.jsonl" | sed 's/.*: //'
+}
+same() { # same TEXT GOT WANT
+    [[ $2 == "$3" ]]
+    note $? "$1: '$2', not '$3'"
+}
+
+if ! "$VKMOE" devices >"$work/stdout" 2>&1; then
+    echo "SKIP: no Vulkan device: $(tail -n 1 "$work/stdout")"
+    exit 77
+fi
+run 0 init --preset tiny-moe --out "$work/model" --seed 3
+good='{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}'
+for i in $(seq 24); do echo "${good//ho/ho $i}"; done >"$work/data.jsonl"
+train() { # train STATUS FLAGS...
+    local status=$1
+    shift
+    run "$status" train "$work/model" --out "$work/new" --context 64 --batch 4 "$@"
+}
+
+# A bad line: refused before anything is made.
+bad() { # bad PART LINE
+    printf '%s\n' "$good" "" "$2" >"$work/bad.jsonl"
+    train 1 --data "$work/bad.jsonl"
+    [[ $err == "vkmoe: "* && $err != *$'\n'* ]]
+    note $? "not one clear line: '$err'"
+    says "$err" "$work/bad.jsonl:3: "
+    says "$err" "$1"
+    gone "$work/new"
+}
+bad "not valid JSON" '{"text": "a'
+bad "an object is expected" '[1]'
+bad "none of" '{"question": "a"}'
+bad "both 'messages' and 'text'" '{"messages": [], "text": "a"}'
+bad "'text' must be a text" '{"text": 1}'
+bad "'completion' must be a text" '{"prompt": "a"}'
+bad "no message of the assistant" '{"messages": [{"role": "user", "content": "a"}]}'
+bad "the role 'tool'" '{"messages": [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "a"}]}'
+bad "not UTF-8 at column" $'{"text": "\xff"}'
+train 1 --data "$work/absent.jsonl"
+says "$err" "$work/absent.jsonl"
+: >"$work/bad.jsonl"
+train 1 --data "$work/bad.jsonl"
+says "$err" "no example in it"
+gone "$work/new"
+
+# What the context cuts off is told; where no answer is left there is nothing to learn.
+long=$(printf '%090d' 0)
+echo "${good//ho/$long}" >"$work/long.jsonl"
+echo "${good//hi/$long}" >"$work/beyond.jsonl"
+train 0 --data "$work/data.jsonl,$work/long.jsonl,$work/beyond.jsonl" --dry-run
+says "$err" "2 examples are longer than --context 64"
+says "$err" "1 of these are left out"
+says "$err" "data: 25 examples"
+train 1 --data "$work/beyond.jsonl"
+says "$err" "no answer begins within the first 64 tokens"
+gone "$work/new"
+
+# What does not fit is refused with the figure, the allocations' own rounding included: what is not refused then runs.
+VKMOE_MEMORY_MIB=20 train 1 --data "$work/data.jsonl"
+says "$err" "needs "
+says "$err" " has 20.0 MiB"
+gone "$work/new"
+train 0 --data "$work/data.jsonl" --dry-run --json
+bytes=$(grep -o '"total": [0-9]*' <<<"$out" | tr -dc 0-9)
+VKMOE_MEMORY_MIB=$(((bytes + 1048575) / 1048576)) train 0 --data "$work/data.jsonl" --steps 1
+rm -rf "$work/new"
+
+# A loss that is no number: the step and its samples are named, nothing is saved, and the folder serves the next run.
+cp -r "$work/model" "$work/nan"
+size=$(stat -c %s "$work/nan/model.safetensors")
+head -c 100000 /dev/zero | tr '\0' '\377' |
+    dd of="$work/nan/model.safetensors" bs=1 seek=$((size - 100000)) conv=notrunc status=none
+run 1 train "$work/nan" --out "$work/new" --context 64 --batch 4 --data "$work/data.jsonl" --steps 2
+says "$err" "step 1: the loss is nan"
+says "$err" "nothing was updated"
+says "$err" "$work/data.jsonl:"
+[[ ! -e $work/new/config.json && -z $(ls -d "$work"/new/checkpoint-* 2>/dev/null) && ! -s $work/new/metrics.jsonl ]]
+note $? "a step without a loss left something: $(ls -A "$work/new")"
+
+# Rates as asked for: a warm-up that ends at --lr, then half a cosine, or a line, down to where the last step is the smallest above 0.
+train 0 --data "$work/data.jsonl" --steps 6 --warmup 2 --schedule cosine --lr 0.001
+same "cosine" "$(values learning_rate | tr '\n' ' ')" "0.0005 0.001 0.001 0.000853553 0.0005 0.000146447 "
+# 9 answers of "ho" and one digit, 15 of two, and the end behind each.
+same "labels of an epoch" "$(values labels | awk '{ n += $1 } END { print n }')" $((9 * 5 + 15 * 6))
+same "epochs" "$(values epoch | tail -n 1)" 1.0000
+rm -rf "$work/new"
+train 0 --data "$work/data.jsonl" --steps 4 --schedule linear --lr 0.001 --json
+same "linear" "$(values learning_rate | tr '\n' ' ')" "0.001 0.00075 0.0005 0.00025 "
+for key in steps finished first_loss last_loss out; do says "$out" "\"$key\": "; done
+
+# The folder is the run's: another run, another model or another setting may not go on there.
+train 1 --data "$work/data.jsonl" --steps 4 --schedule linear --lr 0.001
+says "$err" "is in use (--resume"
+run 0 init --preset tiny-moe --out "$work/other" --seed 4
+run 1 train "$work/other" --out "$work/new" --context 64 --batch 4 --data "$work/data.jsonl" --steps 4 --schedule linear \
+    --lr 0.001 --resume
+says "$err" "is of another run: its base is"
+train 1 --data "$work/long.jsonl" --steps 4 --schedule linear --lr 0.001 --resume
+says "$err" "is of another run: its data is"
+train 1 --data "$work/data.jsonl" --steps 4 --schedule linear --lr 0.002 --resume
+says "$err" "is of another run: its learning rate is"
+rm -rf "$work/new"
+
+# The held-out loss is the mean over its labels, which `score` measures as well.
+text='the same words again and again'
+echo "{\"text\": \"$text\"}" >"$work/held.jsonl"
+train 0 --data "$work/data.jsonl" --validation "$work/held.jsonl" --steps 1 --lr 0 --json
+held=$(grep -o '"validation_before": [0-9.]*' <<<"$out" | sed 's/.*: //')
+printf '%s' "$text" >"$work/held.txt"
+run 0 score "$work/model" --file "$work/held.txt" --json
+sum=$(grep -o '"nll_sum": [0-9.]*' <<<"$out" | sed 's/.*: //')
+# train adds the end token: the sums differ by that one's loss, which is near ln 512 in a random model.
+awk -v h="$held" -v s="$sum" -v n=${#text} 'BEGIN { last = h * n - s; exit !(last > 5.5 && last < 7) }'
+note $? "the held-out loss $held a label and the score $sum of ${#text} bytes"
+
+rm -rf "$work"
+echo "$checks checks, $failed failed"
+((failed == 0))
