@@ -143,6 +143,37 @@ static void test_micro_batches(struct Device *dev, bool moe) {
     model_free(&m);
 }
 
+// The balance loss over a whole micro-batch (seq_aux false) is weighted by its tokens: the same document twice, in one micro-batch or in two,
+// has the balance loss and the gradient that it has once.
+static void test_batch_balance(struct Device *dev) {
+    struct Config config = tiny(true);
+    struct Model m;
+    struct Corpus c;
+    config.aux_alpha = 0.05f, config.seq_aux = false;
+    if (!model_make(&m, dev, &config))
+        return;
+    uint64_t seed = 3;
+    for (corpus_make(&c, 1, seed, config.vocab_size); c.example[0].n <= SEQ / 2;) { // until no row holds it twice
+        corpus_free(&c);
+        corpus_make(&c, 1, ++seed, config.vocab_size);
+    }
+    uint64_t n;
+    double want_loss[2], loss[2];
+    float *want = batch_gradients(&m, &c, SEQ, false, &n, want_loss);
+    CHECK(want_loss[1] > 0, "there is a balance loss");
+    struct Corpus twice = {.n = 2, .list = {c.list[0], c.list[0]}};
+    for (uint32_t rows = 1; rows <= 2; rows++) {
+        float *got = batch_gradients(&m, &twice, rows * SEQ, false, &n, loss);
+        CHECK(distance(got, want, n) <= 1e-6, "twice, %u rows a micro-batch: gradients differ by %.2g", rows,
+              distance(got, want, n));
+        CHECK_NEAR(loss[1], want_loss[1], 0, 1e-6);
+        free(got);
+    }
+    free(want);
+    corpus_free(&c);
+    model_free(&m);
+}
+
 // A packed row has the gradients of its documents apart, and a document's labels give no gradient to another's tokens.
 static void test_packing(struct Device *dev) {
     struct Config config = tiny(true);
@@ -436,6 +467,7 @@ int main(void) {
         return 1;
     test_micro_batches(&dev, false);
     test_micro_batches(&dev, true);
+    test_batch_balance(&dev);
     test_packing(&dev);
     test_lora_start(&dev);
     test_idle_experts(&dev);
