@@ -337,6 +337,22 @@ static int device_choose(VkPhysicalDevice *devices, uint32_t n, const char *whic
     return best;
 }
 
+// A name in VKMOE_OFF that is none of ours switches nothing off: say so, or a test of a fallback tests nothing.
+static void check_off(void) {
+    static bool checked;
+    const char *off = getenv("VKMOE_OFF");
+    for (const char *at = checked || !off ? "" : off; *at; at += strspn(at, ",")) {
+        size_t n = strcspn(at, ",");
+        bool known = false;
+        for (int i = 0; i < CAP_COUNT; i++)
+            known |= strlen(CAP_NAMES[i]) == n && strncmp(CAP_NAMES[i], at, n) == 0;
+        if (!known)
+            warn("VKMOE_OFF: there is no capability '%.*s'; `vkmoe devices` lists them", (int)n, at);
+        at += n;
+    }
+    checked = true;
+}
+
 static bool switched_off(enum Cap cap) {
     const char *off = getenv("VKMOE_OFF");
     size_t length = strlen(CAP_NAMES[cap]);
@@ -388,6 +404,7 @@ static void coopmat_choose(struct Device *dev) {
 }
 
 static void caps_probe(struct Device *dev, const struct Features *f) {
+    check_off();
     VkPhysicalDevice physical = dev->vk->physical;
     VkPhysicalDeviceSubgroupProperties sub = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES};
     VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &sub};
@@ -410,6 +427,19 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     cap_set(dev, CAP_coopmat2, has_extension(physical, "VK_NV_cooperative_matrix2"), "no VK_NV_cooperative_matrix2");
     cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
     cap_set(dev, CAP_timestamps, dev->limits.timestamp_ns > 0, "no timestamps on the compute queue");
+}
+
+// A limit in MiB from the environment; none where it is not set.
+static uint64_t limit_bytes(const char *name) {
+    const char *text = getenv(name);
+    char *end;
+    if (!text || !text[0])
+        return UINT64_MAX;
+    uint64_t mib = strtoull(text, &end, 10);
+    if (*end == 0 && text[0] != '-' && mib > 0 && mib < UINT64_MAX >> 20)
+        return mib << 20;
+    warn("%s=%s: a whole number of MiB above 0 is expected; it is not used", name, text);
+    return UINT64_MAX;
 }
 
 static void limits_read(struct Device *dev) {
@@ -455,13 +485,10 @@ static void limits_read(struct Device *dev) {
     VkPhysicalDeviceProperties2 q = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &m3};
     vkGetPhysicalDeviceProperties2(dev->vk->physical, &q);
     out->max_allocation_bytes = min_u64(out->max_allocation_bytes, m3.maxMemoryAllocationSize);
-    const char *limit = getenv("VKMOE_MAX_ALLOCATION_MIB");
-    if (limit && strtoull(limit, NULL, 10) > 0)
-        out->max_allocation_bytes = min_u64(out->max_allocation_bytes, strtoull(limit, NULL, 10) << 20);
+    out->max_allocation_bytes = min_u64(out->max_allocation_bytes, limit_bytes("VKMOE_MAX_ALLOCATION_MIB"));
     out->memory_bytes = local_memory_bytes(dev->vk->physical, dev->is_cpu);
-    limit = getenv("VKMOE_MEMORY_MIB"); // a share of a card that others use as well
-    if (limit && strtoull(limit, NULL, 10) > 0)
-        out->memory_bytes = min_u64(out->memory_bytes, strtoull(limit, NULL, 10) << 20);
+    // A share of a card that others use as well.
+    out->memory_bytes = min_u64(out->memory_bytes, limit_bytes("VKMOE_MEMORY_MIB"));
     out->timestamp_ns = l->timestampPeriod;
 }
 
