@@ -48,7 +48,10 @@ static bool score(struct Loaded *l, struct Scores *s, uint32_t window, bool bos)
             if (!bos && i == 0)
                 continue;
             if (!isfinite(lp))
-                ok = fail("token %zu (id %u): its log-probability is not finite", first + i, s->ids[first + i]);
+                ok = fail(
+                    "%s: the log-probability of token %zu of the text (id %u) is not finite: the weights are damaged "
+                    "or their range is too large",
+                    l->file.path, first + i, s->ids[first + i]);
             s->nll -= (double)lp;
             s->scored++;
         }

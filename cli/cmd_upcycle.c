@@ -62,8 +62,10 @@ int cmd_upcycle(const struct Args *args) {
             o.progress = show_layer, o.progress_context = &progress;
         }
         ok = upcycle_plan(&u, &f, &o, opened ? &dev : NULL);
-        if (with_text)
+        if (with_text && ok)
             progress_end(&progress);
+        else if (with_text)
+            progress_clear(&progress);
     }
     if (ok) {
         struct WeightSource source = upcycle_source(&u);

@@ -7,9 +7,10 @@
 
 // What was printed into a full disk or a closed pipe has not been done.
 static int finish(int status) {
-    if (fflush(stdout) != 0 || ferror(stdout)) {
+    int error = fflush(stdout) != 0 ? errno : 0;
+    if (error || ferror(stdout)) { // of an earlier write the reason is no longer known
         if (status == EXIT_DONE)
-            fail("standard output cannot be written: %s", strerror(errno));
+            fail("standard output cannot be written%s%s", error ? ": " : "", error ? strerror(error) : "");
         return status == EXIT_DONE ? EXIT_FAILED : status;
     }
     return status;
