@@ -195,9 +195,11 @@ static bool ends_with(const char *text, const char *end) {
     return a >= b && strcmp(text + a - b, end) == 0;
 }
 
-// Names what is there and not used: one line with the first few.
+// Names what is there and not used: one line with the first few. A weight of a layer among them (a bias, a layer more than the config has)
+// would change the result: without it this is another model than the file's.
 struct Extras {
     uint64_t count;
+    bool of_layer;
     char text[256];
 };
 
@@ -205,14 +207,20 @@ static void add_extra(struct Extras *x, const char *name) {
     size_t at = strlen(x->text);
     if (x->count++ < 4)
         snprintf(x->text + at, sizeof x->text - at, "%s%s", at ? ", " : "", name);
+    x->of_layer |= strncmp(name, "model.layers.", 13) == 0 || strncmp(name, "blk.", 4) == 0;
 }
 
-static void tell_extras(const struct Extras *x, const char *path) {
+static bool tell_extras(const struct Extras *x, const char *path) {
+    const char *more = x->count > 4 ? ", ..." : "";
+    if (x->of_layer)
+        return fail("%s: the config asks for no such weights, but they are there: %s%s (%" PRIu64 " in all)", path,
+                    x->text, more, x->count);
     if (x->count)
-        warn("%s: %" PRIu64 " tensors are not used: %s%s", path, x->count, x->text, x->count > 4 ? ", ..." : "");
+        warn("%s: %" PRIu64 " tensors are not used: %s%s", path, x->count, x->text, more);
+    return true;
 }
 
-static void tell_folder_extras(const struct Folder *d) {
+static bool tell_folder_extras(const struct Folder *d) {
     struct Extras x = {0};
     for (uint32_t s = 0; s < d->f->n_shards; s++) {
         const struct Safetensors *file = &d->f->safetensors[s];
@@ -225,7 +233,7 @@ static void tell_folder_extras(const struct Folder *d) {
             add_extra(&x, name);
         }
     }
-    tell_extras(&x, d->f->path);
+    return tell_extras(&x, d->f->path);
 }
 
 // rope_freqs.weight divides each frequency of rope (LLaMA 3's scaling): only all ones mean nothing.
@@ -275,8 +283,7 @@ static bool bind_gguf(struct ModelFile *f) {
         if (!used)
             add_extra(&x, name);
     }
-    tell_extras(&x, f->path);
-    return true;
+    return tell_extras(&x, f->path);
 }
 
 // ---- Folders ----
@@ -352,9 +359,7 @@ static bool open_folder_tensors(struct ModelFile *f) {
                   pickle ? "; pytorch_model.bin is not read, because a pickle can run code: convert it to safetensors"
                          : "");
     }
-    ok = ok && open_shards(f, &d) && bind_tensors(f, &d);
-    if (ok)
-        tell_folder_extras(&d);
+    ok = ok && open_shards(f, &d) && bind_tensors(f, &d) && tell_folder_extras(&d);
     for (uint32_t i = 0; d.used && i < f->n_shards; i++)
         free(d.used[i]);
     free(d.used);

@@ -635,7 +635,7 @@ static void check_broken_gguf(const char *top) {
         {"deepseek.embedding_length", 64, "has the shape"},
         {"deepseek.expert_count", 4, "ffn_gate_inp.weight has the shape (2, 32); the config asks for (4, 32)"},
         {"deepseek.expert_used_count", 9, "num_experts_per_tok is 9"},
-        {"deepseek.expert_shared_count", 0, NULL}, // the shared experts are then named as not used
+        {"deepseek.expert_shared_count", 0, "no such weights, but they are there: blk.1.ffn_gate_shexp.weight"},
         {"deepseek.attention.head_count", 3, "attention"},
         {"deepseek.rope.dimension_count", 8, "rope over a part of the head"},
         {"deepseek.attention.value_length", 8, "must be equal"},
