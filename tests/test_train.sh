@@ -74,6 +74,9 @@ bad "the role 'tool'" '{"messages": [{"role": "tool", "content": "a"}, {"role": 
 bad "not UTF-8 at column" $'{"text": "\xff"}'
 train 1 --data "$work/absent.jsonl"
 says "$err" "$work/absent.jsonl"
+train 1 --data "$work/model"
+[[ $err == "vkmoe: $work/model: cannot be read: "* && $err != *$'\n'* ]]
+note $? "a folder as data: '$err'"
 : >"$work/bad.jsonl"
 train 1 --data "$work/bad.jsonl"
 says "$err" "no example in it"

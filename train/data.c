@@ -18,6 +18,7 @@ struct Source {
     char *buffer; // (capacity) what is read: [begin, end) is not yet given out
     size_t begin, end, capacity;
     bool ended;    // nothing is left to read
+    bool failed;   // it was told; nothing more will come
     uint32_t line; // on which `begin` stands, from 1
     bool array, first;
     const char *path;
@@ -38,6 +39,8 @@ static size_t read_more(struct Source *s, char *out, size_t room) {
 // Reads on behind `end`; what is not given out moves to the front. False after a message; at the end of the file s->ended.
 static bool fill(struct Source *s) {
     size_t have = s->end - s->begin;
+    if (s->failed)
+        return false;
     if (have > LINE_MAX_BYTES)
         return fail("%s:%u: more than %d bytes in one %s", s->path, s->line, LINE_MAX_BYTES,
                     s->array ? "object" : "line");
@@ -49,8 +52,9 @@ static bool fill(struct Source *s) {
         s->buffer = xrealloc(s->buffer, s->capacity *= 2);
     size_t n = read_more(s, s->buffer + s->end, s->capacity - s->end);
     s->end += n;
-    s->ended = n == 0;
-    return n > 0 || !s->file || !ferror(s->file) || fail("%s: cannot be read: %s", s->path, strerror(errno));
+    s->failed = n == 0 && s->file && ferror(s->file);
+    s->ended = n == 0 && !s->failed;
+    return !s->failed || fail("%s: cannot be read: %s", s->path, strerror(errno));
 }
 
 // The byte at `begin`; -1 at the end of the file or after a message.
