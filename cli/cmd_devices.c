@@ -119,15 +119,27 @@ static bool show(const struct Args *args, uint32_t index, const struct DeviceLis
     return true;
 }
 
+// With --device that one alone; a device that is not there, or cannot be used, is refused as everywhere.
+static bool find_one(const char *which, uint32_t *index) {
+    struct Device dev;
+    if (!device_open(&dev, which))
+        return false;
+    *index = dev.index;
+    device_close(&dev);
+    return true;
+}
+
 int cmd_devices(const struct Args *args) {
     static struct DeviceList list;
     struct Summary sum = {0};
-    if (!device_list(&list))
+    uint32_t only = UINT32_MAX;
+    if (!device_list(&list) || (args_given(args, "device") && !find_one(args_text(args, "device"), &only)))
         return EXIT_FAILED;
     json_t *all = args_switch(args, "json") ? json_array() : NULL;
     bool ok = true;
     for (uint32_t i = 0; i < list.n; i++)
-        ok = show(args, i, &list.entry[i], all, &sum) && ok;
+        if (only == UINT32_MAX || only == i)
+            ok = show(args, i, &list.entry[i], all, &sum) && ok;
     if (all) {
         json_t *root = json_pack("{s:o}", "devices", all);
         json_dumpf(root, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);

@@ -54,6 +54,11 @@ run 0 devices --json
 for key in '"name"' '"subgroup_size"' '"coopmat"' '"why"' '"memory_bytes"' '"timestamps"'; do says "$out" "$key"; done
 VKMOE_OFF=subgroup,f16 run 0 devices
 says "$out" "switched off by VKMOE_OFF"
+VKMOE_OFF=subgrop run 0 devices
+says "$err" "there is no capability 'subgrop'"
+run 0 devices --device 0
+says "$out" "  0  "
+refused "no Vulkan device 77" devices --device 77
 
 # generate: keys, ids that repeat, the prompt from wherever it comes, an end that comes when told
 run 0 generate "$tiny" -p abc -n 8 --temperature 0 --json
