@@ -1,6 +1,7 @@
 // `vkmoe merge MODEL --adapter DIR --out PATH`: W + scale * B A for every linear that the adapter changes, computed on the host in double
 // from the very weights that the model runs with (a quantised base is decoded, never rounded twice).
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/output.h"
 #include "cli/term.h"
 #include "model/adapter.h"
@@ -84,10 +85,10 @@ int cmd_merge(const struct Args *args) {
     struct ModelOptions o = {.type = DT_COUNT, .max_positions = 1};
     int status = EXIT_FAILED;
     if (selftest_device_open(&dev, args_text(args, "device"))) {
-        uint64_t need = model_weight_bytes(&f.config, output_main_type(&f));
-        if (memory_fits(&dev, need, f.path, "choose another --device (lavapipe uses the machine's memory)") &&
+        const char *adapter = args_text(args, "adapter");
+        if (load_fits(&dev, &f, adapter, "choose another --device (lavapipe uses the machine's memory)") &&
             model_load(&m, &dev, &f, &o)) {
-            if (adapter_load(&m, args_text(args, "adapter"))) {
+            if (adapter_load(&m, adapter)) {
                 struct Merge merge = {.m = &m, .base = model_source(&m)};
                 struct WeightSource source = {&merge, merge_type, merge_rows};
                 bool ok = output_write(args, &m.config, output_type(args, output_main_type(&f)), &source, &f, "merged");

@@ -83,6 +83,20 @@ static bool check_memory(struct Loaded *l, const struct Args *args, const struct
         remedy(l, args, weights, l->need_bytes, small));
 }
 
+bool load_fits(const struct Device *dev, struct ModelFile *f, const char *adapter, const char *remedy) {
+    struct Device dry;
+    struct Model m;
+    struct ModelOptions o = {.type = DT_COUNT, .max_positions = 1};
+    device_open_dry(&dry, dev);
+    dry.verify = NULL;
+    bool ok = model_load(&m, &dry, f, &o);
+    if (ok) {
+        ok = !adapter || adapter_load(&m, adapter);
+        model_free(&m);
+    }
+    return ok && memory_fits(dev, dry.peak_bytes, f->path, remedy);
+}
+
 static void load_progress(void *context, uint64_t done, uint64_t all) {
     struct Progress *p = context;
     char text[16];

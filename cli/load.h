@@ -23,6 +23,10 @@ bool load_text(struct Loaded *l, const struct Args *args, bool with_template);
 bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *o);
 void load_free(struct Loaded *l);
 
+// Whether the weights as the file has them, and an adapter (or NULL), fit the device; with figures and `remedy` when not. For commands
+// that need no session.
+bool load_fits(const struct Device *dev, struct ModelFile *f, const char *adapter, const char *remedy);
+
 // Whether `model` is the name of a preset (a path of that name wins); then the config is all there is in `f`.
 bool load_preset(struct ModelFile *f, const char *model);
 // --context where given, else `wanted`; never above the model's context (refused by name when asked for).
