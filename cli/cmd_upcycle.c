@@ -1,5 +1,6 @@
 // `vkmoe upcycle MODEL --out PATH`: cuts the feed-forward layers of a dense model into shared and routed experts.
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/output.h"
 #include "cli/term.h"
 #include "model/selftest.h"
@@ -30,7 +31,7 @@ static bool calibration_ids(const struct ModelFile *f, const char *path, uint32_
         tokenizer_free(&tokenizer);
     }
     free(text);
-    return ok;
+    return ok && (*n > 0 || fail("%s: an empty text: there is nothing to calibrate with", path));
 }
 
 int cmd_upcycle(const struct Args *args) {
@@ -52,7 +53,8 @@ int cmd_upcycle(const struct Args *args) {
     bool ok = true;
     if (with_text)
         ok = calibration_ids(&f, args_text(args, "calibrate"), &ids, &n_ids) &&
-             (opened = selftest_device_open(&dev, args_text(args, "device")));
+             (opened = selftest_device_open(&dev, args_text(args, "device"))) &&
+             load_fits(&dev, &f, NULL, "choose another --device, or leave out --calibrate, which alone needs one");
     struct Upcycle u = {0};
     if (ok) {
         struct Progress progress;

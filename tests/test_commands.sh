@@ -128,6 +128,22 @@ says "$err" "$work/cut.gguf"
 note $? "nothing is made from a broken file"
 run 1 convert "$work/tiny" --out "$work/no/such/folder/x.gguf"
 one_line
+# upcycle: what cannot be cut, with a number that would do; and a text that says nothing is not passed over.
+run 0 init --preset tiny --out "$work/dense"
+run 1 upcycle "$work/dense" --out "$work/new" --shards 20
+one_line
+says "$err" "--shards 12 would do"
+run 1 upcycle "$work/dense" --out "$work/new" --shards 8 --shared 8
+one_line
+run 1 upcycle "$work/dense" --out "$work/new" --shards 8 --shared 2 --calibrate /dev/null
+one_line
+says "$err" "/dev/null"
+[[ ! -e $work/new ]]
+note $? "nothing is made when upcycle refuses"
+run 0 upcycle "$work/dense" --out "$work/new" --shards 8 --shared 2
+run 0 info "$work/new"
+says "$out" "6 routed (3 active) and 2 shared"
+rm -rf "$work/new"
 # A full disk: no output under the final name.
 (
     ulimit -f 64

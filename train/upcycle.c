@@ -300,14 +300,23 @@ static bool calibrate(struct Upcycle *u, const struct UpcycleOptions *o, struct 
 
 // ---- The plan
 
+static bool can_cut(uint32_t hidden, uint32_t shards) {
+    return shards > 0 && hidden % shards == 0 && hidden / shards % 8 == 0;
+}
+
 static bool new_config(struct Upcycle *u, const struct UpcycleOptions *o) {
     const struct Config *d = &u->dense;
     const char *path = u->file->path;
     if (d->n_experts)
         return fail("%s has experts already; upcycle takes a dense model", path);
-    if (o->shards == 0 || d->hidden % o->shards || d->hidden / o->shards % 8)
-        return fail("%s: a feed-forward width of %u cannot be cut into %u shards of a multiple of 8; try %u", path,
-                    d->hidden, o->shards, d->hidden % 16 == 0 ? d->hidden / 8 % 16 == 0 ? 16u : 8u : 4u);
+    if (!can_cut(d->hidden, o->shards)) {
+        uint32_t better = o->shards;
+        while (better > 1 && !can_cut(d->hidden, better))
+            better--;
+        return fail(
+            "%s: a feed-forward width of %u cannot be cut into %u shards of a multiple of 8; --shards %u would do",
+            path, d->hidden, o->shards, better);
+    }
     if (o->shared >= o->shards || o->active == 0 || o->active > o->shards - o->shared)
         return fail("%u shards with %u shared leave %d routed experts; --active must be from 1 to that, found %u",
                     o->shards, o->shared, (int)o->shards - (int)o->shared, o->active);
