@@ -140,6 +140,30 @@ train 1 --data "$work/data.jsonl" --steps 4 --schedule linear --lr 0.002 --resum
 says "$err" "is of another run: its learning rate is"
 rm -rf "$work/new"
 
+# merge: the merged model scores as the adapter on top does, over every linear, from a quantised base too; and not as the base.
+run 0 convert "$work/model" --out "$work/model.gguf" --type q8_0
+sum_of() { # sum_of MODEL FLAGS...
+    run 0 score "$@" --file "$work/data.jsonl" --limit 500 --json
+    sum=$(grep -o '"nll_sum": [0-9.]*' <<<"$out" | sed 's/.*: //')
+}
+for base in "$work/model" "$work/model.gguf"; do
+    run 0 train "$base" --out "$work/new" --context 64 --batch 8 --data "$work/data.jsonl" --steps 4 --method lora \
+        --lora-targets all,gate --lora-rank 5 --lora-alpha 20 --lr 0.01
+    sum_of "$base" --adapter "$work/new"
+    adapted=$sum
+    sum_of "$base"
+    plain=$sum
+    for merged in "$work/merged" "$work/merged.gguf"; do
+        run 0 merge "$base" --adapter "$work/new" --out "$merged" --type f32
+        sum_of "$merged"
+        awk -v a="$adapted" -v m="$sum" -v p="$plain" \
+            'BEGIN { d = a - m; if (d < 0) d = -d; e = a - p; if (e < 0) e = -e; exit !(d < 1e-5 * a && e > 1e-3 * a) }'
+        note $? "nll of $base: $plain, with its adapter $adapted, merged $sum"
+        rm -rf "$merged"
+    done
+    rm -rf "$work/new"
+done
+
 # The held-out loss is the mean over its labels, which `score` measures as well.
 text='the same words again and again'
 echo "{\"text\": \"$text\"}" >"$work/held.jsonl"
