@@ -80,7 +80,7 @@ static const struct Flag train_flags[] = {
     NEEDED("data", 0, "FILES", "examples, one JSON object a line: messages, prompt and completion, or text; by commas"),
     TEXT("validation", 0, "FILE", NULL, "examples of their own to measure on: before, between and after"),
     FLOAT("validation-split", "0", 0, 0.9, "share of the data that is held out to measure on"),
-    TEXT("template", 0, "NAME", NULL, "chat template: plain, deepseek, chatml (default: the model's own)"),
+    TEMPLATE,
     NEEDED("out", 'o', "DIR", "folder for the result, checkpoints, metrics.jsonl and loss.png"),
     CHOICE("method", "full|lora", "full", "train all weights, or low-rank adapters of every linear"),
     CHOICE("recipe", "deepseekmoe-sft", NULL, "defaults of the DeepSeekMoE paper's fine-tuning; flags given win"),

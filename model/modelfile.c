@@ -435,6 +435,8 @@ static bool open_config(struct ModelFile *f, const char *path) {
     *f = (struct ModelFile){.path = xstrdup(path)};
     if (dir_exists(path))
         return open_folder_config(f);
+    if (ends_with(path, ".safetensors"))
+        return fail("%s: holds tensors alone; name the folder that it lies in, with its config.json", path);
     f->gguf = xcalloc(1, sizeof *f->gguf);
     bool complete;
     if (!gguf_open(f->gguf, path) || !config_from_gguf(&f->config, f->gguf, &complete) ||

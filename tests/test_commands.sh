@@ -120,6 +120,9 @@ printf 'GGUF and then nothing of the kind' >"$work/broken.gguf"
 run 1 convert "$work/broken.gguf" --out "$work/new"
 one_line
 says "$err" "$work/broken.gguf"
+run 1 info "$work/tiny/model.safetensors"
+one_line
+says "$err" "name the folder"
 head -c 20000 "$work/tiny.gguf" >"$work/cut.gguf"
 run 1 convert "$work/cut.gguf" --out "$work/new"
 one_line
