@@ -101,6 +101,10 @@ says "$err" " has 20.0 MiB"
 gone "$work/new"
 train 0 --data "$work/data.jsonl" --dry-run --json
 bytes=$(grep -o '"total": [0-9]*' <<<"$out" | tr -dc 0-9)
+# What is frozen has no gradient: the three routers of 8 experts and width 64.
+all=$(grep -o '"parameters": [0-9]*' <<<"$out" | tr -dc 0-9)
+train 0 --data "$work/data.jsonl" --freeze-router --dry-run --json
+same "frozen" $((all - $(grep -o '"trained_parameters": [0-9]*' <<<"$out" | tr -dc 0-9))) $((3 * 8 * 64))
 VKMOE_MEMORY_MIB=$(((bytes + 1048575) / 1048576)) train 0 --data "$work/data.jsonl" --steps 1
 rm -rf "$work/new"
 
