@@ -21,12 +21,13 @@ static void test_programs(struct Device *dev) {
     cmd_fill(cmd, &c, 7);
     cmd_copy(cmd, &a, &b); // independent of the fill: no barrier
     cmd_copy(cmd, &b, &c); // reads b, writes c: one barrier
-    cmd_fill(cmd, &b, 9);  // writes what was read: one barrier
+    cmd_fill(cmd, &b, 8);  // writes what was read: one barrier
+    cmd_fill(cmd, &b, 9);  // writes what was written: one barrier
     struct Program *p = cmd_end(cmd);
-    CHECK(p && program_dispatches(p) == 4, "four dispatches");
-    CHECK(program_barriers(p) == 2, "two barriers, found %u", program_barriers(p));
+    CHECK(p && program_dispatches(p) == 5, "five dispatches");
+    CHECK(program_barriers(p) == 3, "three barriers, found %u", program_barriers(p));
     CHECK(program_check(p, -1) == 0, "no hazard with all barriers");
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 3; i++)
         CHECK(program_check(p, i) > 0, "without barrier %d a hazard is reported", i);
     for (int run = 0; run < 3; run++) {
         CHECK(program_run(p), "run %d", run);
