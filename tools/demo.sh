@@ -78,7 +78,7 @@ if fetch_model; then
     title "3. It becomes a mixture of experts: each feed-forward layer is cut into 16 experts"
     run $vkmoe upcycle "$model" --out demo/moe --type f32 --shards 16 --shared 4 --active 8 --dense-layers 1 \
         --calibrate data/calibrate.txt
-    train=(--epochs 4 --batch 2 --lr 1e-4 --freeze-router)
+    train=(--epochs 2.5 --batch 2 --lr 5e-4 --freeze-router)
 else
     echo "There is no network, so the demo goes on with a small model of random weights: it learns, but it does not get wise."
     run $vkmoe init --preset tiny-moe --out demo/moe
