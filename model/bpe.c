@@ -1,6 +1,7 @@
 // The pieces of a word are a linked list in an array; a heap holds the merges that may be due. An entry whose pair has
 // since changed is recognised by the token it would make, and dropped.
 #include "model/bpe.h"
+#include "model/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,20 +27,47 @@ void id_list_push(struct IdList *list, uint32_t id) {
 void bpe_init(struct Bpe *b, uint32_t n_merges) {
     *b = (struct Bpe){0};
     memset(b->byte_id, 0xff, sizeof b->byte_id);
+    bpe_reserve_merges(b, n_merges);
+    b->cache = xcalloc(CACHE_SLOTS, sizeof *b->cache);
+}
+
+void bpe_reserve_merges(struct Bpe *b, uint32_t n_merges) {
     uint32_t slots = 16;
     while (slots < n_merges + n_merges / 2 + 1)
         slots *= 2;
+    free(b->merges);
     b->merges = xmalloc((size_t)slots * sizeof *b->merges);
     for (uint32_t i = 0; i < slots; i++)
         b->merges[i].left = BPE_NONE;
     b->merge_mask = slots - 1;
-    b->cache = xcalloc(CACHE_SLOTS, sizeof *b->cache);
+    b->n_merges = 0;
 }
 
 void bpe_free(struct Bpe *b) {
+    free(b->chars);
     free(b->merges);
     free(b->cache);
     *b = (struct Bpe){0};
+}
+
+static struct BpeChar *char_slot(const struct Bpe *b, uint32_t code_point) {
+    uint32_t i = (uint32_t)((code_point * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & b->char_mask;
+    while (b->chars[i].id != BPE_NONE && b->chars[i].code_point != code_point)
+        i = (i + 1) & b->char_mask;
+    return &b->chars[i];
+}
+
+void bpe_init_chars(struct Bpe *b, uint32_t n_chars) {
+    uint32_t slots = 16;
+    while (slots < n_chars * 2 + 1)
+        slots *= 2;
+    b->chars = xmalloc((size_t)slots * sizeof *b->chars);
+    memset(b->chars, 0xff, (size_t)slots * sizeof *b->chars);
+    b->char_mask = slots - 1;
+}
+
+void bpe_add_char(struct Bpe *b, uint32_t code_point, uint32_t id) {
+    *char_slot(b, code_point) = (struct BpeChar){code_point, id};
 }
 
 static struct BpeMerge *merge_slot(const struct Bpe *b, uint32_t left, uint32_t right) {
@@ -122,11 +150,22 @@ static void merge_symbols(const struct Bpe *b, struct Symbol *symbols, uint32_t 
     free(heap.due);
 }
 
+// Token of the character, else of the byte, that a text begins with.
+static uint32_t first_id(const struct Bpe *b, const char *text, size_t bytes, size_t *length) {
+    uint32_t code_point = 0;
+    *length = b->chars ? utf8_char(text, bytes, &code_point) : 0;
+    uint32_t id = *length ? char_slot(b, code_point)->id : BPE_NONE;
+    if (id != BPE_NONE)
+        return id;
+    *length = 1;
+    return b->byte_id[(uint8_t)text[0]];
+}
+
 static void encode_uncached(const struct Bpe *b, const char *piece, size_t bytes, struct IdList *out) {
     struct Symbol room[64], *symbols = bytes <= 64 ? room : xmalloc(bytes * sizeof *symbols);
     uint32_t n = 0;
-    for (size_t i = 0; i < bytes; i++) {
-        uint32_t id = b->byte_id[(uint8_t)piece[i]];
+    for (size_t i = 0, length = 1; i < bytes; i += length) {
+        uint32_t id = first_id(b, piece + i, bytes - i, &length);
         if (id != BPE_NONE) {
             symbols[n] = (struct Symbol){id, n ? n - 1 : BPE_NONE, n + 1, false};
             n++;

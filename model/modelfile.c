@@ -407,7 +407,20 @@ static bool read_template(struct ModelFile *f) {
     return f->chat_template || !has_file(f->path, "chat_template.json") || template_from_json(f, "chat_template.json");
 }
 
+static bool find_tokenizer(struct ModelFile *f) {
+    f->tokenizer_path = existing(f->path, "tokenizer.json");
+    if (!f->tokenizer_path)
+        f->tokenizer_path = existing(f->path, "tokenizer.model");
+    f->tokenizer_config_path = existing(f->path, "tokenizer_config.json");
+    return read_template(f);
+}
+
 static bool open_folder_config(struct ModelFile *f) {
+    if (!has_file(f->path, "config.json") && !has_file(f->path, "adapter_config.json") &&
+        (has_file(f->path, "tokenizer.json") || has_file(f->path, "tokenizer.model"))) {
+        f->vocab_only = true;
+        return find_tokenizer(f);
+    }
     if (!has_file(f->path, "config.json"))
         return fail("%s: no config.json in this folder%s", f->path,
                     has_file(f->path, "adapter_config.json") ? "; it holds an adapter, not a model" : "");
@@ -424,9 +437,19 @@ static bool open_folder_config(struct ModelFile *f) {
         free(text);
         free(where);
     }
-    f->tokenizer_path = existing(f->path, "tokenizer.json");
+    return ok && find_tokenizer(f);
+}
+
+// A tokenizer.json or tokenizer.model by itself; path becomes its folder, where the other files about it are.
+static bool open_tokenizer_file(struct ModelFile *f) {
+    const char *slash = strrchr(f->path, '/');
+    if (!file_exists(f->path))
+        return fail("%s: no such file", f->path);
+    f->vocab_only = true;
+    f->tokenizer_path = f->path;
+    f->path = slash ? xsprintf("%.*s", (int)(slash - f->tokenizer_path + 1), f->tokenizer_path) : xstrdup(".");
     f->tokenizer_config_path = existing(f->path, "tokenizer_config.json");
-    return ok && read_template(f);
+    return read_template(f);
 }
 
 // ---- Opening ----
@@ -437,6 +460,8 @@ static bool open_config(struct ModelFile *f, const char *path) {
         return open_folder_config(f);
     if (ends_with(path, ".safetensors"))
         return fail("%s: holds tensors alone; name the folder that it lies in, with its config.json", path);
+    if (ends_with(path, ".json") || ends_with(path, ".model"))
+        return open_tokenizer_file(f);
     f->gguf = xcalloc(1, sizeof *f->gguf);
     bool complete;
     if (!gguf_open(f->gguf, path) || !config_from_gguf(&f->config, f->gguf, &complete) ||

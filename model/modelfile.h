@@ -52,14 +52,15 @@ struct FileTensor {
 struct ModelFile {
     char *path;
     struct Config config;
-    bool vocab_only; // a GGUF without tensors: config is as far as the file states it, and there are no weights
+    // A GGUF without tensors, whose config is as far as the file states it, or a tokenizer's folder or file, without any config.
+    bool vocab_only;
     struct FileTensor *tensors;
     uint32_t n_tensors;
     struct FileIn **shards; // files the parts refer to
     uint32_t n_shards;
     struct Safetensors *safetensors; // of a folder, n_shards of them
     struct Gguf *gguf;               // NULL for a folder
-    // The tokenizer: of a folder the path of tokenizer.json (NULL: none) and tokenizer_config.json (NULL: none); of a GGUF the keys tokenizer.*.
+    // The tokenizer: of a folder the path of tokenizer.json, else tokenizer.model (NULL: none), and tokenizer_config.json (NULL: none); of a GGUF the keys tokenizer.*.
     char *tokenizer_path, *tokenizer_config_path;
     char *chat_template; // Jinja text, NULL: none
 };

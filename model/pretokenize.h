@@ -15,16 +15,17 @@ struct Pretokenizer {
     unsigned prefix_step;  // ... before this split (n_splits: after all)
 };
 
-// The published patterns.
-extern const char PATTERN_GPT2[], PATTERN_DIGIT[];
-extern const char PATTERN_DEEPSEEK_WORD[], PATTERN_DEEPSEEK_MARKS[], PATTERN_TRAILING_SPACE[], PATTERN_DEEPSEEK_CJK[];
+// ByteLevel's own pattern, one digit, and blanks at the end (others in chains.h).
+extern const char PATTERN_GPT2[], PATTERN_DIGIT[], PATTERN_TRAILING_SPACE[];
 
 // Each adds one step. `where` names the file in messages.
 bool pretokenizer_add_regex(struct Pretokenizer *p, const char *pattern, enum SplitBehavior behavior, bool invert,
                             const char *where);
 bool pretokenizer_add_string(struct Pretokenizer *p, const char *text, enum SplitBehavior behavior, bool invert,
                              const char *where);
-// The chain of a GGUF's tokenizer.ggml.pre: "gpt-2", "smollm", "deepseek-llm"; others are refused by name.
+struct Chain;
+bool pretokenizer_add_chain(struct Pretokenizer *p, const struct Chain *chain, const char *where);
+// The chain of a GGUF's tokenizer.ggml.pre (chains.h); others are refused by name.
 bool pretokenizer_by_name(struct Pretokenizer *p, const char *name, const char *where);
 void pretokenizer_free(struct Pretokenizer *p);
 uint64_t pretokenizer_hash(const struct Pretokenizer *p, uint64_t seed);

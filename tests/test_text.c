@@ -333,7 +333,7 @@ static void test_refused_patterns(void) {
     check_refused_pattern("(a", "missing closing parenthesis");
     check_refused_pattern("", "0 bytes");
     struct Pretokenizer p = {0};
-    CHECK(!pretokenizer_by_name(&p, "llama-bpe", "file") && strstr(fail_last(), "'llama-bpe' is not known"), "'%s'",
+    CHECK(!pretokenizer_by_name(&p, "llama-4", "file") && strstr(fail_last(), "'llama-4' is not known"), "'%s'",
           fail_last());
     // A pattern made to run for ever ends with a message.
     CHECK(pretokenizer_add_regex(&p, "(?:a+)+(?:a+)+(?:a+)+[bc]", SPLIT_ISOLATED, false, "file"), "%s", fail_last());
@@ -399,13 +399,13 @@ static void test_files(void) {
     check_taken("[\"a b\"]", "[\"a b\"], \"unk_token\": \"ab\"", "acb", "0 2 1");
     check_taken("\"a b\"", "\"a b\"", "acb", "2"); // a byte without a token is left out, as the library does
     check_taken("\"<s>\"", "\"<s>\", \"lstrip\": true, \"rstrip\": true", "a  <s> \n b", "0 3 1");
-    check_refused("null", "{\"type\": \"NFC\"}", "normalizer 'NFC'");
+    check_refused("null", "{\"type\": \"NFKC\"}", "normalizer 'NFKC'");
     check_refused("{\"type\": \"ByteLevel\"}", "{\"type\": \"WordPiece\"}", "decoder 'WordPiece'");
     check_refused("{\"type\": \"ByteLevel\"}", "null", "decoder 'null'");
     check_refused("\"BPE\"", "\"Unigram\"", "model type 'Unigram'");
     check_refused("\"ByteLevel\", \"add_prefix_space\"", "\"Metaspace\", \"add_prefix_space\"",
-                  "pre_tokenizer 'Metaspace'");
-    check_refused("\"pre_tokenizer\"", "\"pre\"", "a ByteLevel pre_tokenizer is expected");
+                  "decoder 'ByteLevel' is not known here for a vocabulary of characters");
+    check_refused("\"pre_tokenizer\"", "\"pre\"", "no ByteLevel and no Metaspace");
     check_refused("{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
                   "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}",
                   "'Digits' behind ByteLevel");
