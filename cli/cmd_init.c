@@ -5,6 +5,7 @@
 #include "cli/output.h"
 #include "model/json.h"
 #include "model/model.h"
+#include "model/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -104,13 +105,21 @@ static void byte_tokenizer_remove(struct ModelFile *f) {
     free(f->path);
 }
 
-// The embedding must have a row for every token of a borrowed tokenizer.
-static void take_tokens(struct Config *c, const struct Config *from) {
-    c->vocab_size = from->vocab_size;
-    c->bos_id = from->bos_id;
-    c->pad_id = from->pad_id;
-    c->n_eos = from->n_eos;
-    memcpy(c->eos_id, from->eos_id, sizeof c->eos_id);
+// The embedding must have a row for every token of a borrowed tokenizer. What its model's config does not say, it says itself.
+static bool take_tokens(struct Config *c, const struct ModelFile *from) {
+    const struct Config *other = &from->config;
+    struct Tokenizer t;
+    if (!tokenizer_open(&t, from))
+        return false;
+    c->vocab_size = other->vocab_size ? other->vocab_size : t.n_vocab;
+    c->bos_id = t.bos_id;
+    c->pad_id = t.pad_id;
+    c->n_eos = other->n_eos;
+    memcpy(c->eos_id, other->eos_id, sizeof c->eos_id);
+    if (c->n_eos == 0 && t.eos_id != TOKEN_NONE)
+        c->eos_id[c->n_eos++] = t.eos_id;
+    tokenizer_free(&t);
+    return true;
 }
 
 int cmd_init(const struct Args *args) {
@@ -127,8 +136,7 @@ int cmd_init(const struct Args *args) {
     if (borrowed) {
         if (!modelfile_open_config(&tokenizer, borrowed))
             return EXIT_FAILED;
-        take_tokens(&c, &tokenizer.config);
-        ok = c.vocab_size > 0 || fail("%s: does not say how many tokens there are", borrowed);
+        ok = take_tokens(&c, &tokenizer);
     } else {
         c.vocab_size = c.vocab_size < BYTE_VOCAB ? BYTE_VOCAB : c.vocab_size;
         c.bos_id = BYTE_BOS;

@@ -140,7 +140,8 @@ static const struct Flag init_flags[] = {
     CHOICE("preset", "tiny|tiny-moe|smollm2-135m|deepseek-moe-16b|deepseek-llm-7b|llama2-7b", "tiny-moe",
            "architecture to make"),
     NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
-    TEXT("tokenizer", 0, "MODEL", NULL, "model or folder to take the tokenizer from (default: one token a byte)"),
+    TEXT("tokenizer", 0, "MODEL", NULL,
+         "model, tokenizer.json or tokenizer.model to take the tokens from (default: one a byte)"),
     CHOICE("type", TYPES, "f32", "type of the weights in the file"),
     END,
 };

@@ -94,6 +94,7 @@ void gguf_writer_bool(struct GgufWriter *w, const char *key, bool value);
 void gguf_writer_string(struct GgufWriter *w, const char *key, const char *value);
 void gguf_writer_strings(struct GgufWriter *w, const char *key, const struct GgufString *values, uint64_t count);
 void gguf_writer_i32s(struct GgufWriter *w, const char *key, const int32_t *values, uint64_t count);
+void gguf_writer_f32s(struct GgufWriter *w, const char *key, const float *values, uint64_t count);
 void gguf_writer_copy(struct GgufWriter *w, const struct GgufValue *value); // key and value of another file
 void gguf_writer_tensor(struct GgufWriter *w, const char *name, enum DType type, uint32_t n_dims, const uint64_t *dim);
 bool gguf_writer_begin(struct GgufWriter *w, const char *path);

@@ -73,6 +73,13 @@ void gguf_writer_i32s(struct GgufWriter *w, const char *key, const int32_t *valu
     add(w, values, count * sizeof *values);
 }
 
+void gguf_writer_f32s(struct GgufWriter *w, const char *key, const float *values, uint64_t count) {
+    add_key(w, key, GGUF_ARRAY);
+    add_u32(w, GGUF_F32);
+    add_u64(w, count);
+    add(w, values, count * sizeof *values);
+}
+
 void gguf_writer_copy(struct GgufWriter *w, const struct GgufValue *value) {
     add_string(w, value->key, strlen(value->key));
     add(w, value->raw, value->raw_bytes);

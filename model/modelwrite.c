@@ -208,6 +208,15 @@ bool modelwrite_tokenizer(const char *dir, const struct Config *c, const struct 
     return ok;
 }
 
+static bool write_vocab(struct GgufWriter *w, const struct Config *c, const struct ModelFile *tokenizer,
+                        const void *data, uint64_t bytes, const char *config, uint64_t config_bytes) {
+    const char *path = tokenizer->tokenizer_path, *chat = tokenizer->chat_template;
+    size_t n = strlen(path);
+    if (n > 6 && strcmp(path + n - 6, ".model") == 0)
+        return vocab_model_to_gguf(w, c, data, bytes, config, config_bytes, chat, path);
+    return vocab_to_gguf(w, c, data, bytes, config, config_bytes, chat, path);
+}
+
 static bool gguf_tokenizer(struct GgufWriter *w, const struct Config *c, const struct ModelFile *tokenizer) {
     if (tokenizer && tokenizer->gguf)
         return vocab_copy_gguf(w, c, tokenizer->gguf, NULL);
@@ -220,8 +229,7 @@ static bool gguf_tokenizer(struct GgufWriter *w, const struct Config *c, const s
     const char *config_path = tokenizer->tokenizer_config_path;
     bool ok = file_read(tokenizer->tokenizer_path, MAX_TOKENIZER_BYTES, &json, &bytes) &&
               (!config_path || file_read(config_path, MAX_TOKENIZER_BYTES, &config, &config_bytes)) &&
-              vocab_to_gguf(w, c, (const char *)json, bytes, (const char *)config, config_bytes,
-                            tokenizer->chat_template, tokenizer->tokenizer_path);
+              write_vocab(w, c, tokenizer, json, bytes, (const char *)config, config_bytes);
     free(json);
     free(config);
     return ok;

@@ -2,19 +2,31 @@
 #include "model/vocabfile.h"
 #include "model/chains.h"
 #include "model/json.h"
+#include "model/spmfile.h"
+#include "model/tokenizer_build.h"
+#include "model/vocabspm.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED };
+enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
 
 // ---- Pre-tokenizers ----
 
-// \x{..} as the characters themselves: the way tokenizer.json writes its patterns.
-static char *plain_pattern(const char *pattern) {
+// \x{..} as the characters themselves: the way tokenizer.json writes its patterns. With `ends` line ends as well, which it writes
+// either way.
+static char *plain_pattern(const char *pattern, bool ends) {
     char *out = xmalloc(strlen(pattern) + 1), *to = out;
     while (*pattern) {
         if (strncmp(pattern, "\\x{", 3) != 0) {
+            bool escape = pattern[0] == '\\' && pattern[1];
+            if (escape && ends && (pattern[1] == 'r' || pattern[1] == 'n')) {
+                *to++ = pattern[1] == 'r' ? '\r' : '\n';
+                pattern += 2;
+                continue;
+            }
+            if (escape)
+                *to++ = *pattern++;
             *to++ = *pattern++;
             continue;
         }
@@ -38,17 +50,17 @@ static json_t *byte_level(bool prefix, bool regex) {
                      "use_regex", (int)regex);
 }
 
-static json_t *chain_to_json(int chain) {
+static json_t *chain_to_json(const struct Chain *chain) {
     json_t *parts = json_array();
-    for (int i = 0; i < CHAIN_PATTERNS && CHAINS[chain].patterns[i]; i++) {
-        char *text = plain_pattern(CHAINS[chain].patterns[i]);
+    for (int i = 0; i < CHAIN_PATTERNS && chain->patterns[i]; i++) {
+        char *text = plain_pattern(chain->patterns[i], false);
         json_array_append_new(parts, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", text,
                                                "behavior", "Isolated", "invert", 0));
         free(text);
     }
-    if (CHAINS[chain].digits)
+    if (chain->digits)
         json_array_append_new(parts, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1));
-    json_array_append_new(parts, byte_level(false, CHAINS[chain].byte_level_regex));
+    json_array_append_new(parts, byte_level(false, chain->byte_level_regex));
     return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", parts);
 }
 
@@ -63,7 +75,7 @@ static bool same_split(const json_t *part, const char *pattern) {
     if (!has_type(part, "Split") || !regex || !behavior || strcmp(behavior, "Isolated") != 0 ||
         json_is_true(json_object_get(part, "invert")))
         return false;
-    char *a = plain_pattern(pattern), *b = plain_pattern(regex);
+    char *a = plain_pattern(pattern, true), *b = plain_pattern(regex, true);
     bool same = strcmp(a, b) == 0;
     free(a);
     free(b);
@@ -76,20 +88,20 @@ static bool same_byte_level(const json_t *part, bool regex) {
            (use ? (bool)json_is_true(use) : true) == regex;
 }
 
-static bool is_chain(const json_t *pre, int chain) {
+static bool is_chain(const json_t *pre, const struct Chain *chain) {
     const json_t *parts = has_type(pre, "Sequence") ? json_object_get(pre, "pretokenizers") : NULL;
     size_t n = parts ? json_array_size(parts) : 1, at = 0;
-    for (int i = 0; i < CHAIN_PATTERNS && CHAINS[chain].patterns[i]; i++, at++) {
-        if (at >= n || !parts || !same_split(json_array_get(parts, at), CHAINS[chain].patterns[i]))
+    for (int i = 0; i < CHAIN_PATTERNS && chain->patterns[i]; i++, at++) {
+        if (at >= n || !parts || !same_split(json_array_get(parts, at), chain->patterns[i]))
             return false;
     }
-    if (CHAINS[chain].digits) {
+    if (chain->digits) {
         const json_t *part = parts ? json_array_get(parts, at) : NULL;
         if (!has_type(part, "Digits") || !json_is_true(json_object_get(part, "individual_digits")))
             return false;
         at++;
     }
-    return at + 1 == n && same_byte_level(parts ? json_array_get(parts, at) : pre, CHAINS[chain].byte_level_regex);
+    return at + 1 == n && same_byte_level(parts ? json_array_get(parts, at) : pre, chain->byte_level_regex);
 }
 
 // ---- GGUF to JSON ----
@@ -104,7 +116,9 @@ struct Vocab {
     const struct GgufString *tokens, *merges;
     int32_t *types;
     uint64_t n_tokens, n_merges, n_types;
-    int chain;
+    float *scores; // of SentencePiece's kind
+    bool spm;
+    const struct Chain *chain; // of the other
     bool add_bos, add_eos, add_prefix;
     uint32_t bos, eos, unknown, pad; // UINT32_MAX: none
 };
@@ -112,14 +126,14 @@ struct Vocab {
 static bool read_chain(struct Vocab *v, const struct Gguf *g) {
     char *model = NULL, *pre = NULL;
     bool ok = gguf_get_string(g, "tokenizer.ggml.model", true, &model);
-    if (ok && strcmp(model, "gpt2") != 0)
-        ok = fail("%s: tokenizer.ggml.model is \"%.80s\"; XX", g->file.name, model);
-    ok = ok && gguf_get_string(g, "tokenizer.ggml.pre", true, &pre);
-    for (v->chain = 0; ok && v->chain < N_CHAINS && strcmp(CHAINS[v->chain].name, pre) != 0;)
-        v->chain++;
-    if (ok && v->chain == N_CHAINS)
-        ok =
-            fail("%s: pre-tokenizer \"%.80s\" is not supported; gpt-2, smollm and deepseek-llm are", g->file.name, pre);
+    v->spm = ok && strcmp(model, "llama") == 0;
+    if (ok && !v->spm && strcmp(model, "gpt2") != 0)
+        ok = fail("%s: tokenizer.ggml.model is \"%.80s\"; only gpt2 and llama can become a tokenizer.json",
+                  g->file.name, model);
+    if (ok && !v->spm)
+        ok = gguf_get_string(g, "tokenizer.ggml.pre", true, &pre) &&
+             ((v->chain = chain_find(pre)) != NULL ||
+              fail("%s: pre-tokenizer \"%.80s\" is not supported; %s are", g->file.name, pre, chain_names()));
     free(model);
     free(pre);
     return ok;
@@ -132,10 +146,21 @@ static bool read_special(const struct Vocab *v, const struct Gguf *g, const char
             fail("%s: %s is %u, but there are %llu tokens", g->file.name, key, *id, (unsigned long long)v->n_tokens));
 }
 
+// What only one of the two kinds has.
+static bool read_kind(struct Vocab *v, const struct Gguf *g) {
+    if (!v->spm)
+        return gguf_get_strings(g, "tokenizer.ggml.merges", true, &v->merges, &v->n_merges);
+    uint64_t n_scores = 0;
+    v->add_prefix = v->add_bos = true; // what llama.cpp takes where the keys are missing
+    if (!gguf_get_f32s(g, "tokenizer.ggml.scores", true, &v->scores, &n_scores))
+        return false;
+    return n_scores == v->n_tokens || fail("%s: %llu tokens but %llu scores", g->file.name,
+                                           (unsigned long long)v->n_tokens, (unsigned long long)n_scores);
+}
+
 static bool read_vocab(struct Vocab *v, const struct Gguf *g) {
     if (!read_chain(v, g) || !gguf_get_strings(g, "tokenizer.ggml.tokens", true, &v->tokens, &v->n_tokens) ||
-        !gguf_get_strings(g, "tokenizer.ggml.merges", true, &v->merges, &v->n_merges) ||
-        !gguf_get_i32s(g, "tokenizer.ggml.token_type", true, &v->types, &v->n_types) ||
+        !gguf_get_i32s(g, "tokenizer.ggml.token_type", true, &v->types, &v->n_types) || !read_kind(v, g) ||
         !read_special(v, g, "tokenizer.ggml.bos_token_id", &v->bos) ||
         !read_special(v, g, "tokenizer.ggml.eos_token_id", &v->eos) ||
         !read_special(v, g, "tokenizer.ggml.unknown_token_id", &v->unknown) ||
@@ -147,9 +172,12 @@ static bool read_vocab(struct Vocab *v, const struct Gguf *g) {
     if (v->n_types != v->n_tokens)
         return fail("%s: %llu tokens but %llu token types", g->file.name, (unsigned long long)v->n_tokens,
                     (unsigned long long)v->n_types);
-    if (v->add_eos || v->add_prefix)
+    if (v->add_eos || (v->add_prefix && !v->spm))
         return fail("%s: %s is true, which is not supported", g->file.name,
                     v->add_eos ? "tokenizer.ggml.add_eos_token" : "tokenizer.ggml.add_space_prefix");
+    for (uint64_t i = 0; i < v->n_tokens && v->spm && v->unknown == UINT32_MAX; i++)
+        if (v->types[i] == TOKEN_UNKNOWN)
+            v->unknown = (uint32_t)i;
     return true;
 }
 
@@ -179,14 +207,23 @@ static bool vocab_pieces(const struct Vocab *v, const struct Gguf *g, json_t *pi
     return true;
 }
 
-static bool vocab_merges(const struct Vocab *v, const struct Gguf *g, json_t *merges) {
+// NULL after a message.
+static json_t *vocab_merges(const struct Vocab *v, const struct Gguf *g, const json_t *pieces) {
+    if (v->spm) {
+        struct SpmVocab spm = {v->tokens, v->types, v->scores, v->n_tokens};
+        return vocabspm_merges(&spm, pieces, g->file.name);
+    }
+    json_t *merges = json_array();
     for (uint64_t i = 0; i < v->n_merges; i++) {
         json_t *text = json_stringn(v->merges[i].text, v->merges[i].bytes);
-        if (!text)
-            return fail("%s: merge %llu is no UTF-8 text", g->file.name, (unsigned long long)i);
+        if (!text) {
+            fail("%s: merge %llu is no UTF-8 text", g->file.name, (unsigned long long)i);
+            json_decref(merges);
+            return NULL;
+        }
         json_array_append_new(merges, text);
     }
-    return true;
+    return merges;
 }
 
 // Puts the beginning-of-sequence token in front, as the library's template says it; null: nothing is added.
@@ -216,7 +253,8 @@ static json_t *tokenizer_config(const struct Vocab *v, const char *chat_template
     json_t *config = json_object();
     json_object_set_new(config, "tokenizer_class", json_string("PreTrainedTokenizerFast"));
     json_object_set_new(config, "add_bos_token", json_boolean(v->add_bos && v->bos != UINT32_MAX));
-    json_object_set_new(config, "add_prefix_space", json_false());
+    if (!v->spm)
+        json_object_set_new(config, "add_prefix_space", json_false());
     json_object_set_new(config, "clean_up_tokenization_spaces", json_false());
     set_special(config, "bos_token", v, v->bos);
     set_special(config, "eos_token", v, v->eos);
@@ -233,19 +271,51 @@ static char *dump(json_t *root) {
     return text;
 }
 
+static json_t *replace_step(const char *from, const char *to) {
+    return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", from, "content", to);
+}
+
+static json_t *normalizer(const struct Vocab *v) {
+    if (!v->spm)
+        return v->chain->composes ? json_pack("{s:s}", "type", "NFC") : json_null();
+    json_t *steps = json_array();
+    if (v->add_prefix)
+        json_array_append_new(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", SPM_BLANK));
+    json_array_append_new(steps, replace_step(" ", SPM_BLANK));
+    return json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps);
+}
+
+static json_t *decoder(const struct Vocab *v) {
+    if (!v->spm)
+        return byte_level(true, true);
+    json_t *steps =
+        json_pack("[o, {s:s}, {s:s}]", replace_step(SPM_BLANK, " "), "type", "ByteFallback", "type", "Fuse");
+    if (v->add_prefix)
+        json_array_append_new(
+            steps, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
+    return json_pack("{s:s, s:o}", "type", "Sequence", "decoders", steps);
+}
+
+static json_t *whole_json(const struct Vocab *v, json_t *pieces, json_t *added, json_t *merges) {
+    json_t *unknown = v->spm && v->unknown != UINT32_MAX
+                          ? json_stringn(v->tokens[v->unknown].text, v->tokens[v->unknown].bytes)
+                          : json_null();
+    json_t *model = json_pack("{s:s, s:n, s:o, s:n, s:n, s:b, s:b, s:b, s:O, s:O}", "type", "BPE", "dropout",
+                              "unk_token", unknown, "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                              (int)v->spm, "byte_fallback", (int)v->spm, "ignore_merges",
+                              (int)(!v->spm && v->chain->ignore_merges), "vocab", pieces, "merges", merges);
+    return json_pack("{s:s, s:n, s:n, s:O, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
+                     "added_tokens", added, "normalizer", normalizer(v), "pre_tokenizer",
+                     v->spm ? json_null() : chain_to_json(v->chain), "post_processor", post_processor(v), "decoder",
+                     decoder(v), "model", model);
+}
+
 bool vocab_to_json(const struct Gguf *g, const char *chat_template, char **tokenizer_json, char **config_json) {
     struct Vocab v = {0};
-    json_t *pieces = json_object(), *added = json_array(), *merges = json_array();
-    bool ok = read_vocab(&v, g) && vocab_pieces(&v, g, pieces, added) && vocab_merges(&v, g, merges);
+    json_t *pieces = json_object(), *added = json_array(), *merges = NULL;
+    bool ok = read_vocab(&v, g) && vocab_pieces(&v, g, pieces, added) && (merges = vocab_merges(&v, g, pieces));
     if (ok) {
-        json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:O, s:O}", "type", "BPE", "dropout",
-                                  "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0,
-                                  "byte_fallback", 0, "ignore_merges", 0, "vocab", pieces, "merges", merges);
-        json_t *root =
-            json_pack("{s:s, s:n, s:n, s:O, s:n, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
-                      "added_tokens", added, "normalizer", "pre_tokenizer", chain_to_json(v.chain), "post_processor",
-                      post_processor(&v), "decoder", byte_level(true, true), "model", model);
-        *tokenizer_json = dump(root);
+        *tokenizer_json = dump(whole_json(&v, pieces, added, merges));
         *config_json = dump(tokenizer_config(&v, chat_template));
         ok = (*tokenizer_json && *config_json) || fail("%s: the tokenizer cannot be written as JSON", g->file.name);
     }
@@ -253,6 +323,7 @@ bool vocab_to_json(const struct Gguf *g, const char *chat_template, char **token
     json_decref(added);
     json_decref(merges);
     free(v.types);
+    free(v.scores);
     return ok;
 }
 
@@ -265,15 +336,21 @@ struct TokenList {
     uint32_t n;
 };
 
+static void token_list_done(struct TokenList *l) {
+    free(l->tokens);
+    free(l->types);
+    free(l->fillers);
+}
+
 static bool set_token(struct TokenList *l, const json_t *id, const char *text, int32_t type, const char *where) {
     json_int_t i = json_is_integer(id) ? json_integer_value(id) : -1;
     if (i < 0 || i >= (json_int_t)l->n)
         return fail("%s: token \"%.80s\" has the id %lld, but the embedding has %u rows", where, text, (long long)i,
                     l->n);
-    bool taken = l->types[i] != TOKEN_UNUSED;
-    if (taken && strcmp(l->tokens[i].text, text) != 0)
-        return fail("%s: tokens \"%.80s\" and \"%.80s\" have the same id %lld", where, l->tokens[i].text, text,
-                    (long long)i);
+    const struct GgufString *old = &l->tokens[i];
+    if (l->types[i] != TOKEN_UNUSED && (old->bytes != strlen(text) || memcmp(old->text, text, old->bytes) != 0))
+        return fail("%s: tokens \"%.*s\" and \"%.80s\" have the same id %lld", where, (int)min_u64(old->bytes, 80),
+                    old->text, text, (long long)i);
     l->tokens[i] = (struct GgufString){text, strlen(text)};
     l->types[i] = type;
     return true;
@@ -352,7 +429,9 @@ static void write_special(struct GgufWriter *w, const char *key, const struct To
     const json_t *value = json_object_get(config, name);
     const char *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
     uint32_t id = 0;
-    while (text && id < l->n && (l->types[id] == TOKEN_UNUSED || strcmp(l->tokens[id].text, text) != 0))
+    while (text && id < l->n &&
+           (l->types[id] == TOKEN_UNUSED || l->tokens[id].bytes != strlen(text) ||
+            memcmp(l->tokens[id].text, text, l->tokens[id].bytes) != 0))
         id++;
     if (!text || id == l->n)
         id = fallback;
@@ -372,35 +451,103 @@ static void write_specials(struct GgufWriter *w, const struct Config *c, const s
         gguf_writer_u32(w, "tokenizer.ggml.eot_token_id", c->eos_id[1]);
 }
 
+// A pre-tokenizer that GGUF has a name for, with what goes with that name; NULL after a message.
+static const struct Chain *find_chain(const json_t *root, const char *where) {
+    const json_t *normal = json_object_get(root, "normalizer"), *model = json_object_get(root, "model");
+    const struct Chain *chain = CHAINS;
+    while (chain < CHAINS + N_CHAINS && !is_chain(json_object_get(root, "pre_tokenizer"), chain))
+        chain++;
+    if (chain == CHAINS + N_CHAINS) {
+        fail("%s: the pre_tokenizer is none of %s, so GGUF has no name for it here", where, chain_names());
+        return NULL;
+    }
+    const json_t *steps = json_object_get(normal, "normalizers");
+    bool none = !normal || json_is_null(normal) || (has_type(normal, "Sequence") && json_array_size(steps) == 0);
+    bool composes =
+        has_type(normal, "NFC") || (json_array_size(steps) == 1 && has_type(json_array_get(steps, 0), "NFC"));
+    if (chain->composes ? !composes : !none)
+        fail("%s: the normalizer is not the one that belongs to the pre-tokenizer %s, and GGUF cannot say so", where,
+             chain->name);
+    else if (json_is_true(json_object_get(model, "ignore_merges")) != chain->ignore_merges)
+        fail("%s: ignore_merges is not what belongs to the pre-tokenizer %s, and GGUF cannot say so", where,
+             chain->name);
+    else
+        return chain;
+    return NULL;
+}
+
+static bool write_bpe(struct GgufWriter *w, const json_t *root, const struct TokenList *l, const char *where) {
+    const struct Chain *chain = find_chain(root, where);
+    if (!chain)
+        return false;
+    gguf_writer_string(w, "tokenizer.ggml.model", "gpt2");
+    gguf_writer_string(w, "tokenizer.ggml.pre", chain->name);
+    gguf_writer_strings(w, "tokenizer.ggml.tokens", l->tokens, l->n);
+    gguf_writer_i32s(w, "tokenizer.ggml.token_type", l->types, l->n);
+    gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", false);
+    return write_merges(w, json_object_get(json_object_get(root, "model"), "merges"), where);
+}
+
+static void write_spm(struct GgufWriter *w, const struct TokenList *l, const float *scores, bool prefix) {
+    gguf_writer_string(w, "tokenizer.ggml.model", "llama");
+    gguf_writer_string(w, "tokenizer.ggml.pre", "default");
+    gguf_writer_strings(w, "tokenizer.ggml.tokens", l->tokens, l->n);
+    gguf_writer_f32s(w, "tokenizer.ggml.scores", scores, l->n);
+    gguf_writer_i32s(w, "tokenizer.ggml.token_type", l->types, l->n);
+    gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", prefix);
+}
+
+static bool is_spm(const json_t *root) {
+    const json_t *pre = json_object_get(root, "pre_tokenizer");
+    return (!pre || json_is_null(pre) || has_type(pre, "Metaspace")) &&
+           json_is_true(json_object_get(json_object_get(root, "model"), "byte_fallback"));
+}
+
+// Whether blanks go in front: GGUF knows it of every stretch between special tokens or of none.
+static bool has_prefix(const json_t *root, const char *where) {
+    const json_t *pre = json_object_get(root, "pre_tokenizer"), *normal = json_object_get(root, "normalizer"), *step;
+    const char *scheme = json_string_value(json_object_get(pre, "prepend_scheme"));
+    bool prefix = has_type(normal, "Prepend");
+    size_t i;
+    json_array_foreach(json_object_get(normal, "normalizers"), i, step) prefix |= has_type(step, "Prepend");
+    if (!has_type(pre, "Metaspace") || (scheme && strcmp(scheme, "never") == 0))
+        return prefix;
+    warn("%s: a blank goes in front of %s; GGUF can only say \"of every stretch between special tokens\": a few "
+         "texts get another id there",
+         where, scheme && strcmp(scheme, "first") == 0 ? "the first text alone" : "texts that do not begin with one");
+    return true;
+}
+
+static bool write_json_spm(struct GgufWriter *w, const json_t *root, struct TokenList *l, const char *where) {
+    const json_t *model = json_object_get(root, "model");
+    const char *unknown = json_string_value(json_object_get(model, "unk_token"));
+    float *scores = xcalloc(l->n, sizeof *scores);
+    for (uint32_t i = 0; i < l->n; i++) {
+        if (l->types[i] == TOKEN_NORMAL && build_parse_byte(l->tokens[i].text, l->tokens[i].bytes) >= 0)
+            l->types[i] = TOKEN_BYTE;
+        if (unknown && l->types[i] != TOKEN_UNUSED && strcmp(l->tokens[i].text, unknown) == 0)
+            l->types[i] = TOKEN_UNKNOWN;
+    }
+    bool ok = vocabspm_scores(json_object_get(model, "vocab"), json_object_get(model, "merges"), scores, l->n, where);
+    if (ok)
+        write_spm(w, l, scores, has_prefix(root, where));
+    free(scores);
+    return ok;
+}
+
 static bool write_json_vocab(struct GgufWriter *w, const struct Config *c, const json_t *root, const json_t *config,
                              const char *where) {
     const json_t *model = json_object_get(root, "model"), *pieces = json_object_get(model, "vocab");
-    const json_t *pre = json_object_get(root, "pre_tokenizer");
-    int chain = 0;
-    while (chain < N_CHAINS && !is_chain(pre, chain))
-        chain++;
     if (!json_is_object(pieces) || !json_is_array(json_object_get(model, "merges")))
         return fail("%s: a BPE model with vocab and merges is expected", where);
-    if (chain == N_CHAINS)
-        return fail("%s: the pre_tokenizer is none of gpt-2, smollm and deepseek-llm, so GGUF has no name for it here",
-                    where);
     struct TokenList l = {.n = c->vocab_size};
-    bool ok = fill_tokens(&l, root, pieces, where);
-    if (ok) {
-        gguf_writer_string(w, "tokenizer.ggml.model", "gpt2");
-        gguf_writer_string(w, "tokenizer.ggml.pre", CHAINS[chain].name);
-        gguf_writer_strings(w, "tokenizer.ggml.tokens", l.tokens, l.n);
-        gguf_writer_i32s(w, "tokenizer.ggml.token_type", l.types, l.n);
-        ok = write_merges(w, json_object_get(model, "merges"), where);
-    }
+    bool ok = fill_tokens(&l, root, pieces, where) &&
+              (is_spm(root) ? write_json_spm(w, root, &l, where) : write_bpe(w, root, &l, where));
     if (ok) {
         write_specials(w, c, &l, config);
-        gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", false);
         gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", adds_bos(root, config));
     }
-    free(l.tokens);
-    free(l.types);
-    free(l.fillers);
+    token_list_done(&l);
     return ok;
 }
 
@@ -413,6 +560,54 @@ bool vocab_to_gguf(struct GgufWriter *w, const struct Config *c, const char *tok
         gguf_writer_string(w, "tokenizer.chat_template", chat_template);
     json_decref(root);
     json_decref(config);
+    return ok;
+}
+
+// ---- tokenizer.model to GGUF ----
+
+static bool write_model_vocab(struct GgufWriter *w, const struct Config *c, const struct SpmFile *s,
+                              const json_t *config, const char *where) {
+    if (s->n > c->vocab_size)
+        return fail("%s: %u pieces, but the embedding has %u rows", where, s->n, c->vocab_size);
+    struct TokenList l = {.n = c->vocab_size};
+    float *scores = xcalloc(l.n, sizeof *scores);
+    const char *key;
+    json_t *value;
+    bool ok = fill_tokens(&l, NULL, NULL, where);
+    for (uint32_t i = 0; i < s->n; i++) {
+        l.tokens[i] = (struct GgufString){s->pieces[i].text, s->pieces[i].bytes};
+        l.types[i] = (int32_t)s->pieces[i].type;
+        scores[i] = s->pieces[i].score;
+    }
+    json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, value) {
+        json_t *id = json_integer(strtoll(key, NULL, 10));
+        const char *text = json_string_value(json_object_get(value, "content"));
+        bool special = json_is_true(json_object_get(value, "special"));
+        if (ok && text && json_integer_value(id) >= (json_int_t)s->n) // those below are pieces
+            ok = set_token(&l, id, text, special ? TOKEN_CONTROL : TOKEN_USER, where);
+        json_decref(id);
+    }
+    if (ok) {
+        write_spm(w, &l, scores, s->dummy_prefix);
+        write_specials(w, c, &l, config);
+        gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", !config || adds_bos(NULL, config));
+    }
+    free(scores);
+    token_list_done(&l);
+    return ok;
+}
+
+bool vocab_model_to_gguf(struct GgufWriter *w, const struct Config *c, const void *data, size_t bytes,
+                         const char *config_text, size_t config_bytes, const char *chat_template, const char *where) {
+    struct SpmFile s;
+    if (!spmfile_parse(&s, data, bytes, where))
+        return false;
+    json_t *config = config_text ? json_parse(config_text, config_bytes, where) : NULL;
+    bool ok = (config || !config_text) && write_model_vocab(w, c, &s, config, where);
+    if (ok && chat_template)
+        gguf_writer_string(w, "tokenizer.chat_template", chat_template);
+    json_decref(config);
+    spmfile_free(&s);
     return ok;
 }
 

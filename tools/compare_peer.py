@@ -5,6 +5,11 @@ transformers with gguf, on this machine. Uses the standard library alone, but fo
   compare_peer.py greedy MODEL.gguf [N]          greedy tokens beside llama.cpp's CPU backend, ten prompts of N (64) tokens
   compare_peer.py perplexity MODEL TEXT [LIMIT]  mean negative log-likelihood of windows of 512 beside transformers in f32
                                                  (MODEL: a .gguf, which transformers unpacks to f32, or a Hugging Face folder)
+  compare_peer.py mixed OUT MIB FILE...          writes MIB MiB of text for `tokens`: lines of the files (English, Chinese, code) in a
+                                                 random order, emoji, every assigned character, rare blanks, broken UTF-8
+  compare_peer.py tokens TOKENIZER TEXT          ids of the text beside Hugging Face's `tokenizers` (TOKENIZER: a folder with
+                                                 tokenizer.json) or sentencepiece (a tokenizer.model). What is no UTF-8 becomes U+FFFD on both
+                                                 sides: here by bytes.decode("utf-8", "replace"), in vkmoe by itself
   compare_peer.py lora MODEL ADAPTER TEXT [LIMIT]  log-probabilities of each token (256) beside PEFT with the same adapter
   compare_peer.py speed MODEL.gguf [ROUNDS]      prompt of 512 tokens and 64 tokens from an empty context beside llama.cpp's Vulkan
                                                  backend on the same device, in turns: medians, and the median of the ratios
@@ -111,6 +116,59 @@ def perplexity(model, text, limit=2048):
           f"{score['perplexity']:.5f} and {math.exp(nll):.5f}: {100 * (math.exp(score['nll'] - nll) - 1):+.5f} %")
 
 
+def mixed(out, mib, files):
+    import random, unicodedata
+    source, lines = random.Random(20240630), []
+    for name in files:
+        with open(name, "rb") as f:
+            lines.append(f.read().splitlines(keepends=True))
+    emoji = ["😀", "👍🏽", "👨‍👩‍👧", "🇩🇪", "❤️", "🚀", "🦙", "½", "é", "e\u0301", "\u00a0", "\u3000", "\u200b", "\ufeff", "ﬁ", "각", "각"]
+    assigned = [chr(c) for c in range(1, 0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+    text = bytearray()
+    while len(text) < mib << 20:
+        kind = source.randrange(10)
+        if kind < 6:
+            of = source.choice(lines)
+            at = source.randrange(len(of))
+            text += b"".join(of[at:at + source.randint(1, 20)])
+        elif kind == 6:
+            text += "".join(source.choice(emoji + [" ", "a", "12"]) for _ in range(source.randint(1, 12))).encode()
+        elif kind == 7:
+            text += "".join(source.choice(assigned) for _ in range(source.randint(1, 30))).encode()
+        elif kind == 8:
+            text += source.choice([b" ", b"\n", b"\t", b"\r\n", b"  ", b"\x00", b"\xc2\x85"]) * source.randint(1, 40)
+        else:
+            piece = bytearray(source.choice(source.choice(lines)) or b"x")
+            for _ in range(source.randint(1, 4)):
+                piece[source.randrange(len(piece))] = source.randrange(256)
+            text += piece[:source.randint(1, len(piece))]
+    with open(out, "wb") as f:
+        f.write(text)
+
+
+def tokens(tokenizer, path):
+    with open(path, "rb") as f:
+        text = f.read().decode("utf-8", "replace")
+    started = time.time()
+    if tokenizer.endswith(".model"):
+        import sentencepiece
+        peer, special = sentencepiece.SentencePieceProcessor(tokenizer).encode(text), ()
+    else:
+        from tokenizers import Tokenizer
+        peer = Tokenizer.from_file(os.path.join(tokenizer, "tokenizer.json")).encode(text, add_special_tokens=False).ids
+        special = ("--special",)
+    theirs = time.time() - started
+    started = time.time()
+    ours = vkmoe("tokenize", tokenizer, "--file", path, *special)["ids"]
+    took = time.time() - started
+    same = next((i for i, (a, b) in enumerate(zip(ours, peer)) if a != b), min(len(ours), len(peer)))
+    equal = ours == peer
+    print(f"{tokenizer}: {len(text)} characters, {len(ours)} ids and {len(peer)}: " +
+          ("all equal" if equal else f"different from {same} on: {ours[same:same + 8]} and {peer[same:same + 8]}") +
+          f"; {took:.1f} s and {theirs:.1f} s")
+    return equal
+
+
 def lora(model, adapter, text, limit=256):
     from peft import PeftModel
     peer = transformers_model(model)
@@ -160,6 +218,10 @@ if __name__ == "__main__":
         sys.exit(0 if greedy(sys.argv[2], *map(int, sys.argv[3:4])) else 1)
     elif command == "perplexity" and len(sys.argv) > 3:
         perplexity(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:5]))
+    elif command == "mixed" and len(sys.argv) > 4:
+        mixed(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
+    elif command == "tokens" and len(sys.argv) > 3:
+        sys.exit(0 if tokens(sys.argv[2], sys.argv[3]) else 1)
     elif command == "lora" and len(sys.argv) > 4:
         lora(sys.argv[2], sys.argv[3], sys.argv[4], *map(int, sys.argv[5:6]))
     elif command == "speed" and len(sys.argv) > 2:
