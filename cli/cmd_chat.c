@@ -151,8 +151,9 @@ struct Spoken {
 };
 
 static void speak(struct Chat *c, struct Spoken *a, const char *text, size_t bytes) {
-    // DeepSeek's template itself puts the blank before an answer.
-    if (a->bytes == 0 && bytes > 0 && text[0] == ' ' && c->l.template.kind == TEMPLATE_DEEPSEEK)
+    // The blank before an answer is the template's, or the tokenizer's, which puts one in front of every text.
+    bool blank = c->l.tokenizer.strip_blank || template_lead(&c->l.template)[0] == ' ';
+    if (a->bytes == 0 && bytes > 0 && text[0] == ' ' && blank)
         text++, bytes--;
     a->text = xrealloc(a->text, a->bytes + bytes + 1);
     memcpy(a->text + a->bytes, text, bytes);

@@ -40,7 +40,12 @@ const struct Flag COMMON_FLAGS[] = {
         INT("top-k", 0, "0", 0, 1000000, "only the K likeliest tokens; 0: all"),                                       \
         FLOAT("top-p", "0.95", 0.000001, 1, "only the likeliest tokens that together reach this probability"),         \
         FLOAT("min-p", "0", 0, 1, "only tokens at least this probable, measured by the likeliest one")
-#define TEMPLATE CHOICE("template", "plain|deepseek|chatml", NULL, "chat template (default: the one the model names)")
+#define TEMPLATE                                                                                                       \
+    TEXT("template", 0, "NAME|FILE", NULL,                                                                             \
+         "chat template: plain, deepseek, deepseek-coder, deepseek-v3, llama2, llama3, chatml, qwen2, qwen2.5, "       \
+         "mistral, "                                                                                                   \
+         "zephyr, "                                                                                                    \
+         "or a file (default: the one the model names)")
 
 static const struct Flag devices_flags[] = {
     SWITCH("check", 0, "run the start-up answers of every kernel variant again, and say which fail"),

@@ -1,8 +1,9 @@
-// A template is a function that lays out spans: control tokens, and runs of text with or without training. A run is tokenised
-// as one text, so that the ids are those of the rendered whole; a new run begins where an answer does.
+// Laying out: control tokens, and runs of text with or without training. A run is tokenised as one text, so that the ids are those of
+// the rendered whole; a new run begins where an answer does.
 #include "model/template.h"
+#include "model/template_parse.h"
+#include "model/utf8.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,161 +37,66 @@ void token_list_free(struct TokenList *list) {
     *list = (struct TokenList){0};
 }
 
-// ---- Which template a model has ----
+// ---- Opening ----
 
-static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_'; }
+const char *template_name(const struct Template *t) { return t->name; }
 
-// One spelling for templates that say the same: no blanks in tags but between words, single quotes, real line feeds, joined
-// literals in one, message['role'] for message.role, no line feed behind a block (Hugging Face trims it). malloc'ed.
-static char *canonical(const char *from) {
-    char *out = xmalloc(strlen(from) * 2 + 32);
-    size_t n = 0;
-    char close = 0, quote = 0; // the tag's closing character, the literal's opening one
-    while (isspace((unsigned char)*from))
-        from++;
-    while (*from) {
-        if (quote) {
-            if (from[0] == '\\' && from[1] == 'n') {
-                out[n++] = '\n';
-                from += 2;
-            } else if (*from == quote) {
-                out[n++] = '\'';
-                quote = 0;
-                from++;
-            } else {
-                out[n++] = *from++;
-            }
-        } else if (!close) {
-            if (from[0] == '{' && (from[1] == '%' || from[1] == '{')) {
-                close = from[1] == '%' ? '%' : '}';
-                out[n++] = *from++;
-            }
-            out[n++] = *from++;
-        } else if (from[0] == close && from[1] == '}') {
-            out[n++] = close;
-            out[n++] = '}';
-            from += 2;
-            from += close == '%' && *from == '\n';
-            close = 0;
-        } else if (*from == '\'' || *from == '"') {
-            if (n >= 2 && out[n - 1] == '+' && out[n - 2] == '\'')
-                n -= 2; // 'a'+'b' is 'ab'
-            else
-                out[n++] = '\'';
-            quote = *from++;
-        } else if (isspace((unsigned char)*from)) {
-            while (isspace((unsigned char)*from))
-                from++;
-            if (is_word(out[n - 1]) && is_word(*from))
-                out[n++] = ' ';
-        } else if (strncmp(from, ".role", 5) == 0 || strncmp(from, ".content", 8) == 0) {
-            const char *key = from[1] == 'r' ? "['role']" : "['content']";
-            memcpy(out + n, key, strlen(key));
-            n += strlen(key);
-            from += from[1] == 'r' ? 5 : 8;
-        } else {
-            out[n++] = *from++;
-        }
-    }
-    while (n && isspace((unsigned char)out[n - 1]))
-        n--;
-    out[n] = 0;
-    return out;
+const char *template_lead(const struct Template *t) {
+    const struct TemplateParts *answer = &t->texts[TEXT_ANSWER];
+    return answer->n && answer->parts[0].kind == PART_TEXT ? answer->parts[0].text : "";
 }
 
-static bool skip(const char **text, const char *expected) {
-    size_t bytes = strlen(expected);
-    if (strncmp(*text, expected, bytes) != 0)
-        return false;
-    *text += bytes;
-    return true;
-}
-
-static const char GUARD[] = "{%if not add_generation_prompt is defined%}{%set add_generation_prompt=false%}{%endif%}";
-
-static bool is_deepseek(const char *text) {
-    skip(&text, GUARD);
-    return skip(&text, "{{bos_token}}{%for message in messages%}{%if message['role']=='user'%}"
-                       "{{'User: '+message['content']+'\n\n'}}{%elif message['role']=='assistant'%}"
-                       "{{'Assistant: '+message['content']+eos_token}}{%elif message['role']=='system'%}"
-                       "{{message['content']+'\n\n'}}{%endif%}{%endfor%}"
-                       "{%if add_generation_prompt%}{{'Assistant:'}}{%endif%}") &&
-           *text == 0;
-}
-
-// ChatML, and what it lets the system say where the messages do not begin with the system's own words (malloc'ed or NULL).
-static bool is_chatml(const char *text, char **default_system) {
-    const char *system = NULL, *end = NULL;
-    skip(&text, GUARD);
-    if (!skip(&text, "{%for message in messages%}"))
-        return false;
-    if (skip(&text, "{%if loop.first and messages[0]['role']!='system'%}{{'<|im_start|>system\n")) {
-        system = text;
-        end = strstr(text, "<|im_end|>\n'}}{%endif%}");
-        if (!end || memchr(system, '\'', (size_t)(end - system)))
-            return false;
-        text = end;
-        skip(&text, "<|im_end|>\n'}}{%endif%}");
-    }
-    if (!skip(&text, "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}{%endfor%}"
-                     "{%if add_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}") ||
-        *text)
-        return false;
-    if (system) {
-        size_t bytes = (size_t)(end - system);
-        *default_system = xmalloc(bytes + 1);
-        memcpy(*default_system, system, bytes);
-        (*default_system)[bytes] = 0;
-    }
-    return true;
-}
-
-static const char *const KIND_NAMES[] = {"plain", "deepseek", "chatml"};
-
-const char *template_name(const struct Template *t) { return KIND_NAMES[t->kind]; }
-const char *template_names(void) { return "plain, deepseek, chatml"; }
-
-static bool find_kind(struct Template *t, const char *name, const char *chat_template, const char *where) {
-    if (name) {
-        for (unsigned i = 0; i < sizeof KIND_NAMES / sizeof *KIND_NAMES; i++)
-            if (strcmp(name, KIND_NAMES[i]) == 0) {
-                t->kind = (enum TemplateKind)i;
-                return true;
-            }
-        return fail("there is no chat template '%s'; there are %s", name, template_names());
-    }
-    if (!chat_template || !*chat_template)
-        return true; // plain
-    char *text = canonical(chat_template);
-    bool known = true;
-    if (is_deepseek(text))
-        t->kind = TEMPLATE_DEEPSEEK;
-    else if (is_chatml(text, &t->default_system))
-        t->kind = TEMPLATE_CHATML;
-    else
-        known = fail("%s: the model's chat template '%.60s...' is not known here; --template chooses one: %s", where,
-                     chat_template, template_names());
+static bool open_file(struct Template *t, const char *path, const struct Tokenizer *tokenizer) {
+    uint8_t *text = NULL;
+    uint64_t bytes = 0;
+    bool ok =
+        file_read(path, TEMPLATE_MAX_BYTES, &text, &bytes) && template_parse(t, (char *)text, bytes, tokenizer, path);
     free(text);
-    return known;
+    return ok;
+}
+
+static bool open_named(struct Template *t, const char *name, const struct Tokenizer *tokenizer, const char *where) {
+    const char *text = template_built_in(name);
+    t->name = xstrdup(name);
+    if (!text)
+        return file_exists(name) ? open_file(t, name, tokenizer)
+                                 : fail("there is no chat template or file '%s'; there are %s", name, template_names());
+    char *place = xsprintf("%s: chat template %s", where, name);
+    bool ok = template_parse(t, text, strlen(text), tokenizer, place);
+    free(place);
+    return ok;
+}
+
+static bool open_any(struct Template *t, const char *name, const char *jinja, const struct Tokenizer *tokenizer,
+                     const char *where) {
+    char fingerprint[17], *default_system = NULL;
+    if (!name && (!jinja || !*jinja))
+        name = "plain";
+    const char *found = name ? name : template_recognise(jinja, &default_system, fingerprint);
+    if (!found)
+        return fail(
+            "%s: the model's chat template '%.60s...' (fingerprint %s) is not known here; --template chooses one "
+            "(%s) or a file",
+            where, jinja, fingerprint, template_names());
+    bool ok = open_named(t, found, tokenizer, where);
+    if (ok && default_system) {
+        free(t->default_system);
+        t->default_system = default_system;
+        return true;
+    }
+    free(default_system);
+    return ok;
 }
 
 bool template_open(struct Template *t, const char *name, const char *chat_template, const struct Tokenizer *tokenizer,
                    const char *where) {
-    *t = (struct Template){.turn_id = tokenizer->eos_id, .start_id = TOKEN_NONE, .bos_id = TOKEN_NONE};
-    if (!find_kind(t, name, chat_template, where))
+    *t = (struct Template){.turn_id = TOKEN_NONE};
+    if (!open_any(t, name, chat_template, tokenizer, where)) {
+        template_free(t);
         return false;
-    if (t->kind == TEMPLATE_CHATML) {
-        t->start_id = tokenizer_find(tokenizer, "<|im_start|>");
-        t->turn_id = tokenizer_find(tokenizer, "<|im_end|>");
-        if (t->start_id == TOKEN_NONE || t->turn_id == TOKEN_NONE) {
-            template_free(t);
-            return fail("%s: the chat template chatml needs the tokens <|im_start|> and <|im_end|>", where);
-        }
-    } else if (t->kind == TEMPLATE_DEEPSEEK || tokenizer->add_bos) {
-        t->bos_id = tokenizer->bos_id;
     }
-    if (t->turn_id == TOKEN_NONE)
-        return fail("%s: the tokenizer names no end-of-sequence token, with which an answer would end", where);
+    const struct TemplateParts *answer = &t->texts[TEXT_ANSWER];
+    t->turn_id = answer->parts[answer->n - 1].id;
     t->stop[t->n_stop++] = t->turn_id;
     if (tokenizer->eos_id != TOKEN_NONE && tokenizer->eos_id != t->turn_id)
         t->stop[t->n_stop++] = tokenizer->eos_id;
@@ -198,8 +104,14 @@ bool template_open(struct Template *t, const char *name, const char *chat_templa
 }
 
 void template_free(struct Template *t) {
+    for (unsigned i = 0; i < TEXT_COUNT; i++) {
+        for (unsigned j = 0; j < t->texts[i].n; j++)
+            free(t->texts[i].parts[j].text);
+        free(t->texts[i].parts);
+    }
+    free(t->name);
     free(t->default_system);
-    *t = (struct Template){.turn_id = TOKEN_NONE, .start_id = TOKEN_NONE, .bos_id = TOKEN_NONE};
+    *t = (struct Template){.turn_id = TOKEN_NONE};
 }
 
 static const char *const ROLE_NAMES[] = {"system", "user", "assistant"};
@@ -221,7 +133,8 @@ struct Layout {
     struct TokenList *out; // NULL: text alone
     char *run;             // text of the run so far; with out == NULL all text
     size_t n, capacity;
-    bool trained; // of the run
+    bool trained;   // of the run
+    unsigned place; // TOKENIZE_MIDDLE, TOKENIZE_BEHIND: what stands before the run
 };
 
 static void lay_text(struct Layout *l, const char *text, size_t bytes) {
@@ -235,13 +148,12 @@ static void lay_text(struct Layout *l, const char *text, size_t bytes) {
     l->run[l->n] = 0;
 }
 
-static void lay_words(struct Layout *l, const char *text) { lay_text(l, text, strlen(text)); }
-
 // Ends the run; the next is trained or not.
 static bool lay_cut(struct Layout *l, bool trained) {
     bool ok = true;
-    if (l->out) {
-        ok = l->n == 0 || token_list_append(l->out, l->tokenizer, l->run, l->n, 0, l->trained);
+    if (l->out && l->n) {
+        ok = token_list_append(l->out, l->tokenizer, l->run, l->n, l->place, l->trained);
+        l->place = TOKENIZE_MIDDLE;
         l->n = 0;
     }
     l->trained = trained;
@@ -249,13 +161,12 @@ static bool lay_cut(struct Layout *l, bool trained) {
 }
 
 static bool lay_token(struct Layout *l, uint32_t id) {
-    if (id == TOKEN_NONE)
-        return true;
     bool trained = l->trained;
     if (!lay_cut(l, trained))
         return false;
     if (l->out) {
         token_list_push(l->out, id, trained);
+        l->place = TOKENIZE_BEHIND;
         return true;
     }
     size_t bytes = tokenizer_piece(l->tokenizer, id, NULL, 0);
@@ -266,85 +177,110 @@ static bool lay_token(struct Layout *l, uint32_t id) {
     return true;
 }
 
-// An answer and the token that ends it.
-static bool lay_answer(struct Layout *l, const struct Template *t, const char *before, const struct Message *m) {
-    if (!lay_cut(l, true))
-        return false;
-    lay_words(l, before);
-    lay_text(l, m->text, m->bytes);
-    return lay_token(l, t->turn_id) && lay_cut(l, false);
+// What Python's strip() takes away.
+static bool is_stripped(uint32_t c) { return unicode_is_white(c) || (c >= 0x1c && c <= 0x1f); }
+
+static void lay_message(struct Layout *l, const struct Message *m, enum TemplateTrim trim) {
+    size_t start = 0, end = m->bytes;
+    uint32_t c;
+    for (size_t n;
+         trim == TRIM_BOTH && start < end && (n = utf8_char(m->text + start, end - start, &c)) && is_stripped(c);)
+        start += n;
+    while (trim != TRIM_NONE && end > start) {
+        size_t last = end - 1;
+        while (last > start && ((uint8_t)m->text[last] & 0xc0) == 0x80)
+            last--;
+        if (utf8_char(m->text + last, end - last, &c) != end - last || !is_stripped(c))
+            break;
+        end = last;
+    }
+    lay_text(l, m->text + start, end - start);
 }
 
-static bool lay_plain(struct Layout *l, const struct Template *t, const struct Message *m) {
-    if (m->role == ROLE_ASSISTANT)
-        return lay_answer(l, t, "", m);
-    lay_text(l, m->text, m->bytes);
-    lay_words(l, "\n");
+static bool lay_parts(struct Layout *l, const struct TemplateParts *p, const struct Message *m,
+                      const struct Message *system) {
+    for (unsigned i = 0; i < p->n; i++) {
+        const struct TemplatePart *part = &p->parts[i];
+        switch (part->kind) {
+        case PART_TEXT:
+            lay_text(l, part->text, part->bytes);
+            break;
+        case PART_TOKEN:
+            if (!lay_token(l, part->id))
+                return false;
+            break;
+        case PART_MESSAGE:
+            lay_message(l, m, part->trim);
+            break;
+        case PART_SYSTEM:
+            lay_message(l, system, part->trim);
+        }
+    }
     return true;
 }
 
-// "{system}\n\n" "User: {question}\n\n" "Assistant: {answer}{eos}"; the blank before the answer is the answer's: the prompt
-// ends with the colon.
-static bool lay_deepseek(struct Layout *l, const struct Template *t, const struct Message *m) {
-    if (m->role == ROLE_ASSISTANT) {
-        lay_words(l, "Assistant:");
-        return lay_answer(l, t, " ", m);
+static bool lay_answer(struct Layout *l, const struct Template *t, const struct Message *m) {
+    return lay_parts(l, &t->texts[TEXT_PROMPT], NULL, NULL) && lay_cut(l, true) &&
+           lay_parts(l, &t->texts[TEXT_ANSWER], m, NULL) && lay_cut(l, false) &&
+           lay_parts(l, &t->texts[TEXT_AFTER], NULL, NULL);
+}
+
+// Whether the messages are as the template wants them.
+static bool check_messages(const struct Template *t, const struct Message *messages, size_t n) {
+    enum Role last = ROLE_ASSISTANT;
+    for (size_t i = 0; i < n; i++) {
+        enum Role role = messages[i].role;
+        if (role == ROLE_SYSTEM) {
+            bool with_user = t->texts[TEXT_FIRST_USER].given;
+            if (!t->texts[TEXT_SYSTEM].given && !with_user)
+                return fail("the chat template %s has no place for a system message", t->name);
+            if ((t->system_first || !t->texts[TEXT_SYSTEM].given) && i > 0)
+                return fail("message %zu is the system's: in the chat template %s only the first can be", i + 1,
+                            t->name);
+            if (!t->texts[TEXT_SYSTEM].given && (n == 1 || messages[1].role != ROLE_USER))
+                return fail("in the chat template %s the system's message stands in the user's: one must follow it",
+                            t->name);
+            continue;
+        }
+        if (t->alternate && role == last)
+            return fail("message %zu: in the chat template %s user and assistant take turns, the user first", i + 1,
+                        t->name);
+        last = role;
     }
-    if (m->role == ROLE_USER)
-        lay_words(l, "User: ");
-    lay_text(l, m->text, m->bytes);
-    lay_words(l, "\n\n");
     return true;
-}
-
-// "<|im_start|>role\n{text}<|im_end|>\n"
-static bool lay_chatml(struct Layout *l, const struct Template *t, const struct Message *m) {
-    if (!lay_token(l, t->start_id))
-        return false;
-    lay_words(l, ROLE_NAMES[m->role]);
-    lay_words(l, "\n");
-    bool ok;
-    if (m->role == ROLE_ASSISTANT) {
-        ok = lay_answer(l, t, "", m);
-    } else {
-        lay_text(l, m->text, m->bytes);
-        ok = lay_token(l, t->turn_id);
-    }
-    lay_words(l, "\n");
-    return ok;
-}
-
-static bool lay_message(struct Layout *l, const struct Template *t, const struct Message *m) {
-    switch (t->kind) {
-    case TEMPLATE_PLAIN:
-        return lay_plain(l, t, m);
-    case TEMPLATE_DEEPSEEK:
-        return lay_deepseek(l, t, m);
-    case TEMPLATE_CHATML:
-        return lay_chatml(l, t, m);
-    }
-    return false;
 }
 
 static bool lay_all(struct Layout *l, const struct Template *t, const struct Message *messages, size_t n,
                     bool add_generation_prompt) {
-    if (!lay_token(l, t->bos_id))
+    const struct TemplateParts *texts = t->texts;
+    const struct Message *system = NULL; // that waits for the first user's
+    if (!check_messages(t, messages, n) || !lay_parts(l, &texts[TEXT_START], NULL, NULL))
         return false;
+    struct Message usual = {ROLE_SYSTEM, t->default_system, t->default_system ? strlen(t->default_system) : 0};
     if (t->default_system && (n == 0 || messages[0].role != ROLE_SYSTEM)) {
-        struct Message system = {ROLE_SYSTEM, t->default_system, strlen(t->default_system)};
-        if (!lay_message(l, t, &system))
+        if (texts[TEXT_FIRST_USER].given)
+            system = &usual;
+        else if (!lay_parts(l, &texts[TEXT_SYSTEM], &usual, NULL))
             return false;
     }
-    for (size_t i = 0; i < n; i++)
-        if (!lay_message(l, t, &messages[i]))
+    for (size_t i = 0; i < n; i++) {
+        const struct Message *m = &messages[i];
+        bool ok = true;
+        if (m->role == ROLE_SYSTEM && i == 0 && texts[TEXT_FIRST_USER].given)
+            system = m;
+        else if (m->role == ROLE_ASSISTANT)
+            ok = lay_answer(l, t, m);
+        else if (m->role == ROLE_SYSTEM)
+            ok = lay_parts(l, &texts[TEXT_SYSTEM], m, NULL);
+        else
+            ok = lay_parts(l, &texts[system ? TEXT_FIRST_USER : TEXT_USER], m, system);
+        if (!ok)
             return false;
-    if (add_generation_prompt && t->kind == TEMPLATE_DEEPSEEK)
-        lay_words(l, "Assistant:");
-    if (add_generation_prompt && t->kind == TEMPLATE_CHATML) {
-        if (!lay_token(l, t->start_id))
-            return false;
-        lay_words(l, "assistant\n");
+        if (m->role == ROLE_USER)
+            system = NULL;
     }
+    if (add_generation_prompt && !lay_parts(l, &texts[TEXT_PROMPT], NULL, NULL))
+        return false;
     return lay_cut(l, false);
 }
 
@@ -359,8 +295,11 @@ bool template_render(const struct Template *t, const struct Tokenizer *tokenizer
 char *template_text(const struct Template *t, const struct Tokenizer *tokenizer, const struct Message *messages,
                     size_t n, bool add_generation_prompt, size_t *bytes) {
     struct Layout l = {.tokenizer = tokenizer};
-    lay_words(&l, "");
-    lay_all(&l, t, messages, n, add_generation_prompt); // without tokens there is nothing to fail
+    lay_text(&l, "", 0);
+    if (!lay_all(&l, t, messages, n, add_generation_prompt)) {
+        free(l.run);
+        return NULL;
+    }
     if (bytes)
         *bytes = l.n;
     return l.run;

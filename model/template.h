@@ -1,19 +1,42 @@
-// Chat templates: messages become token ids, and for training a mask that says which ids are learnt. The templates of the
-// supported models are built in and chosen by the model's own template text; that text is compared, never executed.
+// Chat templates: messages become token ids, and for training a mask that says which ids are learnt. A template is a few texts with
+// places for the messages, in a syntax of our own (docs/formats.md): built in for the supported models, or from a file. Which
+// one a model has is recognised by the model's own template text; that text is compared, never executed.
 // Train, chat and eval go through template_render alone, so that they cannot disagree about a token.
 #pragma once
 #include "model/tokenizer.h"
 
-enum TemplateKind { TEMPLATE_PLAIN, TEMPLATE_DEEPSEEK, TEMPLATE_CHATML };
 enum Role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT };
 
+enum TemplatePartKind { PART_TEXT, PART_TOKEN, PART_MESSAGE, PART_SYSTEM };
+enum TemplateTrim { TRIM_NONE, TRIM_END, TRIM_BOTH }; // white space of a message that is left out
+struct TemplatePart {
+    enum TemplatePartKind kind;
+    enum TemplateTrim trim;
+    uint32_t id; // of PART_TOKEN
+    char *text;  // of PART_TEXT
+    size_t bytes;
+};
+enum TemplateText {
+    TEXT_START,      // once, before everything
+    TEXT_SYSTEM,     // a system message
+    TEXT_FIRST_USER, // a user message behind the system message that begins the conversation: both in one
+    TEXT_USER,
+    TEXT_PROMPT, // what comes before an answer ...
+    TEXT_ANSWER, // ... the answer, which is learnt, with the token that ends it ...
+    TEXT_AFTER,  // ... and what comes behind
+    TEXT_COUNT
+};
 struct Template {
-    enum TemplateKind kind;
-    char *default_system; // said where the first message is not the system's; NULL: nothing
-    uint32_t turn_id;     // token that ends the assistant's turn
-    uint32_t start_id;    // ChatML's <|im_start|>, else TOKEN_NONE
-    uint32_t bos_id;      // put first, or TOKEN_NONE
-    uint32_t stop[4];     // ids that end generation: turn_id and, where different, the end of sequence
+    char *name;
+    struct TemplateParts {
+        struct TemplatePart *parts; // (n)
+        unsigned n;
+        bool given;
+    } texts[TEXT_COUNT];
+    char *default_system;         // said where the first message is not the system's; NULL: nothing
+    bool alternate, system_first; // user and assistant must take turns; a system message may only be the first
+    uint32_t turn_id;             // token that ends the assistant's turn
+    uint32_t stop[4];             // ids that end generation: turn_id and, where different, the end of sequence
     uint32_t n_stop;
 };
 
@@ -29,22 +52,25 @@ struct TokenList {
     size_t n, capacity;
 };
 
-// `name`: plain, deepseek, chatml; or NULL: by the model's own chat template text (NULL or empty: plain). A template text
-// that is not known is refused with its first words.
+// `name`: one that is built in, or the path of a template file; or NULL: by the model's own chat template text (NULL or empty:
+// plain). A template text that is not known is refused with its first words and its fingerprint.
 bool template_open(struct Template *t, const char *name, const char *chat_template, const struct Tokenizer *tokenizer,
                    const char *where);
 void template_free(struct Template *t);
 const char *template_name(const struct Template *t);
-const char *template_names(void);                  // for messages and --help
+const char *template_names(void); // of those built in, for messages and --help
+// What the model says before an answer's own words ("" or a blank): not a part of what it is taken to have said.
+const char *template_lead(const struct Template *t);
 bool role_find(const char *name, enum Role *role); // "system", "user", "assistant"
 
 // Appends to out (zero it first). Trained are the assistant's words and the token that ends its turn. With
 // add_generation_prompt the ids end where the assistant begins to speak.
 // The ids are those of the whole rendered text, special tokens parsed, with one exception: the answer is cut off from the prompt,
 // as it is when the model speaks, which shows only where an answer begins with white space.
+// Fails where the messages are not as the template wants them, and where the tokenizer does.
 bool template_render(const struct Template *t, const struct Tokenizer *tokenizer, const struct Message *messages,
                      size_t n, bool add_generation_prompt, struct TokenList *out);
-// The rendered text itself, malloc'ed: for people and for tests.
+// The rendered text itself, malloc'ed, for people and for tests; NULL after a message where the messages do not fit.
 char *template_text(const struct Template *t, const struct Tokenizer *tokenizer, const struct Message *messages,
                     size_t n, bool add_generation_prompt, size_t *bytes);
 

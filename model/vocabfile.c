@@ -484,17 +484,15 @@ static bool write_bpe(struct GgufWriter *w, const json_t *root, const struct Tok
     gguf_writer_string(w, "tokenizer.ggml.pre", chain->name);
     gguf_writer_strings(w, "tokenizer.ggml.tokens", l->tokens, l->n);
     gguf_writer_i32s(w, "tokenizer.ggml.token_type", l->types, l->n);
-    gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", false);
     return write_merges(w, json_object_get(json_object_get(root, "model"), "merges"), where);
 }
 
-static void write_spm(struct GgufWriter *w, const struct TokenList *l, const float *scores, bool prefix) {
+static void write_spm(struct GgufWriter *w, const struct TokenList *l, const float *scores) {
     gguf_writer_string(w, "tokenizer.ggml.model", "llama");
     gguf_writer_string(w, "tokenizer.ggml.pre", "default");
     gguf_writer_strings(w, "tokenizer.ggml.tokens", l->tokens, l->n);
     gguf_writer_f32s(w, "tokenizer.ggml.scores", scores, l->n);
     gguf_writer_i32s(w, "tokenizer.ggml.token_type", l->types, l->n);
-    gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", prefix);
 }
 
 static bool is_spm(const json_t *root) {
@@ -530,7 +528,7 @@ static bool write_json_spm(struct GgufWriter *w, const json_t *root, struct Toke
     }
     bool ok = vocabspm_scores(json_object_get(model, "vocab"), json_object_get(model, "merges"), scores, l->n, where);
     if (ok)
-        write_spm(w, l, scores, has_prefix(root, where));
+        write_spm(w, l, scores);
     free(scores);
     return ok;
 }
@@ -545,6 +543,7 @@ static bool write_json_vocab(struct GgufWriter *w, const struct Config *c, const
               (is_spm(root) ? write_json_spm(w, root, &l, where) : write_bpe(w, root, &l, where));
     if (ok) {
         write_specials(w, c, &l, config);
+        gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", is_spm(root) && has_prefix(root, where));
         gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", adds_bos(root, config));
     }
     token_list_done(&l);
@@ -588,8 +587,9 @@ static bool write_model_vocab(struct GgufWriter *w, const struct Config *c, cons
         json_decref(id);
     }
     if (ok) {
-        write_spm(w, &l, scores, s->dummy_prefix);
+        write_spm(w, &l, scores);
         write_specials(w, c, &l, config);
+        gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", s->dummy_prefix);
         gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", !config || adds_bos(NULL, config));
     }
     free(scores);

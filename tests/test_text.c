@@ -68,6 +68,12 @@ static void test_utf8(void) {
 
 // ---- Golden ids ----
 
+// Whether the ids of a text must give the text back: not where it is normalized, nor where a blank goes in front of each stretch.
+static bool comes_back(const struct Tokenizer *t, const char *text) {
+    bool special = strstr(text, "<s>") || strstr(text, "</s>") || strstr(text, SPM_BLANK);
+    return !normalizer_has(&t->normalizer, NORMALIZE_NFC) && !(t->spm && special);
+}
+
 static void check_ids(const struct Tokenizer *t, const char *name, const char *text, size_t bytes, unsigned flags,
                       const uint32_t *expected, size_t n_expected) {
     uint32_t *ids = NULL;
@@ -77,15 +83,23 @@ static void check_ids(const struct Tokenizer *t, const char *name, const char *t
     bool same = n == n_expected && (n == 0 || memcmp(ids, expected, n * sizeof *ids) == 0);
     char *found = show_ids(ids, n), *wanted = show_ids(expected, n_expected);
     CHECK(same, "%s: '%s': found %s, expected %s", name, text, found, wanted);
+    free(found);
+    free(wanted);
+    if (!comes_back(t, text)) {
+        free(ids);
+        return;
+    }
     size_t back_bytes;
     char *back = tokenizer_decode(t, ids, n, true, &back_bytes);
     CHECK(back_bytes == bytes && memcmp(back, text, bytes) == 0, "%s: '%s' comes back as '%s'", name, text, back);
     // Token by token, whole characters only, and the same text in the end.
     struct Detokenizer d = {0};
     size_t at = 0, piece;
-    bool whole = true;
+    bool whole = true, blank = false;
     for (size_t i = 0; i <= n; i++) {
         const char *out = i < n ? detokenizer_push(&d, t, ids[i], &piece) : detokenizer_flush(&d, &piece);
+        if (t->spm && at == 0 && piece && out[0] == ' ' && !blank) // that of the encoder
+            out++, piece--, blank = true;
         whole = whole && utf8_valid(out, piece, NULL);
         if (i < n && tokenizer_is_special(t, ids[i]))
             at += tokenizer_piece(t, ids[i], NULL, 0);
@@ -95,18 +109,13 @@ static void check_ids(const struct Tokenizer *t, const char *name, const char *t
     CHECK(whole && at == bytes, "%s: '%s' streamed", name, text);
     detokenizer_free(&d);
     free(back);
-    free(found);
-    free(wanted);
     free(ids);
 }
 
-static void test_golden(const char *name, size_t at_least) {
-    struct Tokenizer t;
+static void check_vectors(const struct Tokenizer *t, const char *name, size_t at_least) {
     char *path = golden_path(name, "vectors.json");
     json_t *root = json_parse_file(path, 1 << 24), *cases = json_object_get(root, "cases"), *one;
     size_t i, j;
-    if (!CHECK(root && open_golden(&t, name, CONFIG), "%s: %s", name, fail_last()))
-        return;
     CHECK(json_array_size(cases) >= at_least, "%s: %zu vectors", name, json_array_size(cases));
     json_array_foreach(cases, i, one) {
         const json_t *text = json_object_get(one, "text"), *ids = json_object_get(one, "ids");
@@ -116,24 +125,84 @@ static void test_golden(const char *name, size_t at_least) {
             continue;
         for (j = 0; j < n; j++)
             expected[j] = (uint32_t)json_integer_value(json_array_get(ids, j));
-        check_ids(&t, name, json_string_value(text), json_string_length(text), TOKENIZE_SPECIAL, expected, n);
+        check_ids(t, name, json_string_value(text), json_string_length(text), TOKENIZE_SPECIAL, expected, n);
     }
-    CHECK(t.add_bos && t.bos_id == tokenizer_find(&t, BOS) && t.eos_id == tokenizer_find(&t, EOS), "bos %u eos %u",
-          t.bos_id, t.eos_id);
-    CHECK(tokenizer_is_special(&t, t.eos_id) && !tokenizer_is_special(&t, 0) && !tokenizer_is_special(&t, 1u << 31),
-          "special");
-    uint32_t *bos;
-    size_t n_bos;
-    CHECK(tokenizer_encode(&t, "", 0, TOKENIZE_BOS, &bos, &n_bos) && n_bos == 1 && bos[0] == t.bos_id, "%zu tokens",
-          n_bos);
-    free(bos);
-    tokenizer_free(&t);
     json_decref(root);
     free(path);
 }
 
-static void test_deepseek_vectors(void) {
-    char *base = xsprintf("%s/../shared/data/tokenizer/deepseek-llm/ggml-vocab-deepseek-llm.gguf", VKMOE_SOURCE_DIR);
+static void check_specials(const struct Tokenizer *t, const char *bos, const char *eos) {
+    CHECK(t->add_bos && t->bos_id == tokenizer_find(t, bos) && t->eos_id == tokenizer_find(t, eos), "bos %u eos %u",
+          t->bos_id, t->eos_id);
+    CHECK(tokenizer_is_special(t, t->eos_id) && !tokenizer_is_special(t, 255) && !tokenizer_is_special(t, 1u << 31),
+          "special");
+    uint32_t *ids;
+    size_t n;
+    CHECK(tokenizer_encode(t, "", 0, TOKENIZE_BOS, &ids, &n) && n == 1 && ids[0] == t->bos_id, "%zu tokens", n);
+    free(ids);
+}
+
+static void test_golden(const char *name, size_t at_least) {
+    struct Tokenizer t;
+    if (!CHECK(open_golden(&t, name, CONFIG), "%s: %s", name, fail_last()))
+        return;
+    check_vectors(&t, name, at_least);
+    check_specials(&t, BOS, EOS);
+    tokenizer_free(&t);
+}
+
+static bool open_golden_model(struct Tokenizer *t, const char *config) {
+    char *path = golden_path("llama2", "tokenizer.model");
+    uint8_t *data = NULL;
+    uint64_t bytes = 0;
+    bool ok = file_read(path, 1 << 24, &data, &bytes) &&
+              tokenizer_open_model(t, data, bytes, config, config ? strlen(config) : 0, "tokenizer.model");
+    free(data);
+    free(path);
+    return ok;
+}
+
+static const char LLAMA_CONFIG[] = "{\"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"add_bos_token\": true}";
+
+// SentencePiece's kind, from both of its files.
+static void test_golden_spm(void) {
+    struct Tokenizer t;
+    if (CHECK(open_golden(&t, "llama2", LLAMA_CONFIG), "%s", fail_last())) {
+        check_vectors(&t, "llama2", 300);
+        check_specials(&t, "<s>", "</s>");
+        // Where a text goes on, no blank is put in front; behind a token one is.
+        const unsigned flags[] = {0, TOKENIZE_MIDDLE, TOKENIZE_BEHIND};
+        const char *const texts[] = {" the", "the", " the"};
+        for (int i = 0; i < 3; i++) {
+            uint32_t *ids;
+            size_t n, bytes;
+            CHECK(tokenizer_encode(&t, "the", 3, flags[i], &ids, &n), "%s", fail_last());
+            char said[16];
+            bytes = n == 1 ? tokenizer_piece(&t, ids[0], said, sizeof said) : 0;
+            CHECK(n >= 1 && (n > 1 || (bytes == strlen(texts[i]) && memcmp(said, texts[i], bytes) == 0)),
+                  "flags %u: %zu tokens", flags[i], n);
+            free(ids);
+        }
+        tokenizer_free(&t);
+    }
+    if (CHECK(open_golden_model(&t, NULL), "%s", fail_last())) {
+        check_vectors(&t, "llama2", 300);
+        check_specials(&t, "<s>", "</s>");
+        CHECK(t.n_vocab == 900 && t.unknown_id == 0, "%u tokens", t.n_vocab);
+        tokenizer_free(&t);
+    }
+    static const char added[] = "{\"added_tokens_decoder\": {\"1\": {\"content\": \"<s>\", \"special\": true}, "
+                                "\"900\": {\"content\": \"<pad>\", \"special\": true}}, \"pad_token\": \"<pad>\"}";
+    if (CHECK(open_golden_model(&t, added), "%s", fail_last())) {
+        CHECK(t.n_vocab == 901 && t.pad_id == 900 && tokenizer_is_special(&t, 900), "pad %u of %u", t.pad_id,
+              t.n_vocab);
+        tokenizer_free(&t);
+    }
+}
+
+// The 46 vectors that come with llama.cpp's vocabularies.
+static void test_published_vectors(const char *folder, const char *file, uint32_t bos, uint32_t n_vocab) {
+    char *base = xsprintf("%s/../shared/data/tokenizer/%s/%s", VKMOE_SOURCE_DIR, folder, file);
     char *inputs_path = xsprintf("%s.inp", base), *outputs_path = xsprintf("%s.out", base);
     static const char BREAK[] = "\n__ggml_vocab_test__\n";
     struct Gguf g;
@@ -142,7 +211,7 @@ static void test_deepseek_vectors(void) {
     uint64_t inputs_bytes, outputs_bytes;
     unsigned count = 0;
     if (!file_exists(base)) {
-        check_skip("the vocabulary of DeepSeek LLM is not at %s", base);
+        check_skip("the vocabulary of %s is not at %s", folder, base);
     } else if (CHECK(gguf_open(&g, base) && tokenizer_open_gguf(&t, &g, base) &&
                          file_read(inputs_path, 1 << 20, &inputs, &inputs_bytes) &&
                          file_read(outputs_path, 1 << 20, &outputs, &outputs_bytes),
@@ -155,10 +224,10 @@ static void test_deepseek_vectors(void) {
                 expected[n++] = (uint32_t)strtoul(ids, &ids, 10);
             ids++;
             *end = 0;
-            check_ids(&t, "deepseek-llm", text, (size_t)(end - text), 0, expected, n);
+            check_ids(&t, folder, text, (size_t)(end - text), 0, expected, n);
         }
         CHECK(count == 46, "%u vectors", count);
-        CHECK(t.bos_id == 100000 && t.eos_id == 100001 && t.add_bos && t.n_vocab == 102400, "bos %u eos %u of %u",
+        CHECK(t.bos_id == bos && t.eos_id == bos + 1 && t.add_bos && t.n_vocab == n_vocab, "bos %u eos %u of %u",
               t.bos_id, t.eos_id, t.n_vocab);
         tokenizer_free(&t);
         gguf_close(&g);
@@ -538,8 +607,9 @@ static void test_templates(void) {
                    "%s", fail_last()))
             continue;
         CHECK(strcmp(template_name(&t), TEMPLATES[i].name) == 0, "%s", template_name(&t));
-        const char *text = texts[t.kind == TEMPLATE_DEEPSEEK ? 0 : t.kind == TEMPLATE_CHATML ? 1 : 4];
-        const char *said = learnt[t.kind == TEMPLATE_DEEPSEEK ? 0 : t.kind == TEMPLATE_CHATML ? 1 : 2];
+        bool deepseek = strcmp(t.name, "deepseek") == 0, chatml = strcmp(t.name, "chatml") == 0;
+        const char *text = texts[deepseek ? 0 : chatml ? 1 : 4];
+        const char *said = learnt[deepseek ? 0 : chatml ? 1 : 2];
         check_render(&t, &tokenizer, talk, 5, false, text, said);
         // The prompt of a turn is the beginning of the whole talk, token by token: training and speaking agree.
         struct TokenList whole = {0}, prompt = {0};
@@ -659,7 +729,7 @@ static void test_masks(void) {
             while (n < list.n && list.trained[n])
                 n++;
             char *said = tokenizer_decode(&tokenizer, list.ids + first, n - first, true, NULL);
-            char *expected = xsprintf("%s%s%s", t.kind == TEMPLATE_DEEPSEEK ? " " : "", answers[a], end);
+            char *expected = xsprintf("%s%s%s", template_lead(&t), answers[a], end);
             CHECK(strcmp(said, expected) == 0, "%s: learnt '%s', expected '%s'", template_name(&t), said, expected);
             free(said);
             free(expected);
@@ -676,7 +746,13 @@ int main(void) {
     test_golden("gpt2", 200);
     test_golden("smollm", 200);
     test_golden("deepseek-llm", 200);
-    test_deepseek_vectors();
+    test_golden("deepseek-coder", 200);
+    test_golden("deepseek-v3", 200);
+    test_golden("llama-bpe", 200);
+    test_golden("qwen2", 200);
+    test_golden_spm();
+    test_published_vectors("deepseek-llm", "ggml-vocab-deepseek-llm.gguf", 100000, 102400);
+    test_published_vectors("llama2", "ggml-vocab-llama-spm.gguf", 1, 32000);
     test_special_text();
     test_long_words();
     test_splits();

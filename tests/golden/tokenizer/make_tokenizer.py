@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Makes the golden tokenizers beside this file: one small byte-level BPE vocabulary under three published pre-tokenizers, and
-what Hugging Face's `tokenizers` makes of about 200 awkward strings. The merges are learnt from whole lines, across words,
+"""Makes the golden tokenizers beside this file: one small byte-level BPE vocabulary under the published pre-tokenizers, a small
+SentencePiece one of LLaMA's kind, and what Hugging Face's `tokenizers` (and sentencepiece) makes of about 200 awkward strings. The merges are learnt from whole lines, across words,
 digits and punctuation, so that a cut in the wrong place nearly always changes the ids."""
+import io
 import json
 import os
 import random
 
+import sentencepiece
 import tokenizers
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -67,6 +69,21 @@ VARIANTS = {
         split("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"), pre_tokenizers.Digits(individual_digits=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]),
 }
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def chain(*expressions, digits=False):
+    return pre_tokenizers.Sequence([split(e) for e in expressions] + [pre_tokenizers.Digits(individual_digits=True)] * digits +
+                                   [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+VARIANTS["deepseek-coder"] = chain("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+", digits=True)
+VARIANTS["deepseek-v3"] = chain(
+    r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"
+    "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+")
+VARIANTS["llama-bpe"] = chain(WORDS % "{1,3}")
+VARIANTS["qwen2"] = chain(WORDS % "")
 
 NASTY = [
     "", " ", "  ", "   ", "\t", "\n", "\n\n", "\n\n\n", "\r", "\r\n", "\r\n\r\n", "\t\n", " \n", "\n ", " \n ", "  \n  ", "\n\t\n", "\v\f",
@@ -142,33 +159,71 @@ def train():
     return vocab, merges
 
 
+def save(name, whole, vectors):
+    folder = os.path.join(HERE, name)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
+        json.dump(whole, f, ensure_ascii=False, indent=1)
+        f.write("\n")
+    with open(os.path.join(folder, "vectors.json"), "w") as f:
+        f.write('{"tokenizers": "%s", "cases": [\n' % tokenizers.__version__)
+        f.write(",\n".join(json.dumps(v) for v in vectors))
+        f.write("\n]}\n")
+
+
+def llama2(texts):
+    """SentencePiece's kind, as LLaMA 2 was trained; as tokenizer.model and as the tokenizer.json that stands for it."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines() * 3), model_writer=model, model_type="bpe", vocab_size=900,
+        character_coverage=0.9995, byte_fallback=True, split_digits=True, normalization_rule_name="identity",
+        remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, num_threads=1, minloglevel=2)
+    peer = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [peer.id_to_piece(i) for i in range(peer.vocab_size())]
+    vocab = {p: i for i, p in enumerate(pieces)}
+    merges = sorted((-peer.get_score(i), vocab[p[:at]], vocab[p[at:]], p[:at], p[at:])
+                    for i, p in enumerate(pieces) if not (peer.is_byte(i) or peer.is_control(i) or peer.is_unknown(i))
+                    for at in range(1, len(p)) if p[:at] in vocab and p[at:] in vocab)
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[m[3:] for m in merges], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
+    vectors = []
+    for text in texts + ["a" + " " * n + "b" for n in range(1, 40)] + ["<s>Hello</s> world", "</s><s>  a", "</s", "<0x41>", "\u2581\u2581"]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert any(t in text for t in ("<s>", "</s>")) or ids == peer.encode(text), text
+        vectors.append({"text": text, "ids": ids})
+    save("llama2", json.loads(tokenizer.to_str()), vectors)
+    with open(os.path.join(HERE, "llama2", "tokenizer.model"), "wb") as f:
+        f.write(model.getvalue())
+    print(f"llama2: {len(pieces)} pieces, {len(merges)} merges, {len(vectors)} strings")
+
+
 def main():
     vocab, merges = train()
     texts = NASTY + random_strings(50)
+    llama2(texts)
     for name, cut in VARIANTS.items():
-        tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, fuse_unk=False))
+        tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, fuse_unk=False, ignore_merges=name == "llama-bpe"))
         tokenizer.pre_tokenizer = cut
         tokenizer.decoder = decoders.ByteLevel()
+        if name == "qwen2":
+            tokenizer.normalizer = normalizers.NFC()
         tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
         tokenizer.add_tokens([AddedToken(t, special=False, normalized=True) for t in PLAIN_ADDED])
         vectors = []
         for text in texts:
             ids = tokenizer.encode(text, add_special_tokens=False).ids
             # (Hugging Face's byte-level decoder takes an added letter for a byte, so texts with one do not come back.)
-            assert any(a in text for a in PLAIN_ADDED) or tokenizer.decode(ids, skip_special_tokens=False) == text, text
+            assert any(a in text for a in PLAIN_ADDED) or name == "qwen2" or tokenizer.decode(ids, skip_special_tokens=False) == text, text
             vectors.append({"text": text, "ids": ids})
-        folder = os.path.join(HERE, name)
-        os.makedirs(folder, exist_ok=True)
         whole = json.loads(tokenizer.to_str())
-        if name != "gpt2":  # the older spelling of merges, as the published files of these two have it
+        if name == "llama-bpe":
+            whole["model"]["ignore_merges"] = True
+        if name in ("smollm", "deepseek-llm"):  # the older spelling of merges, as the published files of these two have it
             whole["model"]["merges"] = [" ".join(m) for m in whole["model"]["merges"]]
-        with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as f:
-            json.dump(whole, f, ensure_ascii=False, indent=1)
-            f.write("\n")
-        with open(os.path.join(folder, "vectors.json"), "w") as f:
-            f.write('{"tokenizers": "%s", "cases": [\n' % tokenizers.__version__)
-            f.write(",\n".join(json.dumps(v) for v in vectors))
-            f.write("\n]}\n")
+        save(name, whole, vectors)
         print(f"{name}: {tokenizer.get_vocab_size()} entries, {len(merges)} merges, {len(vectors)} strings")
     different = [t for t in texts if len({tuple(json_ids(n, t)) for n in VARIANTS}) > 1]
     print(f"{len(different)} strings have other ids under another pre-tokenizer")
