@@ -114,6 +114,66 @@ for name, pre in PRE.items():
 write("fuzz_tokenizer", "text", b"\0" + TEXT)
 write("fuzz_tokenizer", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
 
+# --- tokenizer.model: 256 bytes, a few pieces and a text behind a line of dashes
+def varint(n):
+    out = b""
+    while n > 127:
+        out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+
+def field(number, value):
+    if isinstance(value, bytes):
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3) + varint(value)
+
+
+PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)] + [("<0x%02X>" % b, 0.0, 6) for b in range(256)]
+PIECES += [("ab", -1.0, 1), ("\u2581ab", -2.0, 1), ("<tool>", 0.0, 4), ("a", -3.0, 1), ("b", -4.0, 1), ("\u2581", -5.0, 1)]
+MODEL = b"".join(field(1, field(1, p.encode()) + field(2, s) + field(3, t)) for p, s, t in PIECES)
+MODEL += field(2, field(3, 2) + field(35, 1) + field(40, 0) + field(41, 1) + field(42, 2))
+NORMAL = field(1, b"identity") + field(3, 1) + field(4, 0) + field(5, 1)
+write("fuzz_spm", "plain", MODEL + field(3, NORMAL) + b"\n---\nab <s>ab<tool>  \xe4\xbd\xa0")
+write("fuzz_spm", "bare", MODEL + field(3, NORMAL.replace(b"\x18\x01", b"\x18\x00")) + field(5, b"") + b"\n---\n ab")
+
+# --- GGUF vocabulary of SentencePiece's kind
+SPM = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": [p for p, _, _ in PIECES], "tokenizer.ggml.scores": [s for _, s, _ in PIECES],
+       "tokenizer.ggml.token_type": [t for _, _, t in PIECES], "tokenizer.ggml.add_space_prefix": True, "tokenizer.ggml.bos_token_id": 1}
+write("fuzz_tokenizer", "gguf_spm", gguf({"general.architecture": "llama", **SPM}, {}))
+BYTES_VOCAB = {p: i for i, (p, _, _) in enumerate(PIECES)}
+NORMALIZER = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"},
+                                                  {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}
+META = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True}
+BLANKS = {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
+                                           {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+MERGES = {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": BYTES_VOCAB, "merges": ["a b", "\u2581 ab"]}
+for name, normalizer, pre in (("spm", NORMALIZER, None), ("metaspace", None, META)):
+    write("fuzz_tokenizer", name, text({"added_tokens": [{"id": 1, "content": "<s>", "special": True}, {"id": 261, "content": "<tool>", "normalized": True}],
+                                        "normalizer": normalizer, "pre_tokenizer": pre, "decoder": BLANKS, "model": MERGES}) + b"\0" + TEXT)
+write("fuzz_tokenizer", "nfc", text({"normalizer": {"type": "NFC"}, "pre_tokenizer": PRE["gpt2"], "decoder": {"type": "ByteLevel"}, "model": BPE})
+      + b"\0" + "e\u0301\u0323 \u1100\u1161\u11a8 \u212b\u0f71\u0f74".encode())
+
+# --- template files
+write("fuzz_template", "all", b"""vkmoe-template 1
+needs "<s>" "<|im_end|>" # both
+start "{bos}"
+system "{text:trim}\\n"
+first-user "[{system}] {text:trim-end}"
+user "<s>user {bos:auto}{text}\\\\\\"\\{\\t"
+prompt "A:"
+answer " {text}<|im_end|>"
+after "\\n"
+default-system "usual"
+alternate
+system-first
+""")
+write("fuzz_template", "small", b'vkmoe-template 1\nuser "{text}"\nanswer "{text}{eos}"\n')
+for name in ("llama2", "deepseek-coder", "zephyr"):
+    with open(os.path.join(HERE, "..", "golden", "templates", name + ".jinja"), "rb") as f:
+        write("fuzz_template", name, f.read())
+
 # --- training data, one form each; the last byte chooses the options
 TALK = [{"role": "system", "content": "a"}, {"role": "user", "content": "ab b"}, {"role": "assistant", "content": "ba"}]
 FORMS = {"messages": {"messages": TALK}, "completion": {"prompt": "ab", "completion": " ba"}, "text": {"text": "ab ab\u00e9"},
