@@ -165,16 +165,26 @@ static bool write_text(const char *dir, const char *name, const char *text) {
 
 // ---- Tokenizers ----
 
-// Copies a file when it is there.
-static bool copy_file(const char *from_dir, const char *to_dir, const char *name) {
-    char *from = path_join(from_dir, name), *to = path_join(to_dir, name);
+static bool is_model(const char *path) { // SentencePiece's
+    size_t n = path ? strlen(path) : 0;
+    return n > 6 && strcmp(path + n - 6, ".model") == 0;
+}
+
+static bool copy_to(const char *from, const char *to_dir, const char *name) {
+    char *to = path_join(to_dir, name);
     uint8_t *data = NULL;
     uint64_t bytes;
-    bool ok = !file_exists(from) ||
-              (file_read(from, MAX_TOKENIZER_BYTES, &data, &bytes) && file_write_atomic(to, data, bytes));
+    bool ok = file_read(from, MAX_TOKENIZER_BYTES, &data, &bytes) && file_write_atomic(to, data, bytes);
     free(data);
-    free(from);
     free(to);
+    return ok;
+}
+
+// Copies a file when it is there.
+static bool copy_file(const char *from_dir, const char *to_dir, const char *name) {
+    char *from = path_join(from_dir, name);
+    bool ok = !file_exists(from) || copy_to(from, to_dir, name);
+    free(from);
     return ok;
 }
 
@@ -182,13 +192,16 @@ bool modelwrite_tokenizer(const char *dir, const struct Config *c, const struct 
     if (!tokenizer)
         return true;
     if (!tokenizer->gguf) {
-        static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json", "tokenizer.model",
-                                            "special_tokens_map.json", "added_tokens.json",     "chat_template.jinja",
-                                            "chat_template.json"};
-        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        static const char *const names[] = {"tokenizer.model",   "tokenizer_config.json", "special_tokens_map.json",
+                                            "added_tokens.json", "chat_template.jinja",   "chat_template.json"};
+        // The one that is read, under its usual name; a tokenizer.model beside a tokenizer.json goes along.
+        bool model = is_model(tokenizer->tokenizer_path);
+        if (tokenizer->tokenizer_path &&
+            !copy_to(tokenizer->tokenizer_path, dir, model ? "tokenizer.model" : "tokenizer.json"))
+            return false;
+        for (size_t i = model; i < sizeof names / sizeof *names; i++)
             if (!copy_file(tokenizer->path, dir, names[i]))
                 return false;
-        }
         return true;
     }
     const struct GgufString *tokens = NULL;
@@ -211,8 +224,7 @@ bool modelwrite_tokenizer(const char *dir, const struct Config *c, const struct 
 static bool write_vocab(struct GgufWriter *w, const struct Config *c, const struct ModelFile *tokenizer,
                         const void *data, uint64_t bytes, const char *config, uint64_t config_bytes) {
     const char *path = tokenizer->tokenizer_path, *chat = tokenizer->chat_template;
-    size_t n = strlen(path);
-    if (n > 6 && strcmp(path + n - 6, ".model") == 0)
+    if (is_model(path))
         return vocab_model_to_gguf(w, c, data, bytes, config, config_bytes, chat, path);
     return vocab_to_gguf(w, c, data, bytes, config, config_bytes, chat, path);
 }

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# A model with a SentencePiece vocabulary through the whole program: init from each kind of file, the same ids from all of them and
+# after conversion either way, generate, chat in a pipe, a few training steps; a chat template by name and from a file.
+set -euo pipefail
+golden=$VKMOE_SOURCE_DIR/tests/golden
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+fails=0
+fail() {
+    echo "FAILED: $*" >&2
+    fails=$((fails + 1))
+}
+text=$'  The mill stood\tby the river, \xe4\xbd\xa0\xe5\xa5\xbd \xf0\x9f\x98\x80 </s>1984 "x"'
+ids() { "$VKMOE" tokenize "$1" -p "$text" --special --json; }
+
+expected=$(ids "$golden/tokenizer/llama2/tokenizer.json")
+[[ $(ids "$golden/tokenizer/llama2/tokenizer.model") == "$expected" ]] || fail "tokenizer.model has other ids"
+mkdir bare
+cp "$golden/tokenizer/llama2/tokenizer.model" bare/llama.model
+for from in "$golden/tokenizer/llama2/tokenizer.json" bare/llama.model; do
+    for out in folder file.gguf; do
+        rm -rf folder file.gguf back again.gguf
+        "$VKMOE" init --preset tiny --tokenizer "$from" --out "$out" 2>log || fail "init: $(<log)"
+        [[ $(ids "$out") == "$expected" ]] || fail "$from to $out: other ids"
+        if [[ $out == folder ]]; then
+            "$VKMOE" convert folder --out again.gguf 2>log || fail "convert: $(<log)"
+            [[ $(ids again.gguf) == "$expected" ]] || fail "$from to $out to gguf: other ids"
+        else
+            "$VKMOE" convert file.gguf --out back 2>log || fail "convert: $(<log)"
+            [[ $(ids back) == "$expected" ]] || fail "$from to $out to a folder: other ids"
+        fi
+    done
+done
+for name in deepseek-coder deepseek-v3 llama-bpe qwen2; do # byte-level ones: to GGUF and back
+    of=$golden/tokenizer/$name/tokenizer.json
+    "$VKMOE" init --preset tiny --tokenizer "$of" --out "$name.gguf" 2>log || fail "init: $(<log)"
+    "$VKMOE" convert "$name.gguf" --out "$name" 2>log || fail "convert: $(<log)"
+    [[ $(ids "$name.gguf") == "$(ids "$of")" && $(ids "$name") == "$(ids "$of")" ]] || fail "$name: other ids"
+done
+
+# A model that talks: the template is LLaMA 2's own text.
+rm -rf folder
+cp "$golden/templates/llama2.jinja" bare/chat_template.jinja
+"$VKMOE" init --preset tiny --tokenizer bare/llama.model --out folder 2>log || fail "init: $(<log)"
+ls folder >list
+grep -q chat_template.jinja list && grep -q tokenizer.model list || fail "files: $(<list)"
+"$VKMOE" generate folder -p "The mill" -n 4 --temperature 0 >said 2>log || fail "generate: $(<log)"
+"$VKMOE" generate folder --chat -p "Hello" -n 4 --temperature 0 >said 2>log || fail "generate --chat: $(<log)"
+printf 'Hello\nAgain\n' | "$VKMOE" chat folder --temperature 0 -n 4 >said 2>log || fail "chat: $(<log)"
+cat >data.jsonl <<'END'
+{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "By the river."}]}
+{"messages": [{"role": "user", "content": "And now?"}, {"role": "assistant", "content": "It turns."}]}
+END
+"$VKMOE" train folder --data data.jsonl --out tuned --steps 2 --batch 2 --context 128 >out 2>&1 || fail "train: $(tail -n 3 out)"
+grep -qF '<<SYS>>' out || fail "the sample shows no system message: $(<out)"
+grep -qF '[[ By the river. </s>]]' out || fail "not the answer alone is trained: $(<out)"
+[[ $(ids tuned) == "$expected" ]] || fail "the trained model has other ids"
+
+# Templates by name, from a file, and neither.
+printf 'vkmoe-template 1\nuser "Q: {text}\\n"\nprompt "A:"\nanswer " {text}{eos}"\n' >mine
+for template in plain llama2 zephyr mistral mine; do
+    "$VKMOE" generate folder --chat --template "$template" -p "Hello" -n 2 --temperature 0 >said 2>log || fail "$template: $(<log)"
+done
+if "$VKMOE" generate folder --chat --template none -p x 2>log; then fail "--template none is taken"; fi
+grep -q "there is no chat template or file 'none'" log || fail "message: $(<log)"
+echo '{{ messages }}' >bare/chat_template.jinja
+"$VKMOE" init --preset tiny --tokenizer bare/llama.model --out other 2>log || fail "init: $(<log)"
+if "$VKMOE" generate other --chat -p x 2>log; then fail "an unknown template is taken"; fi
+grep -q "the model's chat template '{{ messages }}.*' (fingerprint" log || fail "message: $(<log)"
+((fails == 0)) && echo "ok"
