@@ -45,11 +45,11 @@ static json_t *memory_json(const struct Args *args, const struct Config *c) {
 }
 
 static int print_json(const struct Args *args, const struct Config *c) {
-    json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:f, s:f}", "model", args->operands[0], "architecture",
-        c->arch == ARCH_DEEPSEEK ? "deepseek" : "llama", "total_parameters", (json_int_t)config_parameters(c),
-        "activated_parameters", (json_int_t)config_activated_parameters(c), "flops_per_4k_tokens",
-        config_train_flops(c, FLOPS_TOKENS), "forward_flops_per_4k_tokens", config_train_flops(c, FLOPS_TOKENS) / 3);
+    json_t *root = json_pack("{s:s, s:s, s:I, s:I, s:f, s:f}", "model", args->operands[0], "architecture",
+                             ARCHS[c->arch].model_type, "total_parameters", (json_int_t)config_parameters(c),
+                             "activated_parameters", (json_int_t)config_activated_parameters(c), "flops_per_4k_tokens",
+                             config_train_flops(c, FLOPS_TOKENS), "forward_flops_per_4k_tokens",
+                             config_train_flops(c, FLOPS_TOKENS) / 3);
     if (!root) {
         fail("%s: the name is not UTF-8", args->operands[0]);
         return EXIT_FAILED;
@@ -64,23 +64,45 @@ static int print_json(const struct Args *args, const struct Config *c) {
     return EXIT_DONE;
 }
 
+// What else the config switches on.
+static void print_switches(const struct Config *c) {
+    static const char *const ROPE[] = {NULL, "linear", "dynamic", "yarn", "llama3", "rope_freqs.weight"};
+    char rope[64] = "";
+    if (c->rope.kind == ROPE_DIVISORS)
+        snprintf(rope, sizeof rope, "rope scaled by rope_freqs.weight");
+    else if (c->rope.kind != ROPE_PLAIN)
+        snprintf(rope, sizeof rope, "rope scaling %s by %g", ROPE[c->rope.kind], (double)c->rope.factor);
+    const char *const parts[] = {rope[0] ? rope : NULL, c->qkv_bias ? "biases of q, k and v" : NULL,
+                                 c->o_bias ? "of o" : NULL, c->mlp_bias ? "biases of the FFN" : NULL,
+                                 c->qk_norm ? "norms of q and k" : NULL};
+    bool any = false;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (parts[i])
+            printf("%s%s", any ? ", " : "  with           ", parts[i]);
+        any = any || parts[i];
+    }
+    if (any)
+        putchar('\n');
+}
+
 static void print_architecture(const struct Config *c) {
     char total[16], active[16];
     term_format_count((double)config_parameters(c), total);
     term_format_count((double)config_activated_parameters(c), active);
-    printf("  architecture   %s, %u layers, width %u, vocabulary %u%s\n",
-           c->arch == ARCH_DEEPSEEK ? "deepseek" : "llama", c->n_layers, c->dim, c->vocab_size,
-           c->tied_head ? " (head tied to the embedding)" : "");
+    printf("  architecture   %s, %u layers, width %u, vocabulary %u%s\n", ARCHS[c->arch].model_type, c->n_layers,
+           c->dim, c->vocab_size, c->tied_head ? " (head tied to the embedding)" : "");
     printf("  attention      %u heads of %u, %u for keys and values, context %u\n", c->n_heads, c->head_dim,
            c->n_kv_heads, c->max_context);
-    uint32_t n_moe = 0;
-    for (uint32_t l = 0; l < c->n_layers; l++)
-        n_moe += config_is_moe(c, l);
+    uint32_t n_moe = config_moe_layers(c);
     if (n_moe < c->n_layers)
         printf("  feed-forward   %u layers of width %u\n", c->n_layers - n_moe, c->hidden);
-    if (n_moe > 0)
+    if (n_moe > 0 && c->shared_hidden)
+        printf("  experts        %u layers of %u routed (%u active) experts of width %u and a %sshared one of %u\n",
+               n_moe, c->n_experts, c->n_active, c->moe_hidden, c->shared_gate ? "gated " : "", c->shared_hidden);
+    else if (n_moe > 0)
         printf("  experts        %u layers of %u routed (%u active) and %u shared experts of width %u\n", n_moe,
                c->n_experts, c->n_active, c->n_shared, c->moe_hidden);
+    print_switches(c);
     printf("  parameters     %s in all, %s activated by a token\n", total, active);
     double flops = config_train_flops(c, FLOPS_TOKENS);
     printf("  FLOPs          %.3gT per 4K tokens, forward and backward (%.3gT forward)\n", flops * 1e-12,

@@ -54,8 +54,9 @@ static uint32_t row_tokens(const struct Args *args, const struct Config *c) {
 
 // Exact names of projections, by commas; "all" is every linear but the router.
 static bool lora_targets(const char *list, const struct Config *c, uint32_t *targets) {
-    uint32_t ffn = (c->n_experts == 0 || c->first_dense ? LORA_FFN : 0) | (c->n_experts ? LORA_EXPERTS : 0) |
-                   (c->n_experts && c->n_shared ? LORA_SHARED : 0);
+    uint32_t n_moe = config_moe_layers(c);
+    uint32_t ffn = (n_moe < c->n_layers ? LORA_FFN : 0) | (n_moe ? LORA_EXPERTS : 0) |
+                   (n_moe && config_shared_width(c) ? LORA_SHARED : 0);
     const struct {
         const char *name;
         uint32_t bits;

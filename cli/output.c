@@ -35,7 +35,7 @@ enum DType output_type(const struct Args *args, enum DType fallback) {
 enum DType output_main_type(const struct ModelFile *f) {
     uint64_t weights[DT_COUNT] = {0};
     for (uint32_t i = 0; i < f->n_tensors; i++) {
-        if (f->tensors[i].spec.role != ROLE_NORM && f->tensors[i].spec.role != ROLE_ROUTER)
+        if (!weight_is_exact(&f->tensors[i].spec))
             weights[f->tensors[i].type] += f->tensors[i].n_rows * f->tensors[i].cols;
     }
     enum DType most = DT_F32;

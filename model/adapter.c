@@ -409,7 +409,7 @@ static json_t *targets_json(const struct Model *m, uint32_t targets) {
                  {LORA_V, "self_attn\\.v_proj"},
                  {LORA_O, "self_attn\\.o_proj"},
                  {LORA_FFN, "mlp\\.(gate|up|down)_proj"},
-                 {LORA_SHARED, "shared_experts\\.(gate|up|down)_proj"},
+                 {LORA_SHARED, "shared_experts?\\.(gate|up|down)_proj"},
                  {LORA_EXPERTS, "experts\\.\\d+\\.(gate|up|down)_proj"},
                  {LORA_ROUTER, "mlp\\.gate"}};
     size_t length = strlen(".*\\.(");

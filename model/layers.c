@@ -7,6 +7,8 @@ static uint32_t expert_rows(const struct Routing *g) { return g->tokens * g->n_a
 void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y,
                     const struct Routing *g, bool gather, bool accumulate) {
     op_linear(p->c, x, &l->w->w, y, g, (struct LinearOptions){.gather = gather, .accumulate = accumulate});
+    if (l->bias)
+        op_bias(p->c, y, &l->bias->w);
     if (!l->a)
         return;
     struct ArenaMark mark = arena_mark(p->arena);
@@ -19,6 +21,19 @@ void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor 
 
 static struct AttentionShape attention_shape(const struct Config *c) {
     return (struct AttentionShape){c->n_heads, c->n_kv_heads, c->head_dim, 1 / sqrtf((float)c->head_dim)};
+}
+
+// x = norm(x) where there is a norm; what it was and 1 / its root mean square stay where they are to be kept.
+static void head_norm(struct Pass *p, const struct Param *norm, struct Tensor *x, struct Tensor *raw,
+                      struct Tensor *rstd, bool keep) {
+    if (!norm)
+        return;
+    if (keep) {
+        *raw = *x;
+        *rstd = TENSOR(p->arena, DT_F32, p->t);
+        *x = TENSOR(p->arena, DT_F32, p->t, tensor_cols(raw));
+    }
+    op_rmsnorm(p->c, keep ? raw : x, &norm->w, x, keep ? rstd : NULL, p->m->config.norm_eps);
 }
 
 void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *out,
@@ -35,6 +50,8 @@ void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, 
     linear_forward(p, &l->q, xn, &s.q, NULL, false, false);
     linear_forward(p, &l->k, xn, &s.k, NULL, false, false);
     linear_forward(p, &l->v, xn, &s.v, NULL, false, false);
+    head_norm(p, l->q_norm, &s.q, &s.q_raw, &s.rstd_q, saved != NULL);
+    head_norm(p, l->k_norm, &s.k, &s.k_raw, &s.rstd_k, saved != NULL);
     op_rope(p->c, &s.q, &p->positions, &p->m->rope, c->n_heads, 1);
     op_rope(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, 1);
     const struct Tensor *k = &s.k, *v = &s.v;
@@ -99,8 +116,18 @@ void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const 
     ffn_forward(p, &l->routed, xn, &s.y, r, false, saved ? &s.routed : NULL);
     struct Tensor shared_y = {0};
     if (l->has_shared) {
-        shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
-        ffn_forward(p, &l->ffn, xn, out ? &shared_y : NULL, NULL, false, saved ? &s.shared : NULL);
+        bool gated = l->shared_gate.w; // backward of the gate asks for what it multiplies
+        shared_y = s.shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
+        ffn_forward(p, &l->ffn, xn, out || gated ? &s.shared_y : NULL, NULL, false, saved ? &s.shared : NULL);
+        if (gated) {
+            s.gate = TENSOR(p->arena, DT_F32, p->t, 1);
+            linear_forward(p, &l->shared_gate, xn, &s.gate, NULL, false, false);
+        }
+        if (gated && out) {
+            if (saved)
+                shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
+            op_gate(p->c, &s.gate, &s.shared_y, &shared_y);
+        }
     }
     if (out)
         op_combine(p->c, r, &s.y, l->has_shared ? &shared_y : NULL, residual, out);

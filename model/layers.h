@@ -27,6 +27,7 @@ struct Pass {
 
 struct AttentionSaved {
     struct Tensor q, k, v, o, lse;
+    struct Tensor q_raw, k_raw, rstd_q, rstd_k; // before the norms of q and k, where there are any
 };
 struct FfnSaved {
     struct Tensor gate, up;
@@ -34,8 +35,9 @@ struct FfnSaved {
 struct MoeSaved {
     struct Routing routing;
     struct FfnSaved routed, shared;
-    struct Tensor y;        // (t * n_active, dim): expert outputs by sorted row
-    struct Tensor dbalance; // (t, n_experts): gradient of the balance loss; may be absent
+    struct Tensor shared_y, gate; // (t, dim), (t, 1): the shared experts' output before its gate, where there is one
+    struct Tensor y;              // (t * n_active, dim): expert outputs by sorted row
+    struct Tensor dbalance;       // (t, n_experts): gradient of the balance loss; may be absent
 };
 struct BlockSaved {
     struct Tensor x; // input of the block
@@ -47,7 +49,7 @@ struct BlockSaved {
     struct MoeSaved moe;
 };
 
-// y = x W^T (+ adapter) (+ y where accumulate). With routing: rows by sorted slot; gather: x has a row per token.
+// y = x W^T (+ bias) (+ adapter) (+ y where accumulate). With routing: rows by sorted slot; gather: x has a row per token.
 void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y,
                     const struct Routing *g, bool gather, bool accumulate);
 // out = attention of xn, before the residual.

@@ -1,13 +1,14 @@
 // Building the parameter table, filling it from files or at random, and adding adapters.
 #include "model/model.h"
 #include "model/quant.h"
+#include "model/rope.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-// What a parameter is stored as: norms and routers stay f32, because the router's choice and the scales must not be rounded.
+// What a parameter is stored as.
 static enum DType storage_type(const struct WeightSpec *w, enum DType type) {
-    if (w->role == ROLE_NORM || w->role == ROLE_ROUTER)
+    if (weight_is_exact(w))
         return DT_F32;
     // A row that is no multiple of the block cannot be quantised; such matrices are kept in 16 bits.
     return w->dim[w->n_dims - 1] % DTYPES[type].block ? DT_F16 : type;
@@ -22,39 +23,46 @@ static struct Param *param_named(struct Model *m, uint32_t layer, enum WeightRol
     return NULL;
 }
 
+static struct Linear linear_named(struct Model *m, uint32_t layer, enum WeightRole role, const char *part) {
+    return (struct Linear){.w = param_named(m, layer, role, part), .bias = param_named(m, layer, ROLE_BIAS, part)};
+}
+
 static void layer_link(struct Model *m, uint32_t i) {
     struct Layer *l = &m->layers[i];
     l->is_moe = config_is_moe(&m->config, i);
     l->norm1 = param_named(m, i, ROLE_NORM, "input_layernorm");
     l->norm2 = param_named(m, i, ROLE_NORM, "post_attention_layernorm");
-    l->q.w = param_named(m, i, ROLE_Q, "");
-    l->k.w = param_named(m, i, ROLE_K, "");
-    l->v.w = param_named(m, i, ROLE_V, "");
-    l->o.w = param_named(m, i, ROLE_O, "");
+    l->q = linear_named(m, i, ROLE_Q, "q_proj");
+    l->k = linear_named(m, i, ROLE_K, "k_proj");
+    l->v = linear_named(m, i, ROLE_V, "v_proj");
+    l->o = linear_named(m, i, ROLE_O, "o_proj");
+    l->q_norm = param_named(m, i, ROLE_NORM, "q_norm");
+    l->k_norm = param_named(m, i, ROLE_NORM, "k_norm");
     l->router.w = param_named(m, i, ROLE_ROUTER, "");
     enum WeightRole dense = l->is_moe ? ROLE_SHARED : ROLE_FFN;
-    l->ffn.gate.w = param_named(m, i, dense, "gate_proj");
-    l->ffn.up.w = param_named(m, i, dense, "up_proj");
-    l->ffn.down.w = param_named(m, i, dense, "down_proj");
+    l->shared_gate.w = param_named(m, i, ROLE_SHARED_GATE, "");
+    l->ffn.gate = linear_named(m, i, dense, "gate_proj");
+    l->ffn.up = linear_named(m, i, dense, "up_proj");
+    l->ffn.down = linear_named(m, i, dense, "down_proj");
     l->routed.gate.w = param_named(m, i, ROLE_EXPERTS, "gate_proj");
     l->routed.up.w = param_named(m, i, ROLE_EXPERTS, "up_proj");
     l->routed.down.w = param_named(m, i, ROLE_EXPERTS, "down_proj");
     l->has_shared = l->is_moe && l->ffn.gate.w;
 }
 
-// cos and sin of position / linear * base^(-2i/head_dim), in double on the host: sine of a large argument is not trustworthy on a device.
+// In double on the host: sine of a large argument is not trustworthy on a device.
 static bool rope_fill(struct Model *m) {
     uint32_t half = m->config.head_dim / 2;
     m->rope = TENSOR(&m->arena, DT_F32, m->max_positions, half, 2);
     if (m->dev->is_dry || m->dev->state != DEVICE_OK)
         return m->dev->state == DEVICE_OK;
     float *table = xcalloc((size_t)m->max_positions * half * 2, sizeof *table);
+    double frequency[CONFIG_MAX_HEAD_DIM / 2], magnitude = rope_magnitude(&m->config);
+    rope_frequencies(&m->config, frequency);
     for (uint32_t pos = 0; pos < m->max_positions; pos++)
         for (uint32_t i = 0; i < half; i++) {
-            double angle = (double)pos / (double)m->config.rope_linear *
-                           pow((double)m->config.rope_base, -2.0 * i / m->config.head_dim);
-            table[((size_t)pos * half + i) * 2] = (float)cos(angle);
-            table[((size_t)pos * half + i) * 2 + 1] = (float)sin(angle);
+            table[((size_t)pos * half + i) * 2] = (float)(magnitude * cos(pos * frequency[i]));
+            table[((size_t)pos * half + i) * 2 + 1] = (float)(magnitude * sin(pos * frequency[i]));
         }
     bool ok = tensor_upload(m->dev, &m->rope, 0, table, m->rope.bytes);
     free(table);
@@ -77,7 +85,7 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
     for (uint32_t i = 0; i < m->n_params; i++) {
         struct Param *p = &m->params[i];
         p->spec = list[i];
-        p->decay = list[i].role != ROLE_NORM;
+        p->decay = list[i].n_dims > 1;
         p->w = arena_tensor(&m->arena, type_of(context, &list[i]), list[i].n_dims, list[i].dim);
         if (list[i].role == ROLE_EMBED)
             m->embed = p;
@@ -92,7 +100,7 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
     m->layers = xcalloc(c->n_layers, sizeof *m->layers);
     for (uint32_t i = 0; i < c->n_layers; i++)
         layer_link(m, i);
-    return rope_fill(m) && dev->state == DEVICE_OK;
+    return rope_check_context(c, m->max_positions, "the model") && rope_fill(m) && dev->state == DEVICE_OK;
 }
 
 static enum DType type_fixed(const void *context, const struct WeightSpec *w) {
@@ -189,8 +197,8 @@ uint64_t model_weight_bytes(const struct Config *c, enum DType type) {
 // ---- Values
 
 float model_random_value(const struct Config *c, const struct WeightSpec *w, uint64_t seed, uint64_t index) {
-    if (w->role == ROLE_NORM)
-        return 1;
+    if (w->role == ROLE_NORM || w->role == ROLE_BIAS)
+        return w->role == ROLE_NORM;
     return c->init_std * random_normal(seed, hash_bytes(w->name, strlen(w->name), 1), index);
 }
 

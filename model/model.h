@@ -9,14 +9,14 @@ struct Param {
     struct Tensor w;        // storage type of the model; norms and routers always f32
     struct Tensor g;        // gradient, f32, same shape; absent: frozen
     struct Tensor m1, m2;   // AdamW's moments, f32
-    bool decay;             // weight decay applies: matrices yes, norms no
+    bool decay;             // weight decay applies: matrices yes, norms and biases no
 };
 
 // A linear layer, dense (out, in) or stacked by expert (n_experts, out, in), with an optional low-rank adapter:
-// y = x W^T + scale * (x A^T) B^T. A is (rank, in), B (out, rank), stacked likewise; rank is padded to a multiple of 8 with zeros
+// y = x W^T + bias + scale * (x A^T) B^T. A is (rank, in), B (out, rank), stacked likewise; rank is padded to a multiple of 8 with zeros
 // that stay zero. Nothing above knows whether there is one.
 struct Linear {
-    struct Param *w, *a, *b; // a, b NULL: no adapter
+    struct Param *w, *bias, *a, *b; // bias NULL: none; a, b NULL: no adapter
     float scale;
 };
 struct Ffn {
@@ -25,10 +25,12 @@ struct Ffn {
 struct Layer {
     struct Param *norm1, *norm2;
     struct Linear q, k, v, o;
+    struct Param *q_norm, *k_norm; // over all heads together; NULL: none
     bool is_moe, has_shared;
     struct Ffn ffn;    // dense layer, or the shared experts as one wider FFN
     struct Ffn routed; // stacked by expert
     struct Linear router;
+    struct Linear shared_gate; // (1, dim); w NULL: none
 };
 
 struct Model {
@@ -39,7 +41,7 @@ struct Model {
     uint32_t n_params, n_base;         // adapters follow the base parameters
     struct Param *embed, *norm, *head; // head is embed when tied
     struct Layer *layers;
-    struct Tensor rope; // (max_positions, head_dim/2, 2) f32: cosine, sine
+    struct Tensor rope; // (max_positions, head_dim/2, 2) f32: cosine, sine, both times rope_magnitude
     uint32_t max_positions;
 };
 
@@ -54,7 +56,7 @@ struct ModelOptions {
 bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions);
 // model_init, then the weights of the file. `file` must outlive nothing.
 bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o);
-// Random weights, N(0, init_std), norms 1; the same for the same seed on every device.
+// Random weights, N(0, init_std), norms 1, biases 0; the same for the same seed on every device.
 bool model_randomise(struct Model *m, uint64_t seed);
 void model_free(struct Model *m);
 // Bytes of the base weights as model_init would take them (for plans).

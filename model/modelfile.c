@@ -35,35 +35,62 @@ static void add_spec(struct SpecList *s, enum WeightRole role, const char *name,
     }
 }
 
+// A linear layer of a block: its weight, and its bias where there is one. Names without the last part.
+static void add_linear(struct SpecList *s, enum WeightRole role, const char *name, const char *gguf, uint32_t out,
+                       uint32_t in, bool bias) {
+    char weight[64], weight_gguf[32];
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(weight_gguf, sizeof weight_gguf, "%s.weight", gguf);
+    add_spec(s, role, weight, weight_gguf, out, in, 0);
+    if (!bias)
+        return;
+    snprintf(weight, sizeof weight, "%s.bias", name);
+    snprintf(weight_gguf, sizeof weight_gguf, "%s.bias", gguf);
+    add_spec(s, ROLE_BIAS, weight, weight_gguf, out, 0, 0);
+}
+
+static void add_shared(struct SpecList *s, const struct Config *c) {
+    static const char *const PARTS[] = {"gate", "up", "down"};
+    uint32_t width = config_shared_width(c);
+    for (int i = 0; i < 3 && width; i++) {
+        char name[64], gguf[32];
+        snprintf(name, sizeof name, "mlp.%s.%s_proj", c->shared_gate ? "shared_expert" : "shared_experts", PARTS[i]);
+        snprintf(gguf, sizeof gguf, "ffn_%s_shexp", PARTS[i]);
+        add_linear(s, ROLE_SHARED, name, gguf, i < 2 ? width : c->dim, i < 2 ? c->dim : width, false);
+    }
+    if (c->shared_gate)
+        add_spec(s, ROLE_SHARED_GATE, "mlp.shared_expert_gate.weight", "ffn_gate_inp_shexp.weight", 1, c->dim, 0);
+}
+
 static void add_ffn(struct SpecList *s, const struct Config *c) {
     if (!config_is_moe(c, s->layer)) {
-        add_spec(s, ROLE_FFN, "mlp.gate_proj.weight", "ffn_gate.weight", c->hidden, c->dim, 0);
-        add_spec(s, ROLE_FFN, "mlp.up_proj.weight", "ffn_up.weight", c->hidden, c->dim, 0);
-        add_spec(s, ROLE_FFN, "mlp.down_proj.weight", "ffn_down.weight", c->dim, c->hidden, 0);
+        add_linear(s, ROLE_FFN, "mlp.gate_proj", "ffn_gate", c->hidden, c->dim, c->mlp_bias);
+        add_linear(s, ROLE_FFN, "mlp.up_proj", "ffn_up", c->hidden, c->dim, c->mlp_bias);
+        add_linear(s, ROLE_FFN, "mlp.down_proj", "ffn_down", c->dim, c->hidden, c->mlp_bias);
         return;
     }
-    uint32_t e = c->n_experts, shared = c->n_shared * c->moe_hidden;
+    uint32_t e = c->n_experts;
     add_spec(s, ROLE_ROUTER, "mlp.gate.weight", "ffn_gate_inp.weight", e, c->dim, 0);
     add_spec(s, ROLE_EXPERTS, "mlp.experts.gate_proj.weight", "ffn_gate_exps.weight", e, c->moe_hidden, c->dim);
     add_spec(s, ROLE_EXPERTS, "mlp.experts.up_proj.weight", "ffn_up_exps.weight", e, c->moe_hidden, c->dim);
     add_spec(s, ROLE_EXPERTS, "mlp.experts.down_proj.weight", "ffn_down_exps.weight", e, c->dim, c->moe_hidden);
-    if (!shared)
-        return;
-    add_spec(s, ROLE_SHARED, "mlp.shared_experts.gate_proj.weight", "ffn_gate_shexp.weight", shared, c->dim, 0);
-    add_spec(s, ROLE_SHARED, "mlp.shared_experts.up_proj.weight", "ffn_up_shexp.weight", shared, c->dim, 0);
-    add_spec(s, ROLE_SHARED, "mlp.shared_experts.down_proj.weight", "ffn_down_shexp.weight", c->dim, shared, 0);
+    add_shared(s, c);
 }
 
 struct WeightSpec *weight_list(const struct Config *c, uint32_t *count) {
-    struct SpecList s = {.items = xcalloc(13u * c->n_layers + 3, sizeof *s.items), .layer = UINT32_MAX};
+    struct SpecList s = {.items = xcalloc(20u * c->n_layers + 3, sizeof *s.items), .layer = UINT32_MAX};
     uint32_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
     add_spec(&s, ROLE_EMBED, "model.embed_tokens.weight", "token_embd.weight", c->vocab_size, c->dim, 0);
     for (s.layer = 0; s.layer < c->n_layers; s.layer++) {
         add_spec(&s, ROLE_NORM, "input_layernorm.weight", "attn_norm.weight", c->dim, 0, 0);
-        add_spec(&s, ROLE_Q, "self_attn.q_proj.weight", "attn_q.weight", q, c->dim, 0);
-        add_spec(&s, ROLE_K, "self_attn.k_proj.weight", "attn_k.weight", kv, c->dim, 0);
-        add_spec(&s, ROLE_V, "self_attn.v_proj.weight", "attn_v.weight", kv, c->dim, 0);
-        add_spec(&s, ROLE_O, "self_attn.o_proj.weight", "attn_output.weight", c->dim, q, 0);
+        add_linear(&s, ROLE_Q, "self_attn.q_proj", "attn_q", q, c->dim, c->qkv_bias);
+        add_linear(&s, ROLE_K, "self_attn.k_proj", "attn_k", kv, c->dim, c->qkv_bias);
+        add_linear(&s, ROLE_V, "self_attn.v_proj", "attn_v", kv, c->dim, c->qkv_bias);
+        if (c->qk_norm) {
+            add_spec(&s, ROLE_NORM, "self_attn.q_norm.weight", "attn_q_norm.weight", q, 0, 0);
+            add_spec(&s, ROLE_NORM, "self_attn.k_norm.weight", "attn_k_norm.weight", kv, 0, 0);
+        }
+        add_linear(&s, ROLE_O, "self_attn.o_proj", "attn_output", c->dim, q, c->o_bias);
         add_spec(&s, ROLE_NORM, "post_attention_layernorm.weight", "ffn_norm.weight", c->dim, 0, 0);
         add_ffn(&s, c);
     }
@@ -73,6 +100,11 @@ struct WeightSpec *weight_list(const struct Config *c, uint32_t *count) {
         add_spec(&s, ROLE_HEAD, "lm_head.weight", "output.weight", c->vocab_size, c->dim, 0);
     *count = s.count;
     return s.items;
+}
+
+bool weight_has_heads(const struct WeightSpec *w) {
+    return w->role == ROLE_Q || w->role == ROLE_K ||
+           (w->role == ROLE_BIAS && (strstr(w->name, ".q_proj.") || strstr(w->name, ".k_proj.")));
 }
 
 void weight_expert_name(const struct WeightSpec *w, uint32_t e, char *out, size_t room) {
@@ -90,8 +122,8 @@ static bool usable_type(const char *file, const char *name, enum DType type, con
     if (!known)
         return fail("%s: tensor %s is of type %s; %s is expected", file, name, type_name,
                     gguf ? "F32, F16, BF16, Q4_0, Q4_1 or Q8_0" : "F32, F16 or BF16");
-    if (dtype_is_quantised(type) && w->role == ROLE_NORM)
-        return fail("%s: tensor %s is of type %s; a norm must be F32, F16 or BF16", file, name, type_name);
+    if (dtype_is_quantised(type) && w->n_dims == 1)
+        return fail("%s: tensor %s is of type %s; a norm or a bias must be F32, F16 or BF16", file, name, type_name);
     return true;
 }
 
@@ -179,13 +211,15 @@ static bool bind_gguf_tensor(struct ModelFile *f, struct FileTensor *t) {
     const struct GgufTensor *e = gguf_find_tensor(f->gguf, t->spec.gguf);
     if (!e)
         return fail("%s: tensor %s is missing", file, t->spec.gguf);
+    // A single row may be stored as a vector.
+    bool row = t->spec.n_dims == 2 && t->spec.dim[0] == 1 && e->n_dims == 1;
     if (!usable_type(file, e->name, e->type, e->type_name, &t->spec, true) ||
-        !same_shape(file, e->name, e->n_dims, e->dim, t->spec.n_dims, t->spec.dim))
+        !same_shape(file, e->name, e->n_dims, e->dim, row ? 1 : t->spec.n_dims, row ? t->spec.dim + 1 : t->spec.dim))
         return false;
     t->type = e->type;
     t->parts = xcalloc(1, sizeof *t->parts);
     t->parts[0].offset = e->offset;
-    if (t->spec.role == ROLE_Q || t->spec.role == ROLE_K)
+    if (weight_has_heads(&t->spec) && ARCHS[f->config.arch].gguf_pairs)
         t->rope_head = f->config.head_dim;
     return finish_tensor(t, file, 1);
 }
@@ -236,20 +270,6 @@ static bool tell_folder_extras(const struct Folder *d) {
     return tell_extras(&x, d->f->path);
 }
 
-// rope_freqs.weight divides each frequency of rope (LLaMA 3's scaling): only all ones mean nothing.
-static bool check_rope_freqs(const struct Gguf *g) {
-    const struct GgufTensor *t = gguf_find_tensor(g, "rope_freqs.weight");
-    if (!t)
-        return true;
-    float values[256];
-    bool ones = t->type == DT_F32 && t->bytes <= sizeof values;
-    if (ones && !gguf_read(g, t, 0, t->bytes, values))
-        return false;
-    for (uint64_t i = 0; ones && i < t->bytes / sizeof *values; i++)
-        ones = values[i] == 1;
-    return ones || fail("%s: rope_freqs.weight scales the frequencies of rope, which is not supported", g->file.name);
-}
-
 static int by_spec_name(const void *a, const void *b) {
     return strcmp(((const struct FileTensor *)a)->spec.name, ((const struct FileTensor *)b)->spec.name);
 }
@@ -272,7 +292,7 @@ static bool bind_gguf(struct ModelFile *f) {
     f->n_shards = 1;
     f->shards = xcalloc(1, sizeof *f->shards);
     f->shards[0] = &f->gguf->file;
-    if (!check_rope_freqs(f->gguf) || !bind_tensors(f, NULL))
+    if (!bind_tensors(f, NULL))
         return false;
     struct Extras x = {0};
     for (uint64_t i = 0; i < f->gguf->n_tensors; i++) {
@@ -469,8 +489,7 @@ static bool open_config(struct ModelFile *f, const char *path) {
         return false;
     f->vocab_only = f->gguf->n_tensors == 0;
     return complete || f->vocab_only ||
-           fail("%s: keys of a whole model are missing (such as %s.block_count)", path,
-                f->config.arch == ARCH_LLAMA ? "llama" : "deepseek");
+           fail("%s: keys of a whole model are missing (such as %s.block_count)", path, ARCHS[f->config.arch].gguf);
 }
 
 bool modelfile_open_config(struct ModelFile *f, const char *path) {
@@ -523,21 +542,19 @@ const struct FileTensor *modelfile_find(const struct ModelFile *f, const char *n
     return NULL;
 }
 
-// GGUF's row 2i+j of a head is Hugging Face's row j*half+i.
+// GGUF's row 2i+j of a head is Hugging Face's row j*half+i; `bytes` of a row.
 static bool read_head_rows(const struct ModelFile *f, const struct FileTensor *t, uint64_t first, uint64_t count,
-                           uint8_t *out) {
+                           uint64_t bytes, uint8_t *out) {
     uint64_t head = t->rope_head, half = head / 2;
-    uint8_t *block = xmalloc(head * t->row_bytes);
+    uint8_t *block = xmalloc(head * bytes);
     bool ok = true;
     for (uint64_t row = first, loaded = UINT64_MAX; ok && row < first + count; row++) {
         uint64_t h = row / head, r = row % head;
         if (h != loaded)
-            ok = filein_read(f->shards[t->parts[0].shard], t->parts[0].offset + h * head * t->row_bytes,
-                             head * t->row_bytes, block);
+            ok = filein_read(f->shards[t->parts[0].shard], t->parts[0].offset + h * head * bytes, head * bytes, block);
         loaded = h;
         if (ok)
-            memcpy(out + (row - first) * t->row_bytes, block + (2 * (r % half) + r / half) * t->row_bytes,
-                   t->row_bytes);
+            memcpy(out + (row - first) * bytes, block + (2 * (r % half) + r / half) * bytes, bytes);
     }
     free(block);
     return ok;
@@ -548,8 +565,10 @@ bool modelfile_read_rows(const struct ModelFile *f, const struct FileTensor *t, 
     if (first > t->n_rows || count > t->n_rows - first)
         return fail("%s: tensor %s has %" PRIu64 " rows; %" PRIu64 " were wanted from row %" PRIu64, f->path,
                     t->spec.name, t->n_rows, count, first);
+    if (t->rope_head && t->spec.n_dims == 1) // a bias: one row, whose elements go with the rows of its weight
+        return count == 0 || read_head_rows(f, t, 0, t->cols, t->row_bytes / t->cols, out);
     if (t->rope_head)
-        return read_head_rows(f, t, first, count, out);
+        return read_head_rows(f, t, first, count, t->row_bytes, out);
     uint8_t *to = out;
     while (count > 0) {
         uint64_t part = first / t->rows_per_part, row = first % t->rows_per_part;

@@ -8,18 +8,22 @@
 
 // What a tensor is for, so that callers need not take names apart.
 enum WeightRole {
-    ROLE_EMBED,   // model.embed_tokens.weight                             (vocab_size, dim)
-    ROLE_NORM,    // ...input_layernorm / post_attention_layernorm / model.norm .weight   (dim)
-    ROLE_Q,       // model.layers.%u.self_attn.q_proj.weight               (n_heads * head_dim, dim)
-    ROLE_K,       // ...k_proj                                             (n_kv_heads * head_dim, dim)
-    ROLE_V,       // ...v_proj                                             (n_kv_heads * head_dim, dim)
-    ROLE_O,       // ...o_proj                                             (dim, n_heads * head_dim)
-    ROLE_FFN,     // model.layers.%u.mlp.{gate,up}_proj (hidden, dim), down_proj (dim, hidden)
-    ROLE_ROUTER,  // model.layers.%u.mlp.gate.weight                       (n_experts, dim)
-    ROLE_EXPERTS, // model.layers.%u.mlp.experts.{gate,up}_proj.weight     (n_experts, moe_hidden, dim),
-                  //   down_proj                                           (n_experts, dim, moe_hidden)
-    ROLE_SHARED,  // model.layers.%u.mlp.shared_experts.{gate,up}_proj.weight (n_shared * moe_hidden, dim), down_proj
-    ROLE_HEAD,    // lm_head.weight, absent when tied                      (vocab_size, dim)
+    ROLE_EMBED,       // model.embed_tokens.weight                             (vocab_size, dim)
+    ROLE_NORM,        // ...input_layernorm / post_attention_layernorm / model.norm .weight   (dim);
+                      //   self_attn.q_norm (n_heads * head_dim), k_norm (n_kv_heads * head_dim)
+    ROLE_BIAS,        // a linear's .bias                                      (rows of its weight)
+    ROLE_Q,           // model.layers.%u.self_attn.q_proj.weight               (n_heads * head_dim, dim)
+    ROLE_K,           // ...k_proj                                             (n_kv_heads * head_dim, dim)
+    ROLE_V,           // ...v_proj                                             (n_kv_heads * head_dim, dim)
+    ROLE_O,           // ...o_proj                                             (dim, n_heads * head_dim)
+    ROLE_FFN,         // model.layers.%u.mlp.{gate,up}_proj (hidden, dim), down_proj (dim, hidden)
+    ROLE_ROUTER,      // model.layers.%u.mlp.gate.weight                       (n_experts, dim)
+    ROLE_EXPERTS,     // model.layers.%u.mlp.experts.{gate,up}_proj.weight     (n_experts, moe_hidden, dim),
+                      //   down_proj                                           (n_experts, dim, moe_hidden)
+    ROLE_SHARED,      // model.layers.%u.mlp.shared_experts.{gate,up}_proj.weight (config_shared_width, dim), down_proj;
+                      //   shared_expert of Qwen2-MoE
+    ROLE_SHARED_GATE, // model.layers.%u.mlp.shared_expert_gate.weight     (1, dim)
+    ROLE_HEAD,        // lm_head.weight, absent when tied                      (vocab_size, dim)
 };
 
 struct WeightSpec {
@@ -30,6 +34,12 @@ struct WeightSpec {
     uint32_t n_dims;
     uint32_t dim[4]; // outermost first
 };
+// What is kept in f32 on devices and in GGUF: norms, biases and what decides on experts must not be rounded.
+static inline bool weight_is_exact(const struct WeightSpec *w) {
+    return w->n_dims == 1 || w->role == ROLE_ROUTER || w->role == ROLE_SHARED_GATE;
+}
+// Whether its rows (elements, of a bias) are those of the heads that rope turns: q and k.
+bool weight_has_heads(const struct WeightSpec *w);
 // All weights of a model in the order of the forward pass; malloc'ed.
 struct WeightSpec *weight_list(const struct Config *c, uint32_t *count);
 // Name of expert `e`'s slice of a ROLE_EXPERTS tensor in a Hugging Face file.
@@ -46,7 +56,7 @@ struct FileTensor {
     uint64_t row_bytes;    // in file layout
     uint64_t rows_per_part;
     struct FilePart *parts;
-    uint32_t rope_head; // head_dim when rows must be un-permuted, else 0
+    uint32_t rope_head; // head_dim when rows (of a bias: its elements) must be un-permuted, else 0
 };
 
 struct ModelFile {

@@ -2,6 +2,7 @@
 // converted through f32 where the types differ.
 #include "model/modelwrite.h"
 #include "model/quant.h"
+#include "model/rope.h"
 #include "model/vocabfile.h"
 
 #include <assert.h>
@@ -69,17 +70,23 @@ static void rows_free(struct Rows *r) {
     free(r->wide);
 }
 
-// Streams rows first .. first+count of `w` as `type`. With `head` above 0 the rows of each head are put in GGUF's order:
-// row 2i+j there is row j*half+i here.
+// GGUF's place of row (or element of a bias) i: row 2i+j of a head there is row j*half+i here. head 0: the same.
+static uint64_t head_place(uint64_t i, uint32_t head) {
+    uint64_t half = head / 2, k = head ? i % head : 0;
+    return head ? i - k + 2 * (k % half) + k / half : i;
+}
+
+// Streams rows first .. first+count of `w` as `type`. With `head` above 0 the rows of each head are put in GGUF's order.
 static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t first, uint64_t count, enum DType type,
                         uint32_t head) {
     enum DType from = r->source->type(r->source->context, w);
     if (from == DT_COUNT)
         return false;
-    uint64_t cols = w->dim[w->n_dims - 1], half = head / 2;
+    uint64_t cols = w->dim[w->n_dims - 1];
+    bool bias = w->n_dims == 1 && head;
     uint64_t from_bytes = dtype_file_row_bytes(from, cols), to_bytes = dtype_file_row_bytes(type, cols);
     uint64_t step = max_u64(1, CHUNK_BYTES / (cols * sizeof(float)));
-    if (head)
+    if (head && !bias)
         step = max_u64(1, step / head) * head;
     for (uint64_t end = first + count; first < end; first += step) {
         uint64_t n = min_u64(step, end - first);
@@ -89,13 +96,20 @@ static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t fir
         if (!r->source->rows(r->source->context, w, first, n, r->in))
             return false;
         for (uint64_t i = 0; i < n; i++) {
-            uint64_t k = head ? i % head : 0, place = head ? i - k + 2 * (k % half) + k / half : i;
+            uint8_t *to = r->out + head_place(i, bias ? 0 : head) * to_bytes;
             if (from == type) {
-                memcpy(r->out + place * to_bytes, r->in + i * from_bytes, to_bytes);
+                memcpy(to, r->in + i * from_bytes, to_bytes);
                 continue;
             }
             quant_decode_row(from, r->in + i * from_bytes, cols, r->wide);
-            quant_encode_row(type, r->wide, cols, r->out + place * to_bytes);
+            quant_encode_row(type, r->wide, cols, to);
+        }
+        if (bias) {
+            uint64_t size = to_bytes / cols;
+            r->in = room(r->in, &r->in_bytes, to_bytes);
+            memcpy(r->in, r->out, to_bytes);
+            for (uint64_t i = 0; i < cols; i++)
+                memcpy(r->out + head_place(i, head) * size, r->in + i * size, size);
         }
         if (!r->sink(r->writer, r->out, n * to_bytes))
             return false;
@@ -383,9 +397,7 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
                    const struct ModelFile *tokenizer, uint64_t shard_bytes) {
     if (type != DT_F32 && type != DT_F16 && type != DT_BF16)
         return fail("%s: a folder of safetensors holds f32, f16 or bf16, not %s", dir, DTYPES[type].name);
-    if (c->arch == ARCH_DEEPSEEK && c->n_heads * c->head_dim != c->dim)
-        return fail("%s: published DeepseekForCausalLM has no head_dim; n_heads * head_dim must be hidden_size", dir);
-    if (!modelwrite_check_output(dir))
+    if (!config_check_json(c, dir) || !modelwrite_check_output(dir))
         return false;
     char *final = without_slash(dir), *temporary = xsprintf("%s.tmp%ld", final, (long)getpid());
     struct Plan p = make_plan(c, type, shard_bytes ? shard_bytes : DEFAULT_SHARD_BYTES);
@@ -402,31 +414,6 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
 }
 
 // ---- GGUF ----
-
-static void key_u32(struct GgufWriter *w, const char *arch, const char *name, uint32_t value) {
-    char *key = xsprintf("%s.%s", arch, name);
-    gguf_writer_u32(w, key, value);
-    free(key);
-}
-
-static void key_f32(struct GgufWriter *w, const char *arch, const char *name, float value) {
-    char *key = xsprintf("%s.%s", arch, name);
-    gguf_writer_f32(w, key, value);
-    free(key);
-}
-
-// What llama.cpp's `deepseek` computes in one way only must be that way here too: it would not tell the difference.
-static bool check_gguf_config(const char *path, const struct Config *c) {
-    if (c->n_experts == 0)
-        return true;
-    if (c->norm_topk)
-        return fail("%s: norm_topk_prob true has no place in GGUF's deepseek architecture", path);
-    if (c->moe_period != 1)
-        return fail("%s: moe_layer_freq %u has no place in GGUF's deepseek architecture", path, c->moe_period);
-    if (c->n_shared == 0)
-        return fail("%s: a model without shared experts has no place in GGUF's deepseek architecture", path);
-    return true;
-}
 
 // llama.cpp's numbers for general.file_type: what most of the weights are.
 static uint32_t file_kind(enum DType type) {
@@ -447,41 +434,16 @@ static uint32_t file_kind(enum DType type) {
 }
 
 static void gguf_keys(struct GgufWriter *w, const struct Config *c, enum DType type, const char *name) {
-    const char *arch = c->n_experts ? "deepseek" : "llama"; // a dense deepseek computes what a llama does
-    gguf_writer_string(w, "general.architecture", arch);
+    gguf_writer_string(w, "general.architecture", config_gguf_arch(c));
     gguf_writer_string(w, "general.type", "model");
     gguf_writer_string(w, "general.name", name);
     gguf_writer_u32(w, "general.file_type", file_kind(type));
     gguf_writer_u32(w, "general.quantization_version", 2);
-    key_u32(w, arch, "vocab_size", c->vocab_size);
-    key_u32(w, arch, "block_count", c->n_layers);
-    key_u32(w, arch, "context_length", c->max_context);
-    key_u32(w, arch, "embedding_length", c->dim);
-    key_u32(w, arch, "feed_forward_length", c->hidden);
-    key_u32(w, arch, "attention.head_count", c->n_heads);
-    key_u32(w, arch, "attention.head_count_kv", c->n_kv_heads);
-    key_u32(w, arch, "attention.key_length", c->head_dim);
-    key_u32(w, arch, "attention.value_length", c->head_dim);
-    key_f32(w, arch, "attention.layer_norm_rms_epsilon", c->norm_eps);
-    key_u32(w, arch, "rope.dimension_count", c->head_dim);
-    key_f32(w, arch, "rope.freq_base", c->rope_base);
-    char *scaling = xsprintf("%s.rope.scaling.type", arch);
-    gguf_writer_string(w, scaling, c->rope_linear == 1 ? "none" : "linear");
-    free(scaling);
-    if (c->rope_linear != 1)
-        key_f32(w, arch, "rope.scaling.factor", c->rope_linear);
-    if (c->n_experts == 0)
-        return;
-    key_u32(w, arch, "leading_dense_block_count", c->first_dense);
-    key_u32(w, arch, "expert_count", c->n_experts);
-    key_u32(w, arch, "expert_used_count", c->n_active);
-    key_u32(w, arch, "expert_shared_count", c->n_shared);
-    key_u32(w, arch, "expert_feed_forward_length", c->moe_hidden);
-    key_f32(w, arch, "expert_weights_scale", c->routed_scale);
+    config_to_gguf(w, c);
 }
 
 static enum DType gguf_type(const struct WeightSpec *w, enum DType type, enum DType embed_type) {
-    if (w->role == ROLE_NORM || w->role == ROLE_ROUTER)
+    if (weight_is_exact(w))
         return DT_F32;
     if (w->role == ROLE_EMBED || w->role == ROLE_HEAD)
         type = embed_type == DT_COUNT ? type : embed_type;
@@ -491,7 +453,7 @@ static enum DType gguf_type(const struct WeightSpec *w, enum DType type, enum DT
 bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, enum DType embed_type,
                      const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name) {
     assert(type != DT_U32);
-    if (!check_gguf_config(path, c) || !modelwrite_check_output(path))
+    if (!config_check_gguf(c, path) || !modelwrite_check_output(path))
         return false;
     struct GgufWriter w;
     gguf_writer_init(&w);
@@ -502,13 +464,18 @@ bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, 
     }
     uint32_t count;
     struct WeightSpec *specs = weight_list(c, &count);
-    // GGUF's deepseek has no tied head: the embedding is written twice.
+    // GGUF's architectures with experts have no tied head: the embedding is written twice.
     if (c->tied_head && c->n_experts) {
         specs = xrealloc(specs, (count + 1) * sizeof *specs);
         specs[count] = specs[0];
         snprintf(specs[count].gguf, sizeof specs[count].gguf, "output.weight");
         count++;
     }
+    float divisors[CONFIG_MAX_HEAD_DIM / 2];
+    uint64_t half = c->head_dim / 2;
+    bool divided = rope_divisors(c, divisors);
+    if (divided)
+        gguf_writer_tensor(&w, "rope_freqs.weight", DT_F32, 1, &half);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t dim[4];
         for (uint32_t d = 0; d < specs[i].n_dims; d++)
@@ -517,10 +484,14 @@ bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, 
     }
     struct Rows rows = {.source = source, .sink = to_gguf, .writer = &w};
     bool ok = gguf_writer_begin(&w, path);
+    if (ok && divided && !gguf_writer_data(&w, divisors, half * sizeof *divisors)) {
+        gguf_writer_abort(&w);
+        ok = false;
+    }
     for (uint32_t i = 0; ok && i < count; i++) {
         const struct WeightSpec *s = &specs[i];
         uint64_t n_rows = s->n_dims == 1 ? 1 : s->n_dims == 2 ? s->dim[0] : (uint64_t)s->dim[0] * s->dim[1];
-        uint32_t head = s->role == ROLE_Q || s->role == ROLE_K ? c->head_dim : 0;
+        uint32_t head = weight_has_heads(s) && ARCHS[c->arch].gguf_pairs ? c->head_dim : 0;
         if (!stream_rows(&rows, s, 0, n_rows, gguf_type(s, type, embed_type), head)) {
             gguf_writer_abort(&w);
             ok = false;

@@ -63,6 +63,14 @@ void op_swiglu(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up
 void op_swiglu_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *dh,
                     bool keep_h);
 void op_add(struct Cmd *c, const struct Tensor *a, const struct Tensor *b, const struct Tensor *y); // y may be a
+// y[i,j] += bias[j], f32; dbias[j] += sum over rows of dy[i,j], in a fixed order.
+void op_bias(struct Cmd *c, const struct Tensor *y, const struct Tensor *bias);
+void op_bias_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *dy, const struct Tensor *dbias);
+// y[i,j] = sigmoid(gate[i]) * x[i,j]; gate (rows, 1); y may be x.
+void op_gate(struct Cmd *c, const struct Tensor *gate, const struct Tensor *x, const struct Tensor *y);
+// dgate[i] = s (1 - s) <dy[i], x[i]> with s = sigmoid(gate[i]), then x[i] = s * dy[i] in place.
+void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *dy, const struct Tensor *x,
+                  const struct Tensor *dgate);
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate);

@@ -93,6 +93,69 @@ static void column_sum(struct Cmd *c, const struct Tensor *x, const struct Tenso
                  &args);
 }
 
+// y (dim) += the sum over all rows. Parts depend on the number of rows alone, and so does the order of the sum.
+static void column_sum_all(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *dy,
+                           const struct Tensor *rstd, const struct Tensor *y) {
+    uint32_t rows = rows_of(x), rows_per_part = rows <= 64 ? 64 : (uint32_t)max_u64(32, div_up(rows, 256));
+    uint32_t parts = (uint32_t)div_up(rows, rows_per_part);
+    if (parts <= 1) {
+        column_sum(c, x, dy, rstd, y, rows_per_part, true);
+        return;
+    }
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor part = TENSOR(scratch, DT_F32, parts, tensor_cols(x));
+    column_sum(c, x, dy, rstd, &part, rows_per_part, false);
+    column_sum(c, &part, NULL, NULL, y, parts, true);
+    arena_release(scratch, mark);
+}
+
+void op_bias(struct Cmd *c, const struct Tensor *y, const struct Tensor *bias) {
+    assert(bias->type == DT_F32 && tensor_elements(bias) == tensor_cols(y) && tensor_cols(y) % 4 == 0);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(y), dim = tensor_cols(y);
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_bias),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .groups = {rows},
+                                    .flops = 1.0 * rows * dim,
+                                    .bytes = 8.0 * rows * dim},
+                 &(struct Args_bias){.y = view(y), .bias = view(bias), .rows = rows, .dim = dim});
+}
+
+void op_bias_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *dy, const struct Tensor *dbias) {
+    assert(dbias->type == DT_F32 && tensor_elements(dbias) == tensor_cols(dy));
+    column_sum_all(c, scratch, dy, NULL, NULL, dbias);
+}
+
+void op_gate(struct Cmd *c, const struct Tensor *gate, const struct Tensor *x, const struct Tensor *y) {
+    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(y) % 4 == 0 && tensor_elements(gate) == rows_of(x));
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(y), dim = tensor_cols(y);
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_gate),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .groups = {rows},
+                                    .flops = 1.0 * rows * dim,
+                                    .bytes = 8.0 * rows * dim},
+                 &(struct Args_gate){.gate = view(gate), .x = view(x), .y = view(y), .rows = rows, .dim = dim});
+}
+
+void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *dy, const struct Tensor *x,
+                  const struct Tensor *dgate) {
+    assert(tensor_cols(x) == tensor_cols(dy) && tensor_cols(x) % 4 == 0 && tensor_elements(dgate) == rows_of(x));
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(x), dim = tensor_cols(x);
+    struct Args_gate_back args = {
+        .gate = view(gate), .dy = view(dy), .x = view(x), .dgate = view(dgate), .rows = rows, .dim = dim};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_gate_back, KERNEL_gate_back_base),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .groups = {rows},
+                                    .flops = 3.0 * rows * dim,
+                                    .bytes = 12.0 * rows * dim},
+                 &args);
+}
+
 void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *w,
                      const struct Tensor *rstd, const struct Tensor *dy, const struct Tensor *dx, bool accumulate,
                      const struct Tensor *dw) {
@@ -115,20 +178,8 @@ void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *
                                     .flops = 9.0 * rows * dim,
                                     .bytes = (accumulate ? 16.0 : 12.0) * rows * dim},
                  &args);
-    if (!dw)
-        return;
-    // Parts depend on the number of rows alone, and so does the order of the sum.
-    uint32_t rows_per_part = rows <= 64 ? 64 : (uint32_t)max_u64(32, div_up(rows, 256));
-    uint32_t parts = (uint32_t)div_up(rows, rows_per_part);
-    if (parts <= 1) {
-        column_sum(c, x, dy, rstd, dw, rows_per_part, true);
-        return;
-    }
-    struct ArenaMark mark = arena_mark(scratch);
-    struct Tensor part = TENSOR(scratch, DT_F32, parts, dim);
-    column_sum(c, x, dy, rstd, &part, rows_per_part, false);
-    column_sum(c, &part, NULL, NULL, dw, parts, true);
-    arena_release(scratch, mark);
+    if (dw)
+        column_sum_all(c, scratch, x, dy, rstd, dw);
 }
 
 void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,

@@ -10,7 +10,7 @@
 #define PUSHES(X)                                                                                                      \
     X(fill) X(copy) X(probe)                                                                                           \
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
-    X(add) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
+    X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias)             \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
     X(attention_back_dkv)
@@ -53,6 +53,12 @@
 #define PUSH_swiglu_back(IN, OUT, RW, U32, F32) RW(f32, gate) RW(f32, up) RW(f32, dh) U32(n) U32(keep_h)
 // y = a + b.
 #define PUSH_add(IN, OUT, RW, U32, F32) IN(f32, a) IN(f32, b) OUT(f32, y) U32(n)
+// y[i,j] += bias[j].
+#define PUSH_bias(IN, OUT, RW, U32, F32) RW(f32, y) IN(f32, bias) U32(rows) U32(dim)
+// y[i,j] = sigmoid(gate[i]) * x[i,j].
+#define PUSH_gate(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, x) OUT(f32, y) U32(rows) U32(dim)
+// dgate[i] = s (1 - s) <dy[i], x[i]> with s = sigmoid(gate[i]), then x[i,j] = s dy[i,j] in place.
+#define PUSH_gate_back(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, dy) RW(f32, x) OUT(f32, dgate) U32(rows) U32(dim)
 
 // Router of `rows` tokens: probs = softmax(logits) (rows, n_experts); the n_active greatest, ties to the lower index.
 #define PUSH_route(IN, OUT, RW, U32, F32)                                                                              \

@@ -163,14 +163,13 @@ static void check_refused_keys(void) {
     static const struct {
         const char *key, *value, *words;
     } cases[] = {
-        {"model_type", "\"mistral\"", "\"mistral\" is not supported"},
+        {"model_type", "\"mixtral\"", "\"mixtral\" is not supported"},
         {"model_type", "\"deepseek_v2\"", "is not supported"},
         {"model_type", NULL, "model_type is missing"},
         {"model_type", "3", "a string is expected"},
         {"architectures", "[\"LlamaForCausalLM\"]", "architectures names"},
         {"architectures", "[]", "architectures names nothing"},
         {"hidden_act", "\"gelu\"", "hidden_act is \"gelu\""},
-        {"attention_bias", "true", "attention_bias is true"},
         {"mlp_bias", "true", "mlp_bias is true"},
         {"attention_dropout", "0.1", "attention_dropout"},
         {"scoring_func", "\"sigmoid\"", "scoring_func"},
@@ -178,11 +177,17 @@ static void check_refused_keys(void) {
         {"n_group", "8", "n_group is 8"},
         {"sliding_window", "4096", "sliding_window is 4096"},
         {"quantization_config", "{\"bits\":4}", "quantization_config"},
-        {"rope_scaling", "{\"type\":\"yarn\",\"factor\":4.0}", "rope_scaling of type \"yarn\""},
+        {"rope_scaling", "{\"type\":\"longrope\",\"factor\":4.0}", "rope_scaling of type \"longrope\""},
+        {"rope_scaling", "{\"type\":\"yarn\",\"factor\":4.0,\"beta_fast\":0.5}", "beta_slow is 1"},
+        {"rope_scaling", "{\"type\":\"yarn\",\"factor\":4.0,\"beta\":1}", "rope_scaling: the key beta"},
+        {"rope_scaling", "{\"type\":\"dynamic\",\"factor\":0.5}", "factor is 0.5"},
+        {"rope_scaling", "{\"type\":\"linear\",\"factor\":2,\"partial_rotary_factor\":0.5}", "partial_rotary_factor"},
         {"rope_scaling", "{\"type\":\"linear\"}", "has no factor"},
         {"rope_scaling", "{\"factor\":2.0}", "has a factor but no type"},
         {"rope_scaling", "7", "rope_scaling must be an object"},
-        {"rope_parameters", "{\"rope_type\":\"llama3\"}", "rope_parameters of type \"llama3\""},
+        {"rope_parameters", "{\"rope_type\":\"llama3\"}", "rope_parameters of type llama3 has no factor"},
+        {"rope_parameters", "{\"rope_type\":\"llama3\",\"factor\":8}", "low_freq_factor is 0"},
+        {"rope_parameters", "{\"full_attention\":{\"rope_theta\":1e4}}", "the key full_attention"},
         {"layer_types", "[\"full_attention\",\"sliding_attention\"]", "layer 1 is sliding_attention"},
         {"kv_lora_rank", "512", "kv_lora_rank is 512"},
         {"partial_rotary_factor", "0.5", "partial_rotary_factor"},
@@ -238,9 +243,11 @@ static void check_honoured_keys(void) {
     CHECK(with_key(&c, "seq_aux", "false") && !c.seq_aux, "seq_aux");
     CHECK(with_key(&c, "tie_word_embeddings", "true") && c.tied_head, "tie_word_embeddings");
     CHECK(with_key(&c, "rope_theta", "100000") && c.rope_base == 100000, "rope_theta");
-    CHECK(with_key(&c, "rope_scaling", "{\"type\":\"linear\",\"factor\":4}") && c.rope_linear == 4, "rope_scaling");
+    CHECK(with_key(&c, "rope_scaling", "{\"type\":\"linear\",\"factor\":4}") && c.rope.kind == ROPE_LINEAR &&
+              c.rope.factor == 4,
+          "rope_scaling");
     CHECK(with_key(&c, "rope_parameters", "{\"rope_type\":\"default\",\"rope_theta\":5e5}") && c.rope_base == 5e5f &&
-              c.rope_linear == 1,
+              c.rope.kind == ROPE_PLAIN,
           "rope_parameters");
     CHECK(with_key(&c, "eos_token_id", "[2,7]") && c.n_eos == 2 && c.eos_id[1] == 7, "two ends");
     CHECK(with_key(&c, "bos_token_id", "-1") && c.bos_id == UINT32_MAX, "bos -1");
@@ -314,9 +321,9 @@ static void check_model(const char *path, const struct Config *c, const struct W
     CHECK(f.config.arch == c->arch && f.config.dim == c->dim && f.config.n_experts == c->n_experts &&
               f.config.n_active == c->n_active && f.config.n_shared == c->n_shared &&
               f.config.first_dense == c->first_dense && f.config.norm_eps == c->norm_eps &&
-              f.config.rope_linear == c->rope_linear && f.config.rope_base == c->rope_base &&
-              f.config.head_dim == c->head_dim && f.config.n_eos == c->n_eos && f.config.eos_id[0] == c->eos_id[0] &&
-              f.config.bos_id == c->bos_id && f.config.tied_head == c->tied_head,
+              f.config.rope.kind == c->rope.kind && f.config.rope.factor == c->rope.factor &&
+              f.config.rope_base == c->rope_base && f.config.head_dim == c->head_dim && f.config.n_eos == c->n_eos &&
+              f.config.eos_id[0] == c->eos_id[0] && f.config.bos_id == c->bos_id && f.config.tied_head == c->tied_head,
           "%s: the config came through", path);
     uint32_t n;
     struct WeightSpec *list = weight_list(c, &n);
@@ -694,7 +701,7 @@ int main(void) {
     struct Config c;
     config_preset(&c, "tiny-moe");
     c.vocab_size = 96, c.bos_id = 1, c.eos_id[0] = 2;
-    c.rope_linear = 2;
+    c.rope = (struct Rope){.kind = ROPE_LINEAR, .factor = 2};
     check_vocab(dir, &c);
     check_round_trips(dir, &c, 1);
     c.tied_head = true;

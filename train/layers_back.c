@@ -23,6 +23,8 @@ void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tens
                        const struct Routing *g, bool gather) {
     if (trained(l->w))
         op_linear_dw(p->c, dy, x, &l->w->g, g, (struct LinearOptions){.accumulate = true, .gather = gather}, false);
+    if (trained(l->bias))
+        op_bias_back(p->c, p->arena, dy, &l->bias->g);
     if (!trained(l->a))
         return;
     struct ArenaMark mark = arena_mark(p->arena);
@@ -33,6 +35,16 @@ void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tens
     op_linear_dw(p->c, dy, &h, &l->b->g, g, (struct LinearOptions){.alpha = l->scale, .accumulate = true}, false);
     op_linear_dw(p->c, &dh, x, &l->a->g, g, (struct LinearOptions){.accumulate = true, .gather = gather}, false);
     arena_release(p->arena, mark);
+}
+
+// dx = norm's backward of dx, in a new tensor.
+static void head_norm_backward(struct Pass *p, const struct Param *norm, const struct Tensor *raw,
+                               const struct Tensor *rstd, struct Tensor *dx) {
+    if (!norm)
+        return;
+    struct Tensor d = TENSOR(p->arena, DT_F32, p->t, tensor_cols(dx));
+    op_rmsnorm_back(p->c, p->arena, raw, &norm->w, rstd, dx, &d, false, gradient(norm));
+    *dx = d;
 }
 
 void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct AttentionSaved *s,
@@ -51,6 +63,8 @@ void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn,
                       shape);
     op_rope(p->c, &dq, &p->positions, &p->m->rope, c->n_heads, -1);
     op_rope(p->c, &dk, &p->positions, &p->m->rope, c->n_kv_heads, -1);
+    head_norm_backward(p, l->q_norm, &s->q_raw, &s->rstd_q, &dq);
+    head_norm_backward(p, l->k_norm, &s->k_raw, &s->rstd_k, &dk);
     linear_backward_w(p, &l->q, xn, &dq, NULL, false);
     linear_backward_w(p, &l->k, xn, &dk, NULL, false);
     linear_backward_w(p, &l->v, xn, &dv, NULL, false);
@@ -86,8 +100,14 @@ void moe_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const
     op_combine_back(p->c, r, dout, &s->y, &dweights); // y becomes dy
     ffn_backward(p, &l->routed, xn, &s->routed, &s->y, &dslots, r, false);
     op_gather_back(p->c, r, &dslots, NULL, dxn);
+    if (l->has_shared && l->shared_gate.w) {
+        struct Tensor dgate = TENSOR(p->arena, DT_F32, p->t, 1);
+        op_gate_back(p->c, &s->gate, dout, &s->shared_y, &dgate); // shared_y becomes its gradient
+        linear_backward_w(p, &l->shared_gate, xn, &dgate, NULL, false);
+        linear_backward_x(p, &l->shared_gate, &dgate, dxn, NULL, true);
+    }
     if (l->has_shared)
-        ffn_backward(p, &l->ffn, xn, &s->shared, dout, dxn, NULL, true);
+        ffn_backward(p, &l->ffn, xn, &s->shared, l->shared_gate.w ? &s->shared_y : dout, dxn, NULL, true);
     op_route_back(p->c, r, &dweights, tensor_exists(&s->dbalance) ? &s->dbalance : NULL, &dlogits, c->norm_topk,
                   c->routed_scale);
     linear_backward_w(p, &l->router, xn, &dlogits, NULL, false);

@@ -6,7 +6,7 @@
 // dx (+)= dy W + scale * (dy B) A
 void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tensor *dy, const struct Tensor *dx,
                        const struct Routing *g, bool accumulate);
-// dW += dy^T x;  dB += scale * dy^T (x A^T);  dA += scale * (dy B)^T x.  gather: x has a row per token.
+// dW += dy^T x;  dbias += sum of dy;  dB += scale * dy^T (x A^T);  dA += scale * (dy B)^T x.  gather: x has a row per token.
 void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
                        const struct Routing *g, bool gather);
 // dxn is written.

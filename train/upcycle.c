@@ -334,7 +334,7 @@ static bool new_config(struct Upcycle *u, const struct UpcycleOptions *o) {
     u->config.routed_scale = 1;
     u->config.aux_alpha = 0.001f;
     u->config.seq_aux = true;
-    return config_check(&u->config, path);
+    return config_check(&u->config, path) && config_check_json(&u->config, path);
 }
 
 bool upcycle_plan(struct Upcycle *u, struct ModelFile *file, const struct UpcycleOptions *o, struct Device *dev) {

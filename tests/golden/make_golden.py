@@ -37,12 +37,48 @@ class RmsNorm(nn.Module):
         return self.weight * wide.to(x.dtype)
 
 
-def rope_tables(positions, head_dim, base, factor, dtype):
+def yarn_mscale(factor, mscale=1.0):
+    return 1.0 if factor <= 1 else 1.0 + 0.1 * mscale * math.log(factor)
+
+
+def rope_frequencies(c, head_dim):
+    """Frequencies by pair, and what cosine and sine are multiplied by (arXiv 2309.00071 for yarn)."""
+    base, scaling = c["rope_theta"], c.get("rope_scaling") or {"type": "default"}
+    plain = [base ** (-i / head_dim) for i in range(0, head_dim, 2)]
+    kind = scaling.get("rope_type") or scaling["type"]
+    if kind in ("default", "dynamic"):  # dynamic: every document here is within max_position_embeddings
+        return plain, 1.0
+    factor = scaling["factor"]
+    if kind == "linear":
+        return [f / factor for f in plain], 1.0
+    original = scaling["original_max_position_embeddings"]
+    if kind == "llama3":
+        out = []
+        for f in plain:
+            turns = original * f / (2 * math.pi)
+            keep = (turns - scaling["low_freq_factor"]) / (scaling["high_freq_factor"] - scaling["low_freq_factor"])
+            keep = min(1.0, max(0.0, keep))
+            out.append(f * (keep + (1 - keep) / factor))
+        return out, 1.0
+    edge = lambda turns: head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
+    low, high = edge(scaling.get("beta_fast", 32)), edge(scaling.get("beta_slow", 1))
+    if scaling.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    high += 0.001 if low == high else 0
+    ramp = [min(1.0, max(0.0, (i - low) / (high - low))) for i in range(head_dim // 2)]
+    magnitude = scaling.get("attention_factor")
+    if magnitude is None and scaling.get("mscale") and scaling.get("mscale_all_dim"):
+        magnitude = yarn_mscale(factor, scaling["mscale"]) / yarn_mscale(factor, scaling["mscale_all_dim"])
+    return [f * (1 - r) + f / factor * r for f, r in zip(plain, ramp)], magnitude or yarn_mscale(factor)
+
+
+def rope_tables(positions, head_dim, c, dtype):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    inverse = 1.0 / (base ** (torch.arange(0, head_dim, 2, dtype=wide) / head_dim))
-    angle = (positions.to(wide) / factor)[:, None] * inverse[None, :]
+    frequencies, magnitude = rope_frequencies(c, head_dim)
+    angle = positions.to(wide)[:, None] * torch.tensor(frequencies, dtype=wide)[None, :]
     angle = torch.cat((angle, angle), -1)
-    return angle.cos().to(dtype), angle.sin().to(dtype)  # (T, head_dim)
+    return (angle.cos() * magnitude).to(dtype), (angle.sin() * magnitude).to(dtype)  # (T, head_dim)
 
 
 def rotate(x, cos, sin):  # (T, heads, head_dim); the halves of a head are the pairs
@@ -55,15 +91,21 @@ class Attention(nn.Module):
         super().__init__()
         dim, self.heads, self.kv_heads = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
         self.head_dim = c.get("head_dim") or dim // self.heads
-        self.q_proj = nn.Linear(dim, self.heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, dim, bias=False)
+        everywhere = c.get("attention_bias", False)
+        bias = everywhere or c["model_type"] in ("qwen2", "qwen2_moe")
+        self.q_proj = nn.Linear(dim, self.heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, dim, bias=everywhere)
+        self.q_norm = self.k_norm = nn.Identity()
+        if c["model_type"] == "olmoe":  # over all heads together
+            self.q_norm = RmsNorm(self.heads * self.head_dim, c["rms_norm_eps"])
+            self.k_norm = RmsNorm(self.kv_heads * self.head_dim, c["rms_norm_eps"])
 
     def forward(self, x, cos, sin, visible):
         n = x.shape[0]
-        q = rotate(self.q_proj(x).view(n, self.heads, self.head_dim), cos, sin)
-        k = rotate(self.k_proj(x).view(n, self.kv_heads, self.head_dim), cos, sin)
+        q = rotate(self.q_norm(self.q_proj(x)).view(n, self.heads, self.head_dim), cos, sin)
+        k = rotate(self.k_norm(self.k_proj(x)).view(n, self.kv_heads, self.head_dim), cos, sin)
         v = self.v_proj(x).view(n, self.kv_heads, self.head_dim)
         group = self.heads // self.kv_heads
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
@@ -75,11 +117,11 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, dim, hidden):
+    def __init__(self, dim, hidden, bias=False):
         super().__init__()
-        self.gate_proj = nn.Linear(dim, hidden, bias=False)
-        self.up_proj = nn.Linear(dim, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, dim, bias=False)
+        self.gate_proj = nn.Linear(dim, hidden, bias=bias)
+        self.up_proj = nn.Linear(dim, hidden, bias=bias)
+        self.down_proj = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -94,13 +136,19 @@ class Gate(nn.Module):
 class Moe(nn.Module):
     def __init__(self, c):
         super().__init__()
-        dim, width = c["hidden_size"], c["moe_intermediate_size"]
-        self.n, self.k = c["n_routed_experts"], c["num_experts_per_tok"]
-        self.normalise, self.scale = c["norm_topk_prob"], c["routed_scaling_factor"]
-        self.alpha, self.per_document = c["aux_loss_alpha"], c["seq_aux"]
+        dim, deepseek = c["hidden_size"], c["model_type"] == "deepseek"
+        width = c["intermediate_size" if c["model_type"] == "olmoe" else "moe_intermediate_size"]
+        self.n, self.k = c["n_routed_experts" if deepseek else "num_experts"], c["num_experts_per_tok"]
+        self.normalise, self.scale = c["norm_topk_prob"], c.get("routed_scaling_factor", 1.0)
+        # transformers has a balance loss for the others only where output_router_logits asks for it.
+        self.alpha, self.per_document = c.get("aux_loss_alpha", 0.0), c.get("seq_aux", False)
         self.gate = Gate(self.n, dim)
         self.experts = nn.ModuleList(Mlp(dim, width) for _ in range(self.n))
-        self.shared_experts = Mlp(dim, width * c["n_shared_experts"]) if c["n_shared_experts"] else None
+        self.shared_experts = Mlp(dim, width * c["n_shared_experts"]) if c.get("n_shared_experts") else None
+        self.shared_expert = None
+        if c["model_type"] == "qwen2_moe":
+            self.shared_expert = Mlp(dim, c["shared_expert_intermediate_size"])
+            self.shared_expert_gate = Gate(1, dim)
 
     def forward(self, x, document):
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -120,6 +168,8 @@ class Moe(nn.Module):
         parts = [self.experts[e](x[order[expert_of_slot[order] == e] // self.k]) for e in range(self.n)]
         rows = torch.cat(parts)[order.argsort()].view(-1, self.k, x.shape[1])
         y = (rows * weight[:, :, None].to(x.dtype)).sum(1)
+        if self.shared_expert is not None:
+            y = y + torch.sigmoid(F.linear(x, self.shared_expert_gate.weight)) * self.shared_expert(x)
         return y if self.shared_experts is None else y + self.shared_experts(x)
 
     def balance(self, probability, chosen, document):
@@ -144,8 +194,15 @@ class Layer(nn.Module):
         self.input_layernorm = RmsNorm(dim, eps)
         self.self_attn = Attention(c)
         self.post_attention_layernorm = RmsNorm(dim, eps)
-        sparse = "n_routed_experts" in c and index >= c["first_k_dense_replace"] and index % c["moe_layer_freq"] == 0
-        self.mlp = Moe(c) if sparse else Mlp(dim, c["intermediate_size"])
+        self.mlp = Moe(c) if self.sparse(c, index) else Mlp(dim, c["intermediate_size"], c.get("mlp_bias", False))
+
+    @staticmethod
+    def sparse(c, index):
+        if c["model_type"] == "deepseek":
+            return index >= c["first_k_dense_replace"] and index % c["moe_layer_freq"] == 0
+        if c["model_type"] == "qwen2_moe":
+            return index not in c["mlp_only_layers"] and (index + 1) % c["decoder_sparse_step"] == 0
+        return c["model_type"] == "olmoe"
 
     def forward(self, x, cos, sin, visible, document):
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, visible)
@@ -171,10 +228,8 @@ class Model(nn.Module):
 
     def forward(self, batch):
         attention = self.model.layers[0].self_attn
-        scaling = self.c.get("rope_scaling")
         x = self.model.embed_tokens(batch["ids"].long())
-        cos, sin = rope_tables(batch["positions"], attention.head_dim, self.c["rope_theta"],
-                               scaling["factor"] if scaling else 1.0, x.dtype)
+        cos, sin = rope_tables(batch["positions"], attention.head_dim, self.c, x.dtype)
         start = batch["doc_start"].long()
         token = torch.arange(len(start))
         visible = (start[:, None] == start[None, :]) & (token[None, :] <= token[:, None])
@@ -227,10 +282,10 @@ def init(model, generator, gain):
         if p.ndim == 1:
             fill(p, 0.2, generator)
             with torch.no_grad():
-                p.add_(1.0)
+                p.add_(0.0 if name.endswith(".bias") else 1.0)
         elif name.endswith("embed_tokens.weight"):  # small where it is the head too: logits in the tens drown gradients
             fill(p, 0.1 if model.c["tie_word_embeddings"] else 0.5, generator)
-        elif name.endswith("mlp.gate.weight"):
+        elif name.endswith(("mlp.gate.weight", "shared_expert_gate.weight")):
             fill(p, 0.5, generator)
         else:
             fill(p, gain / math.sqrt(p.shape[1]), generator)
@@ -273,7 +328,45 @@ def deepseek(**over):
     return c
 
 
+def small(model_type, class_name, **over):
+    """The architectures beside the first two, and rope's scalings, in the least room."""
+    c = llama(architectures=[class_name], model_type=model_type, vocab_size=61, hidden_size=16, intermediate_size=24,
+              num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-6)
+    del c["mlp_bias"], c["attention_bias"]
+    c.update(over)
+    return c
+
+
+def qwen2_moe(**over):
+    return small("qwen2_moe", "Qwen2MoeForCausalLM", **{
+        "moe_intermediate_size": 8, "shared_expert_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2,
+        "norm_topk_prob": False, "decoder_sparse_step": 1, "mlp_only_layers": [], "output_router_logits": False,
+        "router_aux_loss_coef": 0.001, "use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28,
+        **over})
+
+
+def stretched(**scaling):  # wide heads: the ramps have several steps
+    return small("llama", "LlamaForCausalLM", head_dim=32, rope_scaling=scaling)
+
+
 CASES = {
+    "qwen2": {"config": small("qwen2", "Qwen2ForCausalLM", tie_word_embeddings=True), "docs": [13, 8]},
+    "qwen2-lora": {"config": small("qwen2", "Qwen2ForCausalLM"), "docs": [13, 8], "lora": (4, 8)},
+    "qwen2-moe": {"config": qwen2_moe(), "docs": [12, 7]},
+    "qwen2-moe-sparse": {"config": qwen2_moe(num_hidden_layers=4, norm_topk_prob=True, decoder_sparse_step=2,
+                                             mlp_only_layers=[3]), "docs": [12, 7]},
+    "olmoe": {"config": small("olmoe", "OlmoeForCausalLM", intermediate_size=8, num_experts=6, num_experts_per_tok=2,
+                              norm_topk_prob=False, attention_bias=False, clip_qkv=None, output_router_logits=False,
+                              router_aux_loss_coef=0.01), "docs": [12, 7]},
+    "llama-bias": {"config": small("llama", "LlamaForCausalLM", attention_bias=True, mlp_bias=True), "docs": [13, 8]},
+    "llama-rope-dynamic": {"config": stretched(type="dynamic", factor=4.0), "docs": [40]},
+    "llama-rope-yarn": {"config": stretched(rope_type="yarn", factor=4.0, original_max_position_embeddings=16,
+                                            beta_fast=4.0), "docs": [40]},
+    "llama-rope-yarn-mscale": {
+        "config": stretched(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0, mscale=1.5,
+                            mscale_all_dim=0.7, truncate=False), "docs": [24]},
+    "llama-rope-llama3": {"config": stretched(rope_type="llama3", factor=8.0, original_max_position_embeddings=32,
+                                              low_freq_factor=1.0, high_freq_factor=4.0), "docs": [40]},
     "llama-gqa": {"config": llama(vocab_size=131, num_key_value_heads=2, intermediate_size=88), "docs": [33]},
     "llama-tied-rope-linear": {
         "config": llama(vocab_size=103, hidden_size=48, head_dim=16, num_key_value_heads=1, intermediate_size=72,
@@ -480,8 +573,14 @@ def write(name, case, seed, golden):
 # --- Cross-checks of the modelling above ---
 
 def transformers_model(name):
-    """transformers' LLaMA, and for DeepSeekMoE the same with transformers' own router and experts in the MoE layers."""
+    """transformers' own model of the folder; for DeepSeekMoE its LLaMA with its own router and experts in the MoE layers."""
     from safetensors.torch import load_file
+    with open(os.path.join(HERE, name, "config.json")) as f:
+        if json.load(f)["model_type"] != "deepseek":
+            from transformers import AutoModelForCausalLM
+            model = AutoModelForCausalLM.from_pretrained(os.path.join(HERE, name), attn_implementation="eager",
+                                                         experts_implementation="eager", dtype=torch.float32)
+            return model.double()
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.models.deepseek_v2.configuration_deepseek_v2 import DeepseekV2Config
     from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Moe
@@ -551,7 +650,7 @@ def cross_check(name, case):
         words.append(f"logits by transformers {relative(logits, golden['logits']):.1e}")
         words.append(f"loss {abs(loss.item() / golden['loss'].item() - 1):.1e}")
         c = case["config"]
-        if inputs and c["aux_loss_alpha"] > 0:
+        if inputs and c.get("aux_loss_alpha", 0) > 0:
             # Mixtral's balance loss, a layer (and, where per sequence, a document) at a time, is num_experts_per_tok times ours.
             from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
             n, k, layers = c["n_routed_experts"], c["num_experts_per_tok"], len(inputs) // (len(edges) - 1)
@@ -561,9 +660,17 @@ def cross_check(name, case):
             sets = 1 if not c["seq_aux"] else len(edges) - 1
             aux = sum(load_balancing_loss_func((r,), n, k).item() for r in router) / k / sets * c["aux_loss_alpha"]
             words.append(f"balance loss {abs(aux / golden['aux'].item() - 1):.1e}")
-        if not inputs:
+        if c["model_type"] != "deepseek":
             loss.backward()
             theirs = {n: p.grad for n, p in model.named_parameters()}
+            for n in [n for n in theirs if ".experts." in n]:  # stacked there, gate above up
+                prefix, part = n.rsplit(".", 1)
+                for e, g in enumerate(theirs.pop(n)):
+                    if part == "gate_up_proj":
+                        for leaf, half in zip(("gate_proj", "up_proj"), g.chunk(2, 0)):
+                            theirs[f"{prefix}.{e}.{leaf}.weight"] = half
+                    else:
+                        theirs[f"{prefix}.{e}.{part}.weight"] = g
             worst = max(relative(theirs[n[5:]], golden[n]) for n in golden if n.startswith("grad."))
             words.append(f"worst gradient {worst:.1e}")
     print(f"    cross-check: {', '.join(words)}", flush=True)
