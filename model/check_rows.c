@@ -220,6 +220,61 @@ static bool run_add(struct Check *ck, const struct OpCase *oc, const uint32_t *s
     return finish(&r, ok, BOUND_PLAIN);
 }
 
+static bool run_bias(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], dim = shape[1];
+    bool back = oc->variant & BACKWARD;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *y = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    struct CheckTensor *bias = checkrun_random(&r, DT_F32, DIMS(dim), 1), *out = back ? bias : y;
+    double *want = copied(out);
+    if (back)
+        ref_bias_back(y->value, rows, dim, want);
+    else
+        ref_bias(want, bias->value, rows, dim);
+    out->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    if (back)
+        op_bias_back(c, &r.arena, &y->t, &bias->t);
+    else
+        op_bias(c, &y->t, &bias->t);
+    ck->flops = 1.0 * rows * dim, ck->bytes = (back ? 4.0 : 8.0) * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, out, want);
+    free(want);
+    return finish(&r, ok, 4 * BOUND_PLAIN);
+}
+
+static bool run_gate(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], dim = shape[1];
+    bool back = oc->variant & BACKWARD;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *gate = checkrun_random(&r, DT_F32, DIMS(rows, 1), oc->variant & BIG ? 1e4 : 2);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    struct CheckTensor *dy = back ? checkrun_random(&r, DT_F32, DIMS(rows, dim), 1) : NULL;
+    struct CheckTensor *out = checkrun_output(&r, DIMS(rows, back ? 1 : dim));
+    double *want = doubles(out->n), *want_dx = doubles(x->n);
+    x->output = back;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    if (back) {
+        ref_gate_back(gate->value, x->value, dy->value, rows, dim, want, want_dx);
+        op_gate_back(c, &gate->t, &dy->t, &x->t, &out->t);
+    } else {
+        ref_gate(gate->value, x->value, rows, dim, want);
+        op_gate(c, &gate->t, &x->t, &out->t);
+    }
+    ck->flops = (back ? 3.0 : 1.0) * rows * dim, ck->bytes = (back ? 12.0 : 8.0) * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, out, want);
+    if (ok && back)
+        checkrun_compare(&r, x, want_dx);
+    free(want), free(want_dx);
+    return finish(&r, ok, 10 * BOUND_EXP);
+}
+
 // Words of any bits: fill and copy know no numbers.
 static bool run_words(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
     uint32_t n = shape[0];
@@ -546,6 +601,9 @@ KERNELS_OF(K_SWIGLU_BACK, KERNEL_swiglu_back)
 KERNELS_OF(K_ADD, KERNEL_add)
 KERNELS_OF(K_FILL, KERNEL_fill)
 KERNELS_OF(K_COPY, KERNEL_copy)
+KERNELS_OF(K_BIAS, KERNEL_bias)
+KERNELS_OF(K_GATE, KERNEL_gate)
+KERNELS_OF(K_GATE_BACK, KERNEL_gate_back, KERNEL_gate_back_base)
 KERNELS_OF(K_GATHER, KERNEL_gather_rows)
 KERNELS_OF(K_SCATTER, KERNEL_scatter_rows)
 KERNELS_OF(K_ROUTE, KERNEL_route, KERNEL_route_base)
@@ -626,6 +684,11 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("swiglu_back big", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP | BIG),
         CASE("add", K_ADD, FLAT, ROWS_BENCH, "rows,dim", run_add),
         CASE("add in place", K_ADD, UNEVEN, ROWS_BENCH, "rows,dim", run_add, .variant = ACCUMULATE),
+        CASE("bias", K_BIAS, ROWS, ROWS_BENCH, "rows,dim", run_bias),
+        CASE("bias back", K_COLUMN_SUM, ROWS, ROWS_BENCH, "rows,dim", run_bias, .variant = BACKWARD),
+        CASE("gate", K_GATE, ROWS, ROWS_BENCH, "rows,dim", run_gate),
+        CASE("gate big", K_GATE, ROWS, ROWS_BENCH, "rows,dim", run_gate, .variant = BIG),
+        CASE("gate_back", K_GATE_BACK, ROWS, ROWS_BENCH, "rows,dim", run_gate, .variant = BACKWARD),
         CASE("gather_rows", K_GATHER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows),
         CASE("scatter_rows", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows, .variant = BACKWARD),
         CASE("scatter_rows add", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows,

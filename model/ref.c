@@ -59,6 +59,32 @@ void ref_swiglu_back(const double *gate, const double *up, const double *dh, uin
     }
 }
 
+void ref_bias(double *y, const double *bias, uint32_t rows, uint32_t dim) {
+    for (uint64_t i = 0; i < (uint64_t)rows * dim; i++)
+        y[i] += bias[i % dim];
+}
+
+void ref_bias_back(const double *dy, uint32_t rows, uint32_t dim, double *dbias) {
+    for (uint64_t i = 0; i < (uint64_t)rows * dim; i++)
+        dbias[i % dim] += dy[i];
+}
+
+void ref_gate(const double *gate, const double *x, uint32_t rows, uint32_t dim, double *y) {
+    for (uint64_t i = 0; i < (uint64_t)rows * dim; i++)
+        y[i] = x[i] / (1 + exp(-gate[i / dim]));
+}
+
+void ref_gate_back(const double *gate, const double *x, const double *dy, uint32_t rows, uint32_t dim, double *dgate,
+                   double *dx) {
+    for (uint32_t r = 0; r < rows; r++) {
+        double s = 1 / (1 + exp(-gate[r]));
+        for (uint64_t i = (uint64_t)r * dim; i < (uint64_t)(r + 1) * dim; i++) {
+            dgate[r] += s * (1 - s) * dy[i] * x[i];
+            dx[i] += s * dy[i];
+        }
+    }
+}
+
 void ref_embed(const uint32_t *ids, const double *table, uint32_t rows, uint32_t dim, uint32_t vocab, double *y) {
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t i = 0; i < dim; i++)

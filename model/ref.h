@@ -14,6 +14,11 @@ void ref_swiglu(const double *gate, const double *up, uint64_t n, double *h);
 void ref_swiglu_back(const double *gate, const double *up, const double *dh, uint64_t n, double *dgate, double *dup);
 void ref_embed(const uint32_t *ids, const double *table, uint32_t rows, uint32_t dim, uint32_t vocab, double *y);
 void ref_embed_back(const uint32_t *ids, const double *dy, uint32_t rows, uint32_t dim, uint32_t vocab, double *dw);
+void ref_bias(double *y, const double *bias, uint32_t rows, uint32_t dim);
+void ref_bias_back(const double *dy, uint32_t rows, uint32_t dim, double *dbias);
+void ref_gate(const double *gate, const double *x, uint32_t rows, uint32_t dim, double *y);
+void ref_gate_back(const double *gate, const double *x, const double *dy, uint32_t rows, uint32_t dim, double *dgate,
+                   double *dx);
 
 // ---- Mixture of experts (ref.c)
 struct RefRoute {

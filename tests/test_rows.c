@@ -73,6 +73,15 @@ static double loss_swiglu(struct Problem *p) {
     ref_swiglu(p->x, p->w, p->n, p->out);
     return dot(p->out, p->d, p->n);
 }
+static double loss_bias(struct Problem *p) {
+    memcpy(p->out, p->x, p->n * sizeof *p->x);
+    ref_bias(p->out, p->w, p->rows, p->dim);
+    return dot(p->out, p->d, p->n);
+}
+static double loss_gate(struct Problem *p) {
+    ref_gate(p->w, p->x, p->rows, p->dim, p->out);
+    return dot(p->out, p->d, p->n);
+}
 static double loss_embed(struct Problem *p) {
     ref_embed(p->index, p->w, p->rows, p->dim, 5, p->out);
     return dot(p->out, p->d, (size_t)p->rows * p->dim);
@@ -106,6 +115,16 @@ static void test_rows_gradients(void) {
     ref_swiglu_back(p.x, p.w, p.d, N, dx, dw);
     check_gradient("swiglu dgate", &p, loss_swiglu, p.x, N, dx);
     check_gradient("swiglu dup", &p, loss_swiglu, p.w, N, dw);
+
+    memset(dw, 0, 5 * DIM * sizeof *dw);
+    ref_bias_back(p.d, ROWS, DIM, dw);
+    check_gradient("bias", &p, loss_bias, p.w, DIM, dw);
+
+    memset(dx, 0, N * sizeof *dx);
+    memset(dw, 0, 5 * DIM * sizeof *dw);
+    ref_gate_back(p.w, p.x, p.d, ROWS, DIM, dw, dx);
+    check_gradient("gate dgate", &p, loss_gate, p.w, ROWS, dw);
+    check_gradient("gate dx", &p, loss_gate, p.x, N, dx);
 
     memset(dw, 0, 5 * DIM * sizeof *dw);
     ref_embed_back(INDEX, p.d, ROWS, DIM, 5, dw);
