@@ -176,6 +176,52 @@ static void test_refusals(struct Device *dev) {
     free(path), free(kept);
 }
 
+// P9: an adapter's files lie like a model's, and go through the same reader: each lie below is refused, and so is the file cut at every byte
+// of its header and its data.
+static void test_p9_side_loader_lies(struct Device *dev) {
+    struct Model m;
+    struct LoraOptions o = {.rank = 1, .alpha = 8, .targets = LORA_Q};
+    char *path = path_join(folder, "adapter_model.safetensors"), *config = path_join(folder, "adapter_config.json");
+    uint8_t *good = NULL, *text = NULL;
+    uint64_t bytes = 0, text_bytes = 0;
+    if (!CHECK(make_model(&m, dev, "tiny") && model_add_lora(&m, &o, 1) && adapter_save(&m, folder, &o, NULL) &&
+                   file_read(path, 1 << 20, &good, &bytes) && file_read(config, 1 << 20, &text, &text_bytes),
+               "%s", fail_last()))
+        return;
+    model_free(&m);
+    CHECK(make_model(&m, dev, "tiny"), "%s", fail_last());
+    const struct {
+        const char *name, *from, *to; // a text of the header and what stands there instead
+    } LIES[] = {{"a span beyond the file", "\"data_offsets\":[0,", "\"data_offsets\":[9,"},
+                {"another shape", "\"shape\":[1,64]", "\"shape\":[2,64]"},
+                {"a shape that wraps", "\"shape\":[1,64]", "\"shape\":[-1,4]"},
+                {"an integer type", "\"F32\"", "\"I32\""},
+                {"an unknown type", "\"F32\"", "\"X32\""}};
+    fail_quiet(true);
+    for (size_t i = 0; i < sizeof LIES / sizeof *LIES; i++) {
+        uint8_t *lie = memcpy(xmalloc(bytes), good, bytes),
+                *at = memmem(lie, bytes, LIES[i].from, strlen(LIES[i].from));
+        CHECK(at && memcpy(at, LIES[i].to, strlen(LIES[i].to)) && file_write_atomic(path, lie, bytes) &&
+                  !adapter_load(&m, folder),
+              "P9: an adapter with %s is taken", LIES[i].name);
+        free(lie);
+    }
+    uint64_t header = 0;
+    memcpy(&header, good, sizeof header);
+    for (uint64_t cut = 0; cut < bytes; cut += cut < header + 16 ? 1 : 61) // the data has no edges but its end
+        CHECK(file_write_atomic(path, good, cut) && !adapter_load(&m, folder), "P9: %llu of %llu bytes are taken",
+              (unsigned long long)cut, (unsigned long long)bytes);
+    CHECK(file_write_atomic(path, good, bytes - 1) && !adapter_load(&m, folder), "P9: all but one byte is taken");
+    CHECK(file_write_atomic(path, good, bytes), "%s", fail_last());
+    for (uint64_t cut = 0; cut + 2 < text_bytes; cut++)
+        CHECK(file_write_atomic(config, text, cut) && !adapter_load(&m, folder), "P9: a config of %llu bytes is taken",
+              (unsigned long long)cut);
+    fail_quiet(false);
+    CHECK(file_write_atomic(config, text, text_bytes) && adapter_load(&m, folder), "the sound one: %s", fail_last());
+    model_free(&m);
+    free(good), free(text), free(path), free(config);
+}
+
 static double relative(const float *got, const float *want, uint32_t n) {
     double difference = 0, size = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -229,6 +275,7 @@ int main(void) {
     test_round_trip(&dev, "tiny-moe", 5, LORA_SHARED | LORA_Q);
     test_round_trip(&dev, "tiny-moe", 2, LORA_EXPERTS | LORA_ROUTER);
     test_refusals(&dev);
+    test_p9_side_loader_lies(&dev);
     test_golden(&dev);
     device_close(&dev);
     return check_done();

@@ -1,5 +1,11 @@
 // The readers of safetensors, GGUF and JSON against files that lie: each known class of attack has its named file, made here by
-// changing one place of a sound one; every prefix of a sound file and every flipped bit must be survived as well.
+// changing one place of a sound one; every prefix of a sound file and every flipped bit must be survived as well. The classes, by which
+// names of cases and functions begin:
+//   P1  a count times a size wraps, and too little is allocated       P6  input is checked by assert, which a build may leave out
+//   P2  the bytes of a tensor wrap                                    P7  the header lies about where the file ends
+//   P3  rounding up to an alignment wraps                             P8  numbers of the config against tensors: test_config, test_modelfile
+//   P4  the length of a string                                        P9  readers beside the first (adapters, checkpoints): test_adapter
+//   P5  a value is read as another type than it has                   P10 overlaps, duplicates, holes, nothing at all
 #include "check.h"
 #include "model/gguf.h"
 #include "model/json.h"
@@ -120,52 +126,52 @@ static const struct {
     {"version 1", VERSION, 4, 1, "version 1"},
     {"a future version", VERSION, 4, 4, "version 4"},
     {"big-endian", VERSION, 4, 0x03000000, "big-endian"},
-    {"2^64-1 tensors", N_TENSORS, 8, UINT64_MAX, "number of tensors"},
-    {"2^32 tensors", N_TENSORS, 8, UINT64_C(1) << 32, "number of tensors"},
-    {"one tensor too many, read from the data", N_TENSORS, 8, 3, "lie.gguf"},
-    {"2^64-1 keys (CVE-2024-23605)", N_KEYS, 8, UINT64_MAX, "number of keys"},
-    {"2^61 keys, wrapping to 0 bytes", N_KEYS, 8, UINT64_C(1) << 61, "number of keys"},
-    {"an empty key", KEY_BYTES, 8, 0, "1 to 65535"},
-    {"a key of 2^64-1 bytes (CVE-2024-23496)", KEY_BYTES, 8, UINT64_MAX, "left in the file"},
-    {"a key of 2^63 bytes", KEY_BYTES, 8, UINT64_C(1) << 63, "left in the file"},
+    {"P1: 2^64-1 tensors", N_TENSORS, 8, UINT64_MAX, "number of tensors"},
+    {"P1: 2^32 tensors", N_TENSORS, 8, UINT64_C(1) << 32, "number of tensors"},
+    {"P1: one tensor too many, read from the data", N_TENSORS, 8, 3, "lie.gguf"},
+    {"P1: 2^64-1 keys (CVE-2024-23605)", N_KEYS, 8, UINT64_MAX, "number of keys"},
+    {"P1: 2^61 keys, wrapping to 0 bytes", N_KEYS, 8, UINT64_C(1) << 61, "number of keys"},
+    {"P4: an empty key", KEY_BYTES, 8, 0, "1 to 65535"},
+    {"P4: a key of 2^64-1 bytes (CVE-2024-23496)", KEY_BYTES, 8, UINT64_MAX, "left in the file"},
+    {"P4: a key of 2^63 bytes", KEY_BYTES, 8, UINT64_C(1) << 63, "left in the file"},
     {"a 0 byte in a key", KEY_TEXT, 1, 0, "0 byte"},
-    {"value type 13", KEY_TYPE, 4, 13, "unknown type 13"},
-    {"value type 2^31", KEY_TYPE, 4, UINT64_C(1) << 31, "unknown type"},
-    {"a string of 2^64-1 bytes", TEXT_BYTES, 8, UINT64_MAX, "left in the file"},
-    {"a string one byte beyond the file", TEXT_BYTES, 8, 100000, "left in the file"},
-    {"alignment 13", ALIGN_VALUE, 4, 13, "general.alignment is 13"},
-    {"alignment 0", ALIGN_VALUE, 4, 0, "general.alignment is 0"},
-    {"alignment 2^31", ALIGN_VALUE, 4, UINT64_C(1) << 31, "general.alignment is"},
-    {"alignment 8192", ALIGN_VALUE, 4, 8192, "general.alignment is 8192"},
-    {"alignment of type i32", ALIGN_TYPE, 4, GGUF_I32, "u32 is expected"},
-    {"a truth value of 2", BOOL_VALUE, 1, 2, "truth value is 2"},
+    {"P5: value type 13", KEY_TYPE, 4, 13, "unknown type 13"},
+    {"P5: value type 2^31", KEY_TYPE, 4, UINT64_C(1) << 31, "unknown type"},
+    {"P4: a string of 2^64-1 bytes", TEXT_BYTES, 8, UINT64_MAX, "left in the file"},
+    {"P4: a string one byte beyond the file", TEXT_BYTES, 8, 100000, "left in the file"},
+    {"P3: alignment 13", ALIGN_VALUE, 4, 13, "general.alignment is 13"},
+    {"P3: alignment 0", ALIGN_VALUE, 4, 0, "general.alignment is 0"},
+    {"P3: alignment 2^31", ALIGN_VALUE, 4, UINT64_C(1) << 31, "general.alignment is"},
+    {"P3: alignment 8192", ALIGN_VALUE, 4, 8192, "general.alignment is 8192"},
+    {"P5: alignment of type i32", ALIGN_TYPE, 4, GGUF_I32, "u32 is expected"},
+    {"P5: a truth value of 2", BOOL_VALUE, 1, 2, "truth value is 2"},
     {"an array of arrays", ARRAY_ELEMENT, 4, GGUF_ARRAY, "array of arrays"},
-    {"an array of type 99", ARRAY_ELEMENT, 4, 99, "unknown type 99"},
-    {"an array of 2^64-1 numbers", ARRAY_COUNT, 8, UINT64_MAX, "left in the file"},
-    {"an array of 2^62 numbers, wrapping to 0 bytes", ARRAY_COUNT, 8, UINT64_C(1) << 62, "left in the file"},
-    {"2^61 strings, wrapping to 0 bytes (CVE-2024-21825)", STRINGS_COUNT, 8, UINT64_C(1) << 61, "left in the file"},
-    {"a string in an array of 2^64-1 bytes", STRING_BYTES, 8, UINT64_MAX, "left in the file"},
-    {"a tensor without a name", NAME_BYTES, 8, 0, "1 to 63"},
-    {"a name of 64 bytes", NAME_BYTES, 8, 64, "1 to 63"},
+    {"P5: an array of type 99", ARRAY_ELEMENT, 4, 99, "unknown type 99"},
+    {"P1: an array of 2^64-1 numbers", ARRAY_COUNT, 8, UINT64_MAX, "left in the file"},
+    {"P1: an array of 2^62 numbers, wrapping to 0 bytes", ARRAY_COUNT, 8, UINT64_C(1) << 62, "left in the file"},
+    {"P1: 2^61 strings, wrapping to 0 bytes (CVE-2024-21825)", STRINGS_COUNT, 8, UINT64_C(1) << 61, "left in the file"},
+    {"P4: a string in an array of 2^64-1 bytes", STRING_BYTES, 8, UINT64_MAX, "left in the file"},
+    {"P4: a tensor without a name", NAME_BYTES, 8, 0, "1 to 63"},
+    {"P4: a name of 64 bytes", NAME_BYTES, 8, 64, "1 to 63"},
     {"a 0 byte in a name", NAME_TEXT, 1, 0, "0 byte"},
     {"0 dimensions", N_DIMS, 4, 0, "0 dimensions"},
     {"5 dimensions", N_DIMS, 4, 5, "5 dimensions"},
     {"2^32-1 dimensions", N_DIMS, 4, UINT32_MAX, "dimensions"},
-    {"a dimension of 0", DIM_1, 8, 0, "dimension 1 of tensor first is 0"},
-    {"a negative dimension (CVE-2024-21802)", DIM_0, 8, UINT64_MAX, "dimension 0 of tensor first"},
-    {"elements that do not fit in 64 bits", DIM_0, 8, UINT64_C(1) << 62, "does not fit"},
-    {"bytes that wrap (CVE-2026-33298)", DIM_1, 8, UINT64_C(1) << 60, "does not fit"},
-    {"more bytes than the file", DIM_1, 8, 1000, "first ends at byte"},
+    {"P10: a dimension of 0", DIM_1, 8, 0, "dimension 1 of tensor first is 0"},
+    {"P2: a negative dimension (CVE-2024-21802)", DIM_0, 8, UINT64_MAX, "dimension 0 of tensor first"},
+    {"P2: elements that do not fit in 64 bits", DIM_0, 8, UINT64_C(1) << 62, "does not fit"},
+    {"P2: bytes that wrap (CVE-2026-33298)", DIM_1, 8, UINT64_C(1) << 60, "does not fit"},
+    {"P2: more bytes than the file", DIM_1, 8, 1000, "first ends at byte"},
     {"tensor type 4, which is gone", TENSOR_TYPE, 4, 4, "unknown type 4"},
     {"tensor type 10^6", TENSOR_TYPE, 4, 1000000, "unknown type"},
     {"a quantised row of 4", TENSOR_TYPE, 4, 3, "no multiple of 32"},
     {"a row of 31", SECOND_DIM, 8, 31, "no multiple of 32"},
     {"the first tensor elsewhere", OFFSET_0, 8, 32, "is said to start at byte 32"},
-    {"tensors on top of each other", OFFSET_1, 8, 0, "is said to start at byte 0"},
-    {"a hole between tensors", OFFSET_1, 8, 64, "is said to start at byte 64"},
+    {"P10: tensors on top of each other", OFFSET_1, 8, 0, "is said to start at byte 0"},
+    {"P10: a hole between tensors", OFFSET_1, 8, 64, "is said to start at byte 64"},
     {"a tensor off its alignment", OFFSET_1, 8, 33, "is said to start at byte 33"},
-    {"an offset that wraps", OFFSET_1, 8, UINT64_MAX - 31, "is said to start"},
-    {"more data than the file has", SECOND_DIM, 8, 64, "other ends at byte"},
+    {"P7: an offset that wraps", OFFSET_1, 8, UINT64_MAX - 31, "is said to start"},
+    {"P7: more data than the file has", SECOND_DIM, 8, 64, "other ends at byte"},
 };
 
 static void check_gguf_cases(void) {
@@ -184,15 +190,18 @@ static void check_gguf_cases(void) {
     struct Gguf g;
     struct Buffer b = sound_gguf(at, 32);
     memcpy(b.data + at[DUPLICATE_KEY] + 8, "test.narrow", 11);
-    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "test.narrow stands twice"), "%s", fail_last());
+    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "test.narrow stands twice"), "P10: a key twice: %s",
+          fail_last());
     free(b.data);
     b = sound_gguf(at, 32);
     memcpy(b.data + at[SECOND_NAME], "first", 5);
-    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "first stands twice"), "%s", fail_last());
+    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "first stands twice"), "P10: a tensor twice: %s",
+          fail_last());
     free(b.data);
     b = sound_gguf(at, 32);
     put(&b, "0123456789abcdefghijklmnopqrstuvwxyz", 36);
-    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "the content ends at byte"), "%s", fail_last());
+    CHECK(refused(gguf_open_memory(&g, b.data, b.bytes, "x"), "the content ends at byte"),
+          "P10: bytes behind the last tensor: %s", fail_last());
     free(b.data);
 }
 
@@ -221,7 +230,7 @@ static void check_gguf_sound(void) {
         CHECK(gguf_get_strings(&g, "test.strings", true, &strings, &count) && count == 2 && strings[1].bytes == 5, "%s",
               fail_last());
         CHECK(gguf_get_u32(&g, "absent", false, &number) && number == 5, "absent keys leave the value");
-        // Confused types and numbers that do not fit never come through.
+        // P5: confused types and numbers that do not fit never come through.
         float *reals = NULL;
         CHECK(refused(gguf_get_u32(&g, "absent", true, &number), "absent is missing"), "%s", fail_last());
         CHECK(refused(gguf_get_u32(&g, "general.architecture", true, &number), "an integer is expected"), "%s",
@@ -297,55 +306,55 @@ static const struct {
     {"nothing at all", "{}", 0, NULL},
     {"metadata and a scalar",
      "{\"__metadata__\":{\"k\":\"v\"},\"s\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]}}", 8, NULL},
-    {"an empty tensor at a seam", "{" A_ENTRY ",\"e\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[8,8]}}", 8,
-     NULL},
+    {"P10: an empty tensor at a seam", "{" A_ENTRY ",\"e\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[8,8]}}",
+     8, NULL},
     {"a space before the brace", " {" A_ENTRY "}", 8, "must start with '{'"},
     {"no object", "[1]", 0, "must start with '{'"},
     {"an empty header", "", 0, "must start with '{'"},
     {"broken JSON", "{" A_ENTRY, 8, "not valid JSON"},
     {"text behind the object", "{" A_ENTRY "}{}", 8, "not valid JSON"},
-    {"a key twice (polyglot)", "{" A_ENTRY "," A_ENTRY "}", 8, "duplicate object key"},
-    {"a field twice", "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+    {"P10: a key twice (polyglot)", "{" A_ENTRY "," A_ENTRY "}", 8, "duplicate object key"},
+    {"P10: a field twice", "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
      "duplicate object key"},
     {"a 0 byte in a name", "{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
      "not valid JSON"},
     {"metadata that is no object", "{\"__metadata__\":[1]," A_ENTRY "}", 8, "__metadata__"},
-    {"metadata with a number", "{\"__metadata__\":{\"k\":1}," A_ENTRY "}", 8, "must be a string"},
+    {"P5: metadata with a number", "{\"__metadata__\":{\"k\":1}," A_ENTRY "}", 8, "must be a string"},
     {"a missing field", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "data_offsets are expected"},
     {"a field too many", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", 8, "nothing else"},
     {"an unknown dtype", "{\"a\":{\"dtype\":\"F31\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "unknown dtype"},
-    {"a dtype that is a number", "{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+    {"P5: a dtype that is a number", "{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
      "dtype must be a string"},
     {"a negative dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "natural number"},
     {"a broken dimension", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "natural number"},
-    {"a dimension beyond 64 bits",
+    {"P2: a dimension beyond 64 bits",
      "{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8, "natural number"},
-    {"elements that wrap", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[0,8]}}", 8,
-     "does not fit"},
-    {"bytes that wrap", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,1073741824],\"data_offsets\":[0,8]}}", 8,
+    {"P2: elements that wrap", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[0,8]}}",
+     8, "does not fit"},
+    {"P2: bytes that wrap", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,1073741824],\"data_offsets\":[0,8]}}", 8,
      "does not fit"},
     {"nine dimensions", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8,
      "9 dimensions"},
     {"offsets backwards", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "rising order"},
     {"a negative offset", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "rising order"},
     {"three offsets", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,8]}}", 8, "two natural numbers"},
-    {"offsets beyond the file", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7,
+    {"P7: offsets beyond the file", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7,
      "but the file holds 7"},
-    {"offsets near 2^63",
+    {"P7: offsets near 2^63",
      "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[999999999999999991,999999999999999999]}}", 8,
      "but the file holds"},
     {"a span that is not the size", "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8,
      "span 8 bytes"},
-    {"a hole at the start", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "hole"},
-    {"a hole in the middle", "{" A_ENTRY ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10,
+    {"P10: a hole at the start", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "hole"},
+    {"P10: a hole in the middle", "{" A_ENTRY ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10,
      "hole"},
-    {"bytes behind the last tensor", "{" A_ENTRY "}", 9, "the tensors end at byte"},
-    {"tensors on top of each other", "{" A_ENTRY ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
-     12, "overlaps"},
-    {"one place used twice", "{" A_ENTRY ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+    {"P10: bytes behind the last tensor", "{" A_ENTRY "}", 9, "the tensors end at byte"},
+    {"P10: tensors on top of each other",
+     "{" A_ENTRY ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "overlaps"},
+    {"P10: one place used twice", "{" A_ENTRY ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
      "overlaps"},
-    {"an empty tensor inside another", "{" A_ENTRY ",\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[4,4]}}",
-     8, "overlaps"},
+    {"P10: an empty tensor inside another",
+     "{" A_ENTRY ",\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[4,4]}}", 8, "overlaps"},
 };
 
 static void check_safetensors_cases(void) {
@@ -366,6 +375,41 @@ static void check_safetensors_cases(void) {
         memcpy(b.data, &lengths[i], 8);
         CHECK(refused(safetensors_open_memory(&s, b.data, b.bytes, "x"), "the header would have"), "%s", fail_last());
         free(b.data);
+    }
+}
+
+// P3, P2: sizes at the edge of 64 bits, where rounding up or a sum would come out small.
+static void check_p3_rounding(void) {
+    size_t at[N_PLACES];
+    for (uint32_t alignment = 32; alignment <= 4096; alignment *= 2) {
+        for (uint64_t back = 0; back < 3; back++) {
+            struct Buffer b = sound_gguf(at, alignment);
+            const uint64_t rows = (UINT64_MAX / 16 - back) & ~UINT64_C(1);
+            memcpy(b.data + at[DIM_1], &rows, 8);
+            struct Gguf g;
+            bool ok = gguf_open_memory(&g, b.data, b.bytes, "x");
+            CHECK(!ok, "P3: %llu rows at alignment %u open", (unsigned long long)rows, alignment);
+            if (ok)
+                gguf_close(&g);
+            free(b.data);
+        }
+    }
+}
+
+// P6: what reads others' files must not lean on assert: a build with NDEBUG has none.
+static void check_p6_no_assert_on_input(void) {
+    static const char *const READERS[] = {"model/gguf.c",           "model/json.c",    "model/fileio.c",
+                                          "model/modelfile.c",      "model/config.c",  "model/config_hf.c",
+                                          "model/config_gguf.c",    "model/rope.c",    "model/vocabfile.c",
+                                          "model/tokenizer_load.c", "model/adapter.c", "train/checkpoint.c"};
+    for (size_t i = 0; i < sizeof READERS / sizeof *READERS; i++) {
+        char *path = path_join(VKMOE_SOURCE_DIR, READERS[i]);
+        uint8_t *text = NULL;
+        uint64_t bytes = 0;
+        CHECK(file_read(path, 1 << 20, &text, &bytes) && !memmem(text, bytes, "assert(", 7), "P6: %s asserts",
+              READERS[i]);
+        free(text);
+        free(path);
     }
 }
 
@@ -394,7 +438,7 @@ static void check_safetensors_damage(void) {
     free(b.data);
 }
 
-// A file is written whole or not at all, and one that shrinks after it was opened gives an error.
+// A file is written whole or not at all, and one that shrinks after it was opened gives an error (P7).
 static void check_files(const char *dir) {
     char *path = path_join(dir, "a.safetensors");
     struct SafetensorsWriter w;
@@ -489,6 +533,8 @@ int main(void) {
     check_gguf_damage();
     check_safetensors_cases();
     check_safetensors_damage();
+    check_p3_rounding();
+    check_p6_no_assert_on_input();
     check_json();
     check_files(dir);
     rmdir(dir);
