@@ -521,8 +521,27 @@ static void check_json(void) {
     }
 }
 
-int main(void) {
+// For tools/compare_readers.py: files by name on standard input, and for each a line of "yes" or why not.
+static int accept_or_reject(void) {
+    char path[4096];
+    while (fgets(path, sizeof path, stdin)) {
+        path[strcspn(path, "\n")] = 0;
+        struct Gguf g;
+        struct Safetensors s;
+        bool is_gguf = strstr(path, ".gguf"), ok = is_gguf ? gguf_open(&g, path) : safetensors_open(&s, path);
+        printf("%s\n", ok ? "yes" : fail_last());
+        if (ok && is_gguf)
+            gguf_close(&g);
+        else if (ok)
+            safetensors_close(&s);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
     fail_quiet(true);
+    if (argc > 1 && strcmp(argv[1], "--accept") == 0)
+        return accept_or_reject();
     char dir[] = "test-files-XXXXXX";
     if (!mkdtemp(dir)) {
         perror(dir);

@@ -39,12 +39,12 @@ def vkmoe(*arguments):
 
 
 class LlamaServer:
-    def __init__(self, model):
+    def __init__(self, model, *options):
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.process = subprocess.Popen(
-            ["llama-server", "-m", model, "--device", "none", "-c", "2048", "-np", "1", "--port", str(self.port)],
+            ["llama-server", "-m", model, "--device", "none", "-c", "2048", "-np", "1", "--port", str(self.port), *options],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(600):
             try:
