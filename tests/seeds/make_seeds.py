@@ -86,6 +86,16 @@ for name, keys in (("llama", LLAMA), ("deepseek", DEEPSEEK)):
     write("fuzz_gguf", name, model)
     write("fuzz_tokenizer", "gguf_" + name, gguf({"general.architecture": name, **VOCABULARY}, {}))
 
+QWEN2MOE = {k: v for k, v in LLAMA.items() if not k.startswith("rope.scal")}
+QWEN2MOE.update({"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 16, "expert_shared_feed_forward_length": 32,
+                 "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32,
+                 "rope.scaling.yarn_beta_fast": 32.0, "rope.scaling.yarn_beta_slow": 1.0, "rope.scaling.attn_factor": 1.0})
+write("fuzz_gguf", "qwen2moe", gguf({"general.architecture": "qwen2moe", "general.alignment": 32,
+                                     **{f"qwen2moe.{k}": v for k, v in QWEN2MOE.items()}, **VOCABULARY}, TENSORS))
+DIVIDED = {**TENSORS, "rope_freqs.weight": ((4,), 0, 16)}
+write("fuzz_gguf", "llama3", gguf({"general.architecture": "llama", "general.alignment": 32,
+                                   **{f"llama.{k}": v for k, v in LLAMA.items() if not k.startswith("rope.scal")}, **VOCABULARY}, DIVIDED))
+
 # --- config.json
 HF = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
       "vocab_size": 64, "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu",
@@ -96,6 +106,15 @@ MOE = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "
 write("fuzz_json", "llama", text({"model_type": "llama", "architectures": ["LlamaForCausalLM"], **HF,
                                   "rope_scaling": {"type": "linear", "factor": 2.0}}))
 write("fuzz_json", "deepseek", text({"model_type": "deepseek", "architectures": ["DeepseekForCausalLM"], **HF, **MOE}))
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
+        "mscale_all_dim": 0.5, "truncate": False}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+write("fuzz_json", "qwen2_moe", text({"model_type": "qwen2_moe", **HF, "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True,
+                                      "moe_intermediate_size": 16, "shared_expert_intermediate_size": 32, "decoder_sparse_step": 2,
+                                      "mlp_only_layers": [0], "rope_scaling": YARN, "qkv_bias": True, "router_aux_loss_coef": 0.001}))
+write("fuzz_json", "olmoe", text({"model_type": "olmoe", **HF, "num_experts": 4, "num_experts_per_tok": 2, "attention_bias": True,
+                                  "rope_parameters": LLAMA3, "clip_qkv": None}))
+write("fuzz_json", "mistral", text({"model_type": "mistral", **HF, "sliding_window": 4096, "layer_types": ["full_attention"] * 2}))
 write("fuzz_json", "generation", text({**HF, "model_type": "llama", "temperature": 0.7, "top_p": 0.9, "do_sample": True}))
 
 # --- tokenizer.json and a text behind a 0 byte; a 0 byte first: the text alone
