@@ -192,11 +192,11 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
 
 #define BODIES(form, type)                                                                                             \
     (const int[]) {                                                                                                    \
-        KERNEL_gemm_##form##_##type##_cpu, KERNEL_gemm_##form##_##type, KERNEL_gemm_##form##_matrix_f16,               \
+        KERNEL_gemm_##form##_##type##_cpu, KERNEL_gemm_##form, KERNEL_gemm_##form##_matrix_f16,                        \
             KERNEL_gemm_##form##_matrix_bf16, -1                                                                       \
     }
 #define EXACT_BODIES(form)                                                                                             \
-    (const int[]) { KERNEL_gemm_##form##_f32_cpu, KERNEL_gemm_##form##_f32, -1 }
+    (const int[]) { KERNEL_gemm_##form##_f32_cpu, KERNEL_gemm_##form, -1 }
 #define FEW_BODIES(type)                                                                                               \
     (const int[]) { KERNEL_gemv_##type##_base, KERNEL_gemv_##type, -1 }
 #define COUNT(a) (uint32_t)(sizeof(a) / sizeof(a)[0])
@@ -252,6 +252,26 @@ static const uint32_t NARROW_SHAPES[][OP_SHAPE] = {
 };
 static const uint32_t FEW_NARROW_SHAPES[][OP_SHAPE] = {{1, 9, 8}, {5, 33, 72}, {2, 20, 24, 4, 2, RANDOM, GATHER}};
 
+// The types with blocks of 256 need k to be a multiple of that.
+static const uint32_t FORWARD_SUPER[][OP_SHAPE] = {
+    {33, 40, 256},
+    {64, 129, 512, 0, 0, 0, ACCUMULATE},
+    {40, 24, 768, 4, 2, RANDOM, GATHER},
+    {9, 7, 256, 16, 3, SOME_IDLE, 0},
+};
+static const uint32_t BACK_X_SUPER[][OP_SHAPE] = {
+    {33, 40, 256},
+    {1, 7, 512},
+    {64, 129, 768, 0, 0, 0, ACCUMULATE},
+    {40, 24, 256, 4, 2, RANDOM, GATHER},
+};
+static const uint32_t FEW_SUPER[][OP_SHAPE] = {
+    {1, 129, 256},
+    {3, 33, 768, 0, 0, 0, ACCUMULATE},
+    {8, 64, 2048},
+    {1, 24, 512, 16, 6, RANDOM, GATHER},
+};
+
 // SmolLM2-135M (dim 576, hidden 1536, KV 192, vocabulary 49152), its upcycled experts, and layers of DeepSeekMoE 16B (fewer experts).
 static const uint32_t BENCH[][OP_SHAPE] = {
     {512, 2048, 2048},
@@ -278,29 +298,44 @@ static const uint32_t FEW_BENCH[][OP_SHAPE] = {
     {1, 1408, 2048, 8, 6, RANDOM, GATHER},
 };
 
+static const uint32_t BENCH_SUPER[][OP_SHAPE] = {
+    {512, 2048, 2048},
+    {512, 576, 1536},
+    {512, 2048, 1536, 8, 2, RANDOM, 0},
+};
+static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
+    {1, 2048, 2048},
+    {1, 2048, 5632},
+    {1, 576, 1536},
+    {8, 2048, 2048},
+};
+
 #define NAMES       .shape_names = "tokens,n,k,experts,active,spread,flags", .run = run_linear
 #define TESTS(list) .shapes = list, .n_shapes = COUNT(list)
-#define CASES_OF(token, dtype)                                                                                         \
+#define CASES_OF(token, dtype, forward, back_x, few, real, real_few)                                                   \
     {.name = "linear " #token,                                                                                         \
      .kernels = BODIES(nt, token),                                                                                     \
      .type = dtype,                                                                                                    \
      .variant = FORWARD,                                                                                               \
-     TESTS(FORWARD_SHAPES),                                                                                            \
-     .bench = BENCH,                                                                                                   \
-     .n_bench = COUNT(BENCH),                                                                                          \
+     TESTS(forward),                                                                                                   \
+     .bench = real,                                                                                                    \
+     .n_bench = COUNT(real),                                                                                           \
      NAMES},                                                                                                           \
         {.name = "linear_dx " #token,                                                                                  \
          .kernels = BODIES(nn, token),                                                                                 \
          .type = dtype,                                                                                                \
          .variant = BACK_X,                                                                                            \
-         TESTS(BACK_X_SHAPES),                                                                                         \
-         .bench = BENCH,                                                                                               \
-         .n_bench = COUNT(BENCH),                                                                                      \
+         TESTS(back_x),                                                                                                \
+         .bench = real,                                                                                                \
+         .n_bench = COUNT(real),                                                                                       \
          NAMES},                                                                                                       \
     {                                                                                                                  \
-        .name = "linear few " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD,                 \
-        TESTS(FEW_SHAPES), .bench = FEW_BENCH, .n_bench = COUNT(FEW_BENCH), NAMES                                      \
+        .name = "linear few " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD, TESTS(few),     \
+        .bench = real_few, .n_bench = COUNT(real_few), NAMES                                                           \
     }
+#define SMALL_OF(token, dtype) CASES_OF(token, dtype, FORWARD_SHAPES, BACK_X_SHAPES, FEW_SHAPES, BENCH, FEW_BENCH)
+#define SUPER_OF(token, dtype)                                                                                         \
+    CASES_OF(token, dtype, FORWARD_SUPER, BACK_X_SUPER, FEW_SUPER, BENCH_SUPER, FEW_BENCH_SUPER)
 #define NARROW_OF(token, dtype)                                                                                        \
     {.name = "linear narrow " #token,                                                                                  \
      .kernels = BODIES(nt, token),                                                                                     \
@@ -370,11 +405,20 @@ static const struct OpCase CASES[] = {
      .variant = BACK_X,
      TESTS(NARROW_SHAPES),
      NAMES},
-    CASES_OF(f16, DT_F16),
-    CASES_OF(bf16, DT_BF16),
-    CASES_OF(q4_0, DT_Q4_0),
-    CASES_OF(q4_1, DT_Q4_1),
-    CASES_OF(q8_0, DT_Q8_0),
+    SMALL_OF(f16, DT_F16),
+    SMALL_OF(bf16, DT_BF16),
+    SMALL_OF(q4_0, DT_Q4_0),
+    SMALL_OF(q4_1, DT_Q4_1),
+    SMALL_OF(q8_0, DT_Q8_0),
+    SMALL_OF(q5_0, DT_Q5_0),
+    SMALL_OF(q5_1, DT_Q5_1),
+    SUPER_OF(q2_k, DT_Q2_K),
+    SUPER_OF(q3_k, DT_Q3_K),
+    SUPER_OF(q4_k, DT_Q4_K),
+    SUPER_OF(q5_k, DT_Q5_K),
+    SUPER_OF(q6_k, DT_Q6_K),
+    SMALL_OF(iq4_nl, DT_IQ4_NL),
+    SUPER_OF(iq4_xs, DT_IQ4_XS),
     NARROW_OF(f16, DT_F16),
     NARROW_OF(bf16, DT_BF16),
 };

@@ -585,12 +585,7 @@ static bool run_combine_back(struct Check *ck, const struct OpCase *oc, const ui
 // ---- The table
 
 #define KERNELS_OF(name, ...) static const int name[] = {__VA_ARGS__, -1};
-KERNELS_OF(K_EMBED_F32, KERNEL_embed_f32)
-KERNELS_OF(K_EMBED_F16, KERNEL_embed_f16)
-KERNELS_OF(K_EMBED_BF16, KERNEL_embed_bf16)
-KERNELS_OF(K_EMBED_Q4_0, KERNEL_embed_q4_0)
-KERNELS_OF(K_EMBED_Q4_1, KERNEL_embed_q4_1)
-KERNELS_OF(K_EMBED_Q8_0, KERNEL_embed_q8_0)
+KERNELS_OF(K_EMBED, KERNEL_embed)
 KERNELS_OF(K_EMBED_BACK, KERNEL_embed_back)
 KERNELS_OF(K_RMSNORM, KERNEL_rmsnorm, KERNEL_rmsnorm_base)
 KERNELS_OF(K_RMSNORM_BACK, KERNEL_rmsnorm_back, KERNEL_rmsnorm_back_base)
@@ -622,7 +617,8 @@ KERNELS_OF(K_LOGIT_BIAS, KERNEL_logit_bias)
 
 // The first shape of each list is the known-answer shape.
 static const uint32_t TABLE[][OP_SHAPE] = {{7, 33, 64}, {1, 1, 32}, {129, 70, 96}, {3, 9, 576}, {2, 5, 2048}};
-static const uint32_t TABLE_BENCH[][OP_SHAPE] = {{512, 4096, 576}, {1, 4096, 576}, {4096, 4096, 2048}};
+static const uint32_t TABLE_SUPER[][OP_SHAPE] = {{7, 33, 256}, {1, 1, 768}, {129, 70, 512}, {2, 5, 2048}};
+static const uint32_t TABLE_BENCH[][OP_SHAPE] = {{512, 4096, 768}, {1, 4096, 768}, {4096, 4096, 2048}};
 static const uint32_t ROWS[][OP_SHAPE] = {{7, 576},   {1, 8},   {1, 24},    {33, 24},
                                           {64, 2048}, {129, 8}, {3, 10944}, {300, 40}};
 static const uint32_t ROWS_BENCH[][OP_SHAPE] = {{512, 576}, {1, 576}, {4096, 2048}};
@@ -655,16 +651,28 @@ static const uint32_t EIGHTS_BENCH[][OP_SHAPE] = {{884736}, {28311552}};
 #define CASE(text, list, odd, real, names, function, ...)                                                              \
     { .name = text, .kernels = list, SHAPES(odd, real), .shape_names = names, .run = function, __VA_ARGS__ }
 
+#define EMBED(token, dtype, odd)                                                                                       \
+    CASE("embed " #token, K_EMBED, odd, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = dtype)
+
 uint32_t opcheck_rows(const struct OpCase **cases) {
     static const struct OpCase CASES[] = {
         CASE("fill", K_FILL, COUNTS, COUNTS_BENCH, "n", run_words),
         CASE("copy", K_COPY, COUNTS, COUNTS_BENCH, "n", run_words, .variant = KEEP),
-        CASE("embed f32", K_EMBED_F32, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_F32),
-        CASE("embed f16", K_EMBED_F16, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_F16),
-        CASE("embed bf16", K_EMBED_BF16, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_BF16),
-        CASE("embed q4_0", K_EMBED_Q4_0, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_Q4_0),
-        CASE("embed q4_1", K_EMBED_Q4_1, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_Q4_1),
-        CASE("embed q8_0", K_EMBED_Q8_0, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = DT_Q8_0),
+        EMBED(f32, DT_F32, TABLE),
+        EMBED(f16, DT_F16, TABLE),
+        EMBED(bf16, DT_BF16, TABLE),
+        EMBED(q4_0, DT_Q4_0, TABLE),
+        EMBED(q4_1, DT_Q4_1, TABLE),
+        EMBED(q8_0, DT_Q8_0, TABLE),
+        EMBED(q5_0, DT_Q5_0, TABLE),
+        EMBED(q5_1, DT_Q5_1, TABLE),
+        EMBED(q2_k, DT_Q2_K, TABLE_SUPER),
+        EMBED(q3_k, DT_Q3_K, TABLE_SUPER),
+        EMBED(q4_k, DT_Q4_K, TABLE_SUPER),
+        EMBED(q5_k, DT_Q5_K, TABLE_SUPER),
+        EMBED(q6_k, DT_Q6_K, TABLE_SUPER),
+        EMBED(iq4_nl, DT_IQ4_NL, TABLE),
+        EMBED(iq4_xs, DT_IQ4_XS, TABLE_SUPER),
         CASE("embed_back", K_EMBED_BACK, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed_back),
         CASE("rmsnorm f32", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32),
         CASE("rmsnorm f32 keep", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32, .variant = KEEP),

@@ -26,16 +26,21 @@ static const struct {
     uint32_t block, block_bytes;
     enum DType type;
 } GGML_TYPES[] = {
-    [0] = {"F32", 1, 4, DT_F32},           [1] = {"F16", 1, 2, DT_F16},           [2] = {"Q4_0", 32, 18, DT_Q4_0},
-    [3] = {"Q4_1", 32, 20, DT_Q4_1},       [6] = {"Q5_0", 32, 22, DT_COUNT},      [7] = {"Q5_1", 32, 24, DT_COUNT},
-    [8] = {"Q8_0", 32, 34, DT_Q8_0},       [9] = {"Q8_1", 32, 36, DT_COUNT},      [10] = {"Q2_K", 256, 84, DT_COUNT},
-    [11] = {"Q3_K", 256, 110, DT_COUNT},   [12] = {"Q4_K", 256, 144, DT_COUNT},   [13] = {"Q5_K", 256, 176, DT_COUNT},
-    [14] = {"Q6_K", 256, 210, DT_COUNT},   [15] = {"Q8_K", 256, 292, DT_COUNT},   [16] = {"IQ2_XXS", 256, 66, DT_COUNT},
-    [17] = {"IQ2_XS", 256, 74, DT_COUNT},  [18] = {"IQ3_XXS", 256, 98, DT_COUNT}, [19] = {"IQ1_S", 256, 50, DT_COUNT},
-    [20] = {"IQ4_NL", 32, 18, DT_COUNT},   [21] = {"IQ3_S", 256, 110, DT_COUNT},  [22] = {"IQ2_S", 256, 82, DT_COUNT},
-    [23] = {"IQ4_XS", 256, 136, DT_COUNT}, [24] = {"I8", 1, 1, DT_COUNT},         [25] = {"I16", 1, 2, DT_COUNT},
-    [26] = {"I32", 1, 4, DT_COUNT},        [27] = {"I64", 1, 8, DT_COUNT},        [28] = {"F64", 1, 8, DT_COUNT},
-    [29] = {"IQ1_M", 256, 56, DT_COUNT},   [30] = {"BF16", 1, 2, DT_BF16},        [34] = {"TQ1_0", 256, 54, DT_COUNT},
+    [0] = {"F32", 1, 4, DT_F32},           [1] = {"F16", 1, 2, DT_F16},
+    [2] = {"Q4_0", 32, 18, DT_Q4_0},       [3] = {"Q4_1", 32, 20, DT_Q4_1},
+    [6] = {"Q5_0", 32, 22, DT_Q5_0},       [7] = {"Q5_1", 32, 24, DT_Q5_1},
+    [8] = {"Q8_0", 32, 34, DT_Q8_0},       [9] = {"Q8_1", 32, 36, DT_COUNT},
+    [10] = {"Q2_K", 256, 84, DT_Q2_K},     [11] = {"Q3_K", 256, 110, DT_Q3_K},
+    [12] = {"Q4_K", 256, 144, DT_Q4_K},    [13] = {"Q5_K", 256, 176, DT_Q5_K},
+    [14] = {"Q6_K", 256, 210, DT_Q6_K},    [15] = {"Q8_K", 256, 292, DT_COUNT},
+    [16] = {"IQ2_XXS", 256, 66, DT_COUNT}, [17] = {"IQ2_XS", 256, 74, DT_COUNT},
+    [18] = {"IQ3_XXS", 256, 98, DT_COUNT}, [19] = {"IQ1_S", 256, 50, DT_COUNT},
+    [20] = {"IQ4_NL", 32, 18, DT_IQ4_NL},  [21] = {"IQ3_S", 256, 110, DT_COUNT},
+    [22] = {"IQ2_S", 256, 82, DT_COUNT},   [23] = {"IQ4_XS", 256, 136, DT_IQ4_XS},
+    [24] = {"I8", 1, 1, DT_COUNT},         [25] = {"I16", 1, 2, DT_COUNT},
+    [26] = {"I32", 1, 4, DT_COUNT},        [27] = {"I64", 1, 8, DT_COUNT},
+    [28] = {"F64", 1, 8, DT_COUNT},        [29] = {"IQ1_M", 256, 56, DT_COUNT},
+    [30] = {"BF16", 1, 2, DT_BF16},        [34] = {"TQ1_0", 256, 54, DT_COUNT},
     [35] = {"TQ2_0", 256, 66, DT_COUNT},   [39] = {"MXFP4", 32, 17, DT_COUNT},
 };
 enum { N_GGML_TYPES = sizeof GGML_TYPES / sizeof *GGML_TYPES };

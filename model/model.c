@@ -10,8 +10,7 @@
 static enum DType storage_type(const struct WeightSpec *w, enum DType type) {
     if (weight_is_exact(w))
         return DT_F32;
-    // A row that is no multiple of the block cannot be quantised; such matrices are kept in 16 bits.
-    return w->dim[w->n_dims - 1] % DTYPES[type].block ? DT_F16 : type;
+    return dtype_for_cols(type, w->dim[w->n_dims - 1]);
 }
 
 static struct Param *param_named(struct Model *m, uint32_t layer, enum WeightRole role, const char *part) {

@@ -121,7 +121,7 @@ static bool usable_type(const char *file, const char *name, enum DType type, con
     bool known = type != DT_COUNT && type != DT_U32;
     if (!known)
         return fail("%s: tensor %s is of type %s; %s is expected", file, name, type_name,
-                    gguf ? "F32, F16, BF16, Q4_0, Q4_1 or Q8_0" : "F32, F16 or BF16");
+                    gguf ? "F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL or IQ4_XS" : "F32, F16 or BF16");
     if (dtype_is_quantised(type) && w->n_dims == 1)
         return fail("%s: tensor %s is of type %s; a norm or a bias must be F32, F16 or BF16", file, name, type_name);
     return true;

@@ -415,29 +415,11 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
 
 // ---- GGUF ----
 
-// llama.cpp's numbers for general.file_type: what most of the weights are.
-static uint32_t file_kind(enum DType type) {
-    switch (type) {
-    case DT_F16:
-        return 1;
-    case DT_Q4_0:
-        return 2;
-    case DT_Q4_1:
-        return 3;
-    case DT_Q8_0:
-        return 7;
-    case DT_BF16:
-        return 32;
-    default:
-        return 0;
-    }
-}
-
 static void gguf_keys(struct GgufWriter *w, const struct Config *c, enum DType type, const char *name) {
     gguf_writer_string(w, "general.architecture", config_gguf_arch(c));
     gguf_writer_string(w, "general.type", "model");
     gguf_writer_string(w, "general.name", name);
-    gguf_writer_u32(w, "general.file_type", file_kind(type));
+    gguf_writer_u32(w, "general.file_type", DTYPES[type].file_kind);
     gguf_writer_u32(w, "general.quantization_version", 2);
     config_to_gguf(w, c);
 }
@@ -447,7 +429,7 @@ static enum DType gguf_type(const struct WeightSpec *w, enum DType type, enum DT
         return DT_F32;
     if (w->role == ROLE_EMBED || w->role == ROLE_HEAD)
         type = embed_type == DT_COUNT ? type : embed_type;
-    return w->dim[w->n_dims - 1] % DTYPES[type].block ? DT_F16 : type;
+    return dtype_for_cols(type, w->dim[w->n_dims - 1]);
 }
 
 bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, enum DType embed_type,

@@ -2,6 +2,7 @@
 // comparison with the reference, and the loops over cases. Nothing here knows any one operation, and the encoders are
 // written apart from those of the product (quant.c), so that a mistake in one of the two shows.
 #include "model/opcheck.h"
+#include "model/quant.h"
 
 #include <assert.h>
 #include <math.h>
@@ -67,34 +68,19 @@ static uint16_t to_f16(double x) {
     return sign | (uint16_t)(units + 1024.0 * (binade + 14));
 }
 
-// One row of a quantised type: all quants, then all scales.
+// Quantised rows come from the host's codec (golden files hold it against others'); here it is the shaders that are checked.
 static void encode_blocks(enum DType type, const double *in, uint32_t cols, uint8_t *row, double *value) {
-    uint32_t blocks = cols / 32, quant_bytes = type == DT_Q8_0 ? 32 : 16, scale_bytes = type == DT_Q4_1 ? 4 : 2;
-    for (uint32_t b = 0; b < blocks; b++, in += 32, value += 32) {
-        uint8_t *quants = row + (size_t)b * quant_bytes;
-        uint8_t *scales = row + (size_t)blocks * quant_bytes + (size_t)b * scale_bytes;
-        double low = in[0], high = in[0];
-        for (int i = 1; i < 32; i++)
-            low = fmin(low, in[i]), high = fmax(high, in[i]);
-        double peak = fmax(-low, high), limit = type == DT_Q8_0 ? 127 : type == DT_Q4_1 ? 15 : 7;
-        uint16_t d_bits = to_f16(type == DT_Q4_1 ? (high - low) / 15 : peak / limit);
-        uint16_t m_bits = to_f16(low);
-        double d = from_f16(d_bits), offset = type == DT_Q4_1 ? from_f16(m_bits) : 0;
-        memcpy(scales, &d_bits, 2);
-        if (type == DT_Q4_1)
-            memcpy(scales + 2, &m_bits, 2);
-        for (int i = 0; i < 32; i++) {
-            double q = d > 0 ? nearbyint((in[i] - offset) / d) : 0;
-            q = fmin(fmax(q, type == DT_Q4_1 ? 0 : -limit - (type == DT_Q4_0)), limit);
-            value[i] = q * d + offset;
-            if (type == DT_Q8_0) {
-                quants[i] = (uint8_t)(int8_t)q;
-                continue;
-            }
-            uint8_t nibble = (uint8_t)(q + (type == DT_Q4_0 ? 8 : 0));
-            quants[i % 16] = i < 16 ? nibble : (uint8_t)(quants[i % 16] | nibble << 4);
-        }
-    }
+    float *wide = xmalloc(cols * sizeof *wide);
+    uint8_t *file_row = xmalloc(dtype_file_row_bytes(type, cols));
+    for (uint32_t i = 0; i < cols; i++)
+        wide[i] = (float)in[i];
+    quant_encode_row(type, wide, cols, file_row);
+    quant_decode_row(type, file_row, cols, wide);
+    quant_row_to_device(type, file_row, cols, row);
+    for (uint32_t i = 0; i < cols; i++)
+        value[i] = (double)wide[i];
+    free(wide);
+    free(file_row);
 }
 
 static void encode_row(enum DType type, const double *in, uint32_t cols, uint8_t *row, double *value) {

@@ -14,15 +14,20 @@ enum Grouping { DENSE, BY_TILES, BY_ROW_EXPERT };
     {                                                                                                                  \
         [DT_F32] = KERNEL_##before##_f32##after, [DT_F16] = KERNEL_##before##_f16##after,                              \
         [DT_BF16] = KERNEL_##before##_bf16##after, [DT_Q4_0] = KERNEL_##before##_q4_0##after,                          \
-        [DT_Q4_1] = KERNEL_##before##_q4_1##after, [DT_Q8_0] = KERNEL_##before##_q8_0##after                           \
+        [DT_Q4_1] = KERNEL_##before##_q4_1##after, [DT_Q8_0] = KERNEL_##before##_q8_0##after,                          \
+        [DT_Q5_0] = KERNEL_##before##_q5_0##after, [DT_Q5_1] = KERNEL_##before##_q5_1##after,                          \
+        [DT_Q2_K] = KERNEL_##before##_q2_k##after, [DT_Q3_K] = KERNEL_##before##_q3_k##after,                          \
+        [DT_Q4_K] = KERNEL_##before##_q4_k##after, [DT_Q5_K] = KERNEL_##before##_q5_k##after,                          \
+        [DT_Q6_K] = KERNEL_##before##_q6_k##after, [DT_IQ4_NL] = KERNEL_##before##_iq4_nl##after,                      \
+        [DT_IQ4_XS] = KERNEL_##before##_iq4_xs##after                                                                  \
     }
 static const int CPU_NT[] = BY_TYPE(gemm_nt, _cpu), CPU_NN[] = BY_TYPE(gemm_nn, _cpu);
-static const int SHARED_NT[] = BY_TYPE(gemm_nt, ), SHARED_NN[] = BY_TYPE(gemm_nn, );
 static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base);
 
 // Columns that a lane of the CPU bodies makes of one row of w, in NN: what a word (two of f32) holds.
-static const uint32_t CPU_NN_COLS[] = {
-    [DT_F32] = 2, [DT_F16] = 4, [DT_BF16] = 4, [DT_Q4_0] = 8, [DT_Q4_1] = 8, [DT_Q8_0] = 4};
+static uint32_t cpu_nn_cols(enum DType type) {
+    return type == DT_F32 ? 2 : type == DT_F16 || type == DT_BF16 || type == DT_Q8_0 ? 4 : 8;
+}
 
 // One table per class of device; a tuner would write here.
 struct Tiles {
@@ -88,7 +93,7 @@ struct Job {
 static enum KernelId pick_body(const struct Job *j) {
     struct Device *dev = j->dev;
     int cpu = j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu;
-    int shared = j->form == NT ? SHARED_NT[j->type] : j->form == NN ? SHARED_NN[j->type] : KERNEL_gemm_tn_f32;
+    int shared = j->form == NT ? KERNEL_gemm_nt : j->form == NN ? KERNEL_gemm_nn : KERNEL_gemm_tn;
     int matrix = -1;
     if (j->coarse && dev->coopmat.type == DT_BF16)
         matrix = j->form == NT   ? KERNEL_gemm_nt_matrix_bf16
@@ -122,7 +127,7 @@ static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     *rows = j->grouping != DENSE && j->form != TN ? j->tile_rows : rows_of_tile(j->form == TN ? a->n : a->m, most);
     if (j->form == TN)
         aligned = a->n % *rows == 0 && a->ldx % 16 == 0 && *rows % 16 == 0;
-    *cols = lanes * (j->form == NT ? tiles.cpu_nt_cols : j->form == NN ? CPU_NN_COLS[j->type] : tiles.cpu_tn_cols);
+    *cols = lanes * (j->form == NT ? tiles.cpu_nt_cols : j->form == NN ? cpu_nn_cols(j->type) : tiles.cpu_tn_cols);
     d->local_size = lanes;
     d->spec[4] = aligned;
     d->spec[5] = lanes == 8; // how lanes get different words: by choice
@@ -143,6 +148,8 @@ static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
         *rows = (uint32_t)max_u64(j->tile_rows, least);
     d->local_size = tiles.shared_local;
     d->spec[4] = (j->form == TN ? a->n : a->k) % 4 == 0 && a->ldx % 4 == 0;
+    d->spec[11] = (uint32_t)j->type;
+    d->n_spec = 12;
     if (!matrix)
         return;
     const struct CoopmatShape *s = &j->dev->coopmat;
@@ -155,8 +162,6 @@ static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     d->spec[8] = subgroups >= 4 ? 2 : 1; // across
     d->spec[9] = s->type == DT_F16;
     d->spec[10] = s->type == DT_F16 && (j->type != DT_F16 || j->form == TN);
-    d->spec[11] = (uint32_t)j->type;
-    d->n_spec = 12;
 }
 
 static void run(struct Cmd *c, const struct Job *j) {
@@ -277,7 +282,7 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
 // ---- The operations
 
 static void assert_weights(const struct Tensor *w, const struct Routing *g) {
-    assert(w->type != DT_U32 && w->n_dims >= 2 && weight_dim(w, 0) % (dtype_is_quantised(w->type) ? 32 : 8) == 0);
+    assert(w->type != DT_U32 && w->n_dims >= 2 && weight_dim(w, 0) % max_u64(DTYPES[w->type].block, 8) == 0);
     assert(!g || (w->n_dims == 3 && w->dim[0] == g->n_experts));
     (void)w, (void)g;
 }

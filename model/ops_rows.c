@@ -6,9 +6,6 @@
 static uint32_t rows_of(const struct Tensor *t) { return (uint32_t)tensor_rows(t); }
 
 void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *table, const struct Tensor *y) {
-    static const int KERNEL[DT_COUNT] = {
-        [DT_F32] = KERNEL_embed_f32,   [DT_F16] = KERNEL_embed_f16,   [DT_BF16] = KERNEL_embed_bf16,
-        [DT_Q4_0] = KERNEL_embed_q4_0, [DT_Q4_1] = KERNEL_embed_q4_1, [DT_Q8_0] = KERNEL_embed_q8_0};
     assert(table->type != DT_U32 && tensor_cols(table) == tensor_cols(y) && tensor_cols(y) % 8 == 0);
     struct Device *dev = cmd_device(c);
     uint32_t rows = rows_of(y), dim = tensor_cols(y);
@@ -21,8 +18,10 @@ void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *tabl
                               .vocab = rows_of(table),
                               .w_row_bytes = (uint32_t)row_bytes};
     cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL[table->type]),
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_embed),
                                     .local_size = dispatch_local_size(dev, dim / 8),
+                                    .spec = {[11] = (uint32_t)table->type},
+                                    .n_spec = 12,
                                     .groups = {rows},
                                     .bytes = (double)rows * (4.0 * dim + (double)row_bytes)},
                  &args);

@@ -1,13 +1,10 @@
-// Number formats on the host. A quantised row is a chain of blocks of 32 in files; on the device the quants of all blocks come
-// first and the scales after them, so that both are read as aligned words. The arithmetic is that of ggml's reference quantisers:
-// f32 throughout, the scale rounded to f16 only for storage.
+// Number formats on the host: the halves, and rows of any type. A quantised row is a chain of blocks in files; their codecs are in
+// quant_decode.c and quant_search.c, their other order on the device in quant_device.c.
 #include "model/quant.h"
+#include "model/quant_codec.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
-
-enum { BLOCK = 32 };
 
 static uint32_t float_bits(float value) {
     uint32_t bits;
@@ -64,156 +61,54 @@ static uint16_t load_u16(const uint8_t *from) {
     return value;
 }
 
-// Truncates towards zero and clamps; a NaN gives the lower bound (a plain cast would be undefined).
-static int clamped(float x, int low, int high) {
-    if (!(x > (float)low))
-        return low;
-    return x < (float)high ? (int)x : high;
-}
+static const struct {
+    void (*decode)(const uint8_t *block, float *out);
+    void (*encode)(const float *in, uint8_t *block);                          // NULL: always by search
+    void (*search)(const float *in, const float *importance, uint8_t *block); // NULL: rounding alone is as good
+} CODECS[DT_COUNT] = {
+    [DT_Q4_0] = {decode_q4_0, encode_q4_0, search_q4_0}, [DT_Q4_1] = {decode_q4_1, encode_q4_1, search_q4_1},
+    [DT_Q8_0] = {decode_q8_0, encode_q8_0, NULL},        [DT_Q5_0] = {decode_q5_0, encode_q5_0, search_q5_0},
+    [DT_Q5_1] = {decode_q5_1, encode_q5_1, search_q5_1}, [DT_Q2_K] = {decode_q2_k, NULL, search_q2_k},
+    [DT_Q3_K] = {decode_q3_k, NULL, search_q3_k},        [DT_Q4_K] = {decode_q4_k, NULL, search_q4_k},
+    [DT_Q5_K] = {decode_q5_k, NULL, search_q5_k},        [DT_Q6_K] = {decode_q6_k, NULL, search_q6_k},
+    [DT_IQ4_NL] = {decode_iq4_nl, NULL, search_iq4_nl},  [DT_IQ4_XS] = {decode_iq4_xs, NULL, search_iq4_xs},
+};
 
-static void encode_q4_0(const float *in, uint8_t *block) {
-    float largest = 0, magnitude = 0;
-    for (int i = 0; i < BLOCK; i++) {
-        if (magnitude < fabsf(in[i])) {
-            magnitude = fabsf(in[i]);
-            largest = in[i];
-        }
+void quant_encode_row_weighted(enum DType type, const float *in, const float *importance, uint64_t cols, void *out) {
+    assert(cols % DTYPES[type].block == 0 && type != DT_U32);
+    uint8_t *to = out;
+    if (type == DT_F32)
+        memcpy(out, in, cols * sizeof *in);
+    for (uint64_t i = 0; type == DT_F16 && i < cols; i++)
+        store_u16(to + 2 * i, f16_from_f32(in[i]));
+    for (uint64_t i = 0; type == DT_BF16 && i < cols; i++)
+        store_u16(to + 2 * i, bf16_from_f32(in[i]));
+    if (!dtype_is_quantised(type))
+        return;
+    bool search = CODECS[type].search && (importance || !CODECS[type].encode);
+    for (uint64_t i = 0; i < cols; i += DTYPES[type].block, to += DTYPES[type].block_bytes) {
+        if (search)
+            CODECS[type].search(in + i, importance ? importance + i : NULL, to);
+        else
+            CODECS[type].encode(in + i, to);
     }
-    float d = largest / -8, inverse = d != 0 ? 1.0f / d : 0.0f;
-    store_u16(block, f16_from_f32(d));
-    for (int i = 0; i < BLOCK / 2; i++) {
-        int low = clamped(in[i] * inverse + 8.5f, 0, 15), high = clamped(in[i + 16] * inverse + 8.5f, 0, 15);
-        block[2 + i] = (uint8_t)(low | high << 4);
-    }
-}
-
-static void encode_q4_1(const float *in, uint8_t *block) {
-    float low = INFINITY, high = -INFINITY;
-    for (int i = 0; i < BLOCK; i++) {
-        low = in[i] < low ? in[i] : low;
-        high = in[i] > high ? in[i] : high;
-    }
-    float d = (high - low) / 15, inverse = d != 0 ? 1.0f / d : 0.0f;
-    store_u16(block, f16_from_f32(d));
-    store_u16(block + 2, f16_from_f32(low));
-    for (int i = 0; i < BLOCK / 2; i++) {
-        int a = clamped((in[i] - low) * inverse + 0.5f, 0, 15), b = clamped((in[i + 16] - low) * inverse + 0.5f, 0, 15);
-        block[4 + i] = (uint8_t)(a | b << 4);
-    }
-}
-
-static void encode_q8_0(const float *in, uint8_t *block) {
-    float magnitude = 0;
-    for (int i = 0; i < BLOCK; i++)
-        magnitude = fabsf(in[i]) > magnitude ? fabsf(in[i]) : magnitude;
-    float d = magnitude / 127, inverse = d != 0 ? 1.0f / d : 0.0f;
-    store_u16(block, f16_from_f32(d));
-    for (int i = 0; i < BLOCK; i++)
-        block[2 + i] = (uint8_t)(int8_t)clamped(roundf(in[i] * inverse), -128, 127);
 }
 
 void quant_encode_row(enum DType type, const float *in, uint64_t cols, void *out) {
-    assert(cols % DTYPES[type].block == 0);
-    uint8_t *to = out;
-    switch (type) {
-    case DT_F32:
-        memcpy(out, in, cols * sizeof *in);
-        break;
-    case DT_F16:
-        for (uint64_t i = 0; i < cols; i++)
-            store_u16(to + 2 * i, f16_from_f32(in[i]));
-        break;
-    case DT_BF16:
-        for (uint64_t i = 0; i < cols; i++)
-            store_u16(to + 2 * i, bf16_from_f32(in[i]));
-        break;
-    case DT_Q4_0:
-        for (uint64_t i = 0; i < cols; i += BLOCK, to += 18)
-            encode_q4_0(in + i, to);
-        break;
-    case DT_Q4_1:
-        for (uint64_t i = 0; i < cols; i += BLOCK, to += 20)
-            encode_q4_1(in + i, to);
-        break;
-    case DT_Q8_0:
-        for (uint64_t i = 0; i < cols; i += BLOCK, to += 34)
-            encode_q8_0(in + i, to);
-        break;
-    default:
-        assert(!"a type with a codec");
-    }
+    quant_encode_row_weighted(type, in, NULL, cols, out);
 }
 
 void quant_decode_row(enum DType type, const void *in, uint64_t cols, float *out) {
-    assert(cols % DTYPES[type].block == 0);
+    assert(cols % DTYPES[type].block == 0 && type != DT_U32);
     const uint8_t *from = in;
-    switch (type) {
-    case DT_F32:
+    if (type == DT_F32)
         memcpy(out, in, cols * sizeof *out);
-        break;
-    case DT_F16:
-        for (uint64_t i = 0; i < cols; i++)
-            out[i] = f16_to_f32(load_u16(from + 2 * i));
-        break;
-    case DT_BF16:
-        for (uint64_t i = 0; i < cols; i++)
-            out[i] = bf16_to_f32(load_u16(from + 2 * i));
-        break;
-    case DT_Q4_0:
-        for (uint64_t i = 0; i < cols; i += BLOCK, from += 18) {
-            float d = f16_to_f32(load_u16(from));
-            for (int k = 0; k < BLOCK / 2; k++) {
-                out[i + (uint64_t)k] = (float)((from[2 + k] & 15) - 8) * d;
-                out[i + (uint64_t)k + 16] = (float)((from[2 + k] >> 4) - 8) * d;
-            }
-        }
-        break;
-    case DT_Q4_1:
-        for (uint64_t i = 0; i < cols; i += BLOCK, from += 20) {
-            float d = f16_to_f32(load_u16(from)), m = f16_to_f32(load_u16(from + 2));
-            for (int k = 0; k < BLOCK / 2; k++) {
-                out[i + (uint64_t)k] = (float)(from[4 + k] & 15) * d + m;
-                out[i + (uint64_t)k + 16] = (float)(from[4 + k] >> 4) * d + m;
-            }
-        }
-        break;
-    case DT_Q8_0:
-        for (uint64_t i = 0; i < cols; i += BLOCK, from += 34) {
-            float d = f16_to_f32(load_u16(from));
-            for (int k = 0; k < BLOCK; k++)
-                out[i + (uint64_t)k] = (float)(int8_t)from[2 + k] * d;
-        }
-        break;
-    default:
-        assert(!"a type with a codec");
-    }
-}
-
-void quant_row_to_device(enum DType type, const void *file_row, uint64_t cols, void *device_row) {
-    if (!dtype_is_quantised(type)) {
-        memcpy(device_row, file_row, dtype_file_row_bytes(type, cols));
+    for (uint64_t i = 0; type == DT_F16 && i < cols; i++)
+        out[i] = f16_to_f32(load_u16(from + 2 * i));
+    for (uint64_t i = 0; type == DT_BF16 && i < cols; i++)
+        out[i] = bf16_to_f32(load_u16(from + 2 * i));
+    if (!dtype_is_quantised(type))
         return;
-    }
-    uint64_t blocks = cols / BLOCK, scale = type == DT_Q4_1 ? 4 : 2, quants = DTYPES[type].block_bytes - scale;
-    const uint8_t *from = file_row;
-    uint8_t *to = device_row, *scales = to + blocks * quants;
-    for (uint64_t b = 0; b < blocks; b++, from += scale + quants) {
-        memcpy(scales + b * scale, from, scale);
-        memcpy(to + b * quants, from + scale, quants);
-    }
-    memset(scales + blocks * scale, 0, dtype_row_bytes(type, cols) - blocks * (scale + quants));
-}
-
-void quant_row_from_device(enum DType type, const void *device_row, uint64_t cols, void *file_row) {
-    if (!dtype_is_quantised(type)) {
-        memcpy(file_row, device_row, dtype_file_row_bytes(type, cols));
-        return;
-    }
-    uint64_t blocks = cols / BLOCK, scale = type == DT_Q4_1 ? 4 : 2, quants = DTYPES[type].block_bytes - scale;
-    const uint8_t *from = device_row, *scales = from + blocks * quants;
-    uint8_t *to = file_row;
-    for (uint64_t b = 0; b < blocks; b++, to += scale + quants) {
-        memcpy(to, scales + b * scale, scale);
-        memcpy(to + scale, from + b * quants, quants);
-    }
+    for (uint64_t i = 0; i < cols; i += DTYPES[type].block, from += DTYPES[type].block_bytes)
+        CODECS[type].decode(from, out + i);
 }

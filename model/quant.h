@@ -1,5 +1,5 @@
 // Number formats on the host: rows of f32 to and from every storage type, and the repacking between the layout of files
-// (GGUF's blocks) and that of the device (runtime/tensor.h). Bit-equal to ggml's reference quantisers.
+// (GGUF's blocks) and that of the device (quant_device.c).
 #pragma once
 #include "runtime/tensor.h"
 
@@ -14,7 +14,10 @@ static inline float bf16_to_f32(uint16_t b) {
 }
 uint16_t bf16_from_f32(float value); // round to nearest even; a NaN stays one
 
-// One row of `cols` elements (a multiple of the type's block) in file layout. DT_U32 has no codec.
+// One row of `cols` elements (a multiple of the type's block) in file layout. DT_U32 has no codec. Encoding rounds as ggml's reference
+// does where that is defined (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); the other types, and those too where the importance of each column is
+// known (from an importance matrix; NULL: it is not), search for the scales that make the least weighted square error.
+void quant_encode_row_weighted(enum DType type, const float *in, const float *importance, uint64_t cols, void *out);
 void quant_encode_row(enum DType type, const float *in, uint64_t cols, void *out);
 void quant_decode_row(enum DType type, const void *in, uint64_t cols, float *out);
 // One row, file layout to device layout and back. The buffers must not overlap. Plain types are copied.

@@ -5,9 +5,22 @@
 #include <strings.h>
 
 const struct DTypeInfo DTYPES[DT_COUNT] = {
-    [DT_F32] = {"f32", 1, 4},     [DT_F16] = {"f16", 1, 2},     [DT_BF16] = {"bf16", 1, 2},
-    [DT_Q4_0] = {"q4_0", 32, 18}, [DT_Q4_1] = {"q4_1", 32, 20}, [DT_Q8_0] = {"q8_0", 32, 34},
-    [DT_U32] = {"u32", 1, 4},
+    [DT_F32] = {"f32", 1, 4, DT_F32, 0},
+    [DT_F16] = {"f16", 1, 2, DT_F16, 1},
+    [DT_BF16] = {"bf16", 1, 2, DT_BF16, 32},
+    [DT_Q4_0] = {"q4_0", 32, 18, DT_F16, 2},
+    [DT_Q4_1] = {"q4_1", 32, 20, DT_F16, 3},
+    [DT_Q8_0] = {"q8_0", 32, 34, DT_F16, 7},
+    [DT_Q5_0] = {"q5_0", 32, 22, DT_F16, 8},
+    [DT_Q5_1] = {"q5_1", 32, 24, DT_F16, 9},
+    [DT_Q2_K] = {"q2_k", 256, 84, DT_IQ4_NL, 10},
+    [DT_Q3_K] = {"q3_k", 256, 110, DT_IQ4_NL, 11},
+    [DT_Q4_K] = {"q4_k", 256, 144, DT_Q5_0, 14},
+    [DT_Q5_K] = {"q5_k", 256, 176, DT_Q5_1, 16},
+    [DT_Q6_K] = {"q6_k", 256, 210, DT_Q8_0, 18},
+    [DT_IQ4_NL] = {"iq4_nl", 32, 18, DT_F16, 25},
+    [DT_IQ4_XS] = {"iq4_xs", 256, 136, DT_IQ4_NL, 30},
+    [DT_U32] = {"u32", 1, 4, DT_U32, 0},
 };
 
 bool dtype_find(const char *name, enum DType *type) {
@@ -18,6 +31,12 @@ bool dtype_find(const char *name, enum DType *type) {
         }
     }
     return false;
+}
+
+enum DType dtype_for_cols(enum DType type, uint64_t cols) {
+    while (cols % DTYPES[type].block)
+        type = DTYPES[type].narrow;
+    return type;
 }
 
 uint64_t dtype_file_row_bytes(enum DType type, uint64_t cols) {

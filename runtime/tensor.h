@@ -3,21 +3,41 @@
 #pragma once
 #include "runtime/base.h"
 
-enum DType { DT_F32, DT_F16, DT_BF16, DT_Q4_0, DT_Q4_1, DT_Q8_0, DT_U32, DT_COUNT };
+enum DType {
+    DT_F32,
+    DT_F16,
+    DT_BF16,
+    DT_Q4_0,
+    DT_Q4_1,
+    DT_Q8_0,
+    DT_Q5_0,
+    DT_Q5_1,
+    DT_Q2_K,
+    DT_Q3_K,
+    DT_Q4_K,
+    DT_Q5_K,
+    DT_Q6_K,
+    DT_IQ4_NL,
+    DT_IQ4_XS,
+    DT_U32, // after the last type of weights
+    DT_COUNT
+};
 
 struct DTypeInfo {
     const char *name;     // as `--type` takes it and as GLSL's -DW= token: "f32", "q4_1"
-    uint32_t block;       // elements of a block (1 for plain types, 32 for the quantised ones)
+    uint32_t block;       // elements of a block (1 for plain types, 32 or 256 for the quantised ones)
     uint32_t block_bytes; // bytes of a block in files (GGUF's layout)
+    enum DType narrow;    // what stands in for it where a row is no multiple of the block, as llama.cpp chooses
+    uint32_t file_kind;   // llama.cpp's general.file_type of a model that is all of this type
 };
 extern const struct DTypeInfo DTYPES[DT_COUNT];
 bool dtype_find(const char *name, enum DType *type); // case does not matter; false when unknown, without a message
+enum DType dtype_for_cols(enum DType type, uint64_t cols); // the type, or what stands in for it at such rows
 static inline bool dtype_is_quantised(enum DType type) { return DTYPES[type].block > 1; }
 // Bytes of a row of `cols` elements as files store it; cols must be a multiple of the block.
 uint64_t dtype_file_row_bytes(enum DType type, uint64_t cols);
-// Bytes of a row on the device. Plain types: as in the file. Quantised: first all quants of the row (16 bytes per block of 32
-// for 4 bits, 32 for 8 bits, in GGUF's nibble order), then all scales (q4_0, q8_0: one f16 per block; q4_1: f16 d and
-// f16 m per block), padded with zeros to 16 bytes: so that a shader loads aligned uvec4 words.
+// Bytes of a row on the device. Plain types: as in the file. Quantised: planes, first all quants of the row, then their higher
+// bits, then all scales (model/quant_device.c), padded with zeros to 16 bytes: so that a shader loads aligned words.
 uint64_t dtype_row_bytes(enum DType type, uint64_t cols);
 
 struct Tensor {

@@ -1,102 +1,74 @@
-// The storage types of weights: the only file that knows their bits (runtime/tensor.h is the twin on the host). A kernel is built with
-// -DW=f32 | f16 | bf16 | q4_0 | q4_1 | q8_0 and reads a row in units of W_UNIT elements: unit_load fetches one with as few and as wide
+// The storage types of weights: the only file that knows their bits (model/quant_device.c is the twin on the host). A kernel is built with
+// -DW=f32 | f16 | bf16 | q4_0 | ... | iq4_xs and reads a row in units of W_UNIT elements: unit_load fetches one with as few and as wide
 // loads as the type allows, unit_get8 turns eighth g of it into eight floats. Only 32-bit words are loaded.
 #ifndef VKMOE_FORMATS_GLSL
 #define VKMOE_FORMATS_GLSL
 
-#define UNIT_f32 8
-#define UNIT_f16 8
-#define UNIT_bf16 8
-#define UNIT_q4_0 32
-#define UNIT_q4_1 32
-#define UNIT_q8_0 32
-
-// Raw words: as loaded.
-struct Unit_f32 { uvec4 a, b; };
-struct Unit_f16 { uvec4 a; };
-struct Unit_bf16 { uvec4 a; };
-struct Unit_q4_0 { uvec4 a; uint d; };
-struct Unit_q4_1 { uvec4 a; uint dm; };
-struct Unit_q8_0 { uvec4 a, b; uint d; };
-
-// `row`: index of the row's first 16 bytes; `unit`: unit in the row; `units`: units in a row (where the scales begin).
-void unit_load_f32(u32x4_in w, uint row, uint unit, uint units, out Unit_f32 u) {
-    u.a = w.v[row + 2 * unit];
-    u.b = w.v[row + 2 * unit + 1];
-}
-void unit_load_f16(u32x4_in w, uint row, uint unit, uint units, out Unit_f16 u) { u.a = w.v[row + unit]; }
-void unit_load_bf16(u32x4_in w, uint row, uint unit, uint units, out Unit_bf16 u) { u.a = w.v[row + unit]; }
-uint half_at(u32x4_in w, uint word, uint i) { return u32_in(w).v[word + (i >> 1)] >> ((i & 1) * 16); }
-void unit_load_q4_0(u32x4_in w, uint row, uint unit, uint units, out Unit_q4_0 u) {
-    u.a = w.v[row + unit];
-    u.d = half_at(w, 4 * (row + units), unit);
-}
-void unit_load_q4_1(u32x4_in w, uint row, uint unit, uint units, out Unit_q4_1 u) {
-    u.a = w.v[row + unit];
-    u.dm = u32_in(w).v[4 * (row + units) + unit];
-}
-void unit_load_q8_0(u32x4_in w, uint row, uint unit, uint units, out Unit_q8_0 u) {
-    u.a = w.v[row + 2 * unit];
-    u.b = w.v[row + 2 * unit + 1];
-    u.d = half_at(w, 4 * (row + 2 * units), unit);
-}
+// Raw words, as loaded, of any type; what a type does not have is 0 and costs nothing.
+struct Unit {
+    uvec4 a, b;    // quants
+    uvec2 h;       // their higher bits
+    uint d, s, m;  // scale and offset, or the words in which they lie
+    uint at;       // unit's number in its block of 256, the same for all rows
+};
+const Unit UNIT_ZERO = Unit(uvec4(0), uvec4(0), uvec2(0), 0, 0, 0, 0);
 
 // Field by field: second ? b : a.
 #define CHOOSE(a, b, second) mix(a, b, bvec4(second))
-Unit_f32 unit_choose_f32(Unit_f32 a, Unit_f32 b, bool second) {
-    return Unit_f32(CHOOSE(a.a, b.a, second), CHOOSE(a.b, b.b, second));
+Unit unit_choose(Unit a, Unit b, bool second) {
+    return Unit(CHOOSE(a.a, b.a, second), CHOOSE(a.b, b.b, second), mix(a.h, b.h, bvec2(second)), second ? b.d : a.d,
+                second ? b.s : a.s, second ? b.m : a.m, a.at);
 }
-Unit_f16 unit_choose_f16(Unit_f16 a, Unit_f16 b, bool second) { return Unit_f16(CHOOSE(a.a, b.a, second)); }
-Unit_bf16 unit_choose_bf16(Unit_bf16 a, Unit_bf16 b, bool second) { return Unit_bf16(CHOOSE(a.a, b.a, second)); }
-Unit_q4_0 unit_choose_q4_0(Unit_q4_0 a, Unit_q4_0 b, bool second) {
-    return Unit_q4_0(CHOOSE(a.a, b.a, second), second ? b.d : a.d);
+uint choose4(uint i, uvec4 v) {
+    uvec2 u = (i & 2) != 0 ? v.zw : v.xy;
+    return (i & 1) != 0 ? u.y : u.x;
 }
-Unit_q4_1 unit_choose_q4_1(Unit_q4_1 a, Unit_q4_1 b, bool second) {
-    return Unit_q4_1(CHOOSE(a.a, b.a, second), second ? b.dm : a.dm);
-}
-Unit_q8_0 unit_choose_q8_0(Unit_q8_0 a, Unit_q8_0 b, bool second) {
-    return Unit_q8_0(CHOOSE(a.a, b.a, second), CHOOSE(a.b, b.b, second), second ? b.d : a.d);
-}
-
-// Elements 8g .. 8g+7 of the unit. g is a constant where speed matters.
-void unit_get8_f32(Unit_f32 u, uint g, out vec4 a, out vec4 b) {
-    a = uintBitsToFloat(u.a);
-    b = uintBitsToFloat(u.b);
-}
-void unit_get8_f16(Unit_f16 u, uint g, out vec4 a, out vec4 b) {
-    a = vec4(unpackHalf2x16(u.a.x), unpackHalf2x16(u.a.y));
-    b = vec4(unpackHalf2x16(u.a.z), unpackHalf2x16(u.a.w));
-}
-void unit_get8_bf16(Unit_bf16 u, uint g, out vec4 a, out vec4 b) {
-    uvec4 low = u.a << 16, high = u.a & 0xffff0000u;
-    a = uintBitsToFloat(uvec4(low.x, high.x, low.y, high.y));
-    b = uintBitsToFloat(uvec4(low.z, high.z, low.w, high.w));
-}
-// Byte j of a block holds element j in its low and element j + 16 in its high nibble.
+uint choose8(uint i, uvec4 a, uvec4 b) { return choose4(i, (i & 4) != 0 ? b : a); }
+uint word_at(u32x4_in w, uint word) { return u32_in(w).v[word]; }
+uint half_at(u32x4_in w, uint word, uint i) { return word_at(w, word + (i >> 1)) >> ((i & 1) * 16); }
 vec4 bytes4(uint word) { return vec4(word & 255, word >> 8 & 255, word >> 16 & 255, word >> 24); }
-void nibbles8(uvec4 q, uint g, out vec4 a, out vec4 b) {
-    uvec2 words = (g & 1) == 0 ? q.xy : q.zw;
-    words = (g < 2 ? words : words >> 4) & 0x0f0f0f0fu;
-    a = bytes4(words.x);
-    b = bytes4(words.y);
-}
-void unit_get8_q4_0(Unit_q4_0 u, uint g, out vec4 a, out vec4 b) {
-    float d = unpackHalf2x16(u.d).x;
-    nibbles8(u.a, g, a, b);
-    a = (a - 8) * d;
-    b = (b - 8) * d;
-}
-void unit_get8_q4_1(Unit_q4_1 u, uint g, out vec4 a, out vec4 b) {
-    vec2 dm = unpackHalf2x16(u.dm);
-    nibbles8(u.a, g, a, b);
-    a = fma(a, vec4(dm.x), vec4(dm.y));
-    b = fma(b, vec4(dm.x), vec4(dm.y));
-}
 vec4 signed_bytes4(uint word) {
     return vec4(bitfieldExtract(int(word), 0, 8), bitfieldExtract(int(word), 8, 8), bitfieldExtract(int(word), 16, 8),
                 bitfieldExtract(int(word), 24, 8));
 }
-void unit_get8_q8_0(Unit_q8_0 u, uint g, out vec4 a, out vec4 b) {
+
+// ---- Plain types and q8_0
+// `row`: index of the row's first 16 bytes; `unit`: unit in the row; `units`: units in a row (where the next plane begins).
+
+#define UNIT_f32 8
+#define UNIT_f16 8
+#define UNIT_bf16 8
+#define UNIT_q8_0 32
+void unit_load_f32(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
+    u = UNIT_ZERO;
+    u.a = w.v[row + 2 * unit];
+    u.b = w.v[row + 2 * unit + 1];
+}
+void unit_load_f16(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
+    u = UNIT_ZERO;
+    u.a = w.v[row + unit];
+}
+void unit_load_bf16(u32x4_in w, uint row, uint unit, uint units, out Unit u) { unit_load_f16(w, row, unit, units, u); }
+void unit_load_q8_0(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
+    unit_load_f32(w, row, unit, units, u);
+    u.d = half_at(w, 4 * (row + 2 * units), unit);
+}
+
+// Elements 8g .. 8g+7 of the unit. g is a constant where speed matters.
+void unit_get8_f32(Unit u, uint g, out vec4 a, out vec4 b) {
+    a = uintBitsToFloat(u.a);
+    b = uintBitsToFloat(u.b);
+}
+void unit_get8_f16(Unit u, uint g, out vec4 a, out vec4 b) {
+    a = vec4(unpackHalf2x16(u.a.x), unpackHalf2x16(u.a.y));
+    b = vec4(unpackHalf2x16(u.a.z), unpackHalf2x16(u.a.w));
+}
+void unit_get8_bf16(Unit u, uint g, out vec4 a, out vec4 b) {
+    uvec4 low = u.a << 16, high = u.a & 0xffff0000u;
+    a = uintBitsToFloat(uvec4(low.x, high.x, low.y, high.y));
+    b = uintBitsToFloat(uvec4(low.z, high.z, low.w, high.w));
+}
+void unit_get8_q8_0(Unit u, uint g, out vec4 a, out vec4 b) {
     uvec4 half_block = g < 2 ? u.a : u.b;
     uvec2 words = (g & 1) == 0 ? half_block.xy : half_block.zw;
     float d = unpackHalf2x16(u.d).x;
@@ -109,61 +81,33 @@ void unit_get8_q8_0(Unit_q8_0 u, uint g, out vec4 a, out vec4 b) {
 #define WORD_f32 2
 #define WORD_f16 2
 #define WORD_bf16 2
-#define WORD_q4_0 8
-#define WORD_q4_1 8
 #define WORD_q8_0 4
 uint word_column_f32(uint part, uint i) { return 2 * part + i; }
 uint word_column_f16(uint part, uint i) { return 2 * part + i; }
 uint word_column_bf16(uint part, uint i) { return 2 * part + i; }
-uint word_column_q4_0(uint part, uint i) { return (part >> 2) * 32 + (part & 3) * 4 + (i & 3) + (i & 4) * 4; }
-uint word_column_q4_1(uint part, uint i) { return word_column_q4_0(part, i); }
 uint word_column_q8_0(uint part, uint i) { return 4 * part + i; }
 // `units`: blocks of 32 in a row, where the type has them.
 void word_load_f32(u32x4_in w, uint row, uint part, uint units, out float v[2]) {
-    v[0] = uintBitsToFloat(u32_in(w).v[4 * row + 2 * part]);
-    v[1] = uintBitsToFloat(u32_in(w).v[4 * row + 2 * part + 1]);
+    v[0] = uintBitsToFloat(word_at(w, 4 * row + 2 * part));
+    v[1] = uintBitsToFloat(word_at(w, 4 * row + 2 * part + 1));
 }
 void word_load_f16(u32x4_in w, uint row, uint part, uint units, out float v[2]) {
-    vec2 pair = unpackHalf2x16(u32_in(w).v[4 * row + part]);
+    vec2 pair = unpackHalf2x16(word_at(w, 4 * row + part));
     v[0] = pair.x;
     v[1] = pair.y;
 }
 void word_load_bf16(u32x4_in w, uint row, uint part, uint units, out float v[2]) {
-    uint word = u32_in(w).v[4 * row + part];
+    uint word = word_at(w, 4 * row + part);
     v[0] = uintBitsToFloat(word << 16);
     v[1] = uintBitsToFloat(word & 0xffff0000u);
 }
-void word_load_q4_0(u32x4_in w, uint row, uint part, uint units, out float v[8]) {
-    uint word = u32_in(w).v[4 * row + part];
-    float d = unpackHalf2x16(half_at(w, 4 * (row + units), part >> 2)).x;
-    vec4 low = (bytes4(word & 0x0f0f0f0fu) - 8) * d, high = (bytes4(word >> 4 & 0x0f0f0f0fu) - 8) * d;
-    [[unroll]] for (uint i = 0; i < 4; i++) {
-        v[i] = low[i];
-        v[4 + i] = high[i];
-    }
-}
-void word_load_q4_1(u32x4_in w, uint row, uint part, uint units, out float v[8]) {
-    uint word = u32_in(w).v[4 * row + part];
-    vec2 dm = unpackHalf2x16(u32_in(w).v[4 * (row + units) + (part >> 2)]);
-    vec4 low = fma(bytes4(word & 0x0f0f0f0fu), vec4(dm.x), vec4(dm.y));
-    vec4 high = fma(bytes4(word >> 4 & 0x0f0f0f0fu), vec4(dm.x), vec4(dm.y));
-    [[unroll]] for (uint i = 0; i < 4; i++) {
-        v[i] = low[i];
-        v[4 + i] = high[i];
-    }
-}
 void word_load_q8_0(u32x4_in w, uint row, uint part, uint units, out float v[4]) {
     float d = unpackHalf2x16(half_at(w, 4 * (row + 2 * units), part >> 3)).x;
-    vec4 q = signed_bytes4(u32_in(w).v[4 * row + part]) * d;
+    vec4 q = signed_bytes4(word_at(w, 4 * row + part)) * d;
     [[unroll]] for (uint i = 0; i < 4; i++) v[i] = q[i];
 }
 
-// The same piece by piece for CPU devices with 8 lanes (see unit_load_lanes): lane i gets piece first + i.
-uint choose8(uint lane, uvec4 a, uvec4 b) {
-    uvec4 v = (lane & 4) != 0 ? b : a;
-    uvec2 u = (lane & 2) != 0 ? v.zw : v.xy;
-    return (lane & 1) != 0 ? u.y : u.x;
-}
+// The same piece by piece for CPU devices with 8 lanes (see unit_load_lanes): lane i gets piece first + i; first is a multiple of 8.
 uint word_lanes(u32x4_in w, uint row, uint first, uint lane) {
     uint at = row + first / 4;
     return choose8(lane, w.v[at], w.v[at + 1]);
@@ -184,67 +128,274 @@ void word_load_lanes_bf16(u32x4_in w, uint row, uint first, uint units, uint lan
     v[0] = uintBitsToFloat(word << 16);
     v[1] = uintBitsToFloat(word & 0xffff0000u);
 }
-void word_load_lanes_q4_0(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[8]) {
-    uint word = word_lanes(w, row, first, lane), scales = 4 * (row + units), block = first / 4;
-    uint last = min(block + 1, units - 1);
-    float d = unpackHalf2x16(lane < 4 ? half_at(w, scales, block) : half_at(w, scales, last)).x;
-    vec4 low = (bytes4(word & 0x0f0f0f0fu) - 8) * d, high = (bytes4(word >> 4 & 0x0f0f0f0fu) - 8) * d;
-    [[unroll]] for (uint i = 0; i < 4; i++) {
-        v[i] = low[i];
-        v[4 + i] = high[i];
-    }
-}
-void word_load_lanes_q4_1(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[8]) {
-    uint word = word_lanes(w, row, first, lane), scales = 4 * (row + units), block = first / 4;
-    uint last = min(block + 1, units - 1);
-    vec2 dm = unpackHalf2x16(lane < 4 ? u32_in(w).v[scales + block] : u32_in(w).v[scales + last]);
-    vec4 low = fma(bytes4(word & 0x0f0f0f0fu), vec4(dm.x), vec4(dm.y));
-    vec4 high = fma(bytes4(word >> 4 & 0x0f0f0f0fu), vec4(dm.x), vec4(dm.y));
-    [[unroll]] for (uint i = 0; i < 4; i++) {
-        v[i] = low[i];
-        v[4 + i] = high[i];
-    }
-}
 void word_load_lanes_q8_0(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[4]) {
     float d = unpackHalf2x16(half_at(w, 4 * (row + 2 * units), first / 8)).x;
     vec4 q = signed_bytes4(word_lanes(w, row, first, lane)) * d;
     [[unroll]] for (uint i = 0; i < 4; i++) v[i] = q[i];
 }
 
+// ---- Quants of 2 to 6 bits
+// A unit is 32 elements in 8 groups of 4: group f holds elements 4f .. 4f+3 in its four bytes' order, in planes of a row:
+//   nibbles  16 bytes a unit: word f mod 4, in the low nibbles of its bytes for f < 4, in the high ones above
+//   pairs     8 bytes a unit: word f / 2 mod 2, bits 2i of its bytes with i = f mod 2 + 2 (f / 4)
+//   bits      4 bytes a unit: bit f of the word's bytes
+// A kind says which planes a type has: nibble and curve nibbles, five nibbles and bits, six nibbles and pairs, two pairs, three pairs
+// and bits. GROUP_kind gives the group's four quants from its words of the first plane and of the second.
+
+uint pair_field(uint f) { return 2 * (f & 1) + (f & 4); } // first bit
+uint nibbles(uint word, uint f) { return word >> (f & 4) & 0x0f0f0f0fu; }
+vec4 group_nibble(uint word, uint high, uint f) { return bytes4(nibbles(word, f)); }
+vec4 group_five(uint word, uint high, uint f) { return bytes4(nibbles(word, f) | (high >> f & 0x01010101u) << 4); }
+vec4 group_six(uint word, uint high, uint f) {
+    return bytes4(nibbles(word, f) | (high >> pair_field(f) & 0x03030303u) << 4);
+}
+vec4 group_two(uint word, uint high, uint f) { return bytes4(word >> pair_field(f) & 0x03030303u); }
+vec4 group_three(uint word, uint high, uint f) {
+    return bytes4(word >> pair_field(f) & 0x03030303u | (high >> f & 0x01010101u) << 2);
+}
+// The 16 values of IQ4, -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, are a polynomial of degree 4 rounded; it is never
+// further than 0.434 from them.
+vec4 group_curve(uint word, uint high, uint f) {
+    vec4 x = bytes4(nibbles(word, f)) - 7.5;
+    vec4 y = fma(x, vec4(1.58604282e-3), vec4(7.86677240e-2));
+    y = fma(x, y, vec4(-1.37192704e-1));
+    y = fma(x, y, vec4(11.5172086));
+    return roundEven(fma(x, y, vec4(-4.30124901)));
+}
+
+// Words of a kind: of a whole unit, of one lane's piece (4 elements of group part mod 4, 4 of the group 4 above), of eight lanes'
+// pieces. Words of planes behind the first: FIRST_kind words of the row are before the second, BEFORE_kind before the scales, a unit.
+#define FIRST_nibble 4
+#define FIRST_curve 4
+#define FIRST_five 4
+#define FIRST_six 4
+#define FIRST_two 2
+#define FIRST_three 2
+#define BEFORE_nibble 4
+#define BEFORE_curve 4
+#define BEFORE_five 5
+#define BEFORE_six 6
+#define BEFORE_two 2
+#define BEFORE_three 3
+Unit quants_load(u32x4_in w, uint row, uint unit, uint units, uint first, uint before) {
+    Unit u = UNIT_ZERO;
+    if (first == 4)
+        u.a = w.v[row + unit];
+    else
+        u.a.xy = u32x2_in(w).v[2 * row + unit];
+    if (before == 6)
+        u.h = u32x2_in(w).v[2 * (row + units) + unit];
+    else if (before != first)
+        u.h.x = word_at(w, 4 * row + first * units + unit);
+    u.at = unit & 7;
+    return u;
+}
+uvec2 piece_load(u32x4_in w, uint row, uint part, uint units, uint first, uint before) {
+    uint unit = part >> 2, high = 4 * row + first * units;
+    return uvec2(word_at(w, 4 * row + (first == 4 ? part : part >> 1)),
+                 before == 6       ? word_at(w, high + (part >> 1))
+                 : before != first ? word_at(w, high + unit)
+                                   : 0);
+}
+uvec2 piece_lanes(u32x4_in w, uint row, uint part, uint units, uint lane, uint first, uint before) {
+    uint unit = part >> 2, high = 4 * row + first * units;
+    return uvec2(first == 4 ? word_lanes(w, row, part, lane) : choose4(lane >> 1, w.v[row + part / 8]),
+                 before == 6       ? choose4(lane >> 1, w.v[row + units + part / 8])
+                 : before != first ? lane < 4 ? word_at(w, high + unit) : word_at(w, high + min(unit + 1, units - 1))
+                                   : 0);
+}
+// The words of groups 2g and 2g + 1.
+void eighth_words(Unit u, uint g, uint first, uint before, out uvec2 words, out uint high) {
+    words = first == 2 ? uvec2((g & 1) == 0 ? u.a.x : u.a.y) : (g & 1) == 0 ? u.a.xy : u.a.zw;
+    high = before == 6 && (g & 1) != 0 ? u.h.y : u.h.x;
+}
+
+// ---- Scales
+// scales_load_TYPE fetches the words d, s and m of a unit from the planes that begin at word `at`; scale_TYPE makes factor and offset of
+// the unit's first or second half of them: value = factor * quant + offset.
+
+#define KIND_q4_0 nibble
+#define KIND_q4_1 nibble
+#define KIND_q5_0 five
+#define KIND_q5_1 five
+#define KIND_q2_k two
+#define KIND_q3_k three
+#define KIND_q4_k nibble
+#define KIND_q5_k five
+#define KIND_q6_k six
+#define KIND_iq4_nl curve
+#define KIND_iq4_xs curve
+
+void scales_load_q4_0(u32x4_in w, uint at, uint unit, uint units, inout Unit u) { u.d = half_at(w, at, unit); }
+void scales_load_q4_1(u32x4_in w, uint at, uint unit, uint units, inout Unit u) { u.d = word_at(w, at + unit); }
+void scales_load_q5_0(u32x4_in w, uint at, uint unit, uint units, inout Unit u) { u.d = half_at(w, at, unit); }
+void scales_load_q5_1(u32x4_in w, uint at, uint unit, uint units, inout Unit u) { u.d = word_at(w, at + unit); }
+void scales_load_iq4_nl(u32x4_in w, uint at, uint unit, uint units, inout Unit u) { u.d = half_at(w, at, unit); }
+// Two bytes a unit, then d and the minimum's d per block.
+void scales_load_q2_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
+    u.s = half_at(w, at, unit);
+    u.d = word_at(w, at + units / 2 + unit / 8);
+}
+// Three words per block (see scale_q3_k), then d.
+void scales_load_q3_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
+    u.s = word_at(w, at + unit / 8 * 3 + (unit >> 2 & 1));
+    u.m = word_at(w, at + unit / 8 * 3 + 2);
+    u.d = half_at(w, at + units / 8 * 3, unit / 8);
+}
+// Four words per block: d and the minimum's d, then three (see scale_q4_k).
+void scales_load_q4_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
+    at += unit / 8 * 4;
+    u.d = word_at(w, at);
+    u.s = word_at(w, at + 1 + (unit >> 2 & 1));
+    u.m = word_at(w, at + 3);
+}
+void scales_load_q5_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
+    scales_load_q4_k(w, at, unit, units, u);
+}
+// Two signed bytes a unit, then d per block.
+void scales_load_q6_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
+    u.s = half_at(w, at, unit);
+    u.d = half_at(w, at + units / 2, unit / 8);
+}
+// Two words per block: d and the scales' higher two bits, the lower four.
+void scales_load_iq4_xs(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
+    u.d = word_at(w, at + unit / 8 * 2);
+    u.s = word_at(w, at + unit / 8 * 2 + 1);
+}
+
+vec2 scale_q4_0(Unit u, bool second) { return unpackHalf2x16(u.d).x * vec2(1, -8); }
+vec2 scale_q4_1(Unit u, bool second) { return unpackHalf2x16(u.d); }
+vec2 scale_q5_0(Unit u, bool second) { return unpackHalf2x16(u.d).x * vec2(1, -16); }
+vec2 scale_q5_1(Unit u, bool second) { return unpackHalf2x16(u.d); }
+vec2 scale_iq4_nl(Unit u, bool second) { return vec2(unpackHalf2x16(u.d).x, 0); }
+vec2 scale_q2_k(Unit u, bool second) {
+    uint s = second ? u.s >> 8 : u.s;
+    return unpackHalf2x16(u.d) * vec2(s & 15, -float(s >> 4 & 15));
+}
+// Of 16 scales of 6 bits: the lower four of 8 in the first word, of 8 in the second, the higher two of all in the third.
+vec2 scale_q3_k(Unit u, bool second) {
+    uint i = 2 * u.at + (second ? 1 : 0);
+    uint s = u.s >> 4 * (i & 7) & 15 | (u.m >> 2 * i & 3) << 4;
+    return unpackHalf2x16(u.d).x * (float(s) - 32) * vec2(1, -4);
+}
+// Of 8 units: the scale's six and the minimum's lower two bits in a byte, in two words; the minimum's higher four in the third.
+vec2 scale_q4_k(Unit u, bool second) {
+    uint s = u.s >> 8 * (u.at & 3), m = s >> 6 & 3 | (u.m >> 4 * u.at & 15) << 2;
+    return unpackHalf2x16(u.d) * vec2(s & 63, -float(m));
+}
+vec2 scale_q5_k(Unit u, bool second) { return scale_q4_k(u, second); }
+vec2 scale_q6_k(Unit u, bool second) {
+    int s = second ? bitfieldExtract(int(u.s), 8, 8) : bitfieldExtract(int(u.s), 0, 8);
+    return unpackHalf2x16(u.d).x * float(s) * vec2(1, -32);
+}
+vec2 scale_iq4_xs(Unit u, bool second) {
+    uint s = u.s >> 4 * u.at & 15 | (u.d >> 16 + 2 * u.at & 3) << 4;
+    return vec2(unpackHalf2x16(u.d).x * (float(s) - 32), 0);
+}
+
+#define BEFORE(type) PASTE(BEFORE_, KIND_##type)
+#define FIRST(type) PASTE(FIRST_, KIND_##type)
+#define GROUP(type) PASTE(group_, KIND_##type)
+#define QUANTISED(type)                                                                                                \
+    void unit_load_##type(u32x4_in w, uint row, uint unit, uint units, out Unit u) {                                   \
+        u = quants_load(w, row, unit, units, FIRST(type), BEFORE(type));                                               \
+        scales_load_##type(w, 4 * row + BEFORE(type) * units, unit, units, u);                                         \
+    }                                                                                                                  \
+    void unit_get8_##type(Unit u, uint g, out vec4 a, out vec4 b) {                                                    \
+        uvec2 words;                                                                                                   \
+        uint high;                                                                                                     \
+        eighth_words(u, g, FIRST(type), BEFORE(type), words, high);                                                    \
+        vec2 s = scale_##type(u, g >= 2);                                                                              \
+        a = fma(GROUP(type)(words.x, high, 2 * g), vec4(s.x), vec4(s.y));                                              \
+        b = fma(GROUP(type)(words.y, high, 2 * g + 1), vec4(s.x), vec4(s.y));                                          \
+    }                                                                                                                  \
+    uint word_column_##type(uint part, uint i) { return (part >> 2) * 32 + (part & 3) * 4 + (i & 3) + (i & 4) * 4; }   \
+    void word_get_##type(uvec2 piece, uint part, Unit u, out float v[8]) {                                             \
+        vec2 s = scale_##type(u, false), t = scale_##type(u, true);                                                    \
+        vec4 low = fma(GROUP(type)(piece.x, piece.y, part & 3), vec4(s.x), vec4(s.y));                                 \
+        vec4 high = fma(GROUP(type)(piece.x, piece.y, (part & 3) + 4), vec4(t.x), vec4(t.y));                          \
+        [[unroll]] for (uint i = 0; i < 4; i++) {                                                                      \
+            v[i] = low[i];                                                                                             \
+            v[4 + i] = high[i];                                                                                        \
+        }                                                                                                              \
+    }                                                                                                                  \
+    void word_load_##type(u32x4_in w, uint row, uint part, uint units, out float v[8]) {                               \
+        Unit u = UNIT_ZERO;                                                                                            \
+        scales_load_##type(w, 4 * row + BEFORE(type) * units, part >> 2, units, u);                                    \
+        u.at = part >> 2 & 7;                                                                                          \
+        word_get_##type(piece_load(w, row, part, units, FIRST(type), BEFORE(type)), part, u, v);                       \
+    }                                                                                                                  \
+    void word_load_lanes_##type(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[8]) {             \
+        Unit u = UNIT_ZERO, last = UNIT_ZERO;                                                                          \
+        uint unit = first >> 2, next = min(unit + 1, units - 1);                                                       \
+        scales_load_##type(w, 4 * row + BEFORE(type) * units, unit, units, u);                                         \
+        scales_load_##type(w, 4 * row + BEFORE(type) * units, next, units, last);                                      \
+        u = unit_choose(u, last, lane >= 4);                                                                           \
+        u.at = lane < 4 ? unit & 7 : next & 7;                                                                         \
+        word_get_##type(piece_lanes(w, row, first, units, lane, FIRST(type), BEFORE(type)), lane & 3, u, v);           \
+    }
+QUANTISED(q4_0)
+QUANTISED(q4_1)
+QUANTISED(q5_0)
+QUANTISED(q5_1)
+QUANTISED(q2_k)
+QUANTISED(q3_k)
+QUANTISED(q4_k)
+QUANTISED(q5_k)
+QUANTISED(q6_k)
+QUANTISED(iq4_nl)
+QUANTISED(iq4_xs)
+#define UNIT_q4_0 32
+#define WORD_q4_0 8
+#define UNIT_q4_1 32
+#define WORD_q4_1 8
+#define UNIT_q5_0 32
+#define WORD_q5_0 8
+#define UNIT_q5_1 32
+#define WORD_q5_1 8
+#define UNIT_q2_k 32
+#define WORD_q2_k 8
+#define UNIT_q3_k 32
+#define WORD_q3_k 8
+#define UNIT_q4_k 32
+#define WORD_q4_k 8
+#define UNIT_q5_k 32
+#define WORD_q5_k 8
+#define UNIT_q6_k 32
+#define WORD_q6_k 8
+#define UNIT_iq4_nl 32
+#define WORD_iq4_nl 8
+#define UNIT_iq4_xs 32
+#define WORD_iq4_xs 8
+
 #ifdef W_ANY
-// -DW=any -DW_ANY: the type is a specialisation constant, for bodies whose number of modules would grow too large otherwise.
+// -DW=any -DW_ANY: the type is a specialisation constant, where the number of modules would grow too large otherwise.
 layout(constant_id = 13) const uint W_TYPE = 0; // enum DType
 const uint UNIT_any = W_TYPE < 3 ? 8 : 32;
-struct Unit_any { uvec4 a, b; uint d; };
-void unit_load_any(u32x4_in w, uint row, uint unit, uint units, out Unit_any u) {
-    const bool wide = W_TYPE == 0 || W_TYPE == 5;
-    uint at = row + (wide ? 2 * unit : unit), scales = 4 * (row + (wide ? 2 * units : units));
-    u.a = w.v[at];
-    u.b = wide ? w.v[at + 1] : u.a;
-    u.d = W_TYPE == 4 ? u32_in(w).v[scales + unit] : W_TYPE > 2 ? half_at(w, scales, unit) : 0;
+#define EACH_TYPE(DO)                                                                                                  \
+    DO(0, f32) DO(1, f16) DO(2, bf16) DO(3, q4_0) DO(4, q4_1) \
+    DO(5, q8_0) DO(6, q5_0) DO(7, q5_1) DO(8, q2_k) DO(9, q3_k) \
+    DO(10, q4_k) DO(11, q5_k) DO(12, q6_k) DO(13, iq4_nl) DO(14, iq4_xs)
+void unit_load_any(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
+    u = UNIT_ZERO;
+#define LOAD(number, type)                                                                                             \
+    if (W_TYPE == number)                                                                                              \
+        unit_load_##type(w, row, unit, units, u);
+    EACH_TYPE(LOAD)
 }
-void unit_get8_any(Unit_any u, uint g, out vec4 a, out vec4 b) {
-    if (W_TYPE == 0)
-        unit_get8_f32(Unit_f32(u.a, u.b), g, a, b);
-    else if (W_TYPE == 1)
-        unit_get8_f16(Unit_f16(u.a), g, a, b);
-    else if (W_TYPE == 2)
-        unit_get8_bf16(Unit_bf16(u.a), g, a, b);
-    else if (W_TYPE == 3)
-        unit_get8_q4_0(Unit_q4_0(u.a, u.d), g, a, b);
-    else if (W_TYPE == 4)
-        unit_get8_q4_1(Unit_q4_1(u.a, u.d), g, a, b);
-    else
-        unit_get8_q8_0(Unit_q8_0(u.a, u.b, u.d), g, a, b);
+void unit_get8_any(Unit u, uint g, out vec4 a, out vec4 b) {
+    a = b = vec4(0);
+#define GET8(number, type)                                                                                             \
+    if (W_TYPE == number)                                                                                              \
+        unit_get8_##type(u, g, a, b);
+    EACH_TYPE(GET8)
 }
 #endif
 
 #ifdef W
 #define W_UNIT PASTE(UNIT_, W)
-#define Unit PASTE(Unit_, W)
 #define unit_load PASTE(unit_load_, W)
 #define unit_get8 PASTE(unit_get8_, W)
-#define unit_choose PASTE(unit_choose_, W)
 #define WORD_COLS PASTE(WORD_, W)
 #define word_column PASTE(word_column_, W)
 #define word_load PASTE(word_load_, W)

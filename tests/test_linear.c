@@ -75,9 +75,9 @@ static void product(const struct Run *run, uint32_t first, uint32_t count, float
 }
 
 static void test_neighbours(struct Device *dev) {
-    enum { N = 67, K = 352 };
+    enum { N = 67, K = 512 };
     static float all[64 * N], some[64 * N];
-    for (int type = DT_F32; type <= DT_Q8_0; type++) {
+    for (int type = DT_F32; type < DT_U32; type++) {
         struct Run run = {dev, (enum DType)type, 0, N, K};
         product(&run, 0, 8, all);
         for (uint32_t m = 1; m < 8; m += 2) {

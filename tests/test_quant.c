@@ -1,0 +1,151 @@
+// The quantised types on the host: blocks of random bytes decoded as gguf-py decodes them, rows to the layout of the device and back,
+// how near the encoders come to what they are given, and that they heed the importance of columns.
+#include "check.h"
+#include "model/quant.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { BLOCKS = 4096, COLS = 2048 };
+
+// Where the f16 numbers of a block lie.
+static const struct {
+    int count, at[2];
+} HALVES[DT_COUNT] = {
+    [DT_Q4_0] = {1, {0}},    [DT_Q4_1] = {2, {0, 2}},   [DT_Q8_0] = {1, {0}},   [DT_Q5_0] = {1, {0}},
+    [DT_Q5_1] = {2, {0, 2}}, [DT_Q2_K] = {2, {80, 82}}, [DT_Q3_K] = {1, {108}}, [DT_Q4_K] = {2, {0, 2}},
+    [DT_Q5_K] = {2, {0, 2}}, [DT_Q6_K] = {1, {208}},    [DT_IQ4_NL] = {1, {0}}, [DT_IQ4_XS] = {1, {0}},
+};
+
+static const struct {
+    enum DType type;
+    const char *hash;
+} DECODED[] = {
+#include "golden/quants/decoded.inc"
+};
+
+static uint8_t *random_blocks(enum DType type) {
+    uint64_t size = DTYPES[type].block_bytes, bytes = BLOCKS * size;
+    uint8_t *out = xmalloc(bytes);
+    uint32_t state = 12345;
+    for (uint64_t i = 0; i < bytes; i++) {
+        state = state * 1664525 + 1013904223;
+        out[i] = (uint8_t)(state >> 24);
+    }
+    for (uint64_t b = 0; b < BLOCKS; b++)
+        for (int h = 0; h < HALVES[type].count; h++) {
+            uint8_t *high = out + b * size + HALVES[type].at[h] + 1;
+            if ((*high & 0x7c) == 0x7c)
+                *high &= 0xbf;
+        }
+    return out;
+}
+
+static void test_decode(void) {
+    for (size_t i = 0; i < sizeof DECODED / sizeof DECODED[0]; i++) {
+        enum DType type = DECODED[i].type;
+        uint64_t cols = BLOCKS * (uint64_t)DTYPES[type].block;
+        uint8_t *blocks = random_blocks(type);
+        float *values = xmalloc(cols * sizeof *values);
+        struct Sha256 sha;
+        char found[65];
+        quant_decode_row(type, blocks, cols, values);
+        sha256_begin(&sha);
+        sha256_add(&sha, values, cols * sizeof *values);
+        sha256_end(&sha, found);
+        CHECK(strcmp(found, DECODED[i].hash) == 0, "%s decodes to %s", DTYPES[type].name, found);
+        free(blocks);
+        free(values);
+    }
+}
+
+static void test_device(void) {
+    for (int t = DT_Q4_0; t < DT_U32; t++) {
+        enum DType type = (enum DType)t;
+        uint64_t cols = 3 * (uint64_t)DTYPES[type].block, bytes = dtype_file_row_bytes(type, cols),
+                 room = dtype_row_bytes(type, cols);
+        uint8_t *blocks = random_blocks(type), *device = xmalloc(room + 16), *again = xmalloc(bytes);
+        for (uint64_t row = 0; row < BLOCKS / 3; row++) {
+            memset(device, 0xee, room + 16);
+            quant_row_to_device(type, blocks + row * bytes, cols, device);
+            quant_row_from_device(type, device, cols, again);
+            CHECK(memcmp(again, blocks + row * bytes, bytes) == 0, "%s: row %u there and back", DTYPES[type].name,
+                  (unsigned)row);
+            CHECK(room % 16 == 0 && device[room] == 0xee, "%s: past the end", DTYPES[type].name);
+            for (uint64_t i = bytes; i < room; i++)
+                CHECK(device[i] == 0, "%s: padding", DTYPES[type].name);
+        }
+        free(blocks);
+        free(device);
+        free(again);
+    }
+}
+
+// Root mean square error over root mean square, of elements first, first + step ...
+static double error_of(const float *in, const float *out, int first, int step) {
+    double miss = 0, all = 0;
+    for (int i = first; i < COLS; i += step) {
+        miss += (double)(in[i] - out[i]) * (double)(in[i] - out[i]);
+        all += (double)in[i] * (double)in[i];
+    }
+    return sqrt(miss / all);
+}
+
+static void test_encode(void) {
+    static const struct {
+        enum DType type;
+        double bound; // for normal numbers: a little above what is reached
+    } BOUNDS[] = {{DT_Q4_0, 0.094},  {DT_Q4_1, 0.082},  {DT_Q8_0, 0.007},   {DT_Q5_0, 0.048},
+                  {DT_Q5_1, 0.041},  {DT_Q2_K, 0.33},   {DT_Q3_K, 0.18},    {DT_Q4_K, 0.078},
+                  {DT_Q5_K, 0.0385}, {DT_Q6_K, 0.0205}, {DT_IQ4_NL, 0.085}, {DT_IQ4_XS, 0.086}};
+    static float in[COLS], out[COLS], weighted[COLS], importance[COLS];
+    static uint8_t row[COLS * 2];
+    for (int i = 0; i < COLS; i++) {
+        in[i] = random_normal(5, 6, (uint64_t)i) * 0.02f;
+        importance[i] = i % 4 ? 0.01f : 1;
+    }
+    for (size_t i = 0; i < sizeof BOUNDS / sizeof BOUNDS[0]; i++) {
+        enum DType type = BOUNDS[i].type;
+        quant_encode_row(type, in, COLS, row);
+        quant_decode_row(type, row, COLS, out);
+        double plain = error_of(in, out, 0, 1), marked = error_of(in, out, 0, 4);
+        CHECK(plain < BOUNDS[i].bound, "%s: error %.5f", DTYPES[type].name, plain);
+        quant_encode_row_weighted(type, in, importance, COLS, row);
+        quant_decode_row(type, row, COLS, weighted);
+        double heeded = error_of(in, weighted, 0, 4);
+        CHECK(type == DT_Q8_0 ? heeded == marked : heeded < 0.95 * marked,
+              "%s: the error of what is important is %.5f, without importance %.5f", DTYPES[type].name, heeded, marked);
+        printf("%-7s error %.5f, of important columns %.5f to %.5f\n", DTYPES[type].name, plain, marked, heeded);
+    }
+}
+
+// What is no number, and what is no use: the encoders must come to an end, without undefined arithmetic, and zeros stay zeros.
+static void test_odd(void) {
+    static float odd[512], zeros[512], out[512], nothing[512];
+    static uint8_t row[1024];
+    static const float ODD[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f, -0.0f};
+    memcpy(odd, ODD, sizeof ODD);
+    memcpy(odd + 300, ODD + 3, 2 * sizeof *ODD);
+    for (int t = 0; t < DT_U32; t++) {
+        enum DType type = (enum DType)t;
+        quant_encode_row(type, odd, 512, row);
+        quant_encode_row_weighted(type, odd, odd, 512, row);
+        quant_encode_row_weighted(type, odd, nothing, 512, row);
+        quant_decode_row(type, row, 512, out);
+        for (int weighted = 0; weighted < 2; weighted++) {
+            memset(out, 1, sizeof out);
+            quant_encode_row_weighted(type, zeros, weighted ? nothing : NULL, 512, row);
+            quant_decode_row(type, row, 512, out);
+            for (int i = 0; i < 512; i++)
+                CHECK(out[i] == 0, "%s: zeros become %g", DTYPES[type].name, (double)out[i]);
+        }
+    }
+}
+
+int main(void) {
+    test_decode();
+    test_device();
+    test_encode();
+    test_odd();
+    return check_done();
+}
