@@ -3,7 +3,6 @@
 #include "cli/output.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 int cmd_convert(const struct Args *args) {
     if (!output_check(args))
@@ -12,11 +11,7 @@ int cmd_convert(const struct Args *args) {
     if (!modelfile_open(&f, args->operands[0]))
         return EXIT_FAILED;
     struct WeightSource source = modelfile_source(&f);
-    const char *slash = strrchr(args->operands[0], '/');
-    char *name = xstrdup(slash && slash[1] ? slash + 1 : args->operands[0]);
-    char *end = strstr(name, ".gguf");
-    if (end)
-        *end = 0;
+    char *name = output_name(&f);
     bool ok = output_write(args, &f.config, output_type(args, output_main_type(&f)), &source, &f, name);
     free(name);
     modelfile_close(&f);

@@ -14,7 +14,8 @@ static uint64_t cache_bytes_per_token(const struct Config *c) {
     return (uint64_t)c->n_layers * 2 * c->n_kv_heads * c->head_dim * sizeof(float);
 }
 
-static const enum DType INFO_TYPES[] = {DT_F32, DT_BF16, DT_F16, DT_Q8_0, DT_Q4_1, DT_Q4_0};
+static const enum DType INFO_TYPES[] = {DT_F32,  DT_BF16, DT_F16,  DT_Q8_0,   DT_Q6_K,   DT_Q5_K, DT_Q5_1, DT_Q5_0,
+                                        DT_Q4_K, DT_Q4_1, DT_Q4_0, DT_IQ4_NL, DT_IQ4_XS, DT_Q3_K, DT_Q2_K};
 static const uint32_t INFO_CONTEXTS[] = {1024, 4096, 8192, 16384, 32768, 131072};
 enum { N_INFO_TYPES = sizeof INFO_TYPES / sizeof INFO_TYPES[0] };
 enum { N_INFO_CONTEXTS = sizeof INFO_CONTEXTS / sizeof INFO_CONTEXTS[0] };

@@ -29,7 +29,9 @@ const struct Flag COMMON_FLAGS[] = {
     END,
 };
 
-#define TYPES "f32|bf16|f16|q8_0|q4_1|q4_0"
+#define TYPES "f32|bf16|f16|q8_0|q6_k|q5_k|q5_1|q5_0|q4_k|q4_1|q4_0|iq4_nl|iq4_xs|q3_k|q2_k"
+// llama.cpp's mixes (model/mix.c), the largest first.
+#define MIXES "q8_0|q6_k|q5_k_m|q5_k_s|q5_1|q5_0|q4_k_m|q4_k_s|q4_1|q4_0|iq4_nl|iq4_xs|q3_k_l|q3_k_m|q3_k_s|q2_k"
 #define TYPE_AS_FILE                                                                                                   \
     CHOICE("type", TYPES, NULL, "weights are held in this type on the device (default: as the file has them)")
 #define ADAPTER TEXT("adapter", 0, "DIR", NULL, "LoRA adapter (PEFT layout) to put on top of the model")
@@ -155,6 +157,12 @@ static const struct Flag convert_flags[] = {
     CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
     END,
 };
+static const struct Flag quantize_flags[] = {
+    NEEDED("out", 'o', "FILE", "a name that ends in .gguf"),
+    CHOICE("type", MIXES, "q4_k_m", "llama.cpp's name for the mix: which tensor gets which type is the same as there"),
+    TEXT("imatrix", 0, "FILE", NULL, "importance matrix of llama-imatrix: columns that matter more are kept nearer"),
+    END,
+};
 static const struct Flag upcycle_flags[] = {
     NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
     INT("shards", 0, "16", 2, 4096, "pieces that each feed-forward layer is cut into"),
@@ -193,6 +201,8 @@ const struct Command COMMANDS[] = {
      "vkmoe init --preset tiny-moe --out tiny"},
     {"convert", cmd_convert, "write a model in another format or type", "MODEL", 1, 1, convert_flags,
      "vkmoe convert smollm2-folder --out smollm2-q4_1.gguf --type q4_1"},
+    {"quantize", cmd_quantize, "make a model small: a GGUF with llama.cpp's mix of types", "MODEL", 1, 1,
+     quantize_flags, "vkmoe quantize smollm2-folder --out smollm2-q4_k_m.gguf --type q4_k_m"},
     {"upcycle", cmd_upcycle, "cut a dense model into a DeepSeekMoE", "MODEL", 1, 1, upcycle_flags,
      "vkmoe upcycle smollm2.gguf --out smollm2-moe --shards 16 --shared 4 --active 6 --calibrate some.txt"},
     {"merge", cmd_merge, "add a LoRA adapter to its model", "MODEL", 1, 1, merge_flags,

@@ -12,5 +12,6 @@ int cmd_bench(const struct Args *args);
 int cmd_tokenize(const struct Args *args);
 int cmd_init(const struct Args *args);
 int cmd_convert(const struct Args *args);
+int cmd_quantize(const struct Args *args);
 int cmd_upcycle(const struct Args *args);
 int cmd_merge(const struct Args *args);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_gguf(const char *path) {
+bool output_is_gguf(const char *path) {
     size_t n = strlen(path);
     return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
 }
@@ -13,7 +13,7 @@ static bool is_gguf(const char *path) {
 bool output_check(const struct Args *args) {
     const char *out = args_text(args, "out"), *type = args_text(args, "type");
     enum DType t;
-    if (type && dtype_find(type, &t) && dtype_is_quantised(t) && !is_gguf(out))
+    if (type && dtype_find(type, &t) && dtype_is_quantised(t) && !output_is_gguf(out))
         return fail("%s: a Hugging Face folder holds f32, f16 or bf16, not %s; a name that ends in .gguf can", out,
                     type);
     return modelwrite_check_output(out);
@@ -24,7 +24,7 @@ enum DType output_type(const struct Args *args, enum DType fallback) {
     enum DType type = fallback;
     if (name)
         dtype_find(name, &type);
-    else if (dtype_is_quantised(type) && !is_gguf(args_text(args, "out"))) {
+    else if (dtype_is_quantised(type) && !output_is_gguf(args_text(args, "out"))) {
         fprintf(stderr, "the weights are %s, which a Hugging Face folder does not hold: they are written as f32\n",
                 DTYPES[type].name);
         type = DT_F32;
@@ -78,19 +78,44 @@ static uint64_t weights_of(const struct Config *c) {
     return total;
 }
 
-bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
-                  const struct ModelFile *tokenizer, const char *name) {
+static bool write(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
+                  const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                  const char *what) {
     const char *out = args_text(args, "out");
     struct Counted counted = {.inner = source};
     struct WeightSource outer = {&counted, counted_type, counted_rows};
     progress_begin(&counted.progress, "write", "weight", 0, weights_of(c));
-    bool ok = is_gguf(out) ? modelwrite_gguf(out, c, type, DT_COUNT, &outer, tokenizer, name)
-                           : modelwrite_hf(out, c, type, &outer, tokenizer, 0);
+    bool ok = output_is_gguf(out) ? modelwrite_gguf(out, c, types, &outer, tokenizer, name)
+                                  : modelwrite_hf(out, c, types->type, &outer, tokenizer, 0);
     progress_clear(&counted.progress);
     if (!ok)
         return false;
     char count[16];
     term_format_count((double)config_parameters(c), count);
-    fprintf(stderr, "%s: %s parameters as %s\n", out, count, DTYPES[type].name);
+    fprintf(stderr, "%s: %s parameters as %s\n", out, count, what);
     return true;
+}
+
+bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
+                  const struct ModelFile *tokenizer, const char *name) {
+    struct WriteTypes types = {.type = type, .embed_type = DT_COUNT};
+    return write(args, c, &types, source, tokenizer, name, DTYPES[type].name);
+}
+
+bool output_write_gguf(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
+                       const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                       const char *what) {
+    return write(args, c, types, source, tokenizer, name, what);
+}
+
+char *output_name(const struct ModelFile *f) {
+    char *name = NULL;
+    if (f->gguf && gguf_get_string(f->gguf, "general.name", false, &name) && name)
+        return name;
+    const char *slash = strrchr(f->path, '/');
+    name = xstrdup(slash && slash[1] ? slash + 1 : f->path);
+    char *end = strstr(name, ".gguf");
+    if (end)
+        *end = 0;
+    return name;
 }

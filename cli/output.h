@@ -11,5 +11,12 @@ enum DType output_type(const struct Args *args, enum DType fallback);
 // `tokenizer` may be NULL. Says at the end what was written.
 bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
                   const struct ModelFile *tokenizer, const char *name);
+// The same with a type for each tensor, to a GGUF; `what` is how the message calls them.
+bool output_write_gguf(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
+                       const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                       const char *what);
+// What a model that is made from this file is called: the name that the file gives it, or else that of the file.
+char *output_name(const struct ModelFile *f);
+bool output_is_gguf(const char *path);
 // The type of most weights of a model's file.
 enum DType output_main_type(const struct ModelFile *f);

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,8 +54,7 @@ struct Rows {
     RowSink *sink;
     void *writer;
     uint8_t *in, *out;
-    float *wide;
-    uint64_t in_bytes, out_bytes, wide_bytes;
+    uint64_t in_bytes, out_bytes;
 };
 
 static void *room(void *buffer, uint64_t *has, uint64_t bytes) {
@@ -67,7 +67,6 @@ static void *room(void *buffer, uint64_t *has, uint64_t bytes) {
 static void rows_free(struct Rows *r) {
     free(r->in);
     free(r->out);
-    free(r->wide);
 }
 
 // GGUF's place of row (or element of a bias) i: row 2i+j of a head there is row j*half+i here. head 0: the same.
@@ -76,9 +75,64 @@ static uint64_t head_place(uint64_t i, uint32_t head) {
     return head ? i - k + 2 * (k % half) + k / half : i;
 }
 
-// Streams rows first .. first+count of `w` as `type`. With `head` above 0 the rows of each head are put in GGUF's order.
+// Rows of one chunk, converted by one thread.
+struct Slice {
+    const uint8_t *in;
+    uint8_t *out;
+    enum DType from, to;
+    uint64_t cols, first, end; // rows of the chunk
+    uint64_t row0;             // of the chunk in the tensor
+    uint32_t head;             // see stream_rows
+    const float *importance;   // of the columns, a row of them per `rows_each` rows; NULL: unknown
+    uint64_t rows_each;
+};
+
+static void *slice_convert(void *context) {
+    const struct Slice *s = context;
+    uint64_t from_bytes = dtype_file_row_bytes(s->from, s->cols), to_bytes = dtype_file_row_bytes(s->to, s->cols);
+    float *wide = xmalloc(s->cols * sizeof *wide);
+    for (uint64_t i = s->first; i < s->end; i++) {
+        uint64_t place = head_place(i, s->head);
+        if (s->from == s->to) {
+            memcpy(s->out + place * to_bytes, s->in + i * from_bytes, to_bytes);
+            continue;
+        }
+        const float *importance = s->importance ? s->importance + (s->row0 + i) / s->rows_each * s->cols : NULL;
+        quant_decode_row(s->from, s->in + i * from_bytes, s->cols, wide);
+        quant_encode_row_weighted(s->to, wide, importance, s->cols, s->out + place * to_bytes);
+    }
+    free(wide);
+    return NULL;
+}
+
+// Searching for scales takes a while: by as many threads as there are processors. A thread that cannot be had is done without.
+static void chunk_convert(const struct Slice *whole) {
+    enum { MAX_THREADS = 64 };
+    struct Slice slice[MAX_THREADS];
+    pthread_t thread[MAX_THREADS];
+    bool started[MAX_THREADS] = {false};
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t n = processors < 1 ? 1 : min_u64((uint64_t)processors, MAX_THREADS), rows = whole->end;
+    if (whole->from == whole->to || !dtype_is_quantised(whole->to) || rows * whole->cols < 1 << 16)
+        n = 1;
+    for (uint64_t i = 0; i < n; i++) {
+        slice[i] = *whole;
+        slice[i].first = rows * i / n;
+        slice[i].end = rows * (i + 1) / n;
+        started[i] = i > 0 && pthread_create(&thread[i], NULL, slice_convert, &slice[i]) == 0;
+    }
+    for (uint64_t i = 0; i < n; i++)
+        if (!started[i])
+            slice_convert(&slice[i]);
+    for (uint64_t i = 0; i < n; i++)
+        if (started[i])
+            pthread_join(thread[i], NULL);
+}
+
+// Streams rows first .. first+count of `w` as `type`. With `head` above 0 the rows of each head are put in GGUF's order. `importance`:
+// see struct Slice.
 static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t first, uint64_t count, enum DType type,
-                        uint32_t head) {
+                        uint32_t head, const float *importance) {
     enum DType from = r->source->type(r->source->context, w);
     if (from == DT_COUNT)
         return false;
@@ -92,18 +146,18 @@ static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t fir
         uint64_t n = min_u64(step, end - first);
         r->in = room(r->in, &r->in_bytes, n * from_bytes);
         r->out = room(r->out, &r->out_bytes, n * to_bytes);
-        r->wide = room(r->wide, &r->wide_bytes, cols * sizeof(float));
         if (!r->source->rows(r->source->context, w, first, n, r->in))
             return false;
-        for (uint64_t i = 0; i < n; i++) {
-            uint8_t *to = r->out + head_place(i, bias ? 0 : head) * to_bytes;
-            if (from == type) {
-                memcpy(to, r->in + i * from_bytes, to_bytes);
-                continue;
-            }
-            quant_decode_row(from, r->in + i * from_bytes, cols, r->wide);
-            quant_encode_row(type, r->wide, cols, to);
-        }
+        chunk_convert(&(struct Slice){.in = r->in,
+                                      .out = r->out,
+                                      .from = from,
+                                      .to = type,
+                                      .cols = cols,
+                                      .end = n,
+                                      .row0 = first,
+                                      .head = bias ? 0 : head,
+                                      .importance = importance,
+                                      .rows_each = w->n_dims == 3 ? w->dim[1] : UINT64_MAX});
         if (bias) {
             uint64_t size = to_bytes / cols;
             r->in = room(r->in, &r->in_bytes, to_bytes);
@@ -339,7 +393,7 @@ static bool write_shard(const char *dir, const struct Plan *p, uint32_t shard, e
     bool ok = safetensors_writer_begin(&w, path);
     for (uint32_t i = 0; ok && i < p->count; i++) {
         const struct Item *it = &p->items[i];
-        if (it->shard == shard && !stream_rows(&rows, it->spec, it->first, it->rows, type, 0)) {
+        if (it->shard == shard && !stream_rows(&rows, it->spec, it->first, it->rows, type, 0, NULL)) {
             safetensors_writer_abort(&w);
             ok = false;
         }
@@ -415,31 +469,83 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
 
 // ---- GGUF ----
 
-static void gguf_keys(struct GgufWriter *w, const struct Config *c, enum DType type, const char *name) {
+static void gguf_keys(struct GgufWriter *w, const struct Config *c, uint32_t file_kind, const char *name) {
     gguf_writer_string(w, "general.architecture", config_gguf_arch(c));
     gguf_writer_string(w, "general.type", "model");
     gguf_writer_string(w, "general.name", name);
-    gguf_writer_u32(w, "general.file_type", DTYPES[type].file_kind);
+    gguf_writer_u32(w, "general.file_type", file_kind);
     gguf_writer_u32(w, "general.quantization_version", 2);
     config_to_gguf(w, c);
 }
 
-static enum DType gguf_type(const struct WeightSpec *w, enum DType type, enum DType embed_type) {
-    if (weight_is_exact(w))
-        return DT_F32;
-    if (w->role == ROLE_EMBED || w->role == ROLE_HEAD)
-        type = embed_type == DT_COUNT ? type : embed_type;
-    return dtype_for_cols(type, w->dim[w->n_dims - 1]);
+// What the model's own file says of itself beyond what is written here anyway.
+static void gguf_copy_general(struct GgufWriter *w, const struct Gguf *from) {
+    static const char *const OURS[] = {"architecture",         "type",     "name", "file_type",
+                                       "quantization_version", "alignment"};
+    for (uint64_t i = 0; i < from->n_values; i++) {
+        const char *key = from->values[i].key;
+        bool copy = strncmp(key, "general.", 8) == 0;
+        for (size_t k = 0; copy && k < sizeof OURS / sizeof *OURS; k++)
+            copy = strcmp(key + 8, OURS[k]) != 0;
+        if (copy)
+            gguf_writer_copy(w, &from->values[i]);
+    }
 }
 
-bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, enum DType embed_type,
+// llama.cpp's keys for it.
+static void gguf_imatrix_keys(struct GgufWriter *w, const struct Imatrix *m) {
+    const char *slash = strrchr(m->path, '/');
+    gguf_writer_string(w, "quantize.imatrix.file", slash ? slash + 1 : m->path);
+    if (*m->datasets)
+        gguf_writer_string(w, "quantize.imatrix.dataset", m->datasets);
+    gguf_writer_u32(w, "quantize.imatrix.entries_count", m->n_entries);
+    if (m->chunks)
+        gguf_writer_u32(w, "quantize.imatrix.chunks_count", m->chunks);
+}
+
+static enum DType gguf_type(const struct WeightSpec *w, const struct Config *c, const struct WriteTypes *types) {
+    if (types->mix)
+        return mix_type(types->mix, c, w, types->imatrix != NULL);
+    if (weight_is_exact(w))
+        return DT_F32;
+    bool ends = w->role == ROLE_EMBED || w->role == ROLE_HEAD;
+    return dtype_for_cols(ends && types->embed_type != DT_COUNT ? types->embed_type : types->type,
+                          w->dim[w->n_dims - 1]);
+}
+
+// *importance is NULL where the matrix does not have the tensor.
+static bool importance_of(const struct Imatrix *m, const struct WeightSpec *w, const float **importance) {
+    const struct ImatrixEntry *e = m ? imatrix_find(m, w->gguf) : NULL;
+    uint64_t expected = (uint64_t)w->dim[w->n_dims - 1] * (w->n_dims == 3 ? w->dim[0] : 1);
+    *importance = e ? e->values : NULL;
+    return !e || e->count == expected ||
+           fail("%s: %s has %" PRIu64 " values; the model asks for %" PRIu64 ": is it of another model?", m->path,
+                w->gguf, e->count, expected);
+}
+
+static bool check_imatrix(const struct Imatrix *m, const struct WeightSpec *specs, uint32_t count) {
+    uint32_t used = 0;
+    for (uint32_t i = 0; m && i < count; i++) {
+        const float *importance;
+        if (!importance_of(m, &specs[i], &importance))
+            return false;
+        used += importance != NULL;
+    }
+    return !m || used > 0 || fail("%s: has no entry for any tensor of this model", m->path);
+}
+
+bool modelwrite_gguf(const char *path, const struct Config *c, const struct WriteTypes *types,
                      const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name) {
-    assert(type != DT_U32);
+    assert(types->mix || types->type != DT_U32);
     if (!config_check_gguf(c, path) || !modelwrite_check_output(path))
         return false;
     struct GgufWriter w;
     gguf_writer_init(&w);
-    gguf_keys(&w, c, type, name ? name : "model");
+    gguf_keys(&w, c, types->mix ? types->mix->file_kind : DTYPES[types->type].file_kind, name ? name : "model");
+    if (tokenizer && tokenizer->gguf)
+        gguf_copy_general(&w, tokenizer->gguf);
+    if (types->imatrix)
+        gguf_imatrix_keys(&w, types->imatrix);
     if (!gguf_tokenizer(&w, c, tokenizer)) {
         gguf_writer_abort(&w);
         return false;
@@ -462,19 +568,24 @@ bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, 
         uint64_t dim[4];
         for (uint32_t d = 0; d < specs[i].n_dims; d++)
             dim[d] = specs[i].dim[d];
-        gguf_writer_tensor(&w, specs[i].gguf, gguf_type(&specs[i], type, embed_type), specs[i].n_dims, dim);
+        gguf_writer_tensor(&w, specs[i].gguf, gguf_type(&specs[i], c, types), specs[i].n_dims, dim);
     }
     struct Rows rows = {.source = source, .sink = to_gguf, .writer = &w};
-    bool ok = gguf_writer_begin(&w, path);
+    bool ok = check_imatrix(types->imatrix, specs, count);
+    if (!ok)
+        gguf_writer_abort(&w);
+    ok = ok && gguf_writer_begin(&w, path);
     if (ok && divided && !gguf_writer_data(&w, divisors, half * sizeof *divisors)) {
         gguf_writer_abort(&w);
         ok = false;
     }
     for (uint32_t i = 0; ok && i < count; i++) {
         const struct WeightSpec *s = &specs[i];
+        const float *importance;
         uint64_t n_rows = s->n_dims == 1 ? 1 : s->n_dims == 2 ? s->dim[0] : (uint64_t)s->dim[0] * s->dim[1];
         uint32_t head = weight_has_heads(s) && ARCHS[c->arch].gguf_pairs ? c->head_dim : 0;
-        if (!stream_rows(&rows, s, 0, n_rows, gguf_type(s, type, embed_type), head)) {
+        if (!importance_of(types->imatrix, s, &importance) ||
+            !stream_rows(&rows, s, 0, n_rows, gguf_type(s, c, types), head, importance)) {
             gguf_writer_abort(&w);
             ok = false;
         }

@@ -1,6 +1,8 @@
 // Writing models that others load: a Hugging Face folder (transformers, PEFT) or a GGUF file (llama.cpp). The weights come from
 // a source, row by row, so that no more than a few rows are in memory; nothing appears under the final name before all is there.
 #pragma once
+#include "model/imatrix.h"
+#include "model/mix.h"
 #include "model/modelfile.h"
 
 // Where weights come from. `type` tells in which type rows come; when it differs from the type to be written they go
@@ -16,9 +18,16 @@ struct WeightSource modelfile_source(struct ModelFile *f);
 // become tokenizer.json and tokenizer_config.json); NULL: none. `dir` must not exist or be empty. `shard_bytes` 0: 5 GB.
 bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, const struct WeightSource *source,
                    const struct ModelFile *tokenizer, uint64_t shard_bytes);
-// `type`: of the matrices; norms and routers are F32, and with a quantised type matrices whose rows are no multiple of 32
-// are F16. `embed_type` is that of embedding and head (DT_COUNT: the same). `name` goes to general.name.
-bool modelwrite_gguf(const char *path, const struct Config *c, enum DType type, enum DType embed_type,
+// The types of a GGUF's tensors. Norms and routers are F32 always; where the rows of a matrix are no multiple of the type's block,
+// dtype_for_cols says what it is instead.
+struct WriteTypes {
+    enum DType type;               // of the matrices
+    enum DType embed_type;         // of embedding and head; DT_COUNT: the same
+    const struct Mix *mix;         // not NULL: as this mix chooses, whatever the two above say
+    const struct Imatrix *imatrix; // not NULL: the importance of columns, where it has them
+};
+// `name` goes to general.name. Of a GGUF `tokenizer` the other general.* keys go along too (author, licence ...).
+bool modelwrite_gguf(const char *path, const struct Config *c, const struct WriteTypes *types,
                      const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name);
 // Refuses an output path that is in use, before work is spent on it: an existing file or a folder that is not empty.
 bool modelwrite_check_output(const char *path);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const struct WriteTypes F32_FILE = {.type = DT_F32, .embed_type = DT_COUNT};
+
 static bool refused(bool ok, const char *words) { return !ok && strstr(fail_last(), words); }
 
 static char *golden_config(const char *name) {
@@ -177,7 +179,9 @@ static void round_trip(const char *top, const char *name, const struct Config *c
     if (CHECK(modelfile_open(&f, folder), "%s: %s", name, fail_last())) {
         struct WeightSource files = modelfile_source(&f);
         same_config(c, f.config);
-        CHECK(modelwrite_gguf(gguf, &f.config, type, DT_COUNT, &files, NULL, "x"), "%s: %s", name, fail_last());
+        CHECK(modelwrite_gguf(gguf, &f.config, &(struct WriteTypes){.type = type, .embed_type = DT_COUNT}, &files, NULL,
+                              "x"),
+              "%s: %s", name, fail_last());
         modelfile_close(&f);
     }
     if (CHECK(modelfile_open(&f, gguf), "%s: %s", name, fail_last())) {
@@ -224,7 +228,7 @@ static void check_round_trips(const char *top) {
             continue;
         char *never = path_join(top, "never.gguf");
         if (CASES[i].refused)
-            CHECK(refused(modelwrite_gguf(never, &c, DT_F32, DT_COUNT, &source, NULL, "x"), CASES[i].refused) &&
+            CHECK(refused(modelwrite_gguf(never, &c, &F32_FILE, &source, NULL, "x"), CASES[i].refused) &&
                       !file_exists(never),
                   "%s: %s", CASES[i].name, fail_last());
         for (enum DType type = DT_F32; type <= DT_BF16 && !CASES[i].refused; type++)
@@ -243,7 +247,7 @@ static void check_divisors(const char *top) {
     c.rope = (struct Rope){.kind = ROPE_DIVISORS};
     for (uint32_t i = 0; i < c.head_dim / 2; i++)
         c.rope.divisor[i] = 1 + (float)i;
-    CHECK(modelwrite_gguf(gguf, &c, DT_F32, DT_COUNT, &source, NULL, "x"), "%s", fail_last());
+    CHECK(modelwrite_gguf(gguf, &c, &F32_FILE, &source, NULL, "x"), "%s", fail_last());
     if (CHECK(modelfile_open(&f, gguf), "%s", fail_last())) {
         double a[CONFIG_MAX_HEAD_DIM / 2], b[CONFIG_MAX_HEAD_DIM / 2];
         rope_frequencies(&c, a), rope_frequencies(&f.config, b);
@@ -258,7 +262,7 @@ static void check_divisors(const char *top) {
     }
     unlink(gguf);
     c.rope.divisor[3] = NAN;
-    CHECK(modelwrite_gguf(gguf, &c, DT_F32, DT_COUNT, &source, NULL, "x"), "%s", fail_last());
+    CHECK(modelwrite_gguf(gguf, &c, &F32_FILE, &source, NULL, "x"), "%s", fail_last());
     CHECK(refused(modelfile_open(&f, gguf), "rope_freqs.weight is"), "%s", fail_last());
     unlink(gguf);
     free(gguf), free(folder);
@@ -293,8 +297,7 @@ static void check_p8_numbers_against_tensors(const char *top) {
         char *gguf = path_join(top, "p8.gguf");
         uint8_t *data = NULL;
         uint64_t bytes = 0;
-        CHECK(with_key(&c, CASES[i].name, NULL, NULL) &&
-                  modelwrite_gguf(gguf, &c, DT_F32, DT_COUNT, &source, NULL, "x") &&
+        CHECK(with_key(&c, CASES[i].name, NULL, NULL) && modelwrite_gguf(gguf, &c, &F32_FILE, &source, NULL, "x") &&
                   file_read(gguf, 1 << 24, &data, &bytes),
               "%s", fail_last());
         uint8_t *key = data ? memmem(data, bytes, CASES[i].key, strlen(CASES[i].key)) : NULL;

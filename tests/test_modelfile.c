@@ -469,24 +469,32 @@ static void check_round_trips(const char *dir, const struct Config *c, uint64_t 
     if (CHECK(modelfile_open(&f, sharded) && f.n_shards > 3 && f.chat_template && f.tokenizer_path, "%s",
               fail_last())) {
         struct WeightSource files = modelfile_source(&f);
-        CHECK(modelwrite_gguf(gguf, c, DT_F32, DT_COUNT, &files, &f, "x"), "%s", fail_last());
-        CHECK(refused(modelwrite_gguf(gguf, c, DT_F32, DT_COUNT, &files, &f, "x"), "exists already"), "%s",
-              fail_last());
-        CHECK(modelwrite_gguf(q, c, DT_Q4_1, DT_Q8_0, &files, &f, "x"), "%s", fail_last());
+        CHECK(modelwrite_gguf(gguf, c, &(struct WriteTypes){.type = DT_F32, .embed_type = DT_COUNT}, &files, &f, "x"),
+              "%s", fail_last());
+        CHECK(refused(modelwrite_gguf(gguf, c, &(struct WriteTypes){.type = DT_F32, .embed_type = DT_COUNT}, &files, &f,
+                                      "x"),
+                      "exists already"),
+              "%s", fail_last());
+        CHECK(modelwrite_gguf(q, c, &(struct WriteTypes){.type = DT_Q4_1, .embed_type = DT_Q8_0}, &files, &f, "x"),
+              "%s", fail_last());
         modelfile_close(&f);
     }
     if (plain.tied_head == c->tied_head)
         check_model(gguf, &plain, &source, DT_F32, DT_F32);
     if (CHECK(modelfile_open(&f, q), "%s", fail_last())) {
         struct WeightSource files = modelfile_source(&f);
-        CHECK(modelwrite_gguf(raw, &f.config, DT_Q4_1, DT_Q8_0, &files, &f, "x"), "%s", fail_last());
+        CHECK(modelwrite_gguf(raw, &f.config, &(struct WriteTypes){.type = DT_Q4_1, .embed_type = DT_Q8_0}, &files, &f,
+                              "x"),
+              "%s", fail_last());
         CHECK(same_bytes(q, raw), "blocks are copied as they are, rope's order there and back");
         CHECK(modelwrite_hf(back, &f.config, DT_F32, &files, &f, 0), "%s", fail_last());
         modelfile_close(&f);
     }
     if (CHECK(modelfile_open(&f, back), "%s", fail_last())) {
         struct WeightSource files = modelfile_source(&f);
-        CHECK(modelwrite_gguf(again, &f.config, DT_Q4_1, DT_Q8_0, &files, &f, "x"), "%s", fail_last());
+        CHECK(modelwrite_gguf(again, &f.config, &(struct WriteTypes){.type = DT_Q4_1, .embed_type = DT_Q8_0}, &files,
+                              &f, "x"),
+              "%s", fail_last());
         modelfile_close(&f);
     }
     CHECK(file_exists(again), "through GGUF, a folder and GGUF");
@@ -607,7 +615,9 @@ static void check_broken_gguf(const char *top) {
     uint64_t seed = 5;
     struct WeightSource source = {&seed, random_type, random_rows};
     char *path = path_join(top, "small.gguf");
-    CHECK(modelwrite_gguf(path, &c, DT_Q8_0, DT_COUNT, &source, NULL, "small"), "%s", fail_last());
+    CHECK(modelwrite_gguf(path, &c, &(struct WriteTypes){.type = DT_Q8_0, .embed_type = DT_COUNT}, &source, NULL,
+                          "small"),
+          "%s", fail_last());
     struct ModelFile f;
     CHECK(modelfile_open(&f, path), "%s", fail_last());
     // Rows of 8 fit no block of Q8_0.
@@ -669,13 +679,20 @@ static void check_broken_gguf(const char *top) {
     struct Config odd = c;
     char *other = path_join(top, "other.gguf");
     odd.norm_topk = true;
-    CHECK(refused(modelwrite_gguf(other, &odd, DT_F32, DT_COUNT, &source, NULL, ""), "norm_topk_prob"), "%s",
-          fail_last());
+    CHECK(refused(modelwrite_gguf(other, &odd, &(struct WriteTypes){.type = DT_F32, .embed_type = DT_COUNT}, &source,
+                                  NULL, ""),
+                  "norm_topk_prob"),
+          "%s", fail_last());
     odd = c, odd.n_shared = 0;
-    CHECK(refused(modelwrite_gguf(other, &odd, DT_F32, DT_COUNT, &source, NULL, ""), "shared"), "%s", fail_last());
+    CHECK(refused(modelwrite_gguf(other, &odd, &(struct WriteTypes){.type = DT_F32, .embed_type = DT_COUNT}, &source,
+                                  NULL, ""),
+                  "shared"),
+          "%s", fail_last());
     odd = c, odd.moe_period = 2;
-    CHECK(refused(modelwrite_gguf(other, &odd, DT_F32, DT_COUNT, &source, NULL, ""), "moe_layer_freq"), "%s",
-          fail_last());
+    CHECK(refused(modelwrite_gguf(other, &odd, &(struct WriteTypes){.type = DT_F32, .embed_type = DT_COUNT}, &source,
+                                  NULL, ""),
+                  "moe_layer_freq"),
+          "%s", fail_last());
     free(other);
     free(data);
     unlink(path);
