@@ -1,6 +1,7 @@
 // The quantised types on the host: blocks of random bytes decoded as gguf-py decodes them, rows to the layout of the device and back,
 // how near the encoders come to what they are given, and that they heed the importance of columns.
 #include "check.h"
+#include "model/mix.h"
 #include "model/quant.h"
 
 #include <stdlib.h>
@@ -142,7 +143,51 @@ static void test_odd(void) {
     }
 }
 
+// ---- Mixes ----
+
+static const struct {
+    const char *model, *mix, *types;
+} CHOSEN[] = {
+#include "golden/mixes/mixes.inc"
+};
+
+static const char LETTERS[DT_COUNT] = {
+    [DT_F16] = 'h',  [DT_Q4_0] = 'a',   [DT_Q4_1] = 'b',  [DT_Q5_0] = 'c', [DT_Q5_1] = 'd',
+    [DT_Q8_0] = 'e', [DT_Q2_K] = '2',   [DT_Q3_K] = '3',  [DT_Q4_K] = '4', [DT_Q5_K] = '5',
+    [DT_Q6_K] = '6', [DT_IQ4_NL] = 'n', [DT_IQ4_XS] = 'x'};
+
+static struct Config mixed_config(const char *model) {
+    struct Config c;
+    config_preset(&c, strcmp(model, "smollm2") == 0 ? "smollm2-135m" : "tiny-moe");
+    if (strcmp(model, "smollm2") != 0) {
+        c.n_layers = 17, c.dim = 256, c.hidden = 512, c.moe_hidden = 256, c.n_heads = c.n_kv_heads = 4;
+        c.n_experts = 4, c.n_shared = 1, c.first_dense = 1, c.tied_head = false, c.head_dim = 64;
+    }
+    return c;
+}
+
+static void test_mixes(void) {
+    for (size_t i = 0; i < sizeof CHOSEN / sizeof CHOSEN[0]; i++) {
+        struct Config c = mixed_config(CHOSEN[i].model);
+        const struct Mix *mix = mix_find(CHOSEN[i].mix);
+        uint32_t n, at = 0;
+        struct WeightSpec *specs = weight_list(&c, &n);
+        for (uint32_t w = 0; w < n && CHECK(mix, "no mix %s", CHOSEN[i].mix); w++) {
+            enum DType type = mix_type(mix, &c, &specs[w], false);
+            if (type == DT_F32)
+                continue;
+            char expected = CHOSEN[i].types[at++];
+            if (!CHECK(LETTERS[type] == expected, "%s %s: %s is %s, llama.cpp's '%c'", CHOSEN[i].model, mix->name,
+                       specs[w].gguf, DTYPES[type].name, expected))
+                break;
+        }
+        free(specs);
+    }
+    CHECK(!mix_find("q4_k") && mix_find("Q4_K_M"), "names of mixes");
+}
+
 int main(void) {
+    test_mixes();
     test_decode();
     test_device();
     test_encode();
