@@ -96,7 +96,7 @@ enum DType mix_type(const struct Mix *m, const struct Config *c, const struct We
     uint64_t cols = w->dim[w->n_dims - 1];
     enum DType type = m->type;
     bool has_head = !c->tied_head || c->n_experts; // GGUF's deepseek has no tied one
-    if (w->role == ROLE_NORM || w->role == ROLE_ROUTER)
+    if (weight_is_exact(w))
         return DT_F32;
     if (strcmp(w->gguf, "output.weight") == 0 || (w->role == ROLE_EMBED && !has_head))
         type = cols % DTYPES[type].block || type == DT_Q8_0 ? DT_Q8_0 : DT_Q6_K;

@@ -1,6 +1,7 @@
 // Opening a model: config, tokenizer's source, and a table from our names to places in files, checked against the config before
 // anything is loaded.
 #include "model/modelfile.h"
+#include "model/ggufsplit.h"
 #include "model/json.h"
 #include "model/quant.h"
 
@@ -207,10 +208,13 @@ static bool bind_folder_tensor(struct Folder *d, struct FileTensor *t) {
 }
 
 static bool bind_gguf_tensor(struct ModelFile *f, struct FileTensor *t) {
-    const char *file = f->gguf->file.name;
-    const struct GgufTensor *e = gguf_find_tensor(f->gguf, t->spec.gguf);
+    const struct GgufTensor *e = NULL;
+    uint32_t part = 0;
+    while (!(e = gguf_find_tensor(&f->gguf[part], t->spec.gguf)) && part + 1 < f->n_gguf)
+        part++;
     if (!e)
-        return fail("%s: tensor %s is missing", file, t->spec.gguf);
+        return fail("%s: tensor %s is missing", f->path, t->spec.gguf);
+    const char *file = f->gguf[part].file.name;
     // A single row may be stored as a vector.
     bool row = t->spec.n_dims == 2 && t->spec.dim[0] == 1 && e->n_dims == 1;
     if (!usable_type(file, e->name, e->type, e->type_name, &t->spec, true) ||
@@ -218,7 +222,7 @@ static bool bind_gguf_tensor(struct ModelFile *f, struct FileTensor *t) {
         return false;
     t->type = e->type;
     t->parts = xcalloc(1, sizeof *t->parts);
-    t->parts[0].offset = e->offset;
+    t->parts[0] = (struct FilePart){part, e->offset};
     if (weight_has_heads(&t->spec) && ARCHS[f->config.arch].gguf_pairs)
         t->rope_head = f->config.head_dim;
     return finish_tensor(t, file, 1);
@@ -288,21 +292,33 @@ static bool bind_tensors(struct ModelFile *f, struct Folder *d) {
     return true;
 }
 
+static bool is_bound(const struct ModelFile *f, uint32_t part, const struct GgufTensor *e) {
+    for (uint32_t k = 0; k < f->n_tensors; k++)
+        if (f->tensors[k].parts[0].shard == part && f->tensors[k].parts[0].offset == e->offset)
+            return true;
+    return strcmp(e->name, "rope_freqs.weight") == 0;
+}
+
 static bool bind_gguf(struct ModelFile *f) {
-    f->n_shards = 1;
-    f->shards = xcalloc(1, sizeof *f->shards);
-    f->shards[0] = &f->gguf->file;
+    uint32_t n = f->n_shards;
+    f->gguf = xrealloc(f->gguf, n * sizeof *f->gguf);
+    if (!ggufsplit_open(f->gguf, n, f->path))
+        return false;
+    f->n_gguf = n;
+    f->shards = xcalloc(n, sizeof *f->shards);
+    for (uint32_t p = 0; p < n; p++)
+        f->shards[p] = &f->gguf[p].file;
+    // The config, which rope's divisors belong to, was read from the first part.
+    for (uint32_t p = 1; p < n; p++)
+        if (gguf_find_tensor(&f->gguf[p], "rope_freqs.weight"))
+            return fail("%s: rope_freqs.weight is expected in the first part, not here", f->gguf[p].file.name);
     if (!bind_tensors(f, NULL))
         return false;
     struct Extras x = {0};
-    for (uint64_t i = 0; i < f->gguf->n_tensors; i++) {
-        const char *name = f->gguf->tensors[i].name;
-        bool used = strcmp(name, "rope_freqs.weight") == 0;
-        for (uint32_t k = 0; k < f->n_tensors && !used; k++)
-            used = f->tensors[k].parts[0].offset == f->gguf->tensors[i].offset;
-        if (!used)
-            add_extra(&x, name);
-    }
+    for (uint32_t p = 0; p < n; p++)
+        for (uint64_t i = 0; i < f->gguf[p].n_tensors; i++)
+            if (!is_bound(f, p, &f->gguf[p].tensors[i]))
+                add_extra(&x, f->gguf[p].tensors[i].name);
     return tell_extras(&x, f->path);
 }
 
@@ -484,10 +500,12 @@ static bool open_config(struct ModelFile *f, const char *path) {
         return open_tokenizer_file(f);
     f->gguf = xcalloc(1, sizeof *f->gguf);
     bool complete;
-    if (!gguf_open(f->gguf, path) || !config_from_gguf(&f->config, f->gguf, &complete) ||
+    f->n_gguf = 1;
+    if (!gguf_open(f->gguf, path) || !ggufsplit_count(f->gguf, path, &f->n_shards) ||
+        !config_from_gguf(&f->config, f->gguf, &complete) ||
         !gguf_get_string(f->gguf, "tokenizer.chat_template", false, &f->chat_template))
         return false;
-    f->vocab_only = f->gguf->n_tensors == 0;
+    f->vocab_only = f->gguf->n_tensors == 0 && f->n_shards == 1;
     return complete || f->vocab_only ||
            fail("%s: keys of a whole model are missing (such as %s.block_count)", path, ARCHS[f->config.arch].gguf);
 }
@@ -514,8 +532,8 @@ void modelfile_close(struct ModelFile *f) {
         free(f->tensors[i].parts);
     for (uint32_t i = 0; f->safetensors && i < f->n_shards; i++)
         safetensors_close(&f->safetensors[i]);
-    if (f->gguf)
-        gguf_close(f->gguf);
+    for (uint32_t p = 0; p < f->n_gguf; p++)
+        gguf_close(&f->gguf[p]);
     free(f->tensors);
     free(f->safetensors);
     free(f->gguf);

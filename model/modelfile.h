@@ -69,7 +69,8 @@ struct ModelFile {
     struct FileIn **shards; // files the parts refer to
     uint32_t n_shards;
     struct Safetensors *safetensors; // of a folder, n_shards of them
-    struct Gguf *gguf;               // NULL for a folder
+    struct Gguf *gguf;               // NULL for a folder; the file, or the first of n_gguf parts, which has the keys
+    uint32_t n_gguf;                 // that are open
     // The tokenizer: of a folder the path of tokenizer.json, else tokenizer.model (NULL: none), and tokenizer_config.json (NULL: none); of a GGUF the keys tokenizer.*.
     char *tokenizer_path, *tokenizer_config_path;
     char *chat_template; // Jinja text, NULL: none
