@@ -1,9 +1,12 @@
 // Fuzz target: any bytes as a GGUF file: header, typed access to every key, config and vocabulary made of it.
 #include "model/config.h"
 #include "model/gguf.h"
+#include "model/ggufsplit.h"
+#include "model/quant.h"
 #include "model/vocabfile.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
@@ -37,6 +40,24 @@ static void touch_key(const struct Gguf *g, const struct GgufValue *v) {
         abort();
 }
 
+// The first row: to floats, and to the layout of the device and back.
+static void decode(const struct GgufTensor *t, const uint8_t *data) {
+    uint64_t cols = t->dim[t->n_dims - 1];
+    if (t->type == DT_COUNT || cols > 1 << 16)
+        return;
+    float *values = xmalloc(cols * sizeof *values);
+    uint64_t row = dtype_file_row_bytes(t->type, cols);
+    uint8_t *device = xmalloc(dtype_row_bytes(t->type, cols)), *again = xmalloc(row);
+    quant_decode_row(t->type, data, cols, values);
+    quant_row_to_device(t->type, data, cols, device);
+    quant_row_from_device(t->type, device, cols, again);
+    if (memcmp(again, data, row) != 0)
+        abort();
+    free(values);
+    free(device);
+    free(again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     fail_quiet(true);
     struct Gguf g;
@@ -49,8 +70,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         uint8_t *copy = xmalloc(t->bytes);
         if (gguf_find_tensor(&g, t->name) != t || !gguf_read(&g, t, 0, t->bytes, copy))
             abort();
+        decode(t, copy);
         free(copy);
     }
+    uint32_t parts;
+    ggufsplit_count(&g, "m-00001-of-00003.gguf", &parts);
     struct Config c;
     bool complete;
     if (config_from_gguf(&c, &g, &complete))

@@ -51,8 +51,8 @@ def gguf_value(value):
     return struct.pack("<IIQ", 9, kind, len(value)) + items
 
 
-def gguf(keys, tensors):
-    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+def gguf(keys, tensors, version=3):
+    out = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
     for key, value in keys.items():
         out += gguf_string(key) + gguf_value(value)
     at = 0
@@ -95,6 +95,23 @@ write("fuzz_gguf", "qwen2moe", gguf({"general.architecture": "qwen2moe", "genera
 DIVIDED = {**TENSORS, "rope_freqs.weight": ((4,), 0, 16)}
 write("fuzz_gguf", "llama3", gguf({"general.architecture": "llama", "general.alignment": 32,
                                    **{f"llama.{k}": v for k, v in LLAMA.items() if not k.startswith("rope.scal")}, **VOCABULARY}, DIVIDED))
+
+# Every type that is read, a row each; version 2; a part of a model in several files.
+BLOCKS = {"Q5_0": (6, 32, 22), "Q5_1": (7, 32, 24), "Q2_K": (10, 256, 84), "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144),
+          "Q5_K": (13, 256, 176), "Q6_K": (14, 256, 210), "IQ4_NL": (20, 32, 18), "IQ4_XS": (23, 256, 136)}
+write("fuzz_gguf", "types", gguf({"general.architecture": "llama"}, {k: ((n,), t, size) for k, (t, n, size) in BLOCKS.items()}, 2))
+write("fuzz_gguf", "part", gguf({"general.architecture": "llama", "split.no": 0, "split.count": 3, "split.tensors.count": 9}, TENSORS))
+
+# --- importance matrices, both formats
+def old_entry(name, calls, values):
+    return struct.pack("<i", len(name)) + name.encode() + struct.pack(f"<ii{len(values)}f", calls, len(values), *values)
+
+
+OLD = struct.pack("<i", 2) + old_entry("blk.0.ffn_up.weight", 2, [1.0, 0.0, 4.5]) + old_entry("output.weight", 0, [3.0])
+write("fuzz_imatrix", "old", OLD + struct.pack("<ii", 5, 4) + b"text")
+write("fuzz_imatrix", "oldest", OLD)
+write("fuzz_imatrix", "gguf", gguf({"general.type": "imatrix", "imatrix.datasets": ["a", "b"], "imatrix.chunk_count": 2},
+                                   {"a.in_sum2": ((4, 2), 0, 32), "a.counts": ((1, 2), 0, 8)}))
 
 # --- config.json
 HF = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
