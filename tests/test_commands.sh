@@ -45,7 +45,7 @@ says "$out" '"total_parameters": 6738415616'
 note $? "FLOPs of LLaMA2 7B per 4K tokens"
 run 0 info deepseek-llm-7b
 says "$out" "184T per 4K tokens"
-for type in f32 bf16 f16 q8_0 q4_1 q4_0; do
+for type in f32 bf16 f16 q8_0 q4_1 q4_0 q6_k q5_k q5_1 q5_0 q4_k iq4_nl iq4_xs q3_k q2_k; do
     run 0 info tiny --type $type
     says "$out" "$type  "
 done
@@ -75,6 +75,29 @@ run 0 tokenize "$work/back" --decode "72, 195, 169" --json
 says "$out" '"text": "Hé"'
 run 0 info "$work/tiny.gguf"
 says "$out" "8 routed (3 active) and 2 shared"
+
+# quantize: to a mix, with what the file says of itself; to a folder, an unknown mix and a matrix that is none are refused.
+run 0 quantize "$work/tiny" --out "$work/mixed.gguf"
+says "$err" "parameters as q4_k_m"
+run 0 generate "$work/mixed.gguf" -p a -n 2 --temperature 0
+run 0 quantize "$work/mixed.gguf" --out "$work/mixed2.gguf" --type q5_0
+says "$err" "loses more than quantising the original"
+run 0 tokenize "$work/mixed.gguf" -p $'Hé, wörld!\n' --json
+[[ $out == "$ids" ]]
+note $? "the tokenizer goes along: $out"
+run 1 quantize "$work/tiny" --out "$work/new"
+one_line
+says "$err" "ends in .gguf"
+run 2 quantize "$work/tiny" --out "$work/new.gguf" --type q4_k
+one_line
+run 1 quantize "$work/tiny" --out "$work/new.gguf" --imatrix "$work/tiny/config.json"
+one_line
+says "$err" "config.json"
+run 1 quantize "$work/tiny" --out "$work/mixed.gguf"
+one_line
+says "$err" "exists already"
+[[ ! -e $work/new && ! -e $work/new.gguf ]]
+note $? "nothing is made of a refused quantize"
 
 # A GGUF that holds a vocabulary alone is a model where no weights are needed, and refused by name where they are.
 vocabulary=$VKMOE_SOURCE_DIR/../shared/data/tokenizer/deepseek-llm/ggml-vocab-deepseek-llm.gguf
