@@ -36,6 +36,9 @@ const struct Flag COMMON_FLAGS[] = {
     CHOICE("type", TYPES, NULL, "weights are held in this type on the device (default: as the file has them)")
 #define ADAPTER TEXT("adapter", 0, "DIR", NULL, "LoRA adapter (PEFT layout) to put on top of the model")
 #define CONTEXT INT("context", 'c', NULL, 1, 1048576, "tokens of context to make room for (default: what is needed)")
+#define CACHE                                                                                                          \
+    CHOICE("cache-type", "f32|f16|bf16|q8_0", "f16",                                                                   \
+           "keys and values are held in this type: f16 halves their memory, q8_0 quarters it")
 #define SAMPLING                                                                                                       \
     HEADING("Sampling"),                                                                                               \
         FLOAT("temperature", "0.7", 0, 100, "0 takes the likeliest token always; higher is more varied"),              \
@@ -64,6 +67,7 @@ static const struct Flag chat_flags[] = {
     TYPE_AS_FILE,
     ADAPTER,
     CONTEXT,
+    CACHE,
     SAMPLING,
     END,
 };
@@ -80,6 +84,7 @@ static const struct Flag generate_flags[] = {
     TYPE_AS_FILE,
     ADAPTER,
     CONTEXT,
+    CACHE,
     SAMPLING,
     END,
 };
@@ -129,6 +134,7 @@ static const struct Flag score_flags[] = {
     SWITCH("no-bos", 0, "do not put the beginning-of-sequence token before each window"),
     TYPE_AS_FILE,
     ADAPTER,
+    CACHE,
     INT("window", 'w', NULL, 2, 1048576, "tokens seen at once (default: the model's context, at most 2048)"),
     END,
 };

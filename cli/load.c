@@ -105,7 +105,10 @@ static void load_progress(void *context, uint64_t done, uint64_t all) {
     progress_update(p, done, "%s", text);
 }
 
-bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *o) {
+bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *options_given) {
+    struct SessionOptions with = *options_given, *o = &with;
+    if (args_text(args, "cache-type"))
+        dtype_find(args_text(args, "cache-type"), &o->cache_type);
     l->has_device = selftest_device_open(&l->dev, args_text(args, "device"));
     if (!l->has_device || !check_memory(l, args, o))
         return false;

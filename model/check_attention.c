@@ -56,13 +56,15 @@ struct Inputs {
     double pairs; // of query and key, over all heads
 };
 
-static struct Inputs inputs_make(struct CheckRun *r, const uint32_t *shape, uint32_t *spans, uint32_t *key_spans) {
+// Keys and values are of `type`; the reference sees what they decode to.
+static struct Inputs inputs_make(struct CheckRun *r, enum DType type, const uint32_t *shape, uint32_t *spans,
+                                 uint32_t *key_spans) {
     uint32_t q_dim[] = {shape[ROWS], shape[HEADS] * shape[HEAD_DIM]};
     uint32_t k_dim[] = {shape[KEY_ROWS], shape[KV_HEADS] * shape[HEAD_DIM]};
     struct Inputs in = {.spans = spans, .key_spans = key_spans};
     in.q = checkrun_random(r, DT_F32, 2, q_dim, 1);
-    in.k = checkrun_random(r, DT_F32, 2, k_dim, 1);
-    in.v = checkrun_random(r, DT_F32, 2, k_dim, 1);
+    in.k = checkrun_random(r, type, 2, k_dim, 1);
+    in.v = checkrun_random(r, type, 2, k_dim, 1);
     in.span = checkrun_values(r, DT_U32, 2, (uint32_t[]){shape[ROWS], 2}, spans);
     in.key_span = checkrun_values(r, DT_U32, 2, (uint32_t[]){shape[KEY_ROWS], 2}, key_spans);
     in.ref = (struct RefAttention){.rows = shape[ROWS],
@@ -148,7 +150,7 @@ static bool run_forward(struct Check *ck, const struct OpCase *oc, const uint32_
     spans_make(shape, spans, key_spans);
     struct CheckRun r;
     checkrun_begin(&r, ck);
-    struct Inputs in = inputs_make(&r, shape, spans, key_spans);
+    struct Inputs in = inputs_make(&r, oc->type, shape, spans, key_spans);
     struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
     struct CheckTensor *lse = checkrun_output(&r, 2, (uint32_t[]){shape[ROWS], shape[HEADS]});
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
@@ -172,7 +174,7 @@ static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32
     spans_make(shape, spans, key_spans);
     struct CheckRun r;
     checkrun_begin(&r, ck);
-    struct Inputs in = inputs_make(&r, shape, spans, key_spans);
+    struct Inputs in = inputs_make(&r, oc->type, shape, spans, key_spans);
     struct CheckTensor *dout = checkrun_random(&r, DT_F32, 2, in.q->t.dim, 1);
     // o and lse come from the device's own forward, as in training; whether they are right is the forward case's question.
     struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
@@ -217,7 +219,7 @@ static bool run_decode(struct Check *ck, const struct OpCase *oc, const uint32_t
     }
     struct CheckRun r;
     checkrun_begin(&r, ck);
-    struct Inputs in = inputs_make(&r, shape, spans, key_spans);
+    struct Inputs in = inputs_make(&r, oc->type, shape, spans, key_spans);
     struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
     op_attention_decode(c, &r.arena, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, in.ref.s);
@@ -226,7 +228,8 @@ static bool run_decode(struct Check *ck, const struct OpCase *oc, const uint32_t
         compare_vectors(&r, o, shape[HEADS], &in.ref, ref_o);
     ck->bound = BOUND_NMSE;
     ck->flops = 4 * in.pairs * shape[HEAD_DIM];
-    ck->bytes = 8 * in.pairs * shape[HEAD_DIM] / (shape[HEADS] / shape[KV_HEADS]); // each key and value read once
+    ck->bytes = in.pairs * 2 * (double)dtype_row_bytes(oc->type, shape[HEAD_DIM]) /
+                (shape[HEADS] / shape[KV_HEADS]); // each key and value read once
     checkrun_end(&r);
     free(spans);
     free(key_spans);
@@ -260,13 +263,34 @@ static const uint32_t DECODE_BENCH[][OP_SHAPE] = {
 };
 #define COUNT(array) ((uint32_t)(sizeof(array) / sizeof *(array)))
 
+// Of other types than f32: heads that q8_0 can have.
+static const uint32_t CACHED_SHAPES[][OP_SHAPE] = {
+    {33, 64, 4, 2, 32, CAUSAL}, {1, 129, 3, 1, 64, CAUSAL}, {64, 70, 4, 1, 64, PACKED}, {7, 129, 4, 4, 96, CAUSAL}};
+static const uint32_t CACHED_DECODE_SHAPES[][OP_SHAPE] = {
+    {3, 900, 4, 2, 32}, {1, 5, 3, 3, 96}, {8, 2000, 4, 1, 64}, {1, 300, 2, 2, 128}};
+#define CACHED(name, type)                                                                                             \
+    {                                                                                                                  \
+        name, FORWARD, CACHED_SHAPES, COUNT(CACHED_SHAPES), BENCH, COUNT(BENCH),                                       \
+            "rows,keys,heads,kv_heads,head_dim,layout", run_forward, type, 0                                           \
+    }
+#define CACHED_DECODE(name, type)                                                                                      \
+    {                                                                                                                  \
+        name, DECODE, CACHED_DECODE_SHAPES, COUNT(CACHED_DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),            \
+            "rows,keys,heads,kv_heads,head_dim", run_decode, type, 0                                                   \
+    }
 static const struct OpCase CASES[] = {
     {"attention", FORWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
      run_forward, DT_F32, 0},
+    CACHED("attention f16", DT_F16),
+    CACHED("attention bf16", DT_BF16),
+    CACHED("attention q8_0", DT_Q8_0),
     {"attention_back", BACKWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
      run_backward, DT_F32, 0},
     {"attention_decode", DECODE, DECODE_SHAPES, COUNT(DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),
      "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0},
+    CACHED_DECODE("attention_decode f16", DT_F16),
+    CACHED_DECODE("attention_decode bf16", DT_BF16),
+    CACHED_DECODE("attention_decode q8_0", DT_Q8_0),
 };
 
 uint32_t opcheck_attention(const struct OpCase **cases) {

@@ -193,7 +193,22 @@ struct CheckTensor *checkrun_output_u32(struct CheckRun *r, uint32_t n_dims, con
 
 // ---- The run
 
+static void decode_q8_0(struct CheckTensor *t, const uint8_t *data) {
+    uint32_t cols = tensor_cols(&t->t);
+    uint64_t row_bytes = dtype_row_bytes(DT_Q8_0, cols);
+    for (uint64_t i = 0; i < t->n; i++) {
+        const uint8_t *row = data + i / cols * row_bytes;
+        uint16_t d;
+        memcpy(&d, row + cols + i % cols / 32 * 2, 2);
+        t->value[i] = (int8_t)row[i % cols] * from_f16(d);
+    }
+}
+
 static void decode_output(struct CheckTensor *t, const uint8_t *data) {
+    if (t->t.type == DT_Q8_0) {
+        decode_q8_0(t, data);
+        return;
+    }
     for (uint64_t i = 0; i < t->n; i++) {
         uint32_t word = 0;
         uint16_t half = 0;

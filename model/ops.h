@@ -72,6 +72,7 @@ void op_gate(struct Cmd *c, const struct Tensor *gate, const struct Tensor *x, c
 void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *dy, const struct Tensor *x,
                   const struct Tensor *dgate);
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
+// y[index[i]] = x[i] or, of f32, += x[i]. y: f32, f16, bf16, or q8_0 (columns then a multiple of 32).
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate);
 
@@ -109,7 +110,9 @@ struct AttentionShape {
     uint32_t n_heads, n_kv_heads, head_dim;
     float scale; // 1/sqrt(head_dim)
 };
-// q (rows, n_heads*head_dim), k, v (key_rows, n_kv_heads*head_dim), span (rows, 2) u32, o as q, lse (rows, n_heads) or NULL.
+// How cache.glsl calls a storage type of keys and values: f32, f16, bf16 or q8_0.
+uint32_t cache_code(enum DType type);
+// q (rows, n_heads*head_dim), k, v (key_rows, n_kv_heads*head_dim) of one cache type (q8_0: head_dim a multiple of 32), span (rows, 2) u32, o as q, lse (rows, n_heads) or NULL.
 void op_attention(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
                   const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse, struct AttentionShape s);
 // The same for at most 64 rows with long spans (decode): keys split over workgroups. The result of a row does not depend on other rows.

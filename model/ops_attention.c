@@ -31,12 +31,23 @@ static double pairs_of(uint32_t rows, uint32_t key_rows, struct AttentionShape s
     return rows == key_rows ? pairs / 2 : pairs;
 }
 
+uint32_t cache_code(enum DType type) {
+    assert(type == DT_F32 || type == DT_F16 || type == DT_BF16 || type == DT_Q8_0);
+    return type == DT_F32 ? 0 : type == DT_F16 ? 1 : type == DT_BF16 ? 2 : 3;
+}
+
+static uint32_t keys_assert(const struct Tensor *k, const struct Tensor *v, struct AttentionShape s) {
+    assert(k->type == v->type && k->dim[0] == v->dim[0] && (k->type != DT_Q8_0 || s.head_dim % 32 == 0));
+    (void)v, (void)s;
+    return cache_code(k->type);
+}
+
 // A tile kernel over `rows` rows of `n_heads` heads. `wide` is the number of results of head_dim floats that a thread holds for each of its rows:
 // with the fewer rows the more of them, so that about 64 registers hold results.
 static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum KernelId tiled, uint32_t rows,
-                                     uint32_t n_heads, uint32_t head_dim, uint32_t wide) {
+                                     uint32_t n_heads, uint32_t head_dim, uint32_t cache, uint32_t wide) {
     bool is_cpu;
-    struct Dispatch d = {.kernel = pick_body(dev, cpu, tiled, &is_cpu), .spec = {head_dim}, .n_spec = 1};
+    struct Dispatch d = {.kernel = pick_body(dev, cpu, tiled, &is_cpu), .spec = {head_dim, cache}, .n_spec = 2};
     uint32_t tile_rows;
     if (is_cpu) {
         d.local_size = tile_rows = cpu_lanes(dev);
@@ -55,9 +66,9 @@ void op_attention(struct Cmd *c, const struct Tensor *q, const struct Tensor *k,
                   struct AttentionShape s) {
     shape_assert(s);
     uint32_t rows = q->dim[0], key_rows = k->dim[0];
-    assert(span->dim[0] == rows && v->dim[0] == key_rows);
-    struct Dispatch d =
-        tile_dispatch(cmd_device(c), KERNEL_attention_cpu, KERNEL_attention, rows, s.n_heads, s.head_dim, 1);
+    assert(span->dim[0] == rows);
+    struct Dispatch d = tile_dispatch(cmd_device(c), KERNEL_attention_cpu, KERNEL_attention, rows, s.n_heads,
+                                      s.head_dim, keys_assert(k, v, s), 1);
     d.flops = 4.0 * s.head_dim * pairs_of(rows, key_rows, s);
     d.bytes = (double)(2 * q->bytes + k->bytes + v->bytes);
     struct Args_attention args = {.q = view(q),
@@ -80,9 +91,9 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
                          struct AttentionShape s) {
     struct Device *dev = cmd_device(c);
     uint32_t n_shared = shape_assert(s), rows = q->dim[0], key_rows = k->dim[0];
-    assert(rows <= 64 && span->dim[0] == rows && v->dim[0] == key_rows);
+    assert(rows <= 64 && span->dim[0] == rows);
     bool is_cpu;
-    struct Dispatch d = {.spec = {s.head_dim}, .n_spec = 1};
+    struct Dispatch d = {.spec = {s.head_dim, keys_assert(k, v, s)}, .n_spec = 2};
     d.kernel = pick_body(dev, KERNEL_attention_decode_cpu, KERNEL_attention_decode, &is_cpu);
     d.local_size = is_cpu ? cpu_lanes(dev) : TILE_THREADS;
     // One row must fill the device; more rows change nothing, or a row's sums would depend on them.
@@ -153,7 +164,7 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
     back_prepare(c, o, dout, &delta, s);
 
     struct Dispatch d =
-        tile_dispatch(dev, KERNEL_attention_back_dq_cpu, KERNEL_attention_back_dq, rows, s.n_heads, s.head_dim, 1);
+        tile_dispatch(dev, KERNEL_attention_back_dq_cpu, KERNEL_attention_back_dq, rows, s.n_heads, s.head_dim, 0, 1);
     d.flops = 6.0 * s.head_dim * pairs;
     d.bytes = (double)(3 * q->bytes + k->bytes + v->bytes);
     struct Args_attention_back_dq dq_args = {.q = view(q),
@@ -173,7 +184,7 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
     cmd_dispatch(c, &d, &dq_args);
 
     d = tile_dispatch(dev, KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_dkv, key_rows, s.n_kv_heads, s.head_dim,
-                      2);
+                      0, 2);
     d.flops = 8.0 * s.head_dim * pairs;
     d.bytes = (double)(2 * q->bytes + 2 * k->bytes + 2 * v->bytes);
     struct Args_attention_back_dkv dkv_args = {.q = view(q),

@@ -262,9 +262,10 @@ void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *
 
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate) {
-    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0);
+    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % DTYPES[y->type].block == 0 && tensor_cols(x) % 4 == 0);
+    assert(!accumulate || y->type == DT_F32);
     struct Device *dev = cmd_device(c);
-    uint32_t rows = rows_of(x), dim = tensor_cols(x);
+    uint32_t rows = rows_of(x), dim = tensor_cols(x), items = y->type == DT_Q8_0 ? dim / 64 : dim / 4;
     struct Args_scatter_rows args = {.x = view(x),
                                      .index = view(index),
                                      .y = view(y),
@@ -274,7 +275,9 @@ void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor 
                                      .accumulate = accumulate};
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_scatter_rows),
-                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .local_size = dispatch_local_size(dev, items),
+                                    .spec = {0, cache_code(y->type)},
+                                    .n_spec = 2,
                                     .groups = {rows},
                                     .bytes = (accumulate ? 12.0 : 8.0) * rows * dim},
                  &args);

@@ -7,8 +7,8 @@
 
 static const uint32_t NO_TARGET = 0xffffffff;
 
-uint64_t session_cache_bytes(const struct Config *c) {
-    return UINT64_C(2) * 4 * c->n_layers * c->n_kv_heads * c->head_dim;
+uint64_t session_cache_bytes(const struct Config *c, enum DType cache_type) {
+    return 2 * c->n_layers * dtype_row_bytes(cache_type, (uint64_t)c->n_kv_heads * c->head_dim);
 }
 
 // ---- Recording
@@ -136,8 +136,8 @@ static void take_memory(struct Session *s) {
     s->cache_k = xcalloc(c->n_layers, sizeof *s->cache_k);
     s->cache_v = xcalloc(c->n_layers, sizeof *s->cache_v);
     for (uint32_t layer = 0; layer < c->n_layers; layer++) {
-        s->cache_k[layer] = TENSOR(&s->cache, DT_F32, rows, c->n_kv_heads * c->head_dim);
-        s->cache_v[layer] = TENSOR(&s->cache, DT_F32, rows, c->n_kv_heads * c->head_dim);
+        s->cache_k[layer] = TENSOR(&s->cache, s->cache_type, rows, c->n_kv_heads * c->head_dim);
+        s->cache_v[layer] = TENSOR(&s->cache, s->cache_type, rows, c->n_kv_heads * c->head_dim);
     }
     s->logits = TENSOR(&s->scratch, DT_F32, n, c->vocab_size);
     s->ids = TENSOR(&s->host, DT_U32, t);
@@ -159,7 +159,11 @@ bool session_init(struct Session *s, struct Model *m, const struct SessionOption
     memset(s, 0, sizeof *s);
     if (o->context > m->max_positions)
         return fail("a context of %u tokens: the model has positions for %u", o->context, m->max_positions);
+    if (o->cache_type == DT_Q8_0 && m->config.head_dim % 32)
+        return fail("keys and values in q8_0: heads of %u are no multiple of its blocks of 32; take f16",
+                    m->config.head_dim);
     s->m = m;
+    s->cache_type = o->cache_type;
     s->n_sequences = o->n_sequences;
     s->context = o->context;
     s->chunk = (uint32_t)max_u64(SESSION_MAX_SEQUENCES, min_u64(o->chunk ? o->chunk : 512, o->context));

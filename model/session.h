@@ -7,11 +7,12 @@
 enum { SESSION_MAX_SEQUENCES = 8, SESSION_MAX_PREFILLS = 24, SESSION_MAX_BIAS = 64 };
 
 struct SessionOptions {
-    uint32_t n_sequences; // 1 .. SESSION_MAX_SEQUENCES
-    uint32_t context;     // tokens that a sequence can hold; at most the model's max_positions
-    uint32_t chunk;       // most tokens of a prompt in one program; 0: 512
-    bool scoring;         // session_score will be called: count its memory in a dry run
-    bool biased;          // session_bias will be called
+    uint32_t n_sequences;  // 1 .. SESSION_MAX_SEQUENCES
+    uint32_t context;      // tokens that a sequence can hold; at most the model's max_positions
+    uint32_t chunk;        // most tokens of a prompt in one program; 0: 512
+    bool scoring;          // session_score will be called: count its memory in a dry run
+    bool biased;           // session_bias will be called
+    enum DType cache_type; // of keys and values: f32, f16, bf16 or q8_0
 };
 
 enum PrefillKind { PREFILL_FILL, PREFILL_NEXT, PREFILL_SCORE }; // cache only; one token sampled; every token scored
@@ -24,9 +25,10 @@ struct Prefill {
 struct Session {
     struct Model *m;
     uint32_t n_sequences, context, chunk;
+    enum DType cache_type;
     uint32_t length[SESSION_MAX_SEQUENCES]; // tokens in each sequence's cache
     struct Arena cache, scratch, host;
-    struct Tensor *cache_k, *cache_v;                  // per layer (n_sequences * context, n_kv_heads * head_dim)
+    struct Tensor *cache_k, *cache_v; // per layer (n_sequences * context, n_kv_heads * head_dim), cache_type
     struct Tensor ids, positions, span, cache_rows;    // of the tokens that go in, host memory
     struct Tensor last_row;                            // (1) u32: row whose logits are wanted
     struct Tensor params, next_ids, next_logprobs;     // sampling, host memory
@@ -68,4 +70,4 @@ bool session_logits(struct Session *s, uint32_t row, float *logits);
 // Expert choices of the last pass: n_active experts for token `token` of layer `layer`; NULL for a dense layer.
 const uint32_t *session_experts(struct Session *s, uint32_t layer, uint32_t token);
 // Bytes of keys and values per token of context.
-uint64_t session_cache_bytes(const struct Config *c);
+uint64_t session_cache_bytes(const struct Config *c, enum DType cache_type);

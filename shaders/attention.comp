@@ -28,7 +28,7 @@ void main() {
         for (uint c = 0; c < N_CHUNKS; c++) {
             barrier();
             stage_left(q4, first, p.rows, p.n_heads, head, c);
-            stage_right(k4, key, p.key_rows, p.n_kv_heads, kv_head, c);
+            stage_right(k4, key, range.x, range.y, p.n_kv_heads, kv_head, c);
             barrier();
             multiply_chunk(s);
         }
@@ -51,7 +51,7 @@ void main() {
             [[unroll]] for (uint i = 0; i < N_CHUNKS; i++)
                 o[r * N_CHUNKS + i] *= shrink;
         }
-        add_chunks(o, v4, key, p.key_rows, p.n_kv_heads, kv_head);
+        add_chunks(o, v4, key, range.x, range.y, p.n_kv_heads, kv_head);
     }
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
         reduced[(ty() + 16 * r) * 8 + tx()] = sum[r];

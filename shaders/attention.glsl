@@ -2,6 +2,7 @@
 // times log2(e), so that exp2 does the work; a key that a row does not see weighs exactly 0, by a choice and not by a small exponential.
 #extension GL_EXT_buffer_reference_uvec2 : require
 #include "types.glsl"
+#include "cache.glsl"
 
 layout(constant_id = 2) const uint HEAD_DIM = 64;
 const uint HEAD_VECS = HEAD_DIM / 4;

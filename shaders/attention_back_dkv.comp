@@ -30,12 +30,12 @@ void main() {
             for (uint c = 0; c < N_CHUNKS; c++) {
                 barrier();
                 stage_left(k4, first, p.key_rows, p.n_kv_heads, kv_head, c);
-                stage_right(q4, row, p.rows, p.n_heads, head, c);
+                stage_right(q4, row, 0, p.rows, p.n_heads, head, c);
                 barrier();
                 multiply_chunk(s);
                 barrier();
                 stage_left(v4, first, p.key_rows, p.n_kv_heads, kv_head, c);
-                stage_right(dy4, row, p.rows, p.n_heads, head, c);
+                stage_right(dy4, row, 0, p.rows, p.n_heads, head, c);
                 barrier();
                 multiply_chunk(dp);
             }
@@ -58,11 +58,11 @@ void main() {
                 dp[r] = mix(vec4(0), s[r] * (dp[r] - delta), notEqual(s[r], vec4(0)));
                 left[(ty() + 16 * r) * PITCH + tx()] = s[r];
             }
-            add_chunks(dv, dy4, row, p.rows, p.n_heads, head);
+            add_chunks(dv, dy4, row, 0, p.rows, p.n_heads, head);
             barrier();
             [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
                 left[(ty() + 16 * r) * PITCH + tx()] = dp[r];
-            add_chunks(dk, q4, row, p.rows, p.n_heads, head);
+            add_chunks(dk, q4, row, 0, p.rows, p.n_heads, head);
         }
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
         const uint key = first + ty() + 16 * r;

@@ -30,12 +30,12 @@ void main() {
         for (uint c = 0; c < N_CHUNKS; c++) {
             barrier();
             stage_left(q4, first, p.rows, p.n_heads, head, c);
-            stage_right(k4, key, p.key_rows, p.n_kv_heads, kv_head, c);
+            stage_right(k4, key, 0, p.key_rows, p.n_kv_heads, kv_head, c);
             barrier();
             multiply_chunk(s);
             barrier();
             stage_left(dy4, first, p.rows, p.n_heads, head, c);
-            stage_right(v4, key, p.key_rows, p.n_kv_heads, kv_head, c);
+            stage_right(v4, key, 0, p.key_rows, p.n_kv_heads, kv_head, c);
             barrier();
             multiply_chunk(dp);
         }
@@ -44,7 +44,7 @@ void main() {
         [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
             left[(ty() + 16 * r) * PITCH + tx()] =
                 seen_or_zero(weights_of(s[r] * (p.scale * LOG2E), vec4(lse[r])) * (dp[r] - delta[r]), column, span[r]);
-        add_chunks(dq, k4, key, p.key_rows, p.n_kv_heads, kv_head);
+        add_chunks(dq, k4, key, 0, p.key_rows, p.n_kv_heads, kv_head);
     }
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
         const uint row = first + ty() + 16 * r;

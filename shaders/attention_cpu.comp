@@ -33,15 +33,16 @@ void main() {
     }
     float most = NO_SCORE, sum = 0;
     for (uint key = low / KEYS * KEYS; key < high; key += KEYS) {
-        uint base[KEYS];
+        uvec2 base[KEYS];
         float s[KEYS];
+        // Within the spans: a cache's memory beyond may never have been written, and no weight of 0 makes a number of a NaN.
         [[unroll]] for (uint j = 0; j < KEYS; j++) {
-            base[j] = (min(key + j, p.key_rows - 1) * p.n_kv_heads + kv_head) * HEAD_VECS;
+            base[j] = cache_place(clamp(key + j, low, high - 1), p.n_kv_heads, kv_head, HEAD_DIM);
             s[j] = 0;
         }
         [[unroll]] for (uint d = 0; d < HEAD_VECS; d++)
             [[unroll]] for (uint j = 0; j < KEYS; j++) {
-                const vec4 k = k4.v[base[j] + d];
+                const vec4 k = cache_get4(k4, base[j], d);
                 s[j] = fma(q[d].x, k.x, s[j]);
                 s[j] = fma(q[d].y, k.y, s[j]);
                 s[j] = fma(q[d].z, k.z, s[j]);
@@ -63,7 +64,7 @@ void main() {
         [[unroll]] for (uint d = 0; d < HEAD_VECS; d++) {
             vec4 total = o[d] * shrink;
             [[unroll]] for (uint j = 0; j < KEYS; j++)
-                total = fma(vec4(s[j]), v4.v[base[j] + d], total);
+                total = fma(vec4(s[j]), cache_get4(v4, base[j], d), total);
             o[d] = total;
         }
     }

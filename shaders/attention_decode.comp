@@ -30,10 +30,10 @@ void main() {
     for (uint first = range.x; first < range.y; first += KEYS) {
         barrier();
         for (uint i = t / PER_KEY; i < KEYS; i += THREADS / PER_KEY) {
-            const uint base = (min(first + i, range.y - 1) * p.n_kv_heads + kv_head) * HEAD_VECS;
+            const uvec2 base = cache_place(min(first + i, range.y - 1), p.n_kv_heads, kv_head, HEAD_DIM);
             float s = 0;
             for (uint d = t % PER_KEY; d < HEAD_VECS; d += PER_KEY)
-                s += dot(query[d], k4.v[base + d]);
+                s += dot(query[d], cache_get4(k4, base, d));
             partial[i * PITCH + t % PER_KEY] = s;
         }
         barrier();
@@ -57,7 +57,7 @@ void main() {
         if (sharer < SHARERS)
             for (uint i = sharer; i < min(KEYS, range.y - first); i += SHARERS) {
                 const float weight = weights[i / 4][i % 4];
-                o += weight * v4.v[((first + i) * p.n_kv_heads + kv_head) * HEAD_VECS + column];
+                o += weight * cache_get4(v4, cache_place(first + i, p.n_kv_heads, kv_head, HEAD_DIM), column);
                 sum += weight;
             }
     }

@@ -3,7 +3,7 @@
 // along the head, a chunk of 32 floats at a time) and add_chunk (weights times 32 rows, 32 floats of the head at a time). Under 16 KiB in all.
 #include "attention.glsl"
 
-layout(constant_id = 3) const uint THREAD_ROWS = 4;
+layout(constant_id = 4) const uint THREAD_ROWS = 4;
 const uint TILE_COLUMNS = 32, CHUNK_VECS = 8, PITCH = CHUNK_VECS + 1; // one vec4 of padding spreads rows over the banks
 const uint TILE_ROWS = 16 * THREAD_ROWS;
 const uint N_CHUNKS = (HEAD_VECS + CHUNK_VECS - 1) / CHUNK_VECS;
@@ -25,10 +25,15 @@ void stage_left(f32x4_in x, uint first, uint n_rows, uint n_heads, uint head, ui
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
         left[(ty() + 16 * r) * PITCH + tx()] = fetch(x, first + ty() + 16 * r, n_rows, n_heads, head, chunk * CHUNK_VECS + tx());
 }
+// Keys and values, or in the backward what stands in their place: rows begin .. end-1. What nobody sees may be a cache's memory that was never
+// written, and no weight of 0 makes a number of a NaN.
+vec4 fetch_cached(f32x4_in x, uint row, uint begin, uint end, uint n_heads, uint head, uint d) {
+    return row >= begin && row < end && d < HEAD_VECS ? cache_get4(x, cache_place(row, n_heads, head, HEAD_DIM), d) : vec4(0);
+}
 // Row i of the tile lies at place (i % 4) * 8 + i / 4, so that the four columns of a thread are 8 places apart and neighbours are neighbours.
-void stage_right(f32x4_in x, uint first, uint n_rows, uint n_heads, uint head, uint chunk) {
+void stage_right(f32x4_in x, uint first, uint begin, uint end, uint n_heads, uint head, uint chunk) {
     [[unroll]] for (uint i = ty(); i < TILE_COLUMNS; i += THREADS / 8)
-        right[((i % 4) * 8 + i / 4) * PITCH + tx()] = fetch(x, first + i, n_rows, n_heads, head, chunk * CHUNK_VECS + tx());
+        right[((i % 4) * 8 + i / 4) * PITCH + tx()] = fetch_cached(x, first + i, begin, end, n_heads, head, chunk * CHUNK_VECS + tx());
 }
 void multiply_chunk(inout vec4 s[THREAD_ROWS]) {
     [[dont_unroll]] for (uint d = 0; d < CHUNK_VECS; d++) {
@@ -51,12 +56,12 @@ void add_chunk(inout vec4 sum[N_SUMS], uint chunk) {
     }
 }
 // All chunks of x's rows. Written out: drivers unroll no loop that holds a loop, and sums at an index that varies would lie in memory.
-void add_chunks(inout vec4 sum[N_SUMS], f32x4_in x, uint first, uint n_rows, uint n_heads, uint head) {
+void add_chunks(inout vec4 sum[N_SUMS], f32x4_in x, uint first, uint begin, uint end, uint n_heads, uint head) {
 #define CHUNK(i)                                                                                                       \
     if (i < N_CHUNKS) {                                                                                                \
         if (i > 0)                                                                                                     \
             barrier();                                                                                                 \
-        stage_right(x, first, n_rows, n_heads, head, i);                                                               \
+        stage_right(x, first, begin, end, n_heads, head, i);                                                              \
         barrier();                                                                                                     \
         add_chunk(sum, i);                                                                                             \
     }
