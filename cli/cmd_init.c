@@ -25,9 +25,7 @@ static enum DType random_type(void *context, const struct WeightSpec *w) {
 static bool random_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
     const struct RandomWeights *r = context;
     uint64_t cols = w->dim[w->n_dims - 1];
-    float *to = out;
-    for (uint64_t i = 0; i < count * cols; i++)
-        to[i] = model_random_value(r->config, w, r->seed, first * cols + i);
+    model_random_values(r->config, w, r->seed, first * cols, count * cols, out);
     return true;
 }
 

@@ -1,8 +1,10 @@
 // Large files in pieces: pread against the size seen at opening; writing behind a temporary name.
 #include "model/fileio.h"
+#include "runtime/parallel.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,6 +32,34 @@ void filein_open_memory(struct FileIn *f, const void *data, size_t bytes, const 
     *f = (struct FileIn){.fd = -1, .memory = data, .bytes = bytes, .name = xstrdup(name)};
 }
 
+// Long reads go over several threads: from the page cache one copies at less than the memory's speed.
+struct Reading {
+    int fd;
+    uint64_t offset;
+    uint8_t *out;
+    pthread_mutex_t lock;
+    uint64_t failed_at; // the first place, UINT64_MAX: none
+    int error;          // 0: the file ends there
+};
+
+static void read_part(void *context, uint64_t first, uint64_t end) {
+    struct Reading *r = context;
+    while (first < end) {
+        ssize_t got = pread(r->fd, r->out + first, min_u64(end - first, 1u << 30), (off_t)(r->offset + first));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            int error = got < 0 ? errno : 0;
+            pthread_mutex_lock(&r->lock);
+            if (r->offset + first < r->failed_at)
+                r->failed_at = r->offset + first, r->error = error;
+            pthread_mutex_unlock(&r->lock);
+            return;
+        }
+        first += (uint64_t)got;
+    }
+}
+
 bool filein_read(const struct FileIn *f, uint64_t offset, uint64_t bytes, void *out) {
     uint64_t end;
     if (!ckd_add(offset, bytes, &end) || end > f->bytes)
@@ -41,21 +71,17 @@ bool filein_read(const struct FileIn *f, uint64_t offset, uint64_t bytes, void *
         memcpy(out, f->memory + offset, bytes);
         return true;
     }
-    uint8_t *to = out;
-    while (bytes > 0) {
-        ssize_t got = pread(f->fd, to, min_u64(bytes, 1u << 30), (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return fail("%s: cannot be read at byte %llu: %s", f->name, (unsigned long long)offset, strerror(errno));
-        if (got == 0)
-            return fail("%s: ends at byte %llu; it had %llu bytes when it was opened", f->name,
-                        (unsigned long long)offset, (unsigned long long)f->bytes);
-        to += got;
-        offset += (uint64_t)got;
-        bytes -= (uint64_t)got;
-    }
-    return true;
+    struct Reading r = {
+        .fd = f->fd, .offset = offset, .out = out, .failed_at = UINT64_MAX, .lock = PTHREAD_MUTEX_INITIALIZER};
+    if (bytes >= 1 << 20)
+        posix_fadvise(f->fd, (off_t)end, (off_t)bytes, POSIX_FADV_WILLNEED); // most readers go on there
+    parallel_for(bytes, UINT64_C(4) << 20, read_part, &r);
+    if (r.failed_at == UINT64_MAX)
+        return true;
+    if (r.error)
+        return fail("%s: cannot be read at byte %llu: %s", f->name, (unsigned long long)r.failed_at, strerror(r.error));
+    return fail("%s: ends at byte %llu; it had %llu bytes when it was opened", f->name, (unsigned long long)r.failed_at,
+                (unsigned long long)f->bytes);
 }
 
 void filein_close(struct FileIn *f) {

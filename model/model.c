@@ -2,6 +2,7 @@
 #include "model/model.h"
 #include "model/quant.h"
 #include "model/rope.h"
+#include "runtime/parallel.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,22 +116,35 @@ static enum DType type_of_file(const void *context, const struct WeightSpec *w) 
     return storage_type(w, t ? t->type : DT_F32);
 }
 
-// Converts `n` rows in file layout of type `from` into device layout of type `to`.
-static void rows_convert(enum DType from, enum DType to, uint64_t cols, uint64_t n, const uint8_t *in, uint8_t *out) {
-    uint64_t in_row = dtype_file_row_bytes(from, cols), out_row = dtype_row_bytes(to, cols);
-    float *values = from == to ? NULL : xmalloc(cols * sizeof *values);
-    uint8_t *encoded = from == to ? NULL : xmalloc(dtype_file_row_bytes(to, cols));
-    for (uint64_t r = 0; r < n; r++) {
-        const uint8_t *row = in + r * in_row;
-        if (from != to) {
-            quant_decode_row(from, row, cols, values);
-            quant_encode_row(to, values, cols, encoded);
+struct Conversion {
+    enum DType from, to;
+    uint64_t cols;
+    const uint8_t *in;
+    uint8_t *out;
+};
+
+static void convert_part(void *context, uint64_t first, uint64_t end) {
+    const struct Conversion *v = context;
+    uint64_t in_row = dtype_file_row_bytes(v->from, v->cols), out_row = dtype_row_bytes(v->to, v->cols);
+    float *values = v->from == v->to ? NULL : xmalloc(v->cols * sizeof *values);
+    uint8_t *encoded = v->from == v->to ? NULL : xmalloc(dtype_file_row_bytes(v->to, v->cols));
+    for (uint64_t r = first; r < end; r++) {
+        const uint8_t *row = v->in + r * in_row;
+        if (v->from != v->to) {
+            quant_decode_row(v->from, row, v->cols, values);
+            quant_encode_row(v->to, values, v->cols, encoded);
             row = encoded;
         }
-        quant_row_to_device(to, row, cols, out + r * out_row);
+        quant_row_to_device(v->to, row, v->cols, v->out + r * out_row);
     }
     free(values);
     free(encoded);
+}
+
+// Converts `n` rows in file layout of type `from` into device layout of type `to`.
+static void rows_convert(enum DType from, enum DType to, uint64_t cols, uint64_t n, const uint8_t *in, uint8_t *out) {
+    struct Conversion v = {from, to, cols, in, out};
+    parallel_for(n, div_up(1 << 18, cols), convert_part, &v);
 }
 
 static bool param_load(struct Model *m, const struct ModelFile *file, struct Param *p, const struct ModelOptions *o,
@@ -139,22 +153,24 @@ static bool param_load(struct Model *m, const struct ModelFile *file, struct Par
     if (!t)
         return fail("%s: no tensor %s", file->path, p->spec.name);
     uint64_t out_row = dtype_row_bytes(p->w.type, t->cols);
-    uint64_t step = max_u64(1, (UINT64_C(8) << 20) / max_u64(t->row_bytes, out_row));
-    uint8_t *in = xmalloc(step * t->row_bytes), *out = xmalloc(step * out_row);
-    bool ok = true;
+    bool as_is = t->type == p->w.type && !dtype_is_quantised(t->type);
+    uint64_t step = max_u64(1, UPLOAD_BYTES / max_u64(t->row_bytes, out_row));
+    uint8_t *in = as_is ? NULL : xmalloc(step * t->row_bytes);
+    bool ok = out_row <= UPLOAD_BYTES ||
+              fail("%s: rows of %llu bytes are too long", t->spec.name, (unsigned long long)out_row);
     for (uint64_t first = 0; first < t->n_rows && ok; first += step) {
         uint64_t n = min_u64(step, t->n_rows - first);
-        ok = modelfile_read_rows(file, t, first, n, in);
-        if (ok) {
+        // The device's own memory where the host can map it, else a piece of the ring: the copy of the last piece goes on meanwhile.
+        uint8_t *out = upload_room(m->dev, &p->w, first * out_row, n * out_row);
+        ok = out && modelfile_read_rows(file, t, first, n, as_is ? out : in);
+        if (ok && !as_is)
             rows_convert(t->type, p->w.type, t->cols, n, in, out);
-            ok = tensor_upload(m->dev, &p->w, first * out_row, out, n * out_row);
-        }
+        ok = ok && upload_send(m->dev, &p->w, first * out_row, n * out_row);
         *done += n * t->row_bytes;
         if (ok && o->progress)
             o->progress(o->progress_context, *done, all);
     }
     free(in);
-    free(out);
     return ok;
 }
 
@@ -166,6 +182,7 @@ bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *fil
         all += file->tensors[i].n_rows * file->tensors[i].row_bytes;
     for (uint32_t i = 0; i < m->n_params && ok && !dev->is_dry; i++) // a dry run needs no contents
         ok = param_load(m, file, &m->params[i], o, &done, all);
+    ok = ok && device_wait(dev);
     if (!ok)
         model_free(m);
     return ok;
@@ -195,10 +212,26 @@ uint64_t model_weight_bytes(const struct Config *c, enum DType type) {
 
 // ---- Values
 
-float model_random_value(const struct Config *c, const struct WeightSpec *w, uint64_t seed, uint64_t index) {
+struct RandomValues {
+    const struct Config *c;
+    const struct WeightSpec *w;
+    uint64_t seed, stream, first;
+    float *out;
+};
+
+static void random_part(void *context, uint64_t first, uint64_t end) {
+    const struct RandomValues *r = context;
+    random_normals(r->seed, r->stream, r->first + first, end - first, r->c->init_std, r->out + first);
+}
+
+void model_random_values(const struct Config *c, const struct WeightSpec *w, uint64_t seed, uint64_t first, uint64_t n,
+                         float *out) {
+    struct RandomValues r = {c, w, seed, hash_bytes(w->name, strlen(w->name), 1), first, out};
     if (w->role == ROLE_NORM || w->role == ROLE_BIAS)
-        return w->role == ROLE_NORM;
-    return c->init_std * random_normal(seed, hash_bytes(w->name, strlen(w->name), 1), index);
+        for (uint64_t i = 0; i < n; i++)
+            out[i] = w->role == ROLE_NORM;
+    else
+        parallel_for(n, 1 << 16, random_part, &r);
 }
 
 bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, const float *in) {
@@ -224,27 +257,29 @@ bool param_read(struct Device *dev, const struct Param *p, uint64_t first_row, u
 }
 
 static bool param_fill(struct Model *m, struct Param *p,
-                       float (*value)(const struct Model *, const struct Param *, uint64_t, uint64_t), uint64_t seed) {
+                       void (*fill)(const struct Model *, const struct Param *, uint64_t seed, uint64_t first,
+                                    uint64_t n, float *out),
+                       uint64_t seed) {
     uint64_t rows = tensor_rows(&p->w), cols = tensor_cols(&p->w), step = max_u64(1, (1 << 20) / cols);
     float *values = xmalloc(step * cols * sizeof *values);
     bool ok = true;
     for (uint64_t first = 0; first < rows && ok; first += step) {
         uint64_t n = min_u64(step, rows - first);
-        for (uint64_t i = 0; i < n * cols; i++)
-            values[i] = value(m, p, seed, first * cols + i);
+        fill(m, p, seed, first * cols, n * cols, values);
         ok = param_write(m->dev, p, first, n, values);
     }
     free(values);
     return ok;
 }
 
-static float base_value(const struct Model *m, const struct Param *p, uint64_t seed, uint64_t index) {
-    return model_random_value(&m->config, &p->spec, seed, index);
+static void base_values(const struct Model *m, const struct Param *p, uint64_t seed, uint64_t first, uint64_t n,
+                        float *out) {
+    model_random_values(&m->config, &p->spec, seed, first, n, out);
 }
 
 bool model_randomise(struct Model *m, uint64_t seed) {
     for (uint32_t i = 0; i < m->n_base; i++)
-        if (!param_fill(m, &m->params[i], base_value, seed))
+        if (!param_fill(m, &m->params[i], base_values, seed))
             return false;
     return true;
 }
@@ -283,13 +318,19 @@ struct WeightSource model_source(struct Model *m) {
 // ---- Adapters
 
 // Rows and columns beyond the true rank are zero and stay so: their gradients vanish.
-static float lora_value(const struct Model *m, const struct Param *p, uint64_t seed, uint64_t index) {
-    (void)m;
+static float lora_value(const struct Param *p, uint64_t seed, uint64_t index) {
     uint64_t in = tensor_cols(&p->w), padded = p->w.dim[p->w.n_dims - 2], rank = p->spec.dim[p->spec.n_dims - 2];
     if (index / in % padded >= rank)
         return 0;
     float bound = 1 / sqrtf((float)in);
     return bound * (2 * random_uniform(seed, hash_bytes(p->spec.name, strlen(p->spec.name), 2), index) - 1);
+}
+
+static void lora_values(const struct Model *m, const struct Param *p, uint64_t seed, uint64_t first, uint64_t n,
+                        float *out) {
+    (void)m;
+    for (uint64_t i = 0; i < n; i++)
+        out[i] = lora_value(p, seed, first + i);
 }
 
 // One adapter matrix: shape (E,) rows x cols, where rows or cols may be padded beyond what spec states.
@@ -316,7 +357,7 @@ static bool linear_add_lora(struct Model *m, struct Linear *l, const struct Lora
     if (m->dev->is_dry)
         return true;
     uint8_t *zero = xcalloc(1, l->b->w.bytes);
-    bool ok = m->dev->state == DEVICE_OK && param_fill(m, l->a, lora_value, seed) &&
+    bool ok = m->dev->state == DEVICE_OK && param_fill(m, l->a, lora_values, seed) &&
               tensor_upload(m->dev, &l->b->w, 0, zero, l->b->w.bytes);
     free(zero);
     return ok;

@@ -62,8 +62,9 @@ void model_free(struct Model *m);
 // Bytes of the base weights as model_init would take them (for plans).
 uint64_t model_weight_bytes(const struct Config *c, enum DType type);
 
-// One random value of a base weight, for model_randomise and `init` alike. index: element within the tensor.
-float model_random_value(const struct Config *c, const struct WeightSpec *w, uint64_t seed, uint64_t index);
+// Random values of n elements of a base weight from element `first` on, for model_randomise and `init` alike.
+void model_random_values(const struct Config *c, const struct WeightSpec *w, uint64_t seed, uint64_t first, uint64_t n,
+                         float *out);
 
 // A parameter's rows between host f32 and the device.
 bool param_read(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, float *out);

@@ -4,6 +4,7 @@
 #include "model/quant.h"
 #include "model/rope.h"
 #include "model/vocabfile.h"
+#include "runtime/parallel.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -14,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_TOKENIZER_BYTES = 256 << 20, CHUNK_BYTES = 4 << 20 };
+enum { MAX_TOKENIZER_BYTES = 256 << 20, CHUNK_BYTES = 16 << 20 };
 static const uint64_t DEFAULT_SHARD_BYTES = UINT64_C(5000000000);
 
 // ---- A model file as a source ----
@@ -75,62 +76,36 @@ static uint64_t head_place(uint64_t i, uint32_t head) {
     return head ? i - k + 2 * (k % half) + k / half : i;
 }
 
-// Rows of one chunk, converted by one thread.
-struct Slice {
+// Rows of one chunk.
+struct Recode {
     const uint8_t *in;
     uint8_t *out;
     enum DType from, to;
-    uint64_t cols, first, end; // rows of the chunk
-    uint64_t row0;             // of the chunk in the tensor
-    uint32_t head;             // see stream_rows
-    const float *importance;   // of the columns, a row of them per `rows_each` rows; NULL: unknown
+    uint64_t cols, row0;     // row0: first row of the chunk in the tensor
+    uint32_t head;           // see stream_rows
+    const float *importance; // of the columns, a row of them per `rows_each` rows; NULL: unknown
     uint64_t rows_each;
 };
 
-static void *slice_convert(void *context) {
-    const struct Slice *s = context;
-    uint64_t from_bytes = dtype_file_row_bytes(s->from, s->cols), to_bytes = dtype_file_row_bytes(s->to, s->cols);
-    float *wide = xmalloc(s->cols * sizeof *wide);
-    for (uint64_t i = s->first; i < s->end; i++) {
-        uint64_t place = head_place(i, s->head);
-        if (s->from == s->to) {
-            memcpy(s->out + place * to_bytes, s->in + i * from_bytes, to_bytes);
+static void recode_rows(void *context, uint64_t first, uint64_t end) {
+    const struct Recode *j = context;
+    uint64_t from_bytes = dtype_file_row_bytes(j->from, j->cols), to_bytes = dtype_file_row_bytes(j->to, j->cols);
+    float *wide = xmalloc(j->cols * sizeof *wide);
+    for (uint64_t i = first; i < end; i++) {
+        uint64_t place = head_place(i, j->head);
+        if (j->from == j->to) {
+            memcpy(j->out + place * to_bytes, j->in + i * from_bytes, to_bytes);
             continue;
         }
-        const float *importance = s->importance ? s->importance + (s->row0 + i) / s->rows_each * s->cols : NULL;
-        quant_decode_row(s->from, s->in + i * from_bytes, s->cols, wide);
-        quant_encode_row_weighted(s->to, wide, importance, s->cols, s->out + place * to_bytes);
+        const float *importance = j->importance ? j->importance + (j->row0 + i) / j->rows_each * j->cols : NULL;
+        quant_decode_row(j->from, j->in + i * from_bytes, j->cols, wide);
+        quant_encode_row_weighted(j->to, wide, importance, j->cols, j->out + place * to_bytes);
     }
     free(wide);
-    return NULL;
-}
-
-// Searching for scales takes a while: by as many threads as there are processors. A thread that cannot be had is done without.
-static void chunk_convert(const struct Slice *whole) {
-    enum { MAX_THREADS = 64 };
-    struct Slice slice[MAX_THREADS];
-    pthread_t thread[MAX_THREADS];
-    bool started[MAX_THREADS] = {false};
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t n = processors < 1 ? 1 : min_u64((uint64_t)processors, MAX_THREADS), rows = whole->end;
-    if (whole->from == whole->to || !dtype_is_quantised(whole->to) || rows * whole->cols < 1 << 16)
-        n = 1;
-    for (uint64_t i = 0; i < n; i++) {
-        slice[i] = *whole;
-        slice[i].first = rows * i / n;
-        slice[i].end = rows * (i + 1) / n;
-        started[i] = i > 0 && pthread_create(&thread[i], NULL, slice_convert, &slice[i]) == 0;
-    }
-    for (uint64_t i = 0; i < n; i++)
-        if (!started[i])
-            slice_convert(&slice[i]);
-    for (uint64_t i = 0; i < n; i++)
-        if (started[i])
-            pthread_join(thread[i], NULL);
 }
 
 // Streams rows first .. first+count of `w` as `type`. With `head` above 0 the rows of each head are put in GGUF's order. `importance`:
-// see struct Slice.
+// see struct Recode.
 static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t first, uint64_t count, enum DType type,
                         uint32_t head, const float *importance) {
     enum DType from = r->source->type(r->source->context, w);
@@ -148,16 +123,16 @@ static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t fir
         r->out = room(r->out, &r->out_bytes, n * to_bytes);
         if (!r->source->rows(r->source->context, w, first, n, r->in))
             return false;
-        chunk_convert(&(struct Slice){.in = r->in,
-                                      .out = r->out,
-                                      .from = from,
-                                      .to = type,
-                                      .cols = cols,
-                                      .end = n,
-                                      .row0 = first,
-                                      .head = bias ? 0 : head,
-                                      .importance = importance,
-                                      .rows_each = w->n_dims == 3 ? w->dim[1] : UINT64_MAX});
+        struct Recode job = {.in = r->in,
+                             .out = r->out,
+                             .from = from,
+                             .to = type,
+                             .cols = cols,
+                             .row0 = first,
+                             .head = bias ? 0 : head,
+                             .importance = importance,
+                             .rows_each = w->n_dims == 3 ? w->dim[1] : UINT64_MAX};
+        parallel_for(n, div_up(1 << 16, cols), recode_rows, &job);
         if (bias) {
             uint64_t size = to_bytes / cols;
             r->in = room(r->in, &r->in_bytes, to_bytes);

@@ -63,3 +63,6 @@ void sha256_end(struct Sha256 *s, char hex[65]);
 void philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]);
 float random_uniform(uint64_t seed, uint64_t stream, uint64_t index); // [0, 1)
 float random_normal(uint64_t seed, uint64_t stream, uint64_t index);  // mean 0, deviation 1
+// Elements first .. first+n-1 of a long row of normal numbers, scaled: 16 random bits each, turned by a table of the distribution's quantiles (so none
+// is beyond 4.3 deviations). Thirty times as fast as random_normal; its numbers are others.
+void random_normals(uint64_t seed, uint64_t stream, uint64_t first, uint64_t n, float scale, float *out);

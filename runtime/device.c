@@ -669,6 +669,8 @@ void device_close(struct Device *dev) {
     if (vk->device) {
         vkDeviceWaitIdle(vk->device); // also after a loss: it returns at once then
         block_free(dev, &vk->staging);
+        for (int i = 0; i < UPLOAD_SLOTS; i++)
+            block_free(dev, &vk->ring[i].block);
         kernels_close(dev);
         if (vk->timeline)
             vkDestroySemaphore(vk->device, vk->timeline, NULL);

@@ -258,16 +258,17 @@ static bool staging_open(struct Device *dev) {
     return dev->vk->staging.buffer || block_make(dev, ARENA_HOST, STAGING_BYTES, "staging", &dev->vk->staging);
 }
 
-// Copies between a block and the staging buffer by a command buffer of its own, and waits.
-static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t offset, uint64_t bytes, bool up) {
+// Records and submits a copy between a block and a buffer of the host; after everything before it and before everything behind.
+static bool copy_submit(struct Device *dev, VkCommandBuffer *commands, VkBuffer host, const struct Block *b,
+                        uint64_t offset, uint64_t bytes, bool up) {
     struct DeviceVk *vk = dev->vk;
-    VkCommandBuffer cb;
     VkCommandBufferAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                             .commandPool = vk->pool,
                                             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                             .commandBufferCount = 1};
-    if (!VK_TRY(dev, vkAllocateCommandBuffers(vk->device, &allocate, &cb)))
+    if (!VK_TRY(dev, vkAllocateCommandBuffers(vk->device, &allocate, commands)))
         return false;
+    VkCommandBuffer cb = *commands;
     VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
                                       .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
     VkMemoryBarrier2 all = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
@@ -281,8 +282,7 @@ static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t off
     if (ok) {
         VkBufferCopy up_copy = {0, offset, bytes}, down_copy = {offset, 0, bytes};
         vkCmdPipelineBarrier2(cb, &dependency);
-        vkCmdCopyBuffer(cb, up ? vk->staging.buffer : b->buffer, up ? b->buffer : vk->staging.buffer, 1,
-                        up ? &up_copy : &down_copy);
+        vkCmdCopyBuffer(cb, up ? host : b->buffer, up ? b->buffer : host, 1, up ? &up_copy : &down_copy);
         vkCmdPipelineBarrier2(cb, &dependency);
         ok = VK_TRY(dev, vkEndCommandBuffer(cb));
     }
@@ -296,10 +296,64 @@ static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t off
                             .pCommandBufferInfos = &one,
                             .signalSemaphoreInfoCount = 1,
                             .pSignalSemaphoreInfos = &signal};
-    if (ok && VK_TRY(dev, vkQueueSubmit2(vk->queue, 1, &submit, VK_NULL_HANDLE)))
+    ok = ok && VK_TRY(dev, vkQueueSubmit2(vk->queue, 1, &submit, VK_NULL_HANDLE));
+    if (ok)
         vk->submitted++;
-    ok = ok && device_wait(dev);
-    vkFreeCommandBuffers(vk->device, vk->pool, 1, &cb);
+    return ok;
+}
+
+// The same through the staging buffer, and waits.
+static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t offset, uint64_t bytes, bool up) {
+    VkCommandBuffer cb = VK_NULL_HANDLE;
+    bool ok = copy_submit(dev, &cb, dev->vk->staging.buffer, b, offset, bytes, up) && device_wait(dev);
+    vkFreeCommandBuffers(dev->vk->device, dev->vk->pool, 1, &cb);
+    return ok;
+}
+
+// The block of a range, and how far into it the range begins; NULL after a message.
+static const struct Block *place_of(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes,
+                                    uint64_t *at) {
+    const struct Block *b = block_find(dev, t->address);
+    if (!b || offset + bytes > t->bytes || t->address + t->bytes > b->address + b->bytes) {
+        fail("%s: transfer of %llu bytes at %llu outside of a tensor of %llu bytes", dev->name,
+             (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)t->bytes);
+        return NULL;
+    }
+    *at = t->address - b->address + offset;
+    return b;
+}
+
+void *upload_room(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes) {
+    uint64_t at;
+    const struct Block *b = dev->state == DEVICE_OK ? place_of(dev, t, offset, bytes, &at) : NULL;
+    if (!b || b->host)
+        return b ? (uint8_t *)b->host + at : NULL;
+    struct DeviceVk *vk = dev->vk;
+    struct UploadSlot *slot = &vk->ring[vk->ring_next];
+    if (!slot->block.buffer && !block_make(dev, ARENA_HOST, UPLOAD_BYTES, "uploads", &slot->block))
+        return NULL;
+    VkSemaphoreWaitInfo wait = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+                                .semaphoreCount = 1,
+                                .pSemaphores = &vk->timeline,
+                                .pValues = &slot->free_at};
+    if (!VK_TRY(dev, vkWaitSemaphores(vk->device, &wait, UINT64_MAX)))
+        return NULL;
+    if (slot->commands)
+        vkFreeCommandBuffers(vk->device, vk->pool, 1, &slot->commands);
+    slot->commands = VK_NULL_HANDLE;
+    return slot->block.host;
+}
+
+bool upload_send(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes) {
+    uint64_t at;
+    const struct Block *b = dev->state == DEVICE_OK ? place_of(dev, t, offset, bytes, &at) : NULL;
+    if (!b || b->host)
+        return b != NULL;
+    struct DeviceVk *vk = dev->vk;
+    struct UploadSlot *slot = &vk->ring[vk->ring_next];
+    vk->ring_next = (vk->ring_next + 1) % UPLOAD_SLOTS;
+    bool ok = copy_submit(dev, &slot->commands, slot->block.buffer, b, at, bytes, true);
+    slot->free_at = vk->submitted;
     return ok;
 }
 
@@ -308,13 +362,10 @@ static bool transfer(struct Device *dev, const struct Tensor *t, uint64_t offset
         return true;
     if (dev->state != DEVICE_OK)
         return false;
-    const struct Block *b = block_find(dev, t->address);
-    if (!b || offset + bytes > t->bytes || t->address + t->bytes > b->address + b->bytes)
-        return fail("%s: transfer of %llu bytes at %llu outside of a tensor of %llu bytes", dev->name,
-                    (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)t->bytes);
-    if (!device_wait(dev))
+    uint64_t at;
+    const struct Block *b = place_of(dev, t, offset, bytes, &at);
+    if (!b || !device_wait(dev))
         return false;
-    uint64_t at = t->address - b->address + offset;
     if (b->host) {
         if (up)
             memcpy((uint8_t *)b->host + at, data, bytes);

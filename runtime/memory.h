@@ -39,5 +39,11 @@ void arena_release(struct Arena *a, struct ArenaMark mark);
 // where it must. `offset` and `bytes` are within the tensor.
 bool tensor_upload(struct Device *dev, const struct Tensor *t, uint64_t offset, const void *data, uint64_t bytes);
 bool tensor_download(struct Device *dev, const struct Tensor *t, uint64_t offset, void *data, uint64_t bytes);
+// A long upload in pieces that overlaps with the reading of the next one: where to write `bytes` (at most UPLOAD_BYTES) for `offset` of a tensor
+// (the tensor itself where the host can map it, else a buffer of a ring, once its last copy is done; NULL after a failure), then the start
+// of their copy. device_wait tells when all have arrived. The device must not be at work on the tensor.
+#define UPLOAD_BYTES (UINT64_C(16) << 20)
+void *upload_room(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes);
+bool upload_send(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes);
 // Pointer to the host's view of a tensor in an ARENA_HOST arena (coherent); NULL in a dry run.
 void *tensor_host(struct Device *dev, const struct Tensor *t);

@@ -48,6 +48,7 @@ struct Pipeline {
     VkPipeline handle;
 };
 
+enum { UPLOAD_SLOTS = 4 };
 struct DeviceVk {
     VkInstance instance;
     VkPhysicalDevice physical;
@@ -72,6 +73,12 @@ struct DeviceVk {
     struct Block **blocks; // every live block
     uint32_t n_blocks, block_slots;
     struct Block staging;
+    struct UploadSlot {
+        struct Block block;
+        VkCommandBuffer commands;
+        uint64_t free_at; // value of the timeline at which its last copy is done
+    } ring[UPLOAD_SLOTS];
+    uint32_t ring_next;
     struct Program **pending; // submitted since the last wait
     uint32_t n_pending, pending_slots;
     struct PipelineStatistic *statistics;
