@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/load.h"
 #include "cli/term.h"
+#include "model/experts.h"
 #include "model/json.h"
 #include "model/utf8.h"
 #include <stdlib.h>
@@ -109,7 +110,7 @@ static double token_rate(const struct Answer *a) {
     return a->seconds > 0 ? steps / a->seconds : 0;
 }
 
-static void print_json(const struct Answer *a, size_t n_prompt) {
+static void print_json(const struct Loaded *l, const struct Answer *a, size_t n_prompt) {
     json_t *ids = json_array(), *logprobs = json_array();
     for (uint32_t i = 0; i < a->n; i++) {
         json_array_append_new(ids, json_integer(a->ids[i]));
@@ -122,6 +123,12 @@ static void print_json(const struct Answer *a, size_t n_prompt) {
                   "stopped", a->stopped, "prompt_tokens", (json_int_t)n_prompt, "tokens", (int)a->n,
                   "prompt_tokens_per_second", (double)n_prompt / a->prompt_seconds, "tokens_per_second", token_rate(a));
     free(text);
+    struct ExpertUse use = experts_use(&l->model);
+    if (use.slots)
+        json_object_set_new(root, "experts",
+                            json_pack("{s:I, s:I, s:I, s:i, s:i}", "hits", (json_int_t)use.hits, "misses",
+                                      (json_int_t)use.misses, "bytes", (json_int_t)use.bytes, "slots", (int)use.slots,
+                                      "of", (int)use.experts));
     json_dumpf(root, stdout, JSON_PRESERVE_ORDER);
     putchar('\n');
     json_decref(root);
@@ -141,7 +148,7 @@ static bool run(struct Loaded *l, const struct Args *args, struct TokenList *pro
     bool ok = load_model(l, args, &o) && (!json || session_warm_up(&l->session)) && (!no_end || load_forbid_stops(l)) &&
               generate(l, args, prompt, &a);
     if (ok && json) {
-        print_json(&a, prompt->n);
+        print_json(l, &a, prompt->n);
     } else if (ok) {
         putchar('\n');
         fflush(stdout);

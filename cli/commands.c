@@ -39,6 +39,10 @@ const struct Flag COMMON_FLAGS[] = {
 #define CACHE                                                                                                          \
     CHOICE("cache-type", "f32|f16|bf16|q8_0", "f16",                                                                   \
            "keys and values are held in this type: f16 halves their memory, q8_0 quarters it")
+#define PLACE                                                                                                          \
+    TEXT("gpu-layers", 0, "auto|all|N", "auto", "layers on the device; the others stay in host memory"),               \
+        CHOICE("experts-on", "auto|gpu|cpu", "auto",                                                                   \
+               "where routed experts lie: with cpu, or where they do not fit, the device brings in those it needs")
 #define SAMPLING                                                                                                       \
     HEADING("Sampling"),                                                                                               \
         FLOAT("temperature", "0.7", 0, 100, "0 takes the likeliest token always; higher is more varied"),              \
@@ -68,6 +72,7 @@ static const struct Flag chat_flags[] = {
     ADAPTER,
     CONTEXT,
     CACHE,
+    PLACE,
     SAMPLING,
     END,
 };
@@ -85,6 +90,7 @@ static const struct Flag generate_flags[] = {
     ADAPTER,
     CONTEXT,
     CACHE,
+    PLACE,
     SAMPLING,
     END,
 };
@@ -135,6 +141,7 @@ static const struct Flag score_flags[] = {
     TYPE_AS_FILE,
     ADAPTER,
     CACHE,
+    PLACE,
     INT("window", 'w', NULL, 2, 1048576, "tokens seen at once (default: the model's context, at most 2048)"),
     END,
 };

@@ -1,7 +1,9 @@
 // See load.h.
 #include "cli/load.h"
+#include "cli/place.h"
 #include "cli/term.h"
 #include "model/adapter.h"
+#include "model/experts.h"
 #include "model/selftest.h"
 #include <stdlib.h>
 #include <string.h>
@@ -40,49 +42,6 @@ static struct ModelOptions model_options(const struct Args *args, uint32_t posit
 
 static bool has_adapter(const struct Args *args) { return args_text(args, "adapter") != NULL; }
 
-// What a smaller type would need, for the message.
-static const char *remedy(const struct Loaded *l, const struct Args *args, uint64_t weights, uint64_t all,
-                          char out[96]) {
-    uint64_t small = model_weight_bytes(&l->file.config, DT_Q4_1);
-    char text[16];
-    term_format_bytes(all - weights + small, text);
-    if (small < weights && l->dev.limits.memory_bytes > all - weights + small && args_text(args, "type") == NULL)
-        snprintf(out, 96, "--type q4_1 needs %s; ", text);
-    else
-        out[0] = 0;
-    return out;
-}
-
-// Builds everything on a device that only counts, and compares with what the real one has.
-static bool check_memory(struct Loaded *l, const struct Args *args, const struct SessionOptions *o) {
-    struct Device dry;
-    struct Model m = {0};
-    struct Session s = {0};
-    device_open_dry(&dry, &l->dev);
-    dry.verify = NULL;
-    struct ModelOptions options = model_options(args, o->context);
-    bool ok = model_load(&m, &dry, &l->file, &options);
-    uint64_t weights = dry.allocated_bytes;
-    ok = ok && (!has_adapter(args) || adapter_load(&m, args_text(args, "adapter")));
-    uint64_t before = dry.allocated_bytes;
-    ok = ok && session_init(&s, &m, o);
-    uint64_t cache = ok ? s.cache.peak_bytes : 0, rest = dry.peak_bytes - before - cache;
-    l->need_bytes = dry.peak_bytes;
-    session_free(&s);
-    if (m.dev)
-        model_free(&m);
-    if (!ok || l->need_bytes <= l->dev.limits.memory_bytes)
-        return ok;
-    char all[16], have[16], w[16], kv[16], act[16], small[96];
-    term_format_bytes(l->need_bytes, all), term_format_bytes(l->dev.limits.memory_bytes, have);
-    term_format_bytes(weights, w), term_format_bytes(cache, kv), term_format_bytes(rest, act);
-    return fail(
-        "%s needs %s (weights %s, keys and values of %u tokens %s, the rest %s), and %s has %s; %sa smaller --context "
-        "or another --device helps too",
-        l->file.path, all, w, o->context * o->n_sequences, kv, act, l->dev.name, have,
-        remedy(l, args, weights, l->need_bytes, small));
-}
-
 bool load_fits(const struct Device *dev, struct ModelFile *f, const char *adapter, const char *remedy) {
     struct Device dry;
     struct Model m;
@@ -110,12 +69,12 @@ bool load_model(struct Loaded *l, const struct Args *args, const struct SessionO
     if (args_text(args, "cache-type"))
         dtype_find(args_text(args, "cache-type"), &o->cache_type);
     l->has_device = selftest_device_open(&l->dev, args_text(args, "device"));
-    if (!l->has_device || !check_memory(l, args, o))
+    struct ModelOptions options = model_options(args, o->context);
+    if (!l->has_device || !place_model(l, args, o, &options))
         return false;
     struct Progress progress;
     progress_begin(&progress, "load", "byte", 0, 1);
     progress.drawn = progress.started; // what is done at once needs no bar
-    struct ModelOptions options = model_options(args, o->context);
     options.progress = load_progress;
     options.progress_context = &progress;
     l->has_model = model_load(&l->model, &l->dev, &l->file, &options);
@@ -129,6 +88,14 @@ bool load_model(struct Loaded *l, const struct Args *args, const struct SessionO
 void load_free(struct Loaded *l) {
     if (l->has_session)
         profile_print(&l->dev); // of VKMOE_PROFILE; else nothing
+    struct ExpertUse use = l->has_model ? experts_use(&l->model) : (struct ExpertUse){0};
+    if (use.hits + use.misses) {
+        char brought[16];
+        term_format_bytes(use.bytes, brought);
+        fprintf(stderr, "%sexperts: %.1f %% of %llu were on the device already; %s brought in%s\n",
+                term_paint(stderr, PAINT_DIM), 100.0 * (double)use.hits / (double)(use.hits + use.misses),
+                (unsigned long long)(use.hits + use.misses), brought, term_paint(stderr, PAINT_NONE));
+    }
     if (l->session.m)
         session_free(&l->session);
     if (l->has_model)

@@ -379,6 +379,47 @@ static bool run_route(struct Check *ck, const struct OpCase *oc, const uint32_t 
     return finish(&r, ok, BOUND_EXP);
 }
 
+// Slots in the place of experts: what is beyond the tiles in use, and numbers that are no expert, stay.
+static bool run_remap(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], tiles = shape[1], n_experts = shape[2];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    uint32_t *map = uints(n_experts), *expert = uints(rows), *tile = uints(4 * tiles), grid[8] = {tiles - tiles / 3};
+    for (uint32_t e = 0; e < n_experts; e++)
+        map[e] = (e * 7919 + 3) % 1000;
+    for (uint32_t i = 0; i < rows; i++)
+        expert[i] = i % 6 == 5 ? n_experts + i : random_below(ck, 1, i, n_experts);
+    for (uint32_t i = 0; i < 4 * tiles; i++)
+        tile[i] = random_below(ck, 2, i, n_experts);
+    struct CheckTensor *t_map = checkrun_values(&r, DT_U32, DIMS(n_experts), map);
+    struct CheckTensor *t_expert = checkrun_values(&r, DT_U32, DIMS(rows), expert);
+    struct CheckTensor *t_tile = checkrun_values(&r, DT_U32, DIMS(tiles, 4), tile);
+    struct CheckTensor *t_grid = checkrun_values(&r, DT_U32, DIMS(8), grid);
+    t_expert->output = t_tile->output = true;
+    double *want_expert = copied(t_expert), *want_tile = copied(t_tile);
+    for (uint32_t i = 0; i < rows; i++)
+        want_expert[i] = expert[i] < n_experts ? map[expert[i]] : expert[i];
+    for (uint32_t i = 0; i < grid[0]; i++)
+        want_tile[4 * i] = map[tile[4 * i]];
+    struct Routing g = {.tokens = rows,
+                        .n_active = 1,
+                        .n_experts = n_experts,
+                        .max_tiles = tiles,
+                        .row_expert = t_expert->t,
+                        .tiles = t_tile->t,
+                        .grid = t_grid->t};
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_remap(c, &g, &t_map->t);
+    ck->bytes = 8.0 * rows + 32.0 * tiles;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok) {
+        checkrun_compare(&r, t_expert, want_expert);
+        checkrun_compare(&r, t_tile, want_tile);
+    }
+    free(map), free(expert), free(tile), free(want_expert), free(want_tile);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
 // A routing of random experts on the device, its sorted side by the reference.
 struct CheckRouting {
     struct Routing g;
@@ -615,6 +656,7 @@ KERNELS_OF(K_SCATTER, KERNEL_scatter_rows)
 KERNELS_OF(K_ROUTE, KERNEL_route, KERNEL_route_base)
 KERNELS_OF(K_ROUTE_BACK, KERNEL_route_back, KERNEL_route_back_base)
 KERNELS_OF(K_SORT, KERNEL_sort)
+KERNELS_OF(K_REMAP, KERNEL_remap)
 KERNELS_OF(K_BALANCE, KERNEL_balance)
 KERNELS_OF(K_COMBINE, KERNEL_combine)
 KERNELS_OF(K_COMBINE_BACK, KERNEL_combine_back, KERNEL_combine_back_base)
@@ -635,6 +677,8 @@ static const uint32_t ROWS[][OP_SHAPE] = {{7, 576},   {1, 8},   {1, 24},    {33,
 static const uint32_t ROWS_BENCH[][OP_SHAPE] = {{512, 576}, {1, 576}, {4096, 2048}};
 static const uint32_t HIDDEN_BENCH[][OP_SHAPE] = {{512, 1536}, {1, 1536}, {4096, 1408}};
 static const uint32_t FLAT[][OP_SHAPE] = {{7, 24}, {1, 8}, {129, 72}, {3, 10944}, {64, 576}, {1, 4}};
+static const uint32_t REMAPS[][OP_SHAPE] = {{42, 9, 64}, {1, 1, 1}, {300, 129, 7}, {7, 70, 256}};
+static const uint32_t REMAPS_BENCH[][OP_SHAPE] = {{3072, 112, 64}, {6, 6, 64}};
 static const uint32_t STORES[][OP_SHAPE] = {{7, 33, 96}, {1, 1, 32}, {129, 200, 64}, {33, 70, 1024}, {2, 9, 2080}};
 static const uint32_t STORES_BENCH[][OP_SHAPE] = {{512, 4096, 192}, {1, 4096, 2048}};
 static const uint32_t UNEVEN[][OP_SHAPE] = {{1, 33}, {1, 1}, {7, 7}, {1, 129}, {5, 1001}};
@@ -730,6 +774,7 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
              .variant = NORM_TOPK | WITH_BALANCE),
         CASE("sort", K_SORT, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_sort),
         CASE("sort one expert", K_SORT, ROUTER, ROUTER_BENCH, "tokens,experts,active", run_sort, .variant = ONE_EXPERT),
+        CASE("remap", K_REMAP, REMAPS, REMAPS_BENCH, "rows,tiles,experts", run_remap),
         CASE("balance", K_BALANCE, GROUPS, GROUPS_BENCH, "tokens,experts,active,groups", run_balance),
         CASE("combine", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", run_combine),
         CASE("combine fused", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", run_combine,

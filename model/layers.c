@@ -1,5 +1,5 @@
 // The forward pass layer by layer. Each function pushes its temporaries on the arena and, without a Saved, pops them again.
-#include "model/layers.h"
+#include "model/experts.h"
 #include <math.h>
 
 static uint32_t expert_rows(const struct Routing *g) { return g->tokens * g->n_active; }
@@ -113,7 +113,13 @@ void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const 
         op_balance(p->c, p->arena, r, &p->group_start, &p->token_group, &p->group_weight, p->n_groups, c->aux_alpha,
                    out ? &p->balance : &unread, &s.dbalance);
     }
-    ffn_forward(p, &l->routed, xn, &s.y, r, false, saved ? &s.routed : NULL);
+    if (p->m->experts) {
+        struct Tensor chosen = tensor_slice(&p->chosen, layer, 1);
+        struct Routing slots = experts_bring(p, layer, r, &chosen);
+        ffn_forward(p, &l->pooled, xn, &s.y, &slots, false, NULL);
+    } else {
+        ffn_forward(p, &l->routed, xn, &s.y, r, false, saved ? &s.routed : NULL);
+    }
     struct Tensor shared_y = {0};
     if (l->has_shared) {
         bool gated = l->shared_gate.w; // backward of the gate asks for what it multiplies

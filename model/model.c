@@ -1,5 +1,5 @@
 // Building the parameter table, filling it from files or at random, and adding adapters.
-#include "model/model.h"
+#include "model/experts.h"
 #include "model/quant.h"
 #include "model/rope.h"
 #include "runtime/parallel.h"
@@ -69,15 +69,23 @@ static bool rope_fill(struct Model *m) {
     return ok;
 }
 
+static bool lies_on_host(const struct Config *c, const struct WeightSpec *w, const struct ModelOptions *o) {
+    return (o->expert_slots && w->role == ROLE_EXPERTS) ||
+           (w->layer != UINT32_MAX && w->layer + o->host_layers >= c->n_layers);
+}
+
 // type_of gives the stored type of each weight.
 static bool model_build(struct Model *m, struct Device *dev, const struct Config *c,
                         enum DType (*type_of)(const void *context, const struct WeightSpec *w), const void *context,
-                        uint32_t max_positions) {
+                        const struct ModelOptions *o) {
     memset(m, 0, sizeof *m);
     m->config = *c;
     m->dev = dev;
-    m->max_positions = max_positions ? max_positions : c->max_context;
+    m->max_positions = o->max_positions ? o->max_positions : c->max_context;
     arena_init(&m->arena, dev, "weights", ARENA_DEVICE);
+    arena_init(&m->host, dev, "weights in host memory", ARENA_HOST);
+    arena_init(&m->pool, dev, "slots of experts", ARENA_DEVICE);
+    m->pool.exact = true;
     struct WeightSpec *list = weight_list(c, &m->n_params);
     // Two adapters per base parameter at most; the table must not move once layers point into it.
     m->params = xcalloc((size_t)m->n_params * 3, sizeof *m->params);
@@ -86,7 +94,8 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
         struct Param *p = &m->params[i];
         p->spec = list[i];
         p->decay = list[i].n_dims > 1;
-        p->w = arena_tensor(&m->arena, type_of(context, &list[i]), list[i].n_dims, list[i].dim);
+        p->w = arena_tensor(lies_on_host(c, &list[i], o) ? &m->host : &m->arena, type_of(context, &list[i]),
+                            list[i].n_dims, list[i].dim);
         if (list[i].role == ROLE_EMBED)
             m->embed = p;
         else if (list[i].role == ROLE_HEAD)
@@ -100,6 +109,8 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
     m->layers = xcalloc(c->n_layers, sizeof *m->layers);
     for (uint32_t i = 0; i < c->n_layers; i++)
         layer_link(m, i);
+    if (o->expert_slots && c->n_experts)
+        experts_init(m, o->expert_slots);
     return rope_check_context(c, m->max_positions, "the model") && rope_fill(m) && dev->state == DEVICE_OK;
 }
 
@@ -108,7 +119,7 @@ static enum DType type_fixed(const void *context, const struct WeightSpec *w) {
 }
 
 bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions) {
-    return model_build(m, dev, c, type_fixed, &type, max_positions);
+    return model_build(m, dev, c, type_fixed, &type, &(struct ModelOptions){.max_positions = max_positions});
 }
 
 static enum DType type_of_file(const void *context, const struct WeightSpec *w) {
@@ -175,8 +186,8 @@ static bool param_load(struct Model *m, const struct ModelFile *file, struct Par
 }
 
 bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o) {
-    bool ok = o->type == DT_COUNT ? model_build(m, dev, &file->config, type_of_file, file, o->max_positions)
-                                  : model_init(m, dev, &file->config, o->type, o->max_positions);
+    bool ok = o->type == DT_COUNT ? model_build(m, dev, &file->config, type_of_file, file, o)
+                                  : model_build(m, dev, &file->config, type_fixed, &o->type, o);
     uint64_t done = 0, all = 0;
     for (uint32_t i = 0; i < file->n_tensors; i++)
         all += file->tensors[i].n_rows * file->tensors[i].row_bytes;
@@ -189,8 +200,12 @@ bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *fil
 }
 
 void model_free(struct Model *m) {
-    if (m->dev)
+    experts_free(m);
+    if (m->dev) {
         arena_free(&m->arena);
+        arena_free(&m->host);
+        arena_free(&m->pool);
+    }
     free(m->params);
     free(m->layers);
     memset(m, 0, sizeof *m);
@@ -364,6 +379,10 @@ static bool linear_add_lora(struct Model *m, struct Linear *l, const struct Lora
 }
 
 bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed) {
+    if (m->experts && (o->targets & LORA_EXPERTS))
+        return fail(
+            "an adapter of routed experts goes with experts on the device only (--experts-on gpu); `vkmoe merge` "
+            "puts it into the weights");
     uint32_t found = 0;
     bool ok = true;
     for (uint32_t i = 0; i < m->config.n_layers && ok; i++) {

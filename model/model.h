@@ -29,6 +29,7 @@ struct Layer {
     bool is_moe, has_shared;
     struct Ffn ffn;    // dense layer, or the shared experts as one wider FFN
     struct Ffn routed; // stacked by expert
+    struct Ffn pooled; // stacked by slot, where experts are streamed (experts.h)
     struct Linear router;
     struct Linear shared_gate; // (1, dim); w NULL: none
 };
@@ -36,7 +37,9 @@ struct Layer {
 struct Model {
     struct Config config;
     struct Device *dev;
-    struct Arena arena; // weights and adapters
+    struct Arena arena;          // weights and adapters
+    struct Arena host, pool;     // weights that lie in host memory; slots of streamed experts
+    struct ExpertCache *experts; // NULL: nothing is streamed
     struct Param *params;
     uint32_t n_params, n_base;         // adapters follow the base parameters
     struct Param *embed, *norm, *head; // head is embed when tied
@@ -48,6 +51,8 @@ struct Model {
 struct ModelOptions {
     enum DType type;        // store matrices as this; DT_COUNT: as in the file
     uint32_t max_positions; // 0: the model's context
+    uint32_t host_layers;  // the weights of so many last layers lie in host memory, which the device reads over the bus
+    uint32_t expert_slots; // above 0: routed experts lie in host memory and are streamed through so many slots
     void (*progress)(void *context, uint64_t done_bytes, uint64_t all_bytes); // NULL: none
     void *progress_context;
 };

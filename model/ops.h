@@ -85,6 +85,8 @@ struct Routing routing_make(struct Arena *a, const struct Device *dev, uint32_t 
 void op_route(struct Cmd *c, const struct Tensor *logits, const struct Routing *r, bool norm_topk, float scale);
 // Fills offsets, gather, slot_row, row_expert, tiles, grid: a stable counting sort.
 void op_sort(struct Cmd *c, struct Arena *scratch, const struct Routing *r);
+// Numbers of map (n_experts) u32 in the place of experts in row_expert and tiles.
+void op_remap(struct Cmd *c, const struct Routing *r, const struct Tensor *map);
 // dlogits from dweights (tokens, n_active) through selection and softmax; dbalance (tokens, n_experts) gradient with respect to probs may be NULL.
 void op_route_back(struct Cmd *c, const struct Routing *r, const struct Tensor *dweights, const struct Tensor *dbalance,
                    const struct Tensor *dlogits, bool norm_topk, float scale);

@@ -135,6 +135,25 @@ void op_sort(struct Cmd *c, struct Arena *scratch, const struct Routing *r) {
     arena_release(scratch, mark);
 }
 
+void op_remap(struct Cmd *c, const struct Routing *r, const struct Tensor *map) {
+    struct Device *dev = cmd_device(c);
+    uint32_t slots = slots_of(r), items = (uint32_t)max_u64(slots, r->max_tiles);
+    uint32_t local = dispatch_local_size(dev, items);
+    struct Args_remap args = {.map = view(map),
+                              .row_expert = view(&r->row_expert),
+                              .tiles = view(&r->tiles),
+                              .grid = view(&r->grid),
+                              .rows = slots,
+                              .max_tiles = r->max_tiles,
+                              .n_experts = r->n_experts};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_remap),
+                                    .local_size = local,
+                                    .groups = {(uint32_t)div_up(items, local)},
+                                    .bytes = 8.0 * slots},
+                 &args);
+}
+
 void op_balance(struct Cmd *c, struct Arena *scratch, const struct Routing *r, const struct Tensor *group_start,
                 const struct Tensor *token_group, const struct Tensor *group_weight, uint32_t n_groups, float alpha,
                 const struct Tensor *loss, const struct Tensor *dbalance) {

@@ -27,8 +27,17 @@ struct Node {
     const char *label;
 };
 
+// The host's part between two dispatches.
+struct HostCall {
+    uint32_t node; // the first one behind it
+    bool (*call)(struct Device *dev, void *context);
+    void *context;
+};
+
 struct Cmd {
     struct Device *dev;
+    struct HostCall *calls;
+    uint32_t n_calls;
     char name[48];
     struct Node *nodes;
     uint32_t n_nodes, node_slots;
@@ -78,7 +87,24 @@ struct Device *cmd_device(struct Cmd *c) {
     return c->dev;
 }
 
+void cmd_host(struct Cmd *c, bool (*call)(struct Device *dev, void *context), const void *context, uint32_t bytes) {
+    c->calls = xrealloc(c->calls, (c->n_calls + 1) * sizeof *c->calls);
+    struct HostCall *h = &c->calls[c->n_calls++];
+    *h = (struct HostCall){c->n_nodes, call, xmalloc(bytes)};
+    memcpy(h->context, context, bytes);
+}
+
+static const struct HostCall *call_before(const struct Cmd *c, uint32_t node) {
+    for (uint32_t i = 0; i < c->n_calls; i++)
+        if (c->calls[i].node == node)
+            return &c->calls[i];
+    return NULL;
+}
+
 static void cmd_drop(struct Cmd *c) {
+    for (uint32_t i = 0; i < c->n_calls; i++)
+        free(c->calls[i].context);
+    free(c->calls);
     free(c->nodes);
     free(c->accesses);
 }
@@ -261,7 +287,7 @@ static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index)
     }
     if (p->queries && !p->profiled)
         vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, first_query + 1);
-    if (s->end == p->log.n_nodes)
+    if (s->end == p->log.n_nodes || call_before(&p->log, s->end))
         global_barrier(s->cb, true);
     return VK_TRY(dev, vkEndCommandBuffer(s->cb));
 }
@@ -288,7 +314,8 @@ static bool program_encode(struct Program *p) {
         s->first = i;
         do
             s->estimate_ms += node_ms(dev, &p->log.nodes[i++]);
-        while (i < p->log.n_nodes && s->estimate_ms + node_ms(dev, &p->log.nodes[i]) <= SUBMIT_TARGET_MS);
+        while (i < p->log.n_nodes && !call_before(&p->log, i) &&
+               s->estimate_ms + node_ms(dev, &p->log.nodes[i]) <= SUBMIT_TARGET_MS);
         s->end = i;
     }
     if (device_can(dev, CAP_timestamps) && p->log.n_nodes) {
@@ -325,6 +352,9 @@ bool program_submit(struct Program *p) {
         snprintf(vk->last_label, sizeof vk->last_label, "%.47s/%.47s", p->log.name,
                  p->log.nodes[p->log.n_nodes - 1].label);
     for (uint32_t i = 0; i < p->n_segments; i++) {
+        const struct HostCall *h = call_before(&p->log, p->segments[i].first);
+        if (h && !(device_wait(dev) && h->call(dev, h->context)))
+            return false;
         VkCommandBufferSubmitInfo one = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
                                          .commandBuffer = p->segments[i].cb};
         VkSemaphoreSubmitInfo signal = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,

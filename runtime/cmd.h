@@ -28,6 +28,9 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args);
 struct Device *cmd_device(struct Cmd *c);
 void cmd_fill(struct Cmd *c, const struct Tensor *t, uint32_t value);             // every 32-bit word
 void cmd_copy(struct Cmd *c, const struct Tensor *from, const struct Tensor *to); // same bytes
+// What follows waits until all before it has run and the host has made this call: it may read what the device wrote to host memory, and what it
+// writes or copies is seen by what follows. `context` is copied. Where it returns false (after a message) the run fails.
+void cmd_host(struct Cmd *c, bool (*call)(struct Device *dev, void *context), const void *context, uint32_t bytes);
 // NULL (after a message) when anything failed. The Cmd is gone either way.
 struct Program *cmd_end(struct Cmd *c);
 

@@ -489,6 +489,7 @@ static void limits_read(struct Device *dev) {
     out->memory_bytes = local_memory_bytes(dev->vk->physical, dev->is_cpu);
     // A share of a card that others use as well.
     out->memory_bytes = min_u64(out->memory_bytes, limit_bytes("VKMOE_MEMORY_MIB"));
+    out->host_bytes = host_available_bytes();
     out->timestamp_ns = l->timestampPeriod;
 }
 
@@ -621,7 +622,7 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
     if (like) {
         *dev = *like;
         dev->vk = NULL;
-        dev->allocated_bytes = dev->peak_bytes = 0;
+        dev->allocated_bytes = dev->peak_bytes = dev->host_bytes = 0;
     } else {
         dev->limits = (struct DeviceLimits){.subgroup_size = 32,
                                             .subgroup_min = 32,
@@ -630,7 +631,8 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
                                             .max_groups = {UINT32_MAX, 65535, 65535},
                                             .max_invocations = 1024,
                                             .max_allocation_bytes = UINT64_C(4) << 30,
-                                            .memory_bytes = UINT64_MAX};
+                                            .memory_bytes = UINT64_MAX,
+                                            .host_bytes = UINT64_MAX};
         for (int i = 0; i < CAP_COUNT; i++)
             dev->caps[i].on = i == CAP_subgroup;
         dev->gflops = 4000, dev->gbytes_per_s = 200;

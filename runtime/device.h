@@ -41,6 +41,7 @@ struct DeviceLimits {
     uint32_t max_invocations; // per workgroup
     uint64_t max_allocation_bytes;
     uint64_t memory_bytes; // of the device-local heap
+    uint64_t host_bytes;   // main memory that was free when the device was opened
     double timestamp_ns;   // a tick; 0: none
 };
 
@@ -60,10 +61,10 @@ struct Device {
     enum DeviceState state;
     bool kernel_off[KERNEL_COUNT]; // modules that the device lacks the means for or that failed their known-answer test
     int force_kernel; // a KernelId that kernel_pick prefers where it is in the list (tests, bench); -1: none
-    uint64_t allocated_bytes, peak_bytes;
-    double gflops, gbytes_per_s; // rates of the cost model, corrected by measured submits
-    double longest_submit_ms;    // measured
-    uint64_t dry_address;        // where the next block of a dry run lies
+    uint64_t allocated_bytes, peak_bytes, host_bytes; // host_bytes: of host memory that the device reads
+    double gflops, gbytes_per_s;                      // rates of the cost model, corrected by measured submits
+    double longest_submit_ms;                         // measured
+    uint64_t dry_address;                             // where the next block of a dry run lies
     // Called by kernel_pick before a kernel is used for the first time on this device; it may set kernel_off. NULL: none.
     void (*verify)(struct Device *dev, enum KernelId kernel);
     uint8_t kernel_verified[KERNEL_COUNT];

@@ -1,5 +1,6 @@
 // Arenas over large blocks of device memory, and the way of data between host and device.
 #include "runtime/memory.h"
+#include "runtime/parallel.h"
 #include "runtime/vk.h"
 #include <stdlib.h>
 #include <string.h>
@@ -62,13 +63,23 @@ bool memory_fits(const struct Device *dev, uint64_t bytes, const char *job, cons
                                                      dev->name, amount(dev->limits.memory_bytes, all), remedy);
 }
 
+static void count_bytes(struct Device *dev, enum ArenaKind kind, uint64_t bytes) {
+    if (kind == ARENA_HOST) {
+        dev->host_bytes += bytes;
+        return;
+    }
+    dev->allocated_bytes += bytes;
+    dev->peak_bytes = max_u64(dev->peak_bytes, dev->allocated_bytes);
+}
+
 bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block) {
     struct DeviceVk *vk = dev->vk;
-    *block = (struct Block){.bytes = bytes};
+    *block = (struct Block){.bytes = bytes, .on_host = kind == ARENA_HOST};
     uint64_t whole = bytes + padding_bytes(dev);
     if (dev->state != DEVICE_OK)
         return false;
-    if (whole > vk->max_buffer_bytes || dev->allocated_bytes + whole > dev->limits.memory_bytes)
+    if (whole > vk->max_buffer_bytes ||
+        (kind == ARENA_DEVICE && dev->allocated_bytes + whole > dev->limits.memory_bytes))
         return out_of_memory(dev, bytes, what);
     VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                                .size = whole,
@@ -118,8 +129,7 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
     VkBufferDeviceAddressInfo address = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
                                          .buffer = block->buffer};
     block->address = vkGetBufferDeviceAddress(vk->device, &address);
-    dev->allocated_bytes += whole;
-    dev->peak_bytes = max_u64(dev->peak_bytes, dev->allocated_bytes);
+    count_bytes(dev, kind, whole);
     register_block(vk, block);
     return true;
 }
@@ -135,7 +145,7 @@ void block_free(struct Device *dev, struct Block *block) {
         }
     vkDestroyBuffer(vk->device, block->buffer, NULL);
     vkFreeMemory(vk->device, block->memory, NULL);
-    dev->allocated_bytes -= block->bytes + padding_bytes(dev);
+    *(block->on_host ? &dev->host_bytes : &dev->allocated_bytes) -= block->bytes + padding_bytes(dev);
     *block = (struct Block){0};
 }
 
@@ -167,6 +177,10 @@ void arena_free(struct Arena *a) {
 // Blocks must not move while registered: room for all of them is taken once.
 enum { ARENA_MAX_BLOCKS = 1024 };
 
+uint64_t arena_largest(const struct Arena *a) {
+    return a->dev->limits.max_allocation_bytes - 2 * padding_bytes(a->dev);
+}
+
 static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     struct Device *dev = a->dev;
     if (!a->blocks)
@@ -175,7 +189,7 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
         out_of_memory(dev, bytes, a->name);
         return NULL;
     }
-    uint64_t limit = dev->limits.max_allocation_bytes - 2 * padding_bytes(dev);
+    uint64_t limit = arena_largest(a);
     uint64_t size = bytes;
     if (!a->exact && a->kind == ARENA_DEVICE)
         size = max_u64(bytes, min_u64(UINT64_C(16) << 20 << min_u64(a->n_blocks, 5), limit));
@@ -192,8 +206,7 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     if (dev->is_dry) {
         b->block = (struct Block){.address = (UINT64_C(1) << 40) + dev->dry_address, .bytes = size};
         dev->dry_address += align_up(size, TENSOR_ALIGNMENT) + TENSOR_ALIGNMENT;
-        dev->allocated_bytes += size + padding_bytes(dev);
-        dev->peak_bytes = max_u64(dev->peak_bytes, dev->allocated_bytes);
+        count_bytes(dev, a->kind, size + padding_bytes(dev));
     } else if (!block_make(dev, a->kind, size, a->name, &b->block)) {
         return NULL;
     }
@@ -258,9 +271,13 @@ static bool staging_open(struct Device *dev) {
     return dev->vk->staging.buffer || block_make(dev, ARENA_HOST, STAGING_BYTES, "staging", &dev->vk->staging);
 }
 
-// Records and submits a copy between a block and a buffer of the host; after everything before it and before everything behind.
-static bool copy_submit(struct Device *dev, VkCommandBuffer *commands, VkBuffer host, const struct Block *b,
-                        uint64_t offset, uint64_t bytes, bool up) {
+struct Region {
+    VkBuffer from, to;
+    VkBufferCopy copy;
+};
+
+// Records and submits copies; after everything before them and before everything behind.
+static bool regions_submit(struct Device *dev, VkCommandBuffer *commands, const struct Region *regions, uint32_t n) {
     struct DeviceVk *vk = dev->vk;
     VkCommandBufferAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                             .commandPool = vk->pool,
@@ -280,9 +297,9 @@ static bool copy_submit(struct Device *dev, VkCommandBuffer *commands, VkBuffer 
         .sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO, .memoryBarrierCount = 1, .pMemoryBarriers = &all};
     bool ok = VK_TRY(dev, vkBeginCommandBuffer(cb, &begin));
     if (ok) {
-        VkBufferCopy up_copy = {0, offset, bytes}, down_copy = {offset, 0, bytes};
         vkCmdPipelineBarrier2(cb, &dependency);
-        vkCmdCopyBuffer(cb, up ? host : b->buffer, up ? b->buffer : host, 1, up ? &up_copy : &down_copy);
+        for (uint32_t i = 0; i < n; i++)
+            vkCmdCopyBuffer(cb, regions[i].from, regions[i].to, 1, &regions[i].copy);
         vkCmdPipelineBarrier2(cb, &dependency);
         ok = VK_TRY(dev, vkEndCommandBuffer(cb));
     }
@@ -300,6 +317,14 @@ static bool copy_submit(struct Device *dev, VkCommandBuffer *commands, VkBuffer 
     if (ok)
         vk->submitted++;
     return ok;
+}
+
+// Between a block and the beginning of a buffer of the host.
+static bool copy_submit(struct Device *dev, VkCommandBuffer *commands, VkBuffer host, const struct Block *b,
+                        uint64_t offset, uint64_t bytes, bool up) {
+    struct Region up_region = {host, b->buffer, {0, offset, bytes}},
+                  down_region = {b->buffer, host, {offset, 0, bytes}};
+    return regions_submit(dev, commands, up ? &up_region : &down_region, 1);
 }
 
 // The same through the staging buffer, and waits.
@@ -354,6 +379,48 @@ bool upload_send(struct Device *dev, const struct Tensor *t, uint64_t offset, ui
     vk->ring_next = (vk->ring_next + 1) % UPLOAD_SLOTS;
     bool ok = copy_submit(dev, &slot->commands, slot->block.buffer, b, at, bytes, true);
     slot->free_at = vk->submitted;
+    return ok;
+}
+
+struct MappedCopies {
+    struct Device *dev;
+    const struct TensorCopy *copies;
+};
+
+static void copy_mapped(void *context, uint64_t first, uint64_t end) {
+    const struct MappedCopies *m = context;
+    for (uint64_t i = first; i < end; i++) {
+        const struct TensorCopy *c = &m->copies[i];
+        memcpy((uint8_t *)tensor_host(m->dev, c->to) + c->to_offset,
+               (uint8_t *)tensor_host(m->dev, c->from) + c->from_offset, c->bytes);
+    }
+}
+
+bool tensors_copy(struct Device *dev, const struct TensorCopy *copies, uint32_t n) {
+    struct DeviceVk *vk = dev->vk;
+    if (n == 0 || dev->is_dry)
+        return dev->state == DEVICE_OK;
+    if (!device_wait(dev))
+        return false;
+    struct Region *regions = xcalloc(n, sizeof *regions);
+    bool ok = true, mapped = true;
+    for (uint32_t i = 0; i < n && ok; i++) {
+        uint64_t from_at = 0, to_at = 0;
+        const struct Block *from = place_of(dev, copies[i].from, copies[i].from_offset, copies[i].bytes, &from_at);
+        const struct Block *to = place_of(dev, copies[i].to, copies[i].to_offset, copies[i].bytes, &to_at);
+        ok = from && to;
+        if (ok)
+            regions[i] = (struct Region){from->buffer, to->buffer, {from_at, to_at, copies[i].bytes}};
+        mapped = mapped && ok && from->host && to->host;
+    }
+    if (vk->copying) // done: the wait above
+        vkFreeCommandBuffers(vk->device, vk->pool, 1, &vk->copying);
+    vk->copying = VK_NULL_HANDLE;
+    if (ok && mapped)
+        parallel_for(n, 1, copy_mapped, &(struct MappedCopies){dev, copies});
+    else
+        ok = ok && regions_submit(dev, &vk->copying, regions, n);
+    free(regions);
     return ok;
 }
 

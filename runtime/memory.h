@@ -32,6 +32,8 @@ struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, co
     arena_tensor(arena, type, sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t), (uint32_t[]){__VA_ARGS__})
 // Whether a job that takes `bytes` in all fits on the device; else one line with both figures and the remedy. For use before anything is loaded.
 bool memory_fits(const struct Device *dev, uint64_t bytes, const char *job, const char *remedy);
+// The largest tensor that an allocation of this driver can hold.
+uint64_t arena_largest(const struct Arena *a);
 struct ArenaMark arena_mark(const struct Arena *a);
 void arena_release(struct Arena *a, struct ArenaMark mark);
 
@@ -45,5 +47,11 @@ bool tensor_download(struct Device *dev, const struct Tensor *t, uint64_t offset
 #define UPLOAD_BYTES (UINT64_C(16) << 20)
 void *upload_room(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes);
 bool upload_send(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes);
+// Copies between tensors, ordered with what was submitted before and what will be. Waits for the device first.
+struct TensorCopy {
+    const struct Tensor *from, *to;
+    uint64_t from_offset, to_offset, bytes;
+};
+bool tensors_copy(struct Device *dev, const struct TensorCopy *copies, uint32_t n);
 // Pointer to the host's view of a tensor in an ARENA_HOST arena (coherent); NULL in a dry run.
 void *tensor_host(struct Device *dev, const struct Tensor *t);

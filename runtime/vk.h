@@ -39,6 +39,7 @@ struct Block {
     uint64_t address;
     uint64_t bytes; // usable; padding follows
     void *host;
+    bool on_host; // counted there
 };
 
 struct Pipeline {
@@ -79,6 +80,7 @@ struct DeviceVk {
         uint64_t free_at; // value of the timeline at which its last copy is done
     } ring[UPLOAD_SLOTS];
     uint32_t ring_next;
+    VkCommandBuffer copying;  // of tensors_copy
     struct Program **pending; // submitted since the last wait
     uint32_t n_pending, pending_slots;
     struct PipelineStatistic *statistics;

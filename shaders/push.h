@@ -11,7 +11,7 @@
     X(fill) X(copy) X(probe)                                                                                           \
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
     X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
-    X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias)             \
+    X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
     X(attention_back_dkv)
 
@@ -26,23 +26,19 @@
 //   NT: y(m,n) = x(m,k) w(n,k)^T    NN: y(m,n) = x(m,k) w(k,n)    TN: y(n,k) = x(m,n)^T w(m,k), contraction over rows m
 // y = alpha * product (+ y where accumulate is not 0). flags of NT and NN: 1 grouped, 2 rows of x through gather.
 #define PUSH_gemm(IN, OUT, RW, U32, F32)                                                                               \
-    IN(f32, x)                                                                                                         \
-    IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid) U32(m) U32(n) U32(k)       \
-        U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags)
+    IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid)                 \
+    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags)
 // Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y); row_expert (m) absent when dense; row r reads x row r / x_divide.
 #define PUSH_gemv(IN, OUT, RW, U32, F32)                                                                               \
-    IN(f32, x)                                                                                                         \
-    IN(u32x4, w) RW(f32, y) IN(u32, row_expert) U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes)       \
-        U32(x_divide)
+    IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, row_expert)                                                             \
+    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(x_divide)
 
 // y(t,dim) = table[ids[t]]; an id outside the vocabulary gives zeros.
-#define PUSH_embed(IN, OUT, RW, U32, F32)                                                                              \
-    IN(u32, ids) IN(u32x4, w) OUT(f32, y) U32(rows) U32(dim) U32(vocab) U32(w_row_bytes)
+#define PUSH_embed(IN, OUT, RW, U32, F32) IN(u32, ids) IN(u32x4, w) OUT(f32, y) U32(rows) U32(dim) U32(vocab) U32(w_row_bytes)
 // dw[segment_id[s]] += sum of dy[order[i]] over i in segment_start[s] .. segment_start[s+1]; n_segments[0] segments.
 #define PUSH_embed_back(IN, OUT, RW, U32, F32)                                                                         \
-    IN(f32, dy)                                                                                                        \
-    IN(u32, order) IN(u32, segment_start) IN(u32, segment_id) IN(u32, n_segments) RW(f32, dw) U32(rows) U32(dim)       \
-        U32(vocab)
+    IN(f32, dy) IN(u32, order) IN(u32, segment_start) IN(u32, segment_id) IN(u32, n_segments) RW(f32, dw)              \
+    U32(rows) U32(dim) U32(vocab)
 
 // y = x * rstd * w, rstd = 1/sqrt(mean(x^2) + eps). rstd (rows) may be absent.
 #define PUSH_rmsnorm(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, w) OUT(f32, y) OUT(f32, rstd) U32(rows) F32(eps)
@@ -50,8 +46,7 @@
 #define PUSH_rmsnorm_back(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, w) IN(f32, rstd) IN(f32, dy) RW(f32, dx) U32(rows) U32(accumulate)
 // In place: rotates pairs (i, i + head_dim/2) of every head by table[position]; sign -1 is the backward.
-#define PUSH_rope(IN, OUT, RW, U32, F32)                                                                               \
-    RW(f32, x) IN(u32, positions) IN(f32, table) U32(rows) U32(n_heads) U32(n_positions) F32(sign)
+#define PUSH_rope(IN, OUT, RW, U32, F32) RW(f32, x) IN(u32, positions) IN(f32, table) U32(rows) U32(n_heads) U32(n_positions) F32(sign)
 // h = silu(gate) * up, n elements.
 #define PUSH_swiglu(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, up) OUT(f32, h) U32(n)
 // From dh: dgate, dup (may overwrite gate and up), and h again (may be absent).
@@ -67,30 +62,29 @@
 
 // Router of `rows` tokens: probs = softmax(logits) (rows, n_experts); the n_active greatest, ties to the lower index.
 #define PUSH_route(IN, OUT, RW, U32, F32)                                                                              \
-    IN(f32, logits)                                                                                                    \
-    OUT(f32, probs) OUT(f32, weights) OUT(u32, experts) U32(rows) U32(n_experts) U32(n_active) U32(norm_topk)          \
-        F32(scale)
+    IN(f32, logits) OUT(f32, probs) OUT(f32, weights) OUT(u32, experts)                                                \
+    U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale)
 // dlogits from dweights (rows, n_active) and dprobs_balance (rows, n_experts; may be absent).
 #define PUSH_route_back(IN, OUT, RW, U32, F32)                                                                         \
-    IN(f32, probs)                                                                                                     \
-    IN(u32, experts) IN(f32, dweights) IN(f32, dbalance) OUT(f32, dlogits) U32(rows) U32(n_experts) U32(n_active)      \
-        U32(norm_topk) F32(scale)
+    IN(f32, probs) IN(u32, experts) IN(f32, dweights) IN(f32, dbalance) OUT(f32, dlogits)                              \
+    U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale)
 // Stable counting sort of rows*n_active slots by expert, in phases by specialisation constant; see sort.comp.
 #define PUSH_sort(IN, OUT, RW, U32, F32)                                                                               \
-    IN(u32, experts)                                                                                                   \
-    RW(u32, counts) RW(u32, offsets) RW(u32, gather) RW(u32, slot_row) RW(u32, row_expert) RW(u32x4, tiles)            \
-        RW(u32, grid) U32(rows) U32(n_active) U32(tile_rows) U32(max_tiles) U32(part_slots) U32(n_parts)
+    IN(u32, experts) RW(u32, counts) RW(u32, offsets) RW(u32, gather) RW(u32, slot_row) RW(u32, row_expert)            \
+    RW(u32x4, tiles) RW(u32, grid)                                                                                     \
+    U32(rows) U32(n_active) U32(tile_rows) U32(max_tiles) U32(part_slots) U32(n_parts)
+// Slots in the place of experts: row_expert (rows), tiles (max_tiles, grid[0] in use).
+#define PUSH_remap(IN, OUT, RW, U32, F32)                                                                              \
+    IN(u32, map) RW(u32, row_expert) RW(u32x4, tiles) IN(u32, grid) U32(rows) U32(max_tiles) U32(n_experts)
 // Balance loss over groups of tokens (documents or the whole micro-batch), in phases; see balance.comp.
 #define PUSH_balance(IN, OUT, RW, U32, F32)                                                                            \
-    IN(f32, probs)                                                                                                     \
-    IN(u32, experts) IN(u32, group_start) IN(u32, token_group) IN(f32, group_weight) RW(f32, part) RW(f32, fraction)   \
-        OUT(f32, terms) OUT(f32, dbalance) U32(rows) U32(n_experts) U32(n_active) U32(n_groups) U32(n_pieces)          \
-            F32(alpha)
+    IN(f32, probs) IN(u32, experts) IN(u32, group_start) IN(u32, token_group) IN(f32, group_weight) RW(f32, part)      \
+    RW(f32, fraction) OUT(f32, terms) OUT(f32, dbalance)                                                               \
+    U32(rows) U32(n_experts) U32(n_active) U32(n_groups) U32(n_pieces) F32(alpha)
 // out[t] = residual[t] + shared[t] + sum_k weights[t,k] * y[slot_row[t,k]]; residual and shared may be absent.
 #define PUSH_combine(IN, OUT, RW, U32, F32)                                                                            \
-    IN(f32, y)                                                                                                         \
-    IN(f32, weights) IN(u32, slot_row) IN(f32, shared_y) IN(f32, residual) OUT(f32, out_y) U32(rows) U32(dim)          \
-        U32(n_active)
+    IN(f32, y) IN(f32, weights) IN(u32, slot_row) IN(f32, shared_y) IN(f32, residual) OUT(f32, out_y)                  \
+    U32(rows) U32(dim) U32(n_active)
 // dweights[t,k] = <dout[t], y[slot_row[t,k]]>, then y[slot_row[t,k]] = weights[t,k] * dout[t] in place.
 #define PUSH_combine_back(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, dout) IN(f32, weights) IN(u32, slot_row) RW(f32, y) OUT(f32, dweights) U32(rows) U32(dim) U32(n_active)
@@ -124,28 +118,22 @@
 // Attention: query row i of head h sees keys span[2i] .. span[2i+1]-1 of k and v: causality, documents, caches and batches in
 // two numbers. q (rows, n_heads, head_dim), k and v (key_rows, n_kv_heads, head_dim) in the cache's type, o as q; lse (rows, n_heads) may be absent.
 #define PUSH_attention(IN, OUT, RW, U32, F32)                                                                          \
-    IN(f32, q)                                                                                                         \
-    IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, o) OUT(f32, lse) U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) \
-        U32(key_rows) F32(scale)
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, o) OUT(f32, lse)                                           \
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
 // The same for few rows: the keys of a row are cut into n_parts parts, part (rows, n_heads, n_parts, head_dim + 4): the weighted sum of v,
 // then the greatest score, the sum of weights and two unused words.
 #define PUSH_attention_decode(IN, OUT, RW, U32, F32)                                                                   \
-    IN(f32, q)                                                                                                         \
-    IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, part) U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim)            \
-        U32(key_rows) U32(n_parts) F32(scale)
-#define PUSH_attention_merge(IN, OUT, RW, U32, F32)                                                                    \
-    IN(f32, part) OUT(f32, o) U32(rows) U32(n_heads) U32(head_dim) U32(n_parts)
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, part)                                                      \
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) U32(n_parts) F32(scale)
+#define PUSH_attention_merge(IN, OUT, RW, U32, F32) IN(f32, part) OUT(f32, o) U32(rows) U32(n_heads) U32(head_dim) U32(n_parts)
 // delta[i,h] = <do, o>.
-#define PUSH_attention_back_prepare(IN, OUT, RW, U32, F32)                                                             \
-    IN(f32, o) IN(f32, dy) OUT(f32, delta) U32(rows) U32(n_heads) U32(head_dim)
+#define PUSH_attention_back_prepare(IN, OUT, RW, U32, F32) IN(f32, o) IN(f32, dy) OUT(f32, delta) U32(rows) U32(n_heads) U32(head_dim)
 #define PUSH_attention_back_dq(IN, OUT, RW, U32, F32)                                                                  \
-    IN(f32, q)                                                                                                         \
-    IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) OUT(f32, dq) U32(rows) U32(n_heads)    \
-        U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) OUT(f32, dq)                \
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
 // key_span (key_rows, 2): the query rows that see key j.
 #define PUSH_attention_back_dkv(IN, OUT, RW, U32, F32)                                                                 \
-    IN(f32, q)                                                                                                         \
-    IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) IN(u32, key_span) OUT(f32, dk)         \
-        OUT(f32, dv) U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) IN(u32, key_span)           \
+    OUT(f32, dk) OUT(f32, dv) U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
 
 #endif
