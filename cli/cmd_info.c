@@ -10,9 +10,7 @@
 
 static const uint64_t FLOPS_TOKENS = 4096;
 
-static uint64_t cache_bytes_per_token(const struct Config *c) {
-    return (uint64_t)c->n_layers * 2 * c->n_kv_heads * c->head_dim * sizeof(float);
-}
+static uint64_t cache_bytes_per_token(const struct Config *c) { return session_cache_bytes(c, DT_F16); }
 
 static const enum DType INFO_TYPES[] = {DT_F32,  DT_BF16, DT_F16,  DT_Q8_0,   DT_Q6_K,   DT_Q5_K, DT_Q5_1, DT_Q5_0,
                                         DT_Q4_K, DT_Q4_1, DT_Q4_0, DT_IQ4_NL, DT_IQ4_XS, DT_Q3_K, DT_Q2_K};
@@ -112,7 +110,7 @@ static void print_architecture(const struct Config *c) {
 
 static void print_memory(const struct Args *args, const struct Config *c) {
     char text[16];
-    printf("\n  memory to run it: weights and cache, by type and context\n  %-8s %10s", "type", "weights");
+    printf("\n  memory to run it: weights and cache (f16), by type and context\n  %-8s %10s", "type", "weights");
     for (int i = 0; i < N_INFO_CONTEXTS; i++) {
         if (context_fits(c, INFO_CONTEXTS[i]))
             printf(" %9u K", INFO_CONTEXTS[i] / 1024);
