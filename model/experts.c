@@ -61,7 +61,7 @@ void experts_init(struct Model *m, uint32_t slots) {
     k->slot_of = xmalloc((size_t)c->n_layers * c->n_experts * sizeof *k->slot_of);
     memset(k->slot_of, 0xff, (size_t)c->n_layers * c->n_experts * sizeof *k->slot_of);
     k->copies = xcalloc(3 * (size_t)c->n_experts, sizeof *k->copies);
-    const struct Layer *first[256]; // of each pool
+    const struct Layer **first = xcalloc(c->n_layers, sizeof *first); // of each pool
     uint32_t n_moe = 0;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         if (!m->layers[i].is_moe)
@@ -69,7 +69,7 @@ void experts_init(struct Model *m, uint32_t slots) {
         uint32_t p = 0;
         while (p < k->n_pools && !same_types(first[p], &m->layers[i]))
             p++;
-        if (p == k->n_pools && p < 256)
+        if (p == k->n_pools)
             first[k->n_pools++] = &m->layers[i];
         k->pool_of[i] = p;
         k->pools[p].n_layers++;
@@ -79,6 +79,7 @@ void experts_init(struct Model *m, uint32_t slots) {
         pool_make(m, &k->pools[p], first[p], slots, n_moe);
         k->use.slots += k->pools[p].n_slots;
     }
+    free(first);
     k->use.experts = n_moe * c->n_experts;
     k->map = TENSOR(&m->host, DT_U32, c->n_layers, c->n_experts);
     for (uint32_t i = 0; i < c->n_layers; i++) {
