@@ -311,6 +311,21 @@ static bool open_files(struct Tokenizer *t, const char *path, const char *config
     return ok;
 }
 
+// added_tokens.json beside a tokenizer.model says nothing of how its tokens are looked for: added_tokens_decoder must know them.
+static bool check_added_tokens(const struct Tokenizer *t, const struct ModelFile *f) {
+    char *path = path_join(f->path, "added_tokens.json");
+    json_t *root = NULL, *id;
+    const char *text;
+    bool ok = !file_exists(path) || ((root = json_parse_file(path, 1 << 20)) != NULL);
+    json_object_foreach(root, text, id) {
+        if (ok && tokenizer_find(t, text) != (uint32_t)json_integer_value(id))
+            ok = fail("%s: '%.80s' is not in added_tokens_decoder of tokenizer_config.json", path, text);
+    }
+    json_decref(root);
+    free(path);
+    return ok;
+}
+
 bool tokenizer_open(struct Tokenizer *t, const struct ModelFile *f) {
     if (f->gguf) {
         if (!tokenizer_open_gguf(t, f->gguf, f->path))
@@ -318,6 +333,10 @@ bool tokenizer_open(struct Tokenizer *t, const struct ModelFile *f) {
     } else if (!f->tokenizer_path) {
         return fail("%s: no tokenizer.json or tokenizer.model, from which the text would become tokens", f->path);
     } else if (!open_files(t, f->tokenizer_path, f->tokenizer_config_path)) {
+        return false;
+    }
+    if (!f->gguf && ends_with(f->tokenizer_path, ".model") && !check_added_tokens(t, f)) {
+        tokenizer_free(t);
         return false;
     }
     // What the tokenizer's own files leave open the model's config says.

@@ -57,6 +57,14 @@ grep -qF '<<SYS>>' out || fail "the sample shows no system message: $(<out)"
 grep -qF '[[ By the river. </s>]]' out || fail "not the answer alone is trained: $(<out)"
 [[ $(ids tuned) == "$expected" ]] || fail "the trained model has other ids"
 
+# added_tokens.json beside a tokenizer.model: known to the configuration, or refused.
+echo '{"<pad>": 900}' >bare/added_tokens.json
+if "$VKMOE" tokenize bare/llama.model -p x 2>log; then fail "an added token that nothing describes is taken"; fi
+grep -q "'<pad>' is not in added_tokens_decoder" log || fail "message: $(<log)"
+echo '{"added_tokens_decoder": {"900": {"content": "<pad>", "special": true}}}' >bare/tokenizer_config.json
+[[ $("$VKMOE" tokenize bare/llama.model -p '<pad>' --special --json) == '{"ids": [900]}' ]] || fail "<pad> is not 900"
+rm bare/added_tokens.json bare/tokenizer_config.json
+
 # Templates by name, from a file, and neither.
 printf 'vkmoe-template 1\nuser "Q: {text}\\n"\nprompt "A:"\nanswer " {text}{eos}"\n' >mine
 for template in plain llama2 zephyr mistral mine; do
