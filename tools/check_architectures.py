@@ -6,7 +6,7 @@ vkmoe, transformers with PyTorch, safetensors and llama.cpp's llama-server.
 
 For each model: log-probabilities beside transformers in f32; the folder through GGUF and back, bit for bit, in F32, F16 and BF16; the F32
 folder that comes back in transformers again; greedy tokens beside llama.cpp's CPU backend on the F32 GGUF."""
-import os, shutil, subprocess, sys, tempfile
+import json, os, shutil, subprocess, sys, tempfile
 
 import torch
 from safetensors.torch import load_file
@@ -77,6 +77,8 @@ def make(name, folder):
         for key, p in model.named_parameters():
             spread = 0.2 if p.ndim == 1 else 0.9 / p.shape[-1] ** 0.5
             p.copy_(torch.randn(p.shape) * spread + (1.0 if "norm" in key else 0.0))
+        # llama.cpp bans every token whose text is known to end a turn, we the model's own: nobody is to choose one.
+        model.get_output_embeddings().weight[[t["id"] for t in json.load(open(TOKENIZER))["added_tokens"]]] = 0
     model.save_pretrained(folder)
     shutil.copy(TOKENIZER, folder)
 
