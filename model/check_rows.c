@@ -667,6 +667,8 @@ KERNELS_OF(K_ADAMW, KERNEL_adamw)
 KERNELS_OF(K_SAMPLE, KERNEL_sample, KERNEL_sample_base)
 KERNELS_OF(K_ARGMAX, KERNEL_argmax, KERNEL_argmax_base)
 KERNELS_OF(K_LOGIT_BIAS, KERNEL_logit_bias)
+KERNELS_OF(K_MASK_LOGITS, KERNEL_mask_logits)
+KERNELS_OF(K_PENALTY, KERNEL_penalty)
 
 // The first shape of each list is the known-answer shape.
 static const uint32_t TABLE[][OP_SHAPE] = {{7, 33, 64}, {1, 1, 32}, {129, 70, 96}, {3, 9, 576}, {2, 5, 2048}};
@@ -793,12 +795,18 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("argmax", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax),
         CASE("argmax ties", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax, .variant = TIES),
         CASE("logit_bias", K_LOGIT_BIAS, VOCAB, DECODE_BENCH, "rows,vocab", check_logit_bias),
+        CASE("mask_logits", K_MASK_LOGITS, VOCAB, DECODE_BENCH, "rows,vocab", check_mask_logits, .variant = 1),
+        CASE("mask_logits none", K_MASK_LOGITS, VOCAB, DECODE_BENCH, "rows,vocab", check_mask_logits),
+        CASE("penalty", K_PENALTY, VOCAB, DECODE_BENCH, "rows,vocab", check_penalty),
         CASE("sample greedy", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 0),
         CASE("sample warm", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 1),
         CASE("sample top-k", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 2),
         CASE("sample top-p", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 3),
         CASE("sample all", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 4),
         CASE("sample wide", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 5),
+        CASE("sample typical", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 6),
+        CASE("sample filters", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 7),
+        CASE("sample mirostat", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 8),
     };
     *cases = CASES;
     return sizeof CASES / sizeof *CASES;

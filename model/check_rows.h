@@ -68,5 +68,7 @@ bool check_sum(struct Check *ck, const struct OpCase *oc, const uint32_t *shape)
 bool check_norm(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_adamw(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_logit_bias(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_mask_logits(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_penalty(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_argmax(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_sample(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);

@@ -219,6 +219,9 @@ static const struct SampleParams SAMPLE[] = {
     {.temperature = 1, .top_p = 0.9f},
     {.temperature = 1.5f, .top_p = 0.95f, .min_p = 0.05f, .top_k = 64},
     {.temperature = 2, .top_p = 0.5f, .top_k = 3000},
+    {.temperature = 0.9f, .top_p = 1, .typical = 0.6f},
+    {.temperature = 1.2f, .top_p = 0.9f, .min_p = 0.02f, .top_k = 100, .typical = 0.8f},
+    {.temperature = 1.1f, .top_p = 1, .tau = 5, .eta = 0.1f, .mu = 6},
 };
 
 // The token must be one of those that the reference keeps (a hair's breadth of probability aside), and its log-probability right.
@@ -232,10 +235,11 @@ bool check_sample(struct Check *ck, const struct OpCase *oc, const uint32_t *sha
         s[i] = SAMPLE[oc->variant];
         s[i].seed_low = (uint32_t)ck->seed, s[i].stream = i, s[i].index = 11;
     }
-    struct CheckTensor *params = checkrun_values(&r, DT_U32, DIMS(rows, 8), s);
+    struct CheckTensor *params = checkrun_values(&r, DT_U32, DIMS(rows, SAMPLE_WORDS), s);
     struct CheckTensor *ids = checkrun_output_u32(&r, DIMS(rows)), *logprob = checkrun_output(&r, DIMS(rows));
+    struct CheckTensor *chance = checkrun_output(&r, DIMS(rows));
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_sample(c, &logits->t, &params->t, &ids->t, &logprob->t);
+    op_sample(c, &logits->t, &params->t, &ids->t, &logprob->t, &chance->t);
     ck->bytes = 4.0 * rows * vocab;
     bool ok = checkrun_execute(&r, cmd_end(c));
     double *probs = doubles(vocab), *want_logprob = doubles(rows);
@@ -244,9 +248,14 @@ bool check_sample(struct Check *ck, const struct OpCase *oc, const uint32_t *sha
         struct SampleParams wider = s[i];
         wider.top_p *= wider.top_p < 1 ? 1.00001f : 1;
         wider.min_p *= 0.99999f;
+        wider.typical *= 1.00001f;
+        wider.mu *= 1.00001f;
         ref_sample(l, vocab, &wider, probs);
         uint32_t id = ids->value[i] < vocab ? (uint32_t)ids->value[i] : 0;
         if (ids->value[i] >= vocab || probs[id] == 0)
+            ck->nmse = INFINITY;
+        // A token at the edge of a filter may make a little difference to the chances of all others.
+        if (probs[id] > 0 && !(fabs(chance->value[i] - log(probs[id])) < 0.02))
             ck->nmse = INFINITY;
         want_logprob[i] = ref_logprob(l, vocab, id);
     }
@@ -254,4 +263,72 @@ bool check_sample(struct Check *ck, const struct OpCase *oc, const uint32_t *sha
         checkrun_compare(&r, logprob, want_logprob);
     free(probs), free(want_logprob), free(s);
     return finish(&r, ok, BOUND_EXP);
+}
+
+bool check_mask_logits(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], vocab = shape[1], words = (uint32_t)div_up(vocab, 32) + 1;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *logits = checkrun_random(&r, DT_F32, DIMS(rows, vocab), 3);
+    uint32_t *bits = uints(rows * words);
+    for (uint32_t i = 0; i < rows * words; i++)
+        bits[i] = random_below(ck, 2, i, 0xffffffffu);
+    struct CheckTensor *mask = checkrun_values(&r, DT_U32, DIMS(rows, words), bits);
+    struct CheckTensor *y = checkrun_output(&r, DIMS(rows, vocab));
+    double *want = doubles(logits->n);
+    uint64_t wrong = 0;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_mask_logits(c, &logits->t, oc->variant ? &mask->t : NULL, &y->t);
+    ck->bytes = 8.0 * rows * vocab;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    for (uint64_t i = 0; ok && i < logits->n; i++) {
+        uint32_t row = (uint32_t)(i / vocab), token = (uint32_t)(i % vocab);
+        bool allowed = !oc->variant || (bits[row * words + token / 32] >> token % 32 & 1);
+        want[i] = allowed ? logits->value[i] : 0;
+        if (!allowed) { // its size would hide all others
+            wrong += !(y->value[i] < -1e29);
+            y->value[i] = 0;
+        }
+    }
+    if (ok)
+        checkrun_compare(&r, y, want);
+    if (wrong)
+        ck->nmse = INFINITY;
+    free(want), free(bits);
+    return finish(&r, ok, BOUND_PLAIN);
+}
+
+// Lists of different lengths, one of them empty, and a token beyond the vocabulary, which must touch nothing.
+bool check_penalty(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    enum { ROOM = 20, WORDS = 4 + 2 * ROOM };
+    uint32_t rows = shape[0], vocab = shape[1], *list = uints(rows * WORDS);
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *logits = checkrun_random(&r, DT_F32, DIMS(rows, vocab), 3);
+    double *want = copied(logits);
+    memset(list, 0xff, rows * WORDS * sizeof *list);
+    for (uint32_t row = 0; row < rows; row++) {
+        float number[3] = {1.25f, 0.5f, 0.125f + (float)row};
+        uint32_t n = (uint32_t)min_u64(row * 5 % (ROOM + 1), vocab), *to = list + row * WORDS;
+        memcpy(to + 1, number, sizeof number);
+        to[0] = n;
+        for (uint32_t i = 0; i < n; i++) {
+            bool beyond = i == 3;
+            uint32_t token = i * (vocab / n), count = 1 + i % 4;
+            to[4 + 2 * i] = beyond ? vocab + i : token, to[5 + 2 * i] = count;
+            double *l = &want[(uint64_t)row * vocab + token];
+            if (!beyond)
+                *l = (*l > 0 ? *l / 1.25 : *l * 1.25) - 0.5 - (0.125 + row) * count;
+        }
+    }
+    struct CheckTensor *t_list = checkrun_values(&r, DT_U32, DIMS(rows, WORDS), list);
+    logits->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_penalty(c, &logits->t, &t_list->t);
+    ck->bytes = 16.0 * rows * ROOM;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, logits, want);
+    free(want), free(list);
+    return finish(&r, ok, BOUND_PLAIN);
 }

@@ -167,11 +167,21 @@ struct SampleParams {
     float top_p, min_p;
     uint32_t top_k;                              // 0: off
     uint32_t seed_low, seed_high, stream, index; // one philox draw per token: (seed, stream, index)
+    float typical;                               // 0 or 1: off
+    float tau, eta, mu; // mirostat 2 (Basu et al. 2021), bits: surprise aimed at (0: off), rate, and the most that now goes in
 };
-// ids[row] = the sampled token, logprob[row] = its log-probability under the unmodified distribution (logprob may be NULL).
+enum { SAMPLE_WORDS = sizeof(struct SampleParams) / 4 };
+// ids[row] = the sampled token, logprob[row] = its log-probability under the unmodified distribution, chance[row] = the log of the
+// probability with which it was drawn, after all filters (both may be NULL). The filters in their order, each on what the ones before have
+// left: top-k, typical, top-p, min-p (measured by the likeliest that is left), all at temperature 1; the temperature; mirostat.
 void op_sample(struct Cmd *c, const struct Tensor *logits, const struct Tensor *params, const struct Tensor *ids,
-               const struct Tensor *logprob);
+               const struct Tensor *logprob, const struct Tensor *chance);
 // logits (rows, vocab) f32, in place: list (u32, ARENA_HOST or device) holds n, then n pairs of a token and the bits of an f32 to add to its logit;
 // the same token must not stand in it twice. The list has room for (elements - 1) / 2 pairs.
 void op_logit_bias(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list);
+// y = logits (rows, vocab), out of reach of any draw where the token's bit in mask (rows, words of 32 tokens, lowest bit first) is 0. mask NULL:
+// all allowed.
+void op_mask_logits(struct Cmd *c, const struct Tensor *logits, const struct Tensor *mask, const struct Tensor *y);
+// In place: list (rows, 4 + 2 * room) u32, see PUSH_penalty. No token stands twice in the list of a row.
+void op_penalty(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list);
 void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *ids, const struct Tensor *logprob);

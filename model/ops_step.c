@@ -5,7 +5,7 @@
 
 // A row of logits per workgroup; spec[0] is VEC4, spec[1] the kernel's own switch.
 static struct Dispatch logits_dispatch(const struct Device *dev, enum KernelId kernel, const struct Tensor *logits,
-                                       bool own) {
+                                       uint32_t own) {
     uint32_t rows = (uint32_t)tensor_rows(logits), vocab = tensor_cols(logits);
     return (struct Dispatch){.kernel = kernel,
                              .local_size = dispatch_local_size(dev, vocab / 4),
@@ -132,17 +132,18 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
 }
 
 void op_sample(struct Cmd *c, const struct Tensor *logits, const struct Tensor *params, const struct Tensor *ids,
-               const struct Tensor *logprob) {
+               const struct Tensor *logprob, const struct Tensor *chance) {
     struct Device *dev = cmd_device(c);
     struct Args_sample args = {.logits = view(logits),
                                .params = view(params),
                                .ids = view(ids),
                                .logprob = view_or_none(logprob),
+                               .chance = view_or_none(chance),
                                .rows = (uint32_t)tensor_rows(logits),
                                .vocab = tensor_cols(logits),
                                .ld = tensor_cols(logits)};
-    struct Dispatch d =
-        logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_sample, KERNEL_sample_base), logits, logprob != NULL);
+    struct Dispatch d = logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_sample, KERNEL_sample_base), logits,
+                                        (logprob ? 1 : 0) | (chance ? 2 : 0));
     d.flops *= 4, d.bytes *= 4;
     cmd_dispatch(c, &d, &args);
 }
@@ -174,5 +175,43 @@ void op_logit_bias(struct Cmd *c, const struct Tensor *logits, const struct Tens
                                     .local_size = local,
                                     .groups = {(uint32_t)div_up(n, local)},
                                     .bytes = 16.0 * (double)n},
+                 &args);
+}
+
+void op_mask_logits(struct Cmd *c, const struct Tensor *logits, const struct Tensor *mask, const struct Tensor *y) {
+    struct Device *dev = cmd_device(c);
+    uint64_t n = tensor_elements(logits);
+    uint32_t local = dispatch_local_size(dev, (uint32_t)n);
+    assert(n <= UINT32_MAX && (!mask || tensor_cols(mask) >= div_up(tensor_cols(logits), 32)));
+    struct Args_mask_logits args = {.logits = view(logits),
+                                    .mask = view_or_none(mask),
+                                    .y = view(y),
+                                    .rows = (uint32_t)tensor_rows(logits),
+                                    .vocab = tensor_cols(logits),
+                                    .mask_words = mask ? tensor_cols(mask) : 0};
+    if (!mask) // not used, but lavapipe may run the load all the same: it must be there
+        args.mask = view(logits);
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_mask_logits),
+                                    .local_size = local,
+                                    .spec = {mask != NULL},
+                                    .n_spec = 1,
+                                    .groups = {(uint32_t)div_up(n, local)},
+                                    .bytes = 8.0 * (double)n},
+                 &args);
+}
+
+void op_penalty(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list) {
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = (uint32_t)tensor_rows(logits), room = (tensor_cols(list) - 4) / 2;
+    uint32_t local = dispatch_local_size(dev, rows * room);
+    assert(tensor_rows(list) == rows);
+    struct Args_penalty args = {
+        .list = view(list), .logits = view(logits), .rows = rows, .vocab = tensor_cols(logits), .room = room};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_penalty),
+                                    .local_size = local,
+                                    .groups = {(uint32_t)div_up((uint64_t)rows * room, local)},
+                                    .bytes = 16.0 * rows * room},
                  &args);
 }

@@ -267,6 +267,41 @@ static int by_logit(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+struct Kept {
+    double distance;
+    uint32_t index;
+};
+static int by_distance(const void *a, const void *b) {
+    const struct Kept *x = a, *y = b;
+    return x->distance < y->distance ? -1 : x->distance > y->distance;
+}
+
+// Of the first `kept` in `order` those whose surprise is nearest to the entropy, up to a mass of `share`: gives how many stay in `order`.
+static uint32_t ref_typical(const double *logits, double top, double share, uint32_t *order, uint32_t kept) {
+    struct Kept *list = xmalloc(kept * sizeof *list);
+    double sum = 0, mean = 0, mass = 0, band = INFINITY;
+    for (uint32_t i = 0; i < kept; i++) {
+        double e = exp(logits[order[i]] - top);
+        sum += e;
+        mean += e > 0 ? e * (logits[order[i]] - top) : 0;
+    }
+    mean = mean / sum + top;
+    for (uint32_t i = 0; i < kept; i++)
+        list[i] = (struct Kept){fabs(logits[order[i]] - mean), order[i]};
+    qsort(list, kept, sizeof *list, by_distance);
+    for (uint32_t i = 0; i < kept && band == (double)INFINITY; i++) {
+        mass += exp(logits[list[i].index] - top);
+        if (mass >= share * sum)
+            band = list[i].distance;
+    }
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < kept; i++)
+        if (fabs(logits[order[i]] - mean) <= band)
+            order[n++] = order[i];
+    free(list);
+    return n;
+}
+
 void ref_sample(const double *logits, uint32_t vocab, const struct SampleParams *s, double *probs) {
     uint32_t *order = xmalloc(vocab * sizeof *order), kept = vocab;
     for (uint32_t i = 0; i < vocab; i++)
@@ -276,6 +311,9 @@ void ref_sample(const double *logits, uint32_t vocab, const struct SampleParams 
     double top = logits[order[0]], sum = 0, mass = 0;
     if (s->top_k > 0 && s->top_k < vocab)
         kept = s->top_k;
+    if (s->temperature > 0 && s->typical > 0 && s->typical < 1)
+        kept = ref_typical(logits, top, (double)s->typical, order, kept);
+    top = logits[order[0]];
     for (uint32_t i = 0; i < kept; i++)
         sum += exp(logits[order[i]] - top);
     for (uint32_t i = 0; s->top_p < 1 && i < kept; i++) {
@@ -290,7 +328,10 @@ void ref_sample(const double *logits, uint32_t vocab, const struct SampleParams 
     sum = 0;
     for (uint32_t i = 0; i < kept; i++)
         sum += probs[order[i]] = kept == 1 ? 1 : exp((logits[order[i]] - top) / (double)s->temperature);
+    double least = s->tau > 0 ? fmin(1, sum * exp2(-(double)s->mu)) : 0, left = 0;
     for (uint32_t i = 0; i < kept; i++)
-        probs[order[i]] /= sum;
+        left += probs[order[i]] = probs[order[i]] < least ? 0 : probs[order[i]];
+    for (uint32_t i = 0; i < kept; i++)
+        probs[order[i]] /= left;
     free(order);
 }

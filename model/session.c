@@ -13,49 +13,67 @@ uint64_t session_cache_bytes(const struct Config *c, enum DType cache_type) {
 
 // ---- Recording
 
-static struct Tensor first_rows(const struct Tensor *t, uint32_t n) { return tensor_slice(t, 0, n); }
-
-// The experts' choices lie by layer, so their place depends on the number of tokens.
-static struct Tensor chosen_view(const struct Session *s, uint32_t t) {
+// The experts' choices of t tokens from `first` on lie by layer, so their place depends on the number of tokens.
+static struct Tensor chosen_view(const struct Session *s, uint32_t first, uint32_t t) {
     if (!tensor_exists(&s->chosen))
         return s->chosen;
     const struct Config *c = &s->m->config;
-    struct Tensor v = {DT_U32, 3, {c->n_layers, t, c->n_active, 1}, s->chosen.address, 0};
-    v.bytes = UINT64_C(4) * c->n_layers * t * c->n_active;
+    uint64_t token_bytes = UINT64_C(4) * c->n_layers * c->n_active;
+    struct Tensor v = {DT_U32, 3, {c->n_layers, t, c->n_active, 1}, s->chosen.address + first * token_bytes, 0};
+    v.bytes = token_bytes * t;
     return v;
 }
 
-// Embedding and all layers of t tokens; the result lies on the scratch arena.
-static struct Tensor body(struct Session *s, struct Cmd *c, uint32_t t, bool decode, struct Pass *p) {
+// Embedding and all layers of t tokens, those from `first` on; the result lies on the scratch arena.
+static struct Tensor body(struct Session *s, struct Cmd *c, uint32_t first, uint32_t t, bool decode, struct Pass *p) {
     *p = (struct Pass){.c = c,
                        .arena = &s->scratch,
                        .m = s->m,
                        .t = t,
-                       .positions = first_rows(&s->positions, t),
-                       .span = first_rows(&s->span, t),
-                       .cache_rows = first_rows(&s->cache_rows, t),
+                       .positions = tensor_slice(&s->positions, first, t),
+                       .span = tensor_slice(&s->span, first, t),
+                       .cache_rows = tensor_slice(&s->cache_rows, first, t),
                        .cache_k = s->cache_k,
                        .cache_v = s->cache_v,
                        .decode = decode,
-                       .chosen = chosen_view(s, t)};
-    struct Tensor ids = first_rows(&s->ids, t), x = TENSOR(&s->scratch, DT_F32, t, s->m->config.dim);
+                       .chosen = chosen_view(s, first, t)};
+    struct Tensor ids = tensor_slice(&s->ids, first, t), x = TENSOR(&s->scratch, DT_F32, t, s->m->config.dim);
     op_embed(c, &ids, &s->m->embed->w, &x);
     for (uint32_t layer = 0; layer < s->m->config.n_layers; layer++)
         block_forward(p, layer, &x, &x, NULL);
     return x;
 }
 
-// Norm, head and sampling of n rows.
-static void head(struct Session *s, struct Pass *p, const struct Tensor *x, uint32_t n) {
+// Sampling from another distribution than the model's: a mask and penalties work on a copy, so that log-probabilities stay the model's.
+static void sample_shaped(struct Session *s, struct Cmd *c, const struct Tensor *logits, uint32_t first, uint32_t n) {
+    struct Tensor params = tensor_slice(&s->params, first, n), ids = tensor_slice(&s->next_ids, first, n);
+    struct Tensor logprobs = tensor_slice(&s->next_logprobs, first, n), shaped = tensor_slice(&s->shaped, first, n);
+    struct Tensor chances = tensor_slice(&s->chances, first, n), mask = s->mask, penalties = s->penalties;
+    if (tensor_exists(&mask))
+        mask = tensor_slice(&mask, first, n);
+    op_mask_logits(c, logits, tensor_exists(&mask) ? &mask : NULL, &shaped);
+    if (tensor_exists(&penalties)) {
+        penalties = tensor_slice(&penalties, first, n);
+        op_penalty(c, &shaped, &penalties);
+    }
+    op_sample(c, &shaped, &params, &ids, NULL, &chances);
+    op_xent(c, logits, &ids, &logprobs, NULL, false); // the loss: take_next() turns its sign
+}
+
+// Norm, head and sampling of n rows, those from `first` on.
+static void head(struct Session *s, struct Pass *p, const struct Tensor *x, uint32_t first, uint32_t n) {
     struct Linear linear = {.w = s->m->head};
-    struct Tensor xn = TENSOR(p->arena, DT_F32, n, s->m->config.dim), logits = first_rows(&s->logits, n);
-    struct Tensor params = first_rows(&s->params, n), ids = first_rows(&s->next_ids, n);
-    struct Tensor logprobs = first_rows(&s->next_logprobs, n);
+    struct Tensor xn = TENSOR(p->arena, DT_F32, n, s->m->config.dim), logits = tensor_slice(&s->logits, first, n);
+    struct Tensor params = tensor_slice(&s->params, first, n), ids = tensor_slice(&s->next_ids, first, n);
+    struct Tensor logprobs = tensor_slice(&s->next_logprobs, first, n);
     op_rmsnorm(p->c, x, &s->m->norm->w, &xn, NULL, s->m->config.norm_eps);
     linear_forward(p, &linear, &xn, &logits, NULL, false, false);
     if (tensor_exists(&s->bias))
         op_logit_bias(p->c, &logits, &s->bias);
-    op_sample(p->c, &logits, &params, &ids, &logprobs);
+    if (tensor_exists(&s->shaped))
+        sample_shaped(s, p->c, &logits, first, n);
+    else
+        op_sample(p->c, &logits, &params, &ids, &logprobs, NULL);
 }
 
 // Losses of all rows, in chunks whose logits take at most 64 MiB.
@@ -81,11 +99,11 @@ static struct Program *record_prefill(struct Session *s, uint32_t t, enum Prefil
     struct ArenaMark mark = arena_mark(&s->scratch);
     struct Pass p;
     struct Cmd *c = cmd_begin(s->m->dev, NAMES[kind]);
-    struct Tensor x = body(s, c, t, false, &p);
+    struct Tensor x = body(s, c, 0, t, false, &p);
     if (kind == PREFILL_NEXT) {
         struct Tensor last = TENSOR(&s->scratch, DT_F32, 1, s->m->config.dim);
         op_gather_rows(c, &x, &s->last_row, &last);
-        head(s, &p, &last, 1);
+        head(s, &p, &last, 0, 1);
     } else if (kind == PREFILL_SCORE) {
         score_rows(s, &p, &x, t);
     }
@@ -94,12 +112,15 @@ static struct Program *record_prefill(struct Session *s, uint32_t t, enum Prefil
 }
 
 static struct Program *record_decode(struct Session *s, uint32_t n) {
-    struct ArenaMark mark = arena_mark(&s->scratch);
-    struct Pass p;
     struct Cmd *c = cmd_begin(s->m->dev, "decode");
-    struct Tensor x = body(s, c, n, true, &p);
-    head(s, &p, &x, n);
-    arena_release(&s->scratch, mark);
+    for (uint32_t first = 0; first < n; first += SESSION_GROUP) {
+        struct ArenaMark mark = arena_mark(&s->scratch);
+        struct Pass p;
+        uint32_t t = (uint32_t)min_u64(SESSION_GROUP, n - first);
+        struct Tensor x = body(s, c, first, t, true, &p);
+        head(s, &p, &x, first, t);
+        arena_release(&s->scratch, mark);
+    }
     return cmd_end(c);
 }
 
@@ -130,9 +151,12 @@ static bool has_experts(const struct Config *c) {
     return false;
 }
 
-static void take_memory(struct Session *s) {
+// Every sequence begins at a multiple of what the attention kernels take at once: what it says does not depend on its number.
+static uint32_t sequence_rows(const struct Session *s) { return (uint32_t)align_up(s->context, 64); }
+
+static void take_memory(struct Session *s, const struct SessionOptions *o) {
     const struct Config *c = &s->m->config;
-    uint32_t rows = s->n_sequences * s->context, t = s->chunk, n = SESSION_MAX_SEQUENCES;
+    uint32_t rows = s->n_sequences * sequence_rows(s), t = s->chunk, n = s->n_sequences;
     s->cache_k = xcalloc(c->n_layers, sizeof *s->cache_k);
     s->cache_v = xcalloc(c->n_layers, sizeof *s->cache_v);
     for (uint32_t layer = 0; layer < c->n_layers; layer++) {
@@ -145,11 +169,19 @@ static void take_memory(struct Session *s) {
     s->span = TENSOR(&s->host, DT_U32, t, 2);
     s->cache_rows = TENSOR(&s->host, DT_U32, t);
     s->last_row = TENSOR(&s->host, DT_U32, 1);
-    s->params = TENSOR(&s->host, DT_U32, n, sizeof(struct SampleParams) / 4);
+    s->params = TENSOR(&s->host, DT_U32, n, SAMPLE_WORDS);
     s->next_ids = TENSOR(&s->host, DT_U32, n);
     s->next_logprobs = TENSOR(&s->host, DT_F32, n);
     s->targets = TENSOR(&s->host, DT_U32, t);
     s->losses = TENSOR(&s->host, DT_F32, t);
+    if (o->masked)
+        s->mask = TENSOR(&s->host, DT_U32, n, (uint32_t)div_up(c->vocab_size, 32));
+    if (o->window)
+        s->penalties = TENSOR(&s->host, DT_U32, n, 4 + 2 * o->window);
+    if (o->masked || o->window || o->chances) {
+        s->shaped = TENSOR(&s->scratch, DT_F32, n, c->vocab_size);
+        s->chances = TENSOR(&s->host, DT_F32, n);
+    }
     if (has_experts(c))
         s->chosen = TENSOR(&s->host, DT_U32, c->n_layers, t, c->n_active);
 }
@@ -166,15 +198,20 @@ bool session_init(struct Session *s, struct Model *m, const struct SessionOption
     s->cache_type = o->cache_type;
     s->n_sequences = o->n_sequences;
     s->context = o->context;
-    s->chunk = (uint32_t)max_u64(SESSION_MAX_SEQUENCES, min_u64(o->chunk ? o->chunk : 512, o->context));
+    s->chunk = (uint32_t)max_u64(o->n_sequences, min_u64(o->chunk ? o->chunk : 512, o->context));
     arena_init(&s->cache, m->dev, "keys and values", ARENA_DEVICE);
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
     arena_init(&s->host, m->dev, "tokens", ARENA_HOST);
-    take_memory(s);
+    take_memory(s, o);
     if (o->biased)
         s->bias = TENSOR(&s->host, DT_U32, 1 + 2 * SESSION_MAX_BIAS);
     if (o->biased && !m->dev->is_dry && tensor_host(m->dev, &s->bias))
         *(uint32_t *)tensor_host(m->dev, &s->bias) = 0;
+    for (uint32_t i = 0; i < o->n_sequences && !m->dev->is_dry; i++) { // without a word all is as the model has it
+        session_penalise(s, i, &(struct Penalty){.repeat = 1}, 0, NULL, NULL);
+        if (tensor_exists(&s->mask) && session_mask(s, i))
+            memset(session_mask(s, i), 0xff, 4 * tensor_cols(&s->mask));
+    }
     if (m->dev->is_dry) {
         program_free(record_prefill(s, s->chunk, o->scoring ? PREFILL_SCORE : PREFILL_NEXT));
         program_free(record_decode(s, s->n_sequences));
@@ -217,7 +254,7 @@ static bool check_room(const struct Session *s, uint32_t sequence, uint64_t n) {
 // Row i of the buffers: a token at the end of a sequence, which sees all before it.
 static void set_token(struct Session *s, uint32_t row, uint32_t sequence, uint32_t position, uint32_t id) {
     struct Device *dev = s->m->dev;
-    uint32_t base = sequence * s->context;
+    uint32_t base = sequence * sequence_rows(s);
     ((uint32_t *)tensor_host(dev, &s->ids))[row] = id;
     ((uint32_t *)tensor_host(dev, &s->positions))[row] = position;
     ((uint32_t *)tensor_host(dev, &s->span))[2 * row] = base;
@@ -247,7 +284,7 @@ static bool take_next(struct Session *s, uint32_t n, const uint32_t *sequences, 
         if (next)
             next[i] = ids[i];
         if (logprobs)
-            logprobs[i] = lp[i];
+            logprobs[i] = tensor_exists(&s->shaped) ? -lp[i] : lp[i];
     }
     return true;
 }
@@ -271,6 +308,7 @@ bool session_prefill(struct Session *s, uint32_t sequence, const uint32_t *ids, 
             return false;
         s->length[sequence] += t;
         s->chosen_tokens = t;
+        s->chosen_group = 0;
         done += t;
     }
     return device_wait(dev) && (!params || take_next(s, 1, &sequence, next, logprob));
@@ -297,6 +335,7 @@ bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, co
     for (uint32_t i = 0; i < n; i++)
         s->length[sequences[i]]++;
     s->chosen_tokens = n;
+    s->chosen_group = SESSION_GROUP;
     return take_next(s, n, sequences, next, logprobs);
 }
 
@@ -313,6 +352,35 @@ bool session_bias(struct Session *s, uint32_t n, const uint32_t *ids, const floa
         memcpy(&list[2 + 2 * i], &bias[i], sizeof bias[i]);
     }
     return true;
+}
+
+void session_penalise(struct Session *s, uint32_t row, const struct Penalty *penalty, uint32_t n, const uint32_t *ids,
+                      const uint32_t *counts) {
+    if (!tensor_exists(&s->penalties) || !tensor_host(s->m->dev, &s->penalties))
+        return;
+    uint32_t cols = tensor_cols(&s->penalties);
+    assert(row < s->n_sequences && 4 + 2 * n <= cols);
+    uint32_t *list = (uint32_t *)tensor_host(s->m->dev, &s->penalties) + (size_t)row * cols;
+    list[0] = n;
+    memcpy(&list[1], &penalty->repeat, 4);
+    memcpy(&list[2], &penalty->presence, 4);
+    memcpy(&list[3], &penalty->frequency, 4);
+    for (uint32_t i = 0; i < n; i++) {
+        list[4 + 2 * i] = ids[i];
+        list[5 + 2 * i] = counts[i];
+    }
+}
+
+uint32_t *session_mask(struct Session *s, uint32_t row) {
+    assert(tensor_exists(&s->mask) && row < s->n_sequences);
+    uint32_t *mask = tensor_host(s->m->dev, &s->mask);
+    return mask ? mask + (size_t)row * tensor_cols(&s->mask) : NULL;
+}
+
+float session_chance(struct Session *s, uint32_t row) {
+    assert(tensor_exists(&s->chances) && row < s->n_sequences);
+    const float *chances = tensor_host(s->m->dev, &s->chances);
+    return chances ? chances[row] : 0;
 }
 
 void session_rewind(struct Session *s, uint32_t sequence, uint32_t length) {
@@ -342,6 +410,7 @@ bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *lo
             logprobs[done + i + 1] = -losses[i];
         s->length[0] += t;
         s->chosen_tokens = t;
+        s->chosen_group = 0;
         done += t;
     }
     return true;
@@ -361,8 +430,8 @@ bool session_warm_up(struct Session *s) {
 }
 
 bool session_logits(struct Session *s, uint32_t row, float *logits) {
-    uint64_t bytes = s->logits.bytes / SESSION_MAX_SEQUENCES;
-    assert(row < SESSION_MAX_SEQUENCES);
+    uint64_t bytes = s->logits.bytes / s->n_sequences;
+    assert(row < s->n_sequences);
     return tensor_download(s->m->dev, &s->logits, row * bytes, logits, bytes);
 }
 
@@ -371,5 +440,8 @@ const uint32_t *session_experts(struct Session *s, uint32_t layer, uint32_t toke
     const uint32_t *chosen = tensor_host(s->m->dev, &s->chosen);
     if (!chosen || layer >= c->n_layers || token >= s->chosen_tokens || !config_is_moe(c, layer))
         return NULL;
-    return chosen + ((size_t)layer * s->chosen_tokens + token) * c->n_active;
+    uint32_t first = s->chosen_group ? token / s->chosen_group * s->chosen_group : 0, t = s->chosen_tokens - first;
+    if (s->chosen_group)
+        t = (uint32_t)min_u64(t, s->chosen_group);
+    return chosen + ((size_t)c->n_layers * first + (size_t)layer * t + token - first) * c->n_active;
 }

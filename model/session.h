@@ -1,10 +1,11 @@
-// Inference on a loaded model: keys and values of up to 8 sequences stay on the device, prompts go through in chunks, and every further
+// Inference on a loaded model: keys and values of up to 32 sequences stay on the device, prompts go through in chunks, and every further
 // token of all sequences is one replay of a recorded program. A sequence's answer does not depend on what runs beside it: prompts go
-// through alone, and decoding uses operations whose result for a row is independent of the other rows.
+// through alone, and decoding uses operations whose result for a row is independent of the other rows. More rows than those operations
+// take go through in groups, which read the weights anew.
 #pragma once
 #include "model/layers.h"
 
-enum { SESSION_MAX_SEQUENCES = 8, SESSION_MAX_PREFILLS = 24, SESSION_MAX_BIAS = 64 };
+enum { SESSION_MAX_SEQUENCES = 32, SESSION_GROUP = 8, SESSION_MAX_PREFILLS = 24, SESSION_MAX_BIAS = 64 };
 
 struct SessionOptions {
     uint32_t n_sequences;  // 1 .. SESSION_MAX_SEQUENCES
@@ -12,7 +13,14 @@ struct SessionOptions {
     uint32_t chunk;        // most tokens of a prompt in one program; 0: 512
     bool scoring;          // session_score will be called: count its memory in a dry run
     bool biased;           // session_bias will be called
+    bool masked, chances;  // session_mask, session_chance will be called
     enum DType cache_type; // of keys and values: f32, f16, bf16 or q8_0
+    uint32_t window;       // most entries of session_penalise; 0: it will not be called
+};
+// What is taken from the logits of tokens seen before: a positive one is divided by `repeat`, a negative one multiplied; then `presence` is
+// taken off, and `frequency` for each time it was seen.
+struct Penalty {
+    float repeat, presence, frequency;
 };
 
 enum PrefillKind { PREFILL_FILL, PREFILL_NEXT, PREFILL_SCORE }; // cache only; one token sampled; every token scored
@@ -34,9 +42,11 @@ struct Session {
     struct Tensor params, next_ids, next_logprobs;     // sampling, host memory
     struct Tensor bias;                                // (1 + 2 * SESSION_MAX_BIAS) u32, host memory; see op_logit_bias
     struct Tensor targets, losses;                     // scoring, host memory
-    struct Tensor logits;                              // (SESSION_MAX_SEQUENCES, vocab_size) f32
+    struct Tensor mask, penalties, chances;            // (n_sequences, ...), host memory; see the functions
+    struct Tensor logits;                              // (n_sequences, vocab_size) f32
+    struct Tensor shaped;                              // as logits: what is drawn from, where that is something else
     struct Tensor chosen;                              // experts of the last pass, host memory
-    uint32_t chosen_tokens;                            // tokens of the last pass
+    uint32_t chosen_tokens, chosen_group;              // tokens of the last pass, and of a group; 0: all are one
     struct Program *decode[SESSION_MAX_SEQUENCES + 1]; // by number of sequences
     struct Prefill prefill[SESSION_MAX_PREFILLS];
     uint32_t n_prefills;
@@ -57,6 +67,16 @@ bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, co
 // the changed distribution. Different tokens, at most SESSION_MAX_BIAS; the session was made with `biased`. SESSION_FORBID keeps a token out.
 #define SESSION_FORBID (-1e30f)
 bool session_bias(struct Session *s, uint32_t n, const uint32_t *ids, const float *bias);
+// What the token of row i of the next pass that samples (of session_prefill: row 0) is drawn from, where the session was made for it. These
+// stay until they are set anew, and leave log-probabilities and session_logits as the model has them.
+// At most `window` different tokens with the number of times that they were seen.
+void session_penalise(struct Session *s, uint32_t row, const struct Penalty *penalty, uint32_t n, const uint32_t *ids,
+                      const uint32_t *counts);
+// A bit for each token of the vocabulary, lowest bit of a word first, to be written: only those set are drawn. At first all are. NULL when
+// the device is lost.
+uint32_t *session_mask(struct Session *s, uint32_t row);
+// Log of the probability with which the token of row i of the last pass was drawn, after all filters.
+float session_chance(struct Session *s, uint32_t row);
 // Forgets what lies behind the first `length` tokens of a sequence.
 void session_rewind(struct Session *s, uint32_t sequence, uint32_t length);
 // Log-probabilities of ids[1 .. n) given what stands before them, as one sequence of at most `context` tokens: logprobs[0] is NAN. Uses

@@ -12,6 +12,7 @@
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
     X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
+    X(mask_logits) X(penalty)                                                                                          \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
     X(attention_back_dkv)
 
@@ -108,12 +109,19 @@
 // One tensor's AdamW update; weights f32 or bf16 (stochastic rounding). Leaves all untouched when result.finite is 0. n is a multiple of 8.
 #define PUSH_adamw(IN, OUT, RW, U32, F32)                                                                              \
     RW(u32, w) IN(f32, g) RW(f32, m1) RW(f32, m2) IN(f32, params) IN(f32, result) U32(n) U32(tensor_index) F32(decay)
-// One token per row of logits; params as in struct SampleParams. May write where the next step reads.
+// One token per row of logits; params as in struct SampleParams. May write where the next step reads. chance: log of the probability with
+// which it was drawn, after all filters.
 #define PUSH_sample(IN, OUT, RW, U32, F32)                                                                             \
-    IN(f32, logits) IN(u32, params) OUT(u32, ids) OUT(f32, logprob) U32(rows) U32(vocab) U32(ld)
+    IN(f32, logits) IN(u32, params) OUT(u32, ids) OUT(f32, logprob) OUT(f32, chance) U32(rows) U32(vocab) U32(ld)
 #define PUSH_argmax(IN, OUT, RW, U32, F32) IN(f32, logits) OUT(u32, ids) OUT(f32, logprob) U32(rows) U32(vocab) U32(ld)
 // list: n, then n pairs of a token and the bits of an f32, which is added to that token's logit in every row.
 #define PUSH_logit_bias(IN, OUT, RW, U32, F32) IN(u32, list) RW(f32, logits) U32(rows) U32(vocab) U32(ld)
+// y (rows, vocab) = logits, but FORBIDDEN where the token's bit is not set in mask (rows, mask_words; may be absent).
+#define PUSH_mask_logits(IN, OUT, RW, U32, F32)                                                                        \
+    IN(f32, logits) IN(u32, mask) OUT(f32, y) U32(rows) U32(vocab) U32(mask_words)
+// list (rows, 4 + 2 room): n, then repeat, presence and frequency as f32, then n pairs of a token and how often it was seen: its positive
+// logit is divided by repeat, its negative one multiplied, and presence + frequency * count is taken off.
+#define PUSH_penalty(IN, OUT, RW, U32, F32) IN(u32, list) RW(f32, logits) U32(rows) U32(vocab) U32(room)
 
 // Attention: query row i of head h sees keys span[2i] .. span[2i+1]-1 of k and v: causality, documents, caches and batches in
 // two numbers. q (rows, n_heads, head_dim), k and v (key_rows, n_kv_heads, head_dim) in the cache's type, o as q; lse (rows, n_heads) may be absent.

@@ -1,14 +1,17 @@
-// One token per row: top-k, then top-p of what is left, then min-p, then the temperature, then one draw. Nothing is sorted: what is kept is all
-// keys above a threshold and, of those equal to it, the first by index; the threshold is built bit by bit from counts or masses. For that
-// a few passes over the row first bracket it between two cuts, so that the candidates between them fit in a list in shared memory; only
-// where too many logits are equal does the search walk the whole row. A workgroup is a row.
+// One token per row: top-k, then typical, then top-p of what is left, then min-p, then the temperature, then mirostat's cut, then one draw.
+// Nothing is sorted: what is kept is all keys above a threshold and, of those equal to it, the first by index; the threshold is built bit by
+// bit from counts or masses. For that a few passes over the row first bracket it between two cuts, so that the candidates between them fit in
+// a list in shared memory; only where too many logits are equal does the search walk the whole row. What is typical is a band of logits
+// round their mean, found in the same way. A workgroup is a row.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "logits.glsl"
 #include "philox.glsl"
 
-layout(constant_id = 3) const uint LOGPROB = 0;
+layout(constant_id = 3) const uint WANTED = 0; // 1: logprob, 2: chance
+
+const uint PARAMS = 12; // words of struct SampleParams
 
 const uint LIST = 1024;
 shared uint list_key[LIST], list_index[LIST];
@@ -23,7 +26,11 @@ uint above_count;   // of what lies above all candidates
 float above_mass;
 uint threshold = 0; // kept: key above it, or equal and index up to tie_limit
 uint tie_limit = 0xffffffffu;
+bool banded = false; // kept: within `band` of `center` as well
+float center, band;
 float min_p, inverse_temperature;
+float kept_top;      // the greatest logit that is kept
+float least_weight = 0;
 
 // Floats in an order of unsigned numbers.
 uint key_of(float l) {
@@ -36,7 +43,10 @@ uint candidate(uint i, out uint index) {
     index = listed ? list_index[i] : i;
     return listed ? list_key[i] : key_of(logit(row, i));
 }
-bool kept(uint key, uint index) { return key > threshold || (key == threshold && index <= tie_limit); }
+bool kept(uint key, uint index) {
+    bool in_band = !banded || abs(logit_of(key) - center) <= band;
+    return in_band && (key > threshold || (key == threshold && index <= tie_limit));
+}
 
 uint count_from(uint least) {
     uint count = 0, index;
@@ -98,6 +108,49 @@ void keep_top_p(float target) {
     else if (found > threshold)
         tie_limit = 0xffffffffu;
     threshold = found;
+}
+
+// What has about the surprise that the distribution has on the whole, up to a mass of `share`. A token's surprise is less or more than
+// the entropy by as much as its logit lies above or below the mean of all logits.
+void keep_typical(float share) {
+    float mass = 0, mean = 0, most = -uintBitsToFloat(0x7f7fffffu);
+    uint index;
+    for (uint i = lane; i < n_candidates; i += LOCAL_SIZE) {
+        uint key = candidate(i, index);
+        float l = logit_of(key), e = kept(key, index) ? exp(l - t.top) : 0;
+        mass += e;
+        mean += e > 0 ? e * (l - t.top) : 0;
+    }
+    mass = group_add(mass);
+    center = t.top + group_add(mean) / mass;
+    uint low = 0, high = 0x7f7fffffu; // between them lie the band's bits
+    while (low < high) {
+        uvec4 cuts = min(low + (high - low) / 5 * uvec4(1, 2, 3, 4), uvec4(high - 1));
+        vec4 masses = vec4(0);
+        for (uint i = lane; i < n_candidates; i += LOCAL_SIZE) {
+            uint key = candidate(i, index);
+            float l = logit_of(key), e = kept(key, index) ? exp(l - t.top) : 0;
+            masses += mix(vec4(0), vec4(e), lessThanEqual(uvec4(floatBitsToUint(abs(l - center))), cuts));
+        }
+        bool enough = false;
+        [[unroll]] for (uint j = 0; j < 4; j++) {
+            float inside = group_add(masses[j]);
+            if (!enough) {
+                enough = inside >= share * mass;
+                if (enough)
+                    high = cuts[j];
+                else
+                    low = cuts[j] + 1;
+            }
+        }
+    }
+    band = uintBitsToFloat(high);
+    banded = true;
+    for (uint i = lane; i < n_candidates; i += LOCAL_SIZE) {
+        uint key = candidate(i, index);
+        most = kept(key, index) ? max(most, logit_of(key)) : most;
+    }
+    kept_top = group_max(most);
 }
 
 void candidates_all() {
@@ -193,9 +246,10 @@ void bracket(uint k, float target) {
 }
 
 float weight(float l, uint index) {
-    if (!kept(key_of(l), index) || exp(l - t.top) < min_p)
+    if (!kept(key_of(l), index) || exp(l - kept_top) < min_p)
         return 0;
-    return exp((l - t.top) * inverse_temperature);
+    float w = exp((l - kept_top) * inverse_temperature);
+    return w < least_weight ? 0 : w;
 }
 
 // The lanes' candidates one after the other: adds up their weights until the sum passes `rest`; `index` is then where it did, or else the last
@@ -223,10 +277,24 @@ float walk(float rest, out uint index) {
     return sum;
 }
 
-void finish(uint id) {
+// Weights of all lanes, one after the other: lane_sum, and their sum.
+float weigh() {
+    uint index;
+    float own = walk(uintBitsToFloat(0x7f7fffffu), index), total = 0;
+    barrier();
+    lane_sum[lane] = own;
+    barrier();
+    [[dont_unroll]] for (uint i = 0; i < LOCAL_SIZE; i++)
+        total += lane_sum[i];
+    return total;
+}
+
+void finish(uint id, float chance) {
     p.ids.v[row] = id;
-    if (LOGPROB != 0)
+    if ((WANTED & 1) != 0)
         p.logprob.v[row] = logit(row, id) - t.top - log(t.sum);
+    if ((WANTED & 2) != 0)
+        p.chance.v[row] = chance;
 }
 
 void main() {
@@ -235,16 +303,18 @@ void main() {
     if (row >= p.rows)
         return;
     t = row_top(row);
-    uint base = row * 8;
+    uint base = row * PARAMS;
     float temperature = uintBitsToFloat(p.params.v[base]), top_p = uintBitsToFloat(p.params.v[base + 1]);
+    float typical = uintBitsToFloat(p.params.v[base + 8]), surprise = uintBitsToFloat(p.params.v[base + 9]);
     uint top_k = p.params.v[base + 3];
     if (!(temperature > 0) || !(t.sum > 0)) { // greedy, or nothing to draw from
         if (lane == 0)
-            finish(t.index);
+            finish(t.index, t.sum > 0 ? 0 : t.sum);
         return;
     }
     min_p = uintBitsToFloat(p.params.v[base + 2]);
     inverse_temperature = 1 / temperature;
+    kept_top = t.top;
     candidates_all();
     bool limit_k = top_k > 0 && top_k < p.vocab;
     float target = max(top_p, 0.0) * t.sum;
@@ -252,6 +322,12 @@ void main() {
         bracket(top_k, 0);
         keep_top_k(top_k);
         target = max(top_p, 0.0) * (above_mass + mass_from(0));
+    }
+    if (typical > 0 && typical < 1) {
+        if (above_count > 0)
+            candidates_all();
+        keep_typical(typical);
+        target = max(top_p, 0.0) * mass_from(0);
     }
     if (top_p < 1) {
         if (!listed || above_count > 0)
@@ -261,16 +337,15 @@ void main() {
     if (above_count > 0) // the list is not all that is kept
         candidates_all();
 
-    uint index;
-    float own = walk(uintBitsToFloat(0x7f7fffffu), index), total = 0, before = 0, rest = 0;
-    lane_sum[lane] = own;
-    barrier();
-    [[dont_unroll]] for (uint i = 0; i < LOCAL_SIZE; i++)
-        total += lane_sum[i];
+    float total = weigh(), before = 0, rest = 0;
+    if (surprise > 0) { // mirostat: nothing that surprises by more bits than it may, but always the likeliest
+        least_weight = min(total * exp2(-uintBitsToFloat(p.params.v[base + 11])), 1.0);
+        total = weigh();
+    }
     uvec4 r = philox(uvec2(p.params.v[base + 4], p.params.v[base + 5]), uvec2(p.params.v[base + 6], 0),
                      uvec2(p.params.v[base + 7], 0));
     float at = uniform_from(r.x) * total;
-    uint owner = 0;
+    uint owner = 0, index;
     bool found = false;
     [[dont_unroll]] for (uint i = 0; i < LOCAL_SIZE; i++) {
         if (lane_sum[i] > 0 && !found) {
@@ -282,6 +357,6 @@ void main() {
     }
     if (lane == owner) {
         walk(rest, index);
-        finish(index);
+        finish(index, log(weight(logit(row, index), index) / total));
     }
 }

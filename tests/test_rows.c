@@ -400,10 +400,10 @@ static void draw(struct Room *room, const float *logits, uint32_t vocab, struct 
         params[i] = s;
         params[i].index = first + i;
     }
-    struct Tensor t = put(room, DT_F32, draws, vocab, rows), p = put(room, DT_U32, draws, 8, params);
+    struct Tensor t = put(room, DT_F32, draws, vocab, rows), p = put(room, DT_U32, draws, SAMPLE_WORDS, params);
     struct Tensor out = TENSOR(&room->arena, DT_U32, draws);
     struct Cmd *c = cmd_begin(room->dev, "sample");
-    op_sample(c, &t, &p, &out, NULL);
+    op_sample(c, &t, &p, &out, NULL, NULL);
     run(c);
     get(room, &out, ids);
     free(rows), free(params);
@@ -421,6 +421,11 @@ static void test_sampling(struct Room *room) {
         {.temperature = 1e-6f, .top_p = 1},
         {.temperature = 0, .top_p = 0.5f, .top_k = 3},
         {.temperature = 1, .top_p = 0},
+        {.temperature = 1, .top_p = 1, .typical = 0.5f},
+        {.temperature = 0.8f, .top_p = 0.9f, .min_p = 0.03f, .top_k = 20, .typical = 0.7f},
+        {.temperature = 0.3f, .top_p = 1, .min_p = 0.5f, .typical = 0.2f},
+        {.temperature = 1.2f, .top_p = 1, .tau = 3, .eta = 0.1f, .mu = 4},
+        {.temperature = 1, .top_p = 1, .tau = 3, .eta = 0.1f, .mu = -2},
     };
     uint32_t *ids = xmalloc(DRAWS * sizeof *ids), *again = xmalloc(DRAWS * sizeof *again);
     for (uint32_t round = 0; round < 2; round++) { // the second with many equal logits
@@ -465,6 +470,7 @@ static void test_sampling_wide(struct Room *room) {
         {.temperature = 1, .top_p = 0.7f, .seed_low = 1},
         {.temperature = 1.5f, .top_p = 1, .top_k = 3000, .seed_low = 2},
         {.temperature = 0.5f, .top_p = 0.8f, .top_k = 4000, .min_p = 0.05f, .seed_low = 3},
+        {.temperature = 1, .top_p = 1, .typical = 0.7f, .seed_low = 4},
     };
     float *logits = xmalloc(VOCAB * sizeof *logits);
     double *exact = zeros(VOCAB), *probs = zeros(VOCAB);
@@ -533,14 +539,14 @@ static void test_not_finite(struct Room *room) {
         params[i] = (struct SampleParams){.temperature = 1, .top_p = 0.9f, .top_k = 10, .index = i};
     struct Tensor t = put(room, DT_F32, 5, VOCAB, logits), target = put(room, DT_U32, 1, 5, targets);
     struct Tensor t_loss = TENSOR(&room->arena, DT_F32, 5), t_ids = TENSOR(&room->arena, DT_U32, 5);
-    struct Tensor t_logprob = TENSOR(&room->arena, DT_F32, 5), t_params = put(room, DT_U32, 5, 8, params);
+    struct Tensor t_logprob = TENSOR(&room->arena, DT_F32, 5), t_params = put(room, DT_U32, 5, SAMPLE_WORDS, params);
     struct Routing r = {.tokens = 5, .n_experts = VOCAB, .n_active = 6};
     r.probs = TENSOR(&room->arena, DT_F32, 5, VOCAB);
     r.weights = TENSOR(&room->arena, DT_F32, 5, 6);
     r.experts = TENSOR(&room->arena, DT_U32, 5, 6);
     struct Cmd *c = cmd_begin(room->dev, "not finite");
     op_xent(c, &t, &target, &t_loss, NULL, false);
-    op_sample(c, &t, &t_params, &t_ids, &t_logprob);
+    op_sample(c, &t, &t_params, &t_ids, &t_logprob, NULL);
     op_route(c, &t, &r, true, 1);
     run(c);
     get(room, &t_loss, loss);
