@@ -157,6 +157,8 @@ static bool check_value(const struct Command *command, const struct Flag *flag, 
     switch (flag->kind) {
     case ARG_SWITCH:
     case ARG_TEXT:
+    case ARG_FILE:
+    case ARG_LIST:
         return true;
     case ARG_CHOICE:
         return choice_listed(flag->value, value) ||
@@ -204,7 +206,7 @@ static bool parse_flag(struct Args *args, int argc, char **argv, int *i) {
     }
     if (!flag)
         return unknown_flag(command, arg, length);
-    if (args->values[index])
+    if (args->values[index] && flag->kind != ARG_LIST)
         return fail("%s: --%s is given twice", command->name, flag->name);
     if (flag->kind == ARG_SWITCH) {
         if (equals)
@@ -224,6 +226,12 @@ static bool parse_flag(struct Args *args, int argc, char **argv, int *i) {
     }
     if (!check_value(command, flag, value))
         return false;
+    if (flag->kind == ARG_LIST) {
+        if (args->n_list == ARGS_MAX_LIST)
+            return fail("%s: --%s is given more than %u times", command->name, flag->name, (unsigned)ARGS_MAX_LIST);
+        args->list[args->n_list].flag = flag;
+        args->list[args->n_list++].value = value;
+    }
     args->values[index] = value;
     return true;
 }
@@ -281,6 +289,16 @@ const char *args_text(const struct Args *args, const char *name) {
     const struct Flag *flag;
     const char *value = value_of(args, name, &flag);
     return value ? value : flag->fallback;
+}
+
+uint32_t args_list(const struct Args *args, const char *name, const char *values[ARGS_MAX_LIST]) {
+    const struct Flag *flag;
+    uint32_t n = 0;
+    value_of(args, name, &flag);
+    for (uint32_t i = 0; i < args->n_list; i++)
+        if (args->list[i].flag == flag)
+            values[n++] = args->list[i].value;
+    return n;
 }
 
 int64_t args_int(const struct Args *args, const char *name) {

@@ -7,7 +7,9 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 enum ArgKind {
     ARG_SWITCH, // no value: --json
-    ARG_TEXT,   // any text, also the name of a file
+    ARG_TEXT,   // any text
+    ARG_FILE,   // the name of a file or folder: text, and shells complete it
+    ARG_LIST,   // any text, as often as wanted
     ARG_INT,    // a whole number within min .. max
     ARG_FLOAT,  // a number within min .. max
     ARG_CHOICE  // one of `value`, written "full|lora"
@@ -37,12 +39,17 @@ struct Command {
 extern const struct Command COMMANDS[]; // up to a zeroed entry
 extern const struct Flag COMMON_FLAGS[];
 
-enum { ARGS_MAX_OPERANDS = 16, ARGS_MAX_FLAGS = 96 };
+enum { ARGS_MAX_OPERANDS = 16, ARGS_MAX_FLAGS = 96, ARGS_MAX_LIST = 32 };
 struct Args {
     const struct Command *command;
     uint32_t n_operands;
     const char *operands[ARGS_MAX_OPERANDS];
     const char *values[ARGS_MAX_FLAGS]; // as given, by position in the command's flags and then the common ones
+    struct {
+        const struct Flag *flag;
+        const char *value;
+    } list[ARGS_MAX_LIST]; // of ARG_LIST, all flags together
+    uint32_t n_list;
 };
 
 // Parses what follows the command's name. False after one line on stderr.
@@ -56,6 +63,8 @@ void args_help(const struct Command *command, FILE *to); // NULL: the overview o
 bool args_given(const struct Args *args, const char *name); // on the command line, not by default
 bool args_switch(const struct Args *args, const char *name);
 const char *args_text(const struct Args *args, const char *name); // NULL: not given and no default
+// All values of an ARG_LIST in their order; gives how many, at most ARGS_MAX_LIST.
+uint32_t args_list(const struct Args *args, const char *name, const char *values[ARGS_MAX_LIST]);
 int64_t args_int(const struct Args *args, const char *name);
 double args_float(const struct Args *args, const char *name);
 bool args_choice(const struct Args *args, const char *name, const char *choice); // is it this one?

@@ -22,7 +22,10 @@ struct Chat {
     struct Message *messages; // their texts are ours
     size_t n, room;
     size_t left_out; // first messages that no longer fit the context
+    struct SamplerSettings set; // as the command line has them; its params are taken from the next line
     struct SampleParams params;
+    struct Sampler sampler;
+    struct Stops stops;
     uint32_t max_tokens;
     uint32_t *cached; // tokens in the session's cache
     uint32_t n_cached;
@@ -494,8 +497,10 @@ int cmd_chat(const struct Args *args) {
     enum { USUAL_CONTEXT = 4096 };
     struct Chat *c = xcalloc(1, sizeof *c);
     struct SessionOptions o = {.n_sequences = 1};
-    bool ok = load_text(&c->l, args, true) && load_context(&c->l, args, USUAL_CONTEXT, &o.context) &&
-              load_model(&c->l, args, &o);
+    bool ok = load_text(&c->l, args, true) && load_sampling(args, &c->set) && load_stops(args, &c->stops) &&
+              load_context(&c->l, args, USUAL_CONTEXT, &o.context);
+    sampler_options(&c->set, false, &o);
+    ok = ok && load_model(&c->l, args, &o);
     if (ok) {
         char *history = path_join(cache_dir(), "history");
         c->lines = lines_open(history);
@@ -503,7 +508,7 @@ int cmd_chat(const struct Args *args) {
         c->say = lines_edited(c->lines) ? stdout : stderr;
         c->json = args_switch(args, "json");
         c->system = args_text(args, "system") ? xstrdup(args_text(args, "system")) : NULL;
-        c->params = load_sampling(args);
+        c->params = c->set.params;
         c->max_tokens = (uint32_t)args_int(args, "max-tokens");
         c->cached = xcalloc(o.context, sizeof *c->cached);
         heat_init(&c->heat, &c->l.file.config);

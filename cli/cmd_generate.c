@@ -1,62 +1,54 @@
-// `vkmoe generate MODEL`: one answer. The text streams to stdout as it comes; with --json stdout gets one object at the end instead.
+// `vkmoe generate MODEL`: one answer, whose text streams to stdout as it comes, or one for each of many prompts (model/batch.h). With --json
+// stdout gets an object for each answer instead. Answers come in the order of their prompts, whichever is ready first.
 #include "cli/commands.h"
-#include "cli/load.h"
+#include "cli/prompts.h"
 #include "cli/term.h"
+#include "model/batch.h"
 #include "model/experts.h"
 #include "model/json.h"
 #include "model/utf8.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct Answer {
     uint32_t *ids;
     float *logprobs;
+    json_t *top; // alternatives of each token; NULL: not asked for
     uint32_t n;
-    const char *stopped; // "end", "length", "context"
-    double prompt_seconds, seconds;
+    const char *stopped; // "end", "stop", "length", "context"; NULL: not over yet
+    double begin;
     char *text;
     size_t bytes;
+    struct Detokenizer detokenizer;
+    struct Stops stops;
 };
 
-static bool prompt_text(const struct Args *args, char **text, size_t *bytes) {
-    const char *prompt = args_text(args, "prompt"), *path = args_text(args, "file");
-    if (!prompt)
-        return load_file(path ? path : "-", text, bytes);
-    *text = xstrdup(prompt);
-    *bytes = strlen(prompt);
-    return true;
-}
+struct Job {
+    struct Loaded l;
+    const struct Args *args;
+    bool json, many;
+    struct SamplerSettings set;
+    struct Stops stops;
+    struct Grammar grammar;
+    struct Matching *matching;
+    struct Prompts prompts;
+    struct Answer *answers;
+    uint32_t n_printed, limit, n_top;
+    double begin, first, end; // of the run; first: when the first token was there
+    uint64_t n_tokens;
+};
 
-static bool prompt_ids(const struct Loaded *l, const struct Args *args, struct TokenList *ids) {
-    char *text;
-    size_t bytes;
-    if (!prompt_text(args, &text, &bytes))
-        return false;
-    bool ok = bytes > 0 || fail("the prompt is empty: there is nothing to go on from");
-    if (ok && args_switch(args, "chat")) {
-        const char *system = args_text(args, "system");
-        struct Message messages[2] = {{ROLE_SYSTEM, system, system ? strlen(system) : 0}, {ROLE_USER, text, bytes}};
-        ok = template_render(&l->template, &l->tokenizer, messages + (system ? 0 : 1), system ? 2 : 1, true, ids);
-    } else if (ok) {
-        ok = token_list_append(ids, &l->tokenizer, text, bytes, TOKENIZE_BOS | TOKENIZE_SPECIAL, false);
-    }
-    free(text);
-    if (ok && ids->n == 0)
-        return fail("the prompt is empty: its text has no token in the model's vocabulary");
-    uint32_t most = l->file.config.max_context;
-    if (ok && ids->n >= most)
-        return fail("the prompt has %zu tokens, the context of %s is %u: none is left for an answer", ids->n,
-                    l->file.path, most);
-    return ok;
-}
+// ---- What comes out
 
-// Writes what is certain of the text; it is kept whole for --json.
-static void put(struct Answer *a, const char *text, size_t bytes, bool json) {
+// Writes what is certain of the text; it is kept whole for --json and for answers that are not yet to be printed.
+static void put(struct Job *j, struct Answer *a, const char *text, size_t bytes) {
+    text = stops_push(&a->stops, text, bytes, &bytes);
     a->text = xrealloc(a->text, a->bytes + bytes + 1);
     memcpy(a->text + a->bytes, text, bytes);
     a->bytes += bytes;
     a->text[a->bytes] = 0;
-    if (json)
+    if (j->json || j->many)
         return;
     if (term_is_terminal(stdout))
         term_write(stdout, text, bytes);
@@ -65,66 +57,44 @@ static void put(struct Answer *a, const char *text, size_t bytes, bool json) {
     fflush(stdout);
 }
 
-static bool generate(struct Loaded *l, const struct Args *args, const struct TokenList *prompt, struct Answer *a) {
-    bool json = args_switch(args, "json");
-    struct SampleParams params = load_sampling(args);
-    struct Detokenizer detokenizer = {0};
-    uint32_t limit = (uint32_t)args_int(args, "max-tokens"), zero = 0, next;
-    size_t bytes;
-    a->ids = xcalloc(limit, sizeof *a->ids);
-    a->logprobs = xcalloc(limit, sizeof *a->logprobs);
-    a->stopped = "length";
-    double begin = clock_seconds();
-    float logprob;
-    bool ok = session_prefill(&l->session, 0, prompt->ids, (uint32_t)prompt->n, &params, &next, &logprob);
-    a->prompt_seconds = clock_seconds() - begin;
-    begin = clock_seconds();
-    while (ok) {
-        if (load_is_stop(l, next)) {
-            a->stopped = "end";
-            break;
-        }
-        a->ids[a->n] = next;
-        a->logprobs[a->n++] = logprob;
-        const char *text = detokenizer_push(&detokenizer, &l->tokenizer, next, &bytes);
-        put(a, text, bytes, json);
-        if (a->n == limit)
-            break;
-        if (l->session.length[0] == l->session.context) {
-            a->stopped = "context";
-            break;
-        }
-        params.index = a->n;
-        ok = session_decode(&l->session, 1, &zero, &next, &params, &next, &logprob);
-    }
-    a->seconds = clock_seconds() - begin;
-    const char *rest = detokenizer_flush(&detokenizer, &bytes);
-    put(a, rest, bytes, json);
-    detokenizer_free(&detokenizer);
-    return ok;
-}
-
 // The first token comes out of the prompt's pass: the rate counts those after it.
-static double token_rate(const struct Answer *a) {
+static double token_rate(const struct Job *j, const struct Answer *a) {
     uint32_t steps = a->n > 0 && strcmp(a->stopped, "end") != 0 ? a->n - 1 : a->n;
-    return a->seconds > 0 ? steps / a->seconds : 0;
+    double seconds = j->end - j->first;
+    return seconds > 0 ? steps / seconds : 0;
 }
 
-static void print_json(const struct Loaded *l, const struct Answer *a, size_t n_prompt) {
-    json_t *ids = json_array(), *logprobs = json_array();
+static json_t *text_of(const char *text, size_t bytes) {
+    size_t length;
+    char *repaired = utf8_repair(text ? text : "", bytes, &length);
+    json_t *value = json_stringn(repaired, length);
+    free(repaired);
+    return value;
+}
+
+static void print_json(const struct Job *j, struct Answer *a, uint32_t index) {
+    json_t *ids = json_array(), *logprobs = json_array(), *root = json_object();
     for (uint32_t i = 0; i < a->n; i++) {
         json_array_append_new(ids, json_integer(a->ids[i]));
         json_array_append_new(logprobs, json_real((double)a->logprobs[i]));
     }
-    size_t length;
-    char *text = utf8_repair(a->text, a->bytes, &length);
-    json_t *root =
-        json_pack("{s:s%, s:o, s:o, s:s, s:I, s:i, s:f, s:f}", "text", text, length, "ids", ids, "logprobs", logprobs,
-                  "stopped", a->stopped, "prompt_tokens", (json_int_t)n_prompt, "tokens", (int)a->n,
-                  "prompt_tokens_per_second", (double)n_prompt / a->prompt_seconds, "tokens_per_second", token_rate(a));
-    free(text);
-    struct ExpertUse use = experts_use(&l->model);
-    if (use.slots)
+    if (j->many)
+        json_object_set_new(root, "prompt", json_integer(index));
+    json_object_set_new(root, "text", text_of(a->text, a->bytes));
+    json_object_set_new(root, "ids", ids);
+    json_object_set_new(root, "logprobs", logprobs);
+    if (a->top)
+        json_object_set(root, "top_logprobs", a->top);
+    json_object_set_new(root, "stopped", json_string(a->stopped));
+    json_object_set_new(root, "prompt_tokens", json_integer((json_int_t)j->prompts.list[index].n));
+    json_object_set_new(root, "tokens", json_integer(a->n));
+    if (!j->many) {
+        double prompt_seconds = j->first - j->begin;
+        json_object_set_new(root, "prompt_tokens_per_second", json_real((double)j->prompts.list[0].n / prompt_seconds));
+        json_object_set_new(root, "tokens_per_second", json_real(token_rate(j, a)));
+    }
+    struct ExpertUse use = experts_use(&j->l.model);
+    if (use.slots && !j->many)
         json_object_set_new(root, "experts",
                             json_pack("{s:I, s:I, s:I, s:i, s:i}", "hits", (json_int_t)use.hits, "misses",
                                       (json_int_t)use.misses, "bytes", (json_int_t)use.bytes, "slots", (int)use.slots,
@@ -134,46 +104,217 @@ static void print_json(const struct Loaded *l, const struct Answer *a, size_t n_
     json_decref(root);
 }
 
-static bool run(struct Loaded *l, const struct Args *args, struct TokenList *prompt) {
+static void answer_free(struct Answer *a) {
+    free(a->ids);
+    free(a->logprobs);
+    free(a->text);
+    json_decref(a->top);
+    detokenizer_free(&a->detokenizer);
+    stops_free(&a->stops);
+    *a = (struct Answer){.stopped = a->stopped};
+}
+
+static void print(struct Job *j, struct Answer *a, uint32_t index) {
+    if (j->json)
+        print_json(j, a, index);
+    else if (j->many)
+        fwrite(a->text ? a->text : "", 1, a->bytes, stdout);
+    if (!j->json)
+        putchar('\n');
+    fflush(stdout);
+}
+
+// ---- While it is said
+
+struct Likely {
+    uint32_t id;
+    float logit;
+};
+
+// The n_top likeliest tokens in the model's own distribution, as [{"id", "token", "logprob"}, ...].
+static json_t *top_logprobs(struct Job *j, uint32_t row) {
+    uint32_t vocab = j->l.file.config.vocab_size, n = 0, most = (uint32_t)min_u64(j->n_top, vocab);
+    float *logits = xmalloc(vocab * sizeof *logits);
+    struct Likely *best = xcalloc(most + 1, sizeof *best);
+    if (!session_logits(&j->l.session, row, logits)) {
+        free(logits), free(best);
+        return NULL;
+    }
+    for (uint32_t id = 0; id < vocab; id++) {
+        if (n == most && logits[id] <= best[n - 1].logit)
+            continue;
+        uint32_t at = n < most ? n++ : n - 1;
+        for (; at > 0 && best[at - 1].logit < logits[id]; at--)
+            best[at] = best[at - 1];
+        best[at] = (struct Likely){id, logits[id]};
+    }
+    double sum = 0;
+    for (uint32_t id = 0; id < vocab; id++)
+        sum += exp((double)logits[id] - (double)best[0].logit);
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < n; i++) {
+        size_t bytes = tokenizer_piece(&j->l.tokenizer, best[i].id, NULL, 0);
+        char *piece = xmalloc(bytes + 1);
+        tokenizer_piece(&j->l.tokenizer, best[i].id, piece, bytes);
+        json_t *one = json_object();
+        json_object_set_new(one, "id", json_integer(best[i].id));
+        json_object_set_new(one, "token", text_of(piece, bytes));
+        json_object_set_new(one, "logprob", json_real((double)best[i].logit - (double)best[0].logit - log(sum)));
+        json_array_append_new(list, one);
+        free(piece);
+    }
+    free(logits), free(best);
+    return list;
+}
+
+static bool on_token(void *context, const struct BatchToken *token) {
+    struct Job *j = context;
+    struct Answer *a = &j->answers[token->text];
+    if (j->first == 0)
+        j->first = clock_seconds();
+    if (load_is_stop(&j->l, token->id)) {
+        a->stopped = "end";
+        return false;
+    }
+    if ((a->n & (a->n - 1)) == 0) {
+        size_t room = a->n ? 2 * (size_t)a->n : 1;
+        a->ids = xrealloc(a->ids, room * sizeof *a->ids);
+        a->logprobs = xrealloc(a->logprobs, room * sizeof *a->logprobs);
+    }
+    a->ids[a->n] = token->id;
+    a->logprobs[a->n++] = token->logprob;
+    j->n_tokens++;
+    if (j->n_top) {
+        a->top = a->top ? a->top : json_array();
+        json_array_append_new(a->top, top_logprobs(j, token->row));
+    }
+    size_t bytes;
+    const char *text = detokenizer_push(&a->detokenizer, &j->l.tokenizer, token->id, &bytes);
+    put(j, a, text, bytes);
+    if (a->stops.found)
+        a->stopped = "stop";
+    return !a->stops.found;
+}
+
+static bool on_end(void *context, uint32_t index, enum BatchEnd why) {
+    struct Job *j = context;
+    struct Answer *a = &j->answers[index];
+    size_t bytes;
+    const char *rest = detokenizer_flush(&a->detokenizer, &bytes);
+    put(j, a, rest, bytes);
+    if (a->stops.found) { // by half a character, made whole
+        a->stopped = "stop";
+    } else {
+        char *held = xstrdup(stops_flush(&a->stops, &bytes));
+        struct Stops none = {0}, own = a->stops;
+        a->stops = none; // what is left is let through
+        put(j, a, held, bytes);
+        stops_free(&a->stops);
+        a->stops = own;
+        free(held);
+    }
+    if (!a->stopped)
+        a->stopped = why == BATCH_LIMIT ? "length" : why == BATCH_CONTEXT ? "context" : "end";
+    j->end = clock_seconds();
+    if (!j->many)
+        return true;
+    while (j->n_printed < j->prompts.n && j->answers[j->n_printed].stopped) {
+        print(j, &j->answers[j->n_printed], j->n_printed);
+        answer_free(&j->answers[j->n_printed++]);
+    }
+    return true;
+}
+
+// ---- The run
+
+static bool generate(struct Job *j) {
+    struct BatchText *texts = xcalloc(j->prompts.n, sizeof *texts);
+    struct BatchHooks hooks = {j, on_token, on_end};
+    for (uint32_t i = 0; i < j->prompts.n; i++) {
+        struct TokenList *ids = &j->prompts.list[i];
+        texts[i] = (struct BatchText){ids->ids, (uint32_t)ids->n, j->limit};
+        j->answers[i].stops = j->stops;
+    }
+    j->begin = clock_seconds();
+    bool ok = batch_run(&j->l.session, &j->l.tokenizer, texts, j->prompts.n, &j->set, j->matching, &hooks);
+    free(texts);
+    return ok;
+}
+
+static void tell_figures(const struct Job *j) {
+    const char *dim = term_paint(stderr, PAINT_DIM), *none = term_paint(stderr, PAINT_NONE);
+    const struct Answer *a = &j->answers[0];
+    double seconds = j->end - j->begin;
+    if (j->many)
+        fprintf(stderr, "%s%u prompts, %u at once; answers %llu tokens, %.1f/s%s\n", dim, j->prompts.n,
+                j->l.session.n_sequences, (unsigned long long)j->n_tokens,
+                seconds > 0 ? (double)j->n_tokens / seconds : 0, none);
+    else
+        fprintf(stderr, "%sprompt %zu tokens, %.1f/s; answer %u tokens, %.1f/s%s%s\n", dim, j->prompts.list[0].n,
+                (double)j->prompts.list[0].n / (j->first - j->begin), a->n, token_rate(j, a),
+                strcmp(a->stopped, "context") == 0 ? "; stopped because the context is full" : "", none);
+}
+
+static bool run(struct Job *j) {
+    const struct Args *args = j->args;
+    struct Loaded *l = &j->l;
     bool no_end = args_switch(args, "ignore-eos");
     struct SessionOptions o = {.n_sequences = 1, .biased = no_end};
-    if (!load_text(l, args, args_switch(args, "chat")) || !prompt_ids(l, args, prompt) ||
-        !load_context(l, args, prompt->n + (uint64_t)args_int(args, "max-tokens"), &o.context))
+    if (!load_text(l, args, args_switch(args, "chat")) || !load_sampling(args, &j->set) ||
+        !load_stops(args, &j->stops) || !load_grammar(args, &j->grammar) || !prompts_load(&j->prompts, l, args) ||
+        !load_context(l, args, j->prompts.longest + (uint64_t)j->limit, &o.context))
         return false;
-    if (prompt->n >= o.context)
-        return fail("the prompt has %zu tokens, --context is %u: none is left for an answer", prompt->n, o.context);
-    struct Answer a = {0};
-    bool json = args_switch(args, "json");
+    if (j->prompts.longest >= o.context)
+        return fail("%s has %u tokens, --context is %u: none is left for an answer",
+                    j->many ? "the longest prompt" : "the prompt", j->prompts.longest, o.context);
+    sampler_options(&j->set, j->grammar.n_rules > 0, &o);
+    if (j->many)
+        o.n_sequences = (uint32_t)min_u64(j->prompts.n, (uint64_t)args_int(args, "parallel"));
+    if (j->grammar.n_rules > 0)
+        j->matching = load_matching(l, &j->grammar);
+    j->answers = xcalloc(j->prompts.n, sizeof *j->answers);
     // Drivers compile on first use; figures should tell of the steady state.
-    bool ok = load_model(l, args, &o) && (!json || session_warm_up(&l->session)) && (!no_end || load_forbid_stops(l)) &&
-              generate(l, args, prompt, &a);
-    if (ok && json) {
-        print_json(l, &a, prompt->n);
-    } else if (ok) {
-        putchar('\n');
-        fflush(stdout);
-        fprintf(stderr, "%sprompt %zu tokens, %.1f/s; answer %u tokens, %.1f/s%s%s\n", term_paint(stderr, PAINT_DIM),
-                prompt->n, (double)prompt->n / a.prompt_seconds, a.n, token_rate(&a),
-                strcmp(a.stopped, "context") == 0 ? "; stopped because the context is full" : "",
-                term_paint(stderr, PAINT_NONE));
-    }
-    free(a.ids);
-    free(a.logprobs);
-    free(a.text);
+    bool ok = load_model(l, args, &o) && (!j->json || j->many || session_warm_up(&l->session)) &&
+              (!no_end || load_forbid_stops(l)) && generate(j);
+    if (ok && !j->many)
+        print(j, &j->answers[0], 0);
+    if (ok && !j->json)
+        tell_figures(j);
     return ok;
 }
 
 int cmd_generate(const struct Args *args) {
-    if (args_given(args, "prompt") && args_given(args, "file"))
-        return args_wrong(args, "--prompt and --file exclude each other");
+    static const char *const SOURCES[] = {"prompt", "file", "prompts"};
+    uint32_t sources = 0;
+    for (int i = 0; i < 3; i++)
+        sources += args_given(args, SOURCES[i]);
+    if (sources > 1)
+        return args_wrong(args, "--prompt, --file and --prompts exclude each other");
     if (args_switch(args, "raw") && args_switch(args, "chat"))
         return args_wrong(args, "--raw and --chat exclude each other");
     if (!args_switch(args, "chat") && (args_given(args, "system") || args_given(args, "template")))
         return args_wrong(args, "--system and --template need --chat");
-    struct Loaded l;
-    struct TokenList prompt = {0};
-    bool ok = run(&l, args, &prompt);
-    token_list_free(&prompt);
-    load_free(&l);
+    if (args_given(args, "parallel") && !args_given(args, "prompts"))
+        return args_wrong(args, "--parallel needs --prompts");
+    if (args_int(args, "top-logprobs") > 0 && !args_switch(args, "json"))
+        return args_wrong(args, "--top-logprobs needs --json");
+    if (args_given(args, "grammar") && args_switch(args, "ignore-eos"))
+        return args_wrong(args,
+                          "--grammar and --ignore-eos exclude each other: the grammar says where the answer ends");
+    struct Job *j = xcalloc(1, sizeof *j);
+    j->args = args;
+    j->json = args_switch(args, "json");
+    j->many = args_given(args, "prompts");
+    j->limit = (uint32_t)args_int(args, "max-tokens");
+    j->n_top = (uint32_t)args_int(args, "top-logprobs");
+    bool ok = run(j);
+    for (uint32_t i = 0; j->answers && i < j->prompts.n; i++)
+        answer_free(&j->answers[i]);
+    free(j->answers);
+    matching_close(j->matching);
+    grammar_free(&j->grammar);
+    prompts_free(&j->prompts);
+    load_free(&j->l);
+    free(j);
     return ok ? EXIT_DONE : EXIT_FAILED;
 }

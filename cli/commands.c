@@ -1,5 +1,6 @@
 // The one table of commands and flags. A flag added here is parsed, checked, listed by --help and suggested when misspelt.
 #include "cli/commands.h"
+#include "model/sampler.h"
 
 // Short forms of the entries: FLAG_xxx(name, short, value, default, help).
 #define SWITCH(name, letter, help)                                                                                     \
@@ -7,7 +8,11 @@
 #define TEXT(name, letter, value, fallback, help)                                                                      \
     { name, letter, ARG_TEXT, value, fallback, help, 0, 0, false }
 #define NEEDED(name, letter, value, help)                                                                              \
-    { name, letter, ARG_TEXT, value, NULL, help, 0, 0, true }
+    { name, letter, ARG_FILE, value, NULL, help, 0, 0, true }
+#define FILENAME(name, letter, value, help)                                                                            \
+    { name, letter, ARG_FILE, value, NULL, help, 0, 0, false }
+#define LIST(name, value, help)                                                                                        \
+    { name, 0, ARG_LIST, value, NULL, help, 0, 0, false }
 #define INT(name, letter, fallback, min, max, help)                                                                    \
     { name, letter, ARG_INT, "N", fallback, help, min, max, false }
 #define FLOAT(name, fallback, min, max, help)                                                                          \
@@ -34,7 +39,7 @@ const struct Flag COMMON_FLAGS[] = {
 #define MIXES "q8_0|q6_k|q5_k_m|q5_k_s|q5_1|q5_0|q4_k_m|q4_k_s|q4_1|q4_0|iq4_nl|iq4_xs|q3_k_l|q3_k_m|q3_k_s|q2_k"
 #define TYPE_AS_FILE                                                                                                   \
     CHOICE("type", TYPES, NULL, "weights are held in this type on the device (default: as the file has them)")
-#define ADAPTER TEXT("adapter", 0, "DIR", NULL, "LoRA adapter (PEFT layout) to put on top of the model")
+#define ADAPTER FILENAME("adapter", 0, "DIR", "LoRA adapter (PEFT layout) to put on top of the model")
 #define CONTEXT INT("context", 'c', NULL, 1, 1048576, "tokens of context to make room for (default: what is needed)")
 #define CACHE                                                                                                          \
     CHOICE("cache-type", "f32|f16|bf16|q8_0", "f16",                                                                   \
@@ -48,7 +53,18 @@ const struct Flag COMMON_FLAGS[] = {
         FLOAT("temperature", "0.7", 0, 100, "0 takes the likeliest token always; higher is more varied"),              \
         INT("top-k", 0, "0", 0, 1000000, "only the K likeliest tokens; 0: all"),                                       \
         FLOAT("top-p", "0.95", 0.000001, 1, "only the likeliest tokens that together reach this probability"),         \
-        FLOAT("min-p", "0", 0, 1, "only tokens at least this probable, measured by the likeliest one")
+        FLOAT("min-p", "0", 0, 1, "only tokens at least this probable, measured by the likeliest one"),                \
+        FLOAT("typical", "1", 0.000001, 1,                                                                             \
+              "only tokens about as surprising as the text is on the whole, that together reach this probability"),    \
+        FLOAT("repeat-penalty", "1", 0.01, 100, "above 1: makes tokens that were seen lately less likely"),            \
+        FLOAT("presence-penalty", "0", -100, 100, "taken from the logit of each token that was seen lately"),          \
+        FLOAT("frequency-penalty", "0", -100, 100, "the same for each time that it was seen"),                         \
+        INT("penalty-window", 0, "64", 1, SAMPLER_MAX_WINDOW, "last tokens, the prompt's included, that were lately"), \
+        FLOAT(                                                                                                         \
+            "mirostat", "0", 0, 100,                                                                                   \
+            "holds the surprise of tokens at so many bits (mirostat 2), instead of top-k, top-p, min-p and typical"),  \
+        FLOAT("mirostat-rate", "0.1", 0.000001, 1, "how fast mirostat learns"),                                        \
+        LIST("stop", "TEXT", "ends an answer before this text, which is not printed; may be given several times")
 #define TEMPLATE                                                                                                       \
     TEXT("template", 0, "NAME|FILE", NULL,                                                                             \
          "chat template: plain, deepseek, deepseek-coder, deepseek-v3, llama2, llama3, chatml, qwen2, qwen2.5, "       \
@@ -78,7 +94,11 @@ static const struct Flag chat_flags[] = {
 };
 static const struct Flag generate_flags[] = {
     TEXT("prompt", 'p', "TEXT", NULL, "what to go on from"),
-    TEXT("file", 'f', "FILE", NULL, "prompt from a file; - is standard input (the default without -p)"),
+    FILENAME("file", 'f', "FILE", "prompt from a file; - is standard input (the default without -p)"),
+    FILENAME("prompts", 0, "FILE",
+             "many prompts, several at once: a prompt a line, or, where the name ends in .jsonl, an object a line with "
+             "\"prompt\" or \"messages\"; answers come in their order"),
+    INT("parallel", 0, "8", 1, SESSION_MAX_SEQUENCES, "prompts of --prompts to answer at once"),
     SWITCH("chat", 0, "the prompt is a user's message: wrap it in the model's chat template"),
     SWITCH("raw", 0,
            "the prompt as it is, names of special tokens in it standing for the tokens (this is the default)"),
@@ -86,6 +106,9 @@ static const struct Flag generate_flags[] = {
     TEMPLATE,
     INT("max-tokens", 'n', "128", 1, 1048576, "tokens to generate at most"),
     SWITCH("ignore-eos", 0, "never end before --max-tokens: no end-of-sequence token is taken"),
+    FILENAME("grammar", 0, "FILE|TEXT",
+             "the answer is a text of this grammar in GBNF: a file, rules, or json; it is whole within --max-tokens"),
+    INT("top-logprobs", 0, "0", 0, 100, "with --json: so many likeliest tokens in the place of each, and theirs"),
     TYPE_AS_FILE,
     ADAPTER,
     CONTEXT,
@@ -96,7 +119,7 @@ static const struct Flag generate_flags[] = {
 };
 static const struct Flag train_flags[] = {
     NEEDED("data", 0, "FILES", "examples, one JSON object a line: messages, prompt and completion, or text; by commas"),
-    TEXT("validation", 0, "FILE", NULL, "examples of their own to measure on: before, between and after"),
+    FILENAME("validation", 0, "FILE", "examples of their own to measure on: before, between and after"),
     FLOAT("validation-split", "0", 0, 0.9, "share of the data that is held out to measure on"),
     TEMPLATE,
     NEEDED("out", 'o', "DIR", "folder for the result, checkpoints, metrics.jsonl and loss.png"),
@@ -149,7 +172,7 @@ static const struct Flag bench_flags[] = {
     END,
 };
 static const struct Flag tokenize_flags[] = {
-    TEXT("file", 'f', "FILE", NULL, "text to cut; - is standard input"),
+    FILENAME("file", 'f', "FILE", "text to cut; - is standard input"),
     TEXT("prompt", 'p', "TEXT", NULL, "text to cut"),
     TEXT("decode", 0, "IDS", NULL, "the other way: numbers by commas or spaces to text"),
     SWITCH("special", 0, "names of special tokens in the text stand for the tokens"),
@@ -160,8 +183,8 @@ static const struct Flag init_flags[] = {
     CHOICE("preset", "tiny|tiny-moe|smollm2-135m|deepseek-moe-16b|deepseek-llm-7b|llama2-7b", "tiny-moe",
            "architecture to make"),
     NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
-    TEXT("tokenizer", 0, "MODEL", NULL,
-         "model, tokenizer.json or tokenizer.model to take the tokens from (default: one a byte)"),
+    FILENAME("tokenizer", 0, "MODEL",
+             "model, tokenizer.json or tokenizer.model to take the tokens from (default: one a byte)"),
     CHOICE("type", TYPES, "f32", "type of the weights in the file"),
     END,
 };
@@ -182,8 +205,8 @@ static const struct Flag upcycle_flags[] = {
     INT("shared", 0, "4", 0, 4096, "pieces that every token goes through; the rest are routed experts"),
     INT("active", 0, NULL, 1, 4096, "routed experts a token takes (default: half of them)"),
     INT("dense-layers", 0, "1", 0, 4096, "first layers left as they are"),
-    TEXT("calibrate", 0, "FILE", NULL,
-         "a little text: neurons are grouped by what they do on it, and the router starts from them"),
+    FILENAME("calibrate", 0, "FILE",
+             "a little text: neurons are grouped by what they do on it, and the router starts from them"),
     CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
     END,
 };
@@ -200,8 +223,10 @@ const struct Command COMMANDS[] = {
     {"info", cmd_info, "architecture, parameters, FLOPs per 4K tokens, memory", "MODEL", 1, 1, info_flags,
      "vkmoe info deepseek-moe-16b"},
     {"chat", cmd_chat, "talk to a model", "MODEL", 1, 1, chat_flags, "vkmoe chat tuned --temperature 0.3"},
-    {"generate", cmd_generate, "one answer, for scripts and pipes", "MODEL", 1, 1, generate_flags,
-     "vkmoe generate smollm2.gguf --chat -p \"What is a mixture of experts?\""},
+    {"generate", cmd_generate, "one answer or many, for scripts and pipes", "MODEL", 1, 1, generate_flags,
+     "vkmoe generate smollm2.gguf --chat -p \"What is a mixture of experts?\"\n"
+     "vkmoe generate smollm2.gguf --prompts questions.txt --chat --json --stop \"###\"\n"
+     "vkmoe generate smollm2.gguf --chat -p \"A cat as JSON, please.\" --grammar json"},
     {"train", cmd_train, "fine-tune a model: all weights or LoRA", "MODEL", 1, 1, train_flags,
      "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
     {"score", cmd_score, "log-probabilities and perplexity of a text", "MODEL", 1, 1, score_flags,

@@ -5,6 +5,7 @@
 #include "model/adapter.h"
 #include "model/experts.h"
 #include "model/selftest.h"
+#include "model/utf8.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,14 +124,72 @@ bool load_context(const struct Loaded *l, const struct Args *args, uint64_t want
     return true;
 }
 
-struct SampleParams load_sampling(const struct Args *args) {
+bool load_sampling(const struct Args *args, struct SamplerSettings *set) {
+    static const char *const FILTERS[] = {"top-k", "top-p", "min-p", "typical"};
     uint64_t seed = (uint64_t)args_int(args, "seed");
-    return (struct SampleParams){.temperature = (float)args_float(args, "temperature"),
-                                 .top_p = (float)args_float(args, "top-p"),
-                                 .min_p = (float)args_float(args, "min-p"),
-                                 .top_k = (uint32_t)args_int(args, "top-k"),
-                                 .seed_low = (uint32_t)seed,
-                                 .seed_high = (uint32_t)(seed >> 32)};
+    struct SampleParams *p = &set->params;
+    *p = (struct SampleParams){.temperature = (float)args_float(args, "temperature"),
+                               .top_p = (float)args_float(args, "top-p"),
+                               .min_p = (float)args_float(args, "min-p"),
+                               .top_k = (uint32_t)args_int(args, "top-k"),
+                               .typical = (float)args_float(args, "typical"),
+                               .seed_low = (uint32_t)seed,
+                               .seed_high = (uint32_t)(seed >> 32)};
+    set->penalty = (struct Penalty){.repeat = (float)args_float(args, "repeat-penalty"),
+                                    .presence = (float)args_float(args, "presence-penalty"),
+                                    .frequency = (float)args_float(args, "frequency-penalty")};
+    set->window = (uint32_t)args_int(args, "penalty-window");
+    if (args_float(args, "mirostat") == 0)
+        return !args_given(args, "mirostat-rate") || fail("--mirostat-rate needs --mirostat");
+    for (size_t i = 0; i < sizeof FILTERS / sizeof *FILTERS; i++)
+        if (args_given(args, FILTERS[i]))
+            return fail("--mirostat and --%s exclude each other", FILTERS[i]);
+    p->top_p = 1; // the default would cut what mirostat is to see
+    p->tau = (float)args_float(args, "mirostat");
+    p->eta = (float)args_float(args, "mirostat-rate");
+    p->mu = 2 * p->tau;
+    return true;
+}
+
+bool load_stops(const struct Args *args, struct Stops *stops) {
+    *stops = (struct Stops){0};
+    const char *list[ARGS_MAX_LIST];
+    uint32_t n = args_list(args, "stop", list);
+    for (uint32_t i = 0; i < n; i++) {
+        size_t bad;
+        if (!*list[i])
+            return fail("--stop: an empty text would end every answer before it begins");
+        if (!utf8_valid(list[i], strlen(list[i]), &bad))
+            return fail("--stop: byte %zu is not UTF-8: no text would ever hold it", bad);
+        stops->list[stops->n++] = list[i];
+    }
+    return true;
+}
+
+bool load_grammar(const struct Args *args, struct Grammar *g) {
+    const char *given = args_text(args, "grammar");
+    *g = (struct Grammar){0};
+    if (!given)
+        return true;
+    if (strcmp(given, "json") == 0)
+        return grammar_parse(g, GRAMMAR_JSON, strlen(GRAMMAR_JSON), "json");
+    if (strstr(given, "::="))
+        return grammar_parse(g, given, strlen(given), "--grammar");
+    char *text;
+    size_t bytes;
+    if (!load_file(given, &text, &bytes))
+        return false;
+    bool ok = grammar_parse(g, text, bytes, given);
+    free(text);
+    return ok;
+}
+
+struct Matching *load_matching(const struct Loaded *l, const struct Grammar *g) {
+    uint32_t stops[SESSION_MAX_BIAS], n = 0;
+    for (uint32_t id = 0; id < l->file.config.vocab_size && n < SESSION_MAX_BIAS; id++)
+        if (load_is_stop(l, id))
+            stops[n++] = id;
+    return matching_open(g, &l->tokenizer, l->file.config.vocab_size, stops, n);
 }
 
 bool load_file(const char *path, char **text, size_t *bytes) {

@@ -3,7 +3,8 @@
 #pragma once
 #include "cli/args.h"
 #include "model/modelfile.h"
-#include "model/session.h"
+#include "model/sampler.h"
+#include "model/stops.h"
 #include "model/template.h"
 
 struct Loaded {
@@ -31,8 +32,14 @@ bool load_fits(const struct Device *dev, struct ModelFile *f, const char *adapte
 bool load_preset(struct ModelFile *f, const char *model);
 // --context where given, else `wanted`; never above the model's context (refused by name when asked for).
 bool load_context(const struct Loaded *l, const struct Args *args, uint64_t wanted, uint32_t *context);
-// Sampling flags: temperature, top-k, top-p, min-p, seed.
-struct SampleParams load_sampling(const struct Args *args);
+// The flags under "Sampling", and the seed; false after one line.
+bool load_sampling(const struct Args *args, struct SamplerSettings *set);
+// --stop; the texts stay the command line's.
+bool load_stops(const struct Args *args, struct Stops *stops);
+// --grammar into *g, where it is given.
+bool load_grammar(const struct Args *args, struct Grammar *g);
+// The grammar's automaton over the model's vocabulary, with the tokens of load_is_stop.
+struct Matching *load_matching(const struct Loaded *l, const struct Grammar *g);
 // A text from a file or, for "-", from standard input; malloc'ed.
 bool load_file(const char *path, char **text, size_t *bytes);
 // Ids after which a text is over: the config's, the tokenizer's and, with a template, the template's.
