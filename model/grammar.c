@@ -43,7 +43,8 @@ static uint32_t column_of(const struct Parser *p, size_t at) {
 
 // What stands at the cursor, for a message.
 static const char *found(const struct Parser *p, char out[16]) {
-    unsigned n = p->at < p->bytes ? utf8_char(p->text + p->at, p->bytes - p->at, NULL) : 0;
+    uint32_t code;
+    unsigned n = p->at < p->bytes ? utf8_char(p->text + p->at, p->bytes - p->at, &code) : 0;
     unsigned char c = p->at < p->bytes ? (unsigned char)p->text[p->at] : 0;
     if (p->at >= p->bytes)
         snprintf(out, 16, "the end");
@@ -593,7 +594,7 @@ static bool check(struct Grammar *g, const char *where) {
                         g->rules[i].name);
     measure(g);
     if (g->rules[g->root].bytes >= GRAMMAR_NEVER)
-        return fail("%s:%u:%u: no text can meet this grammar: root never ends", where, g->rules[g->root].line,
+        return fail("%s:%u:%u: no text can meet this grammar: root never ends, or not within 1 GiB", where, g->rules[g->root].line,
                     g->rules[g->root].column);
     return check_left_recursion(g, where);
 }

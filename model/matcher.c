@@ -480,9 +480,11 @@ static uint32_t fill_mask(struct Matching *m, uint32_t state, uint32_t most, uin
         for (uint32_t k = b->first_token; k < end; k++)
             mask[m->tokens[k] / 32] |= 1u << m->tokens[k] % 32;
     }
-    for (uint32_t i = 0; i < m->n_stops && m->states[state].complete; i++)
+    for (uint32_t i = 0; i < m->n_stops; i++) { // whatever their own text is
+        uint32_t bit = 1u << m->stops[i] % 32, *word = &mask[m->stops[i] / 32];
         if (m->stops[i] < m->n_vocab)
-            mask[m->stops[i] / 32] |= 1u << m->stops[i] % 32;
+            *word = m->states[state].complete ? *word | bit : *word & ~bit;
+    }
     return greatest;
 }
 

@@ -1,11 +1,12 @@
 // Inference sessions on tiny random models: chunks, cache, rewinding and sampling must not change what the model says, and a sequence
-// must say the same, bit for bit, alone and beside seven others.
+// must say the same, bit for bit, alone and beside thirty-one others, however it is drawn.
 #include "check.h"
-#include "model/session.h"
+#include "model/batch.h"
+#include "model/tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { VOCAB_MAX = 4096, CONTEXT = 96, NEW = 8, N = SESSION_MAX_SEQUENCES };
+enum { VOCAB_MAX = 4096, CONTEXT = 97, NEW = 8, N = SESSION_MAX_SEQUENCES };
 static const struct SampleParams GREEDY = {0};
 
 static uint32_t *random_ids(const struct Config *c, uint32_t n, uint64_t stream) {
@@ -71,6 +72,8 @@ static void test_chunks(struct Model *m, const char *what) {
     session_free(&parts);
 }
 
+static uint32_t prompt_length(uint32_t which) { return 3 + 9 * which % 83; }
+
 struct Greedy {
     uint32_t ids[NEW];
     float logprobs[NEW];
@@ -83,7 +86,7 @@ static bool greedy_together(struct Session *s, const struct Config *c, uint32_t 
     float logprobs[N];
     struct SampleParams params[N] = {{0}};
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t length = 3 + 9 * which[i], *ids = random_ids(c, length, 100 + which[i]);
+        uint32_t length = prompt_length(which[i]), *ids = random_ids(c, length, 100 + which[i]);
         sequences[i] = i;
         session_rewind(s, i, 0);
         bool ok = session_prefill(s, i, ids, length, &GREEDY, &next[i], &logprobs[i]);
@@ -104,13 +107,14 @@ static bool greedy_together(struct Session *s, const struct Config *c, uint32_t 
 
 static void test_beside_others(struct Model *m, const char *what) {
     struct Session s;
-    struct Greedy alone[N], beside[N];
+    static struct Greedy alone[N], beside[N];
+    static const uint32_t COUNTS[] = {2, 5, 7, 8, 9, 17, N};
     if (!open_session(&s, m, N, 32))
         return;
     for (uint32_t i = 0; i < N; i++)
         CHECK(greedy_together(&s, &m->config, 1, &i, &alone[i]), "%s", fail_last());
-    for (uint32_t n = 2; n <= N; n += n == 2 ? 3 : n == 5 ? 2 : 1) { // 2, 5, 7, 8
-        uint32_t which[N];
+    for (size_t k = 0; k < sizeof COUNTS / sizeof *COUNTS; k++) {
+        uint32_t which[N], n = COUNTS[k];
         for (uint32_t i = 0; i < n; i++)
             which[i] = (i * 3 + n) % N;
         if (!CHECK(greedy_together(&s, &m->config, n, which, beside), "%s", fail_last()))
@@ -123,11 +127,200 @@ static void test_beside_others(struct Model *m, const char *what) {
     session_free(&s);
 }
 
+// ---- Many texts through one session
+
+enum { TEXTS = 41 };
+struct Said {
+    uint32_t ids[NEW], n;
+    float logprobs[NEW];
+    enum BatchEnd why;
+    uint32_t order; // when it ended
+};
+struct Talk {
+    struct Said said[TEXTS];
+    uint32_t first, stop, ended;
+};
+
+static bool on_token(void *context, const struct BatchToken *t) {
+    struct Talk *talk = context;
+    struct Said *said = &talk->said[talk->first + t->text];
+    CHECK(t->index == said->n && said->n < NEW, "text %u: token %u comes as number %u", t->text, said->n, t->index);
+    if (t->id % 16 == talk->stop)
+        return false;
+    said->ids[said->n] = t->id;
+    said->logprobs[said->n++] = t->logprob;
+    return true;
+}
+static bool on_end(void *context, uint32_t text, enum BatchEnd why) {
+    struct Talk *talk = context;
+    talk->said[talk->first + text].why = why;
+    talk->said[talk->first + text].order = talk->ended++;
+    return true;
+}
+
+static bool talk(struct Model *m, const struct BatchText *texts, uint32_t first, uint32_t n, uint32_t sequences,
+                 struct SamplerSettings set, struct Talk *to) {
+    static const struct BatchHooks HOOKS = {NULL, on_token, on_end};
+    struct SessionOptions o = {.n_sequences = sequences, .context = CONTEXT};
+    struct Session s;
+    struct BatchHooks hooks = HOOKS;
+    hooks.context = to;
+    to->first = first;
+    to->stop = 3; // of sixteen tokens one ends a text
+    set.params.stream += first;
+    sampler_options(&set, false, &o);
+    bool ok = session_init(&s, m, &o) && batch_run(&s, NULL, texts + first, n, &set, NULL, &hooks);
+    session_free(&s);
+    return ok;
+}
+
+// More texts than sequences, which end at different times: each says what it says alone.
+static void test_batch(struct Model *m, const char *what) {
+    static const struct SamplerSettings SETTINGS[] = {
+        {.params = {0}},
+        {.params = {.temperature = 1.2f, .top_p = 0.95f, .top_k = 200, .typical = 0.9f, .seed_low = 4},
+         .penalty = {.repeat = 1.3f, .presence = 0.4f, .frequency = 0.2f},
+         .window = 20},
+        {.params = {.temperature = 1, .top_p = 1, .tau = 4, .eta = 0.3f, .mu = 8, .seed_low = 9, .stream = 100}},
+    };
+    struct BatchText texts[TEXTS];
+    static struct Talk together, alone;
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        uint32_t n = i == 5 ? CONTEXT - 2 : 1 + 11 * i % 71;
+        texts[i] = (struct BatchText){random_ids(&m->config, n, 300 + i), n, 1 + i * 5 % NEW};
+    }
+    for (uint32_t k = 0; k < sizeof SETTINGS / sizeof *SETTINGS; k++) {
+        uint32_t stopped = 0, cut = 0, different = 0;
+        memset(&together, 0, sizeof together);
+        memset(&alone, 0, sizeof alone);
+        CHECK(talk(m, texts, 0, TEXTS, N, SETTINGS[k], &together) && together.ended == TEXTS, "%s", fail_last());
+        for (uint32_t i = 0; i < TEXTS; i++) {
+            CHECK(talk(m, texts, i, 1, 1, SETTINGS[k], &alone), "%s", fail_last());
+            struct Said *a = &alone.said[i], *b = &together.said[i];
+            CHECK(a->n == b->n && a->why == b->why && memcmp(a->ids, b->ids, sizeof a->ids) == 0 &&
+                      memcmp(a->logprobs, b->logprobs, sizeof a->logprobs) == 0,
+                  "%s: setting %u: text %u says something else alone", what, k, i);
+            stopped += a->why == BATCH_STOPPED;
+            cut += a->why == BATCH_LIMIT;
+            different += b->n && i && (b->n != together.said[0].n || b->ids[0] != together.said[0].ids[0]);
+            CHECK(a->why != BATCH_CONTEXT || i == 5, "%s: text %u found no room", what, i);
+        }
+        CHECK(stopped + cut >= TEXTS - 1 && cut > 0 && different > 5, "%s: setting %u: %u stopped, %u at their limit",
+              what, k, stopped, cut);
+    }
+    for (uint32_t i = 0; i < TEXTS; i++)
+        free((uint32_t *)(uintptr_t)texts[i].prompt);
+}
+
+// Penalties keep a greedy text from saying a token again; log-probabilities stay the model's own.
+static void test_penalties(struct Model *m, const char *what) {
+    const struct Config *c = &m->config;
+    struct SamplerSettings set = {.penalty = {.repeat = 1, .presence = 100}, .window = 64};
+    struct SessionOptions o = {.n_sequences = 1, .context = CONTEXT};
+    struct Session s;
+    struct Sampler x;
+    uint32_t n = 9, *ids = random_ids(c, n, 5), next, zero = 0, said[40];
+    float *logits = xmalloc(c->vocab_size * sizeof *logits), logprob;
+    sampler_options(&set, false, &o);
+    if (!CHECK(session_init(&s, m, &o), "%s", fail_last()))
+        return;
+    sampler_begin(&x, &set, 0, NULL);
+    sampler_see(&x, ids, n);
+    bool ok = sampler_prepare(&x, &s, 0, 40) && session_prefill(&s, 0, ids, n, &x.params, &next, &logprob);
+    for (uint32_t t = 0; ok && t < 40; t++) {
+        ok = session_logits(&s, 0, logits);
+        CHECK_NEAR((double)logprob, log_probability(logits, c->vocab_size, next), 1e-4, 1e-5);
+        for (uint32_t i = 0; i < t; i++)
+            CHECK(said[i] != next, "%s: token %u is said again", what, next);
+        for (uint32_t i = 0; i < n; i++)
+            CHECK(ids[i] != next, "%s: token %u of the prompt is said again", what, next);
+        said[t] = next;
+        ok = ok && sampler_take(&x, &s, 0, NULL, next) && sampler_prepare(&x, &s, 0, 39 - t) &&
+             session_decode(&s, 1, &zero, &said[t], &x.params, &next, &logprob);
+    }
+    CHECK(ok, "%s", fail_last());
+    sampler_end(&x);
+    free(ids), free(logits);
+    session_free(&s);
+}
+
+// Mirostat holds the surprise near what was asked for: the model is a random one, but its bound must move.
+static void test_mirostat(struct Model *m, const char *what) {
+    struct SamplerSettings set = {
+        .params = {.temperature = 1, .top_p = 1, .tau = 2, .eta = 0.5f, .mu = 4, .seed_low = 3}};
+    struct SessionOptions o = {.n_sequences = 1, .context = CONTEXT};
+    struct Session s;
+    struct Sampler x;
+    uint32_t n = 5, *ids = random_ids(&m->config, n, 12), next, zero = 0, steps = CONTEXT - n;
+    double bits = 0;
+    sampler_options(&set, false, &o);
+    if (!CHECK(session_init(&s, m, &o), "%s", fail_last()))
+        return;
+    sampler_begin(&x, &set, 0, NULL);
+    bool ok = session_prefill(&s, 0, ids, n, &x.params, &next, NULL);
+    for (uint32_t t = 0; ok && t < steps; t++) {
+        bits -= (double)session_chance(&s, 0) / log(2) / steps;
+        uint32_t id = next;
+        ok = sampler_take(&x, &s, 0, NULL, id) && session_decode(&s, 1, &zero, &id, &x.params, &next, NULL);
+    }
+    CHECK(ok && bits > 1 && bits < 3, "%s: %.2f bits a token instead of 2", what, bits);
+    CHECK(x.params.mu != 4 && x.params.index == steps, "%s: mu %g, index %u", what, (double)x.params.mu,
+          x.params.index);
+    sampler_end(&x);
+    free(ids);
+    session_free(&s);
+}
+
+// A grammar that the model knows nothing of: its answers meet it, side by side as alone.
+static void test_grammar(struct Model *m, const char *what) {
+    static const char DIGITS[] = "root ::= \"<\" [0-9]{2,5} \">\"";
+    struct Grammar g;
+    struct Tokenizer t;
+    char json[8192] =
+        "{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": "
+        "{\"type\": \"BPE\", \"merges\": [], \"vocab\": {";
+    size_t at = strlen(json);
+    for (int c = '0'; c <= 'z'; c++) // the character's number is the token's
+        at += (size_t)snprintf(json + at, sizeof json - at, "%s\"%s%c\": %d", c > '0' ? ", " : "",
+                               c == '\\' ? "\\" : "", c, c);
+    snprintf(json + at, sizeof json - at, "}}}");
+    if (!CHECK(grammar_parse(&g, DIGITS, strlen(DIGITS), "g"), "%s", fail_last()) ||
+        !CHECK(tokenizer_open_json(&t, json, strlen(json), NULL, 0, "t"), "%s", fail_last()))
+        return;
+    struct Matching *matching = matching_open(&g, &t, m->config.vocab_size, NULL, 0);
+    struct SamplerSettings set = {.params = {.temperature = 1, .top_p = 0.9f, .seed_low = 2}};
+    struct SessionOptions o = {.n_sequences = 3, .context = CONTEXT};
+    struct Session s;
+    struct BatchText texts[6];
+    static struct Talk to;
+    struct BatchHooks hooks = {&to, on_token, on_end};
+    memset(&to, 0, sizeof to);
+    to.stop = 99;
+    for (uint32_t i = 0; i < 6; i++)
+        texts[i] = (struct BatchText){random_ids(&m->config, 4, 40 + i), 4, NEW};
+    sampler_options(&set, true, &o);
+    CHECK(session_init(&s, m, &o) && batch_run(&s, &t, texts, 6, &set, matching, &hooks), "%s", fail_last());
+    for (uint32_t i = 0; i < 6; i++) {
+        const struct Said *said = &to.said[i];
+        bool ok = said->n >= 4 && said->n <= 7 && said->ids[0] == '<' && said->ids[said->n - 1] == '>';
+        for (uint32_t k = 1; ok && k + 1 < said->n; k++)
+            ok = said->ids[k] >= '0' && said->ids[k] <= '9';
+        CHECK(ok && said->why == BATCH_GRAMMAR, "%s: text %u does not meet the grammar: %u tokens", what, i, said->n);
+        CHECK(said->logprobs[0] < -0.5f, "%s: log-probabilities are not the model's own: %g", what,
+              (double)said->logprobs[0]);
+        free((uint32_t *)(uintptr_t)texts[i].prompt);
+    }
+    session_free(&s);
+    matching_close(matching);
+    tokenizer_free(&t);
+    grammar_free(&g);
+}
+
 // Going back and on again says the same as before; going back to a part of the prompt likewise.
 static void test_rewind(struct Model *m, const char *what) {
     struct Session s;
     struct Greedy first, again;
-    uint32_t which = 4, zero = 0, n = 3 + 9 * which, next, *ids = random_ids(&m->config, n, 100 + which);
+    uint32_t which = 4, zero = 0, n = prompt_length(which), next, *ids = random_ids(&m->config, n, 100 + which);
     if (!open_session(&s, m, 2, 32))
         return;
     CHECK(greedy_together(&s, &m->config, 1, &which, &first), "%s", fail_last());
@@ -231,7 +424,7 @@ static void test_refusals(struct Model *m) {
         return;
     fail_quiet(true);
     CHECK(!session_prefill(&s, 0, ids, 0, &GREEDY, &next, NULL) && strstr(fail_last(), "empty"), "%s", fail_last());
-    CHECK(!session_prefill(&s, 0, ids, CONTEXT + 1, &GREEDY, &next, NULL) && strstr(fail_last(), "holds 96"), "%s",
+    CHECK(!session_prefill(&s, 0, ids, CONTEXT + 1, &GREEDY, &next, NULL) && strstr(fail_last(), "holds 97"), "%s",
           fail_last());
     CHECK(!session_prefill(&s, 0, &wrong, 1, &GREEDY, &next, NULL) && strstr(fail_last(), "vocabulary"), "%s",
           fail_last());
@@ -315,6 +508,10 @@ int main(void) {
             continue;
         test_chunks(&m, what);
         test_beside_others(&m, what);
+        test_batch(&m, what);
+        test_penalties(&m, what);
+        test_mirostat(&m, what);
+        test_grammar(&m, what);
         test_rewind(&m, what);
         test_score(&m, what);
         test_sampling(&m, what);
