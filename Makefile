@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 ASAN_LEAVES_OUT = linear|golden|kill
 SOURCES = git ls-files '*.c' '*.h' ':!shaders'
 
-.PHONY: all build demo test asan debug fuzz format check ci clean help
+.PHONY: all build man demo test asan debug fuzz format check ci clean help
 
 all: build
 
@@ -15,6 +15,7 @@ help:
 	@echo "make test       build and run the whole suite; no graphics card and no network needed"
 	@echo "make asan       the suite with the address and undefined-behaviour sanitizers"
 	@echo "make fuzz       every fuzz target for a while (FUZZ_SECONDS=$(FUZZ_SECONDS) over all)"
+	@echo "make man        manual pages in build/words/man1; cmake --install build installs them, and shell completion"
 	@echo "make format     lay out the sources with clang-format 14;  make check  tells what is not as it should be"
 	@echo "make clean      remove what was built"
 
@@ -22,6 +23,9 @@ build:
 	@tools/setup.sh build
 	@test -f build/build.ninja || cmake --preset release
 	@cmake --build --preset release
+
+man: build
+	@build/vkmoe man --out build/words/man1 && echo "manual pages are in build/words/man1: man build/words/man1/vkmoe.1"
 
 demo: build
 	@tools/setup.sh vulkan

@@ -21,7 +21,7 @@ struct Chat {
     char *system;             // NULL: none
     struct Message *messages; // their texts are ours
     size_t n, room;
-    size_t left_out; // first messages that no longer fit the context
+    size_t left_out;            // first messages that no longer fit the context
     struct SamplerSettings set; // as the command line has them; its params are taken from the next line
     struct SampleParams params;
     struct Sampler sampler;

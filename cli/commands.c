@@ -216,6 +216,13 @@ static const struct Flag merge_flags[] = {
     CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
     END,
 };
+static const struct Flag completion_flags[] = {
+    END,
+};
+static const struct Flag man_flags[] = {
+    FILENAME("out", 'o', "DIR", "write all pages to this folder, instead of one to standard output"),
+    END,
+};
 
 const struct Command COMMANDS[] = {
     {"devices", cmd_devices, "what can run here, which fast paths are on, and why others are off", "", 0, 0,
@@ -245,5 +252,9 @@ const struct Command COMMANDS[] = {
      "vkmoe upcycle smollm2.gguf --out smollm2-moe --shards 16 --shared 4 --active 6 --calibrate some.txt"},
     {"merge", cmd_merge, "add a LoRA adapter to its model", "MODEL", 1, 1, merge_flags,
      "vkmoe merge smollm2.gguf --adapter tuned --out merged.gguf"},
+    {"completion", cmd_completion, "a script with which a shell completes commands, flags and values", "SHELL", 1, 1,
+     completion_flags, "source <(vkmoe completion bash)"},
+    {"man", cmd_man, "manual pages, in roff", "[COMMAND]", 0, 1, man_flags,
+     "vkmoe man generate | man -l -\nvkmoe man --out ~/.local/share/man/man1"},
     {NULL, NULL, NULL, NULL, 0, 0, NULL, NULL},
 };

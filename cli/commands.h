@@ -15,3 +15,5 @@ int cmd_convert(const struct Args *args);
 int cmd_quantize(const struct Args *args);
 int cmd_upcycle(const struct Args *args);
 int cmd_merge(const struct Args *args);
+int cmd_completion(const struct Args *args);
+int cmd_man(const struct Args *args);

@@ -22,7 +22,7 @@ struct BatchToken {
 enum BatchEnd { BATCH_STOPPED, BATCH_LIMIT, BATCH_CONTEXT, BATCH_GRAMMAR };
 struct BatchHooks {
     void *context;
-    bool (*token)(void *context, const struct BatchToken *token); // false: the text is over
+    bool (*token)(void *context, const struct BatchToken *token);   // false: the text is over
     bool (*ended)(void *context, uint32_t text, enum BatchEnd why); // false: stop all
 };
 

@@ -13,7 +13,8 @@ const char GRAMMAR_JSON[] =
     "array ::= \"[\" ws ( value ws ( \",\" ws value ws )* )? \"]\"\n"
     "string ::= \"\\\"\" ( [^\"\\\\\\x00-\\x1F] | \"\\\\\" ( [\"\\\\/bfnrt] | unicode ) )* \"\\\"\"\n"
     // Surrogates in pairs alone: others are syntax too, but not text.
-    "unicode ::= \"u\" ( [0-9a-cA-CefEF] hex{3} | [dD] [0-7] hex{2} | [dD] [89abAB] hex{2} \"\\\\u\" [dD] [c-fC-F] hex{2} )\n"
+    "unicode ::= \"u\" ( [0-9a-cA-CefEF] hex{3} | [dD] [0-7] hex{2} | [dD] [89abAB] hex{2} \"\\\\u\" [dD] [c-fC-F] "
+    "hex{2} )\n"
     "hex ::= [0-9a-fA-F]\n"
     "number ::= \"-\"? ( \"0\" | [1-9] [0-9]{0,15} ) ( \".\" [0-9]{1,16} )? ( [eE] [-+]? [0-9]{1,2} )?\n"
     "ws ::= ( \" \" | \"\\n\" [ \\t]{0,20} )?\n";
@@ -471,8 +472,7 @@ static bool parse_rule(struct Parser *p) {
     p->g->rules[rule].defined = true;
     if (!parse_alternatives(p, rule, 0))
         return false;
-    return p->at >= p->bytes || peek(p) == '\n' ||
-           wrong(p, "a literal, a class, a name, '(', a repetition or '|'");
+    return p->at >= p->bytes || peek(p) == '\n' || wrong(p, "a literal, a class, a name, '(', a repetition or '|'");
 }
 
 // ---- Checks
@@ -594,8 +594,8 @@ static bool check(struct Grammar *g, const char *where) {
                         g->rules[i].name);
     measure(g);
     if (g->rules[g->root].bytes >= GRAMMAR_NEVER)
-        return fail("%s:%u:%u: no text can meet this grammar: root never ends, or not within 1 GiB", where, g->rules[g->root].line,
-                    g->rules[g->root].column);
+        return fail("%s:%u:%u: no text can meet this grammar: root never ends, or not within 1 GiB", where,
+                    g->rules[g->root].line, g->rules[g->root].column);
     return check_left_recursion(g, where);
 }
 

@@ -27,8 +27,8 @@ struct State {
     uint8_t remain, size; // bytes missing, bytes in all
     bool complete;
     uint32_t rest;
-    uint32_t *next; // by byte; UNKNOWN: not found out yet
-    uint32_t *mask; // NULL: not made yet
+    uint32_t *next;     // by byte; UNKNOWN: not found out yet
+    uint32_t *mask;     // NULL: not made yet
     uint32_t mask_rest; // greatest rest of a state that a token of the mask leads to
 };
 
@@ -347,10 +347,7 @@ struct Text {
 static int by_bytes(const void *a, const void *b) {
     const struct Text *x = a, *y = b;
     int order = memcmp(x->bytes, y->bytes, x->n < y->n ? x->n : y->n);
-    return order          ? order
-           : x->n != y->n ? (x->n < y->n ? -1 : 1)
-           : x->id < y->id ? -1
-                           : x->id > y->id;
+    return order ? order : x->n != y->n ? (x->n < y->n ? -1 : 1) : x->id < y->id ? -1 : x->id > y->id;
 }
 
 static void tree_make(struct Matching *m, const struct Tokenizer *t) {
@@ -437,8 +434,8 @@ void matcher_end(struct Matcher *x) {
 }
 
 static bool too_many(const struct Matching *m) {
-    return !m->too_many || fail("the grammar is too ambiguous: a text can be read in more than %u ways at once",
-                                (unsigned)MAX_STACKS);
+    return !m->too_many ||
+           fail("the grammar is too ambiguous: a text can be read in more than %u ways at once", (unsigned)MAX_STACKS);
 }
 
 bool matcher_accept(struct Matcher *x, const char *bytes, size_t n) {

@@ -168,7 +168,8 @@ struct SampleParams {
     uint32_t top_k;                              // 0: off
     uint32_t seed_low, seed_high, stream, index; // one philox draw per token: (seed, stream, index)
     float typical;                               // 0 or 1: off
-    float tau, eta, mu; // mirostat 2 (Basu et al. 2021), bits: surprise aimed at (0: off), rate, and the most that now goes in
+    float tau, eta,
+        mu; // mirostat 2 (Basu et al. 2021), bits: surprise aimed at (0: off), rate, and the most that now goes in
 };
 enum { SAMPLE_WORDS = sizeof(struct SampleParams) / 4 };
 // ids[row] = the sampled token, logprob[row] = its log-probability under the unmodified distribution, chance[row] = the log of the

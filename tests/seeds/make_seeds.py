@@ -218,3 +218,16 @@ FORMS = {"messages": {"messages": TALK}, "completion": {"prompt": "ab", "complet
 for name, form in FORMS.items():
     write("fuzz_data", name, text(form) + b"\r\n" + text(form) + b"\n")
 write("fuzz_data", "array", text([FORMS["alpaca"], FORMS["messages"]]) + b"\n")
+
+
+# --- grammars, and behind a 0 byte a text
+for name, grammar, sample in [
+    ("json", "", '{"a": [1, -2.5e3, {"b\\u00e9": null}, "\\\\"]}\n'.strip()),
+    ("json_open", "", '{"a": {"b": ["'),
+    ("repeat", 'root ::= ("ab" | [^a-c]){2,5} "x"? # two to five\n', "abzx"),
+    ("rules", 'root ::= list\nlist ::= item\n  | item "," list\nitem ::= [a-z]+ | "(" list ")"\n', "a,(b,cd),e"),
+    ("characters", 'root ::= "\\x41\\u00e9\\U0001F600" . [\u4e00-\u9fa5]*\n', "A\u00e9\U0001f600x\u6f22"),
+    ("left", 'root ::= e root "a" | "b"\ne ::= "e"?\n', "b"),
+    ("endless", "root ::= (\"\" | \"a\"?)* dead?\ndead ::= \"d\" dead\n", "aa"),
+]:
+    write("fuzz_grammar", name, grammar.encode() + b"\0" + sample.encode())
