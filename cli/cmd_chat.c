@@ -137,7 +137,10 @@ static bool read_prompt(struct Chat *c, const struct TokenList *ids, uint32_t *n
     for (uint32_t at = common; at < n;) {
         uint32_t t = (uint32_t)min_u64(s->chunk, n - at);
         bool last = at + t == n;
-        if (interrupts || !session_prefill(s, 0, ids->ids + at, t, last ? &c->params : NULL, next, NULL))
+        if (last)
+            sampler_see(&c->sampler, ids->ids, n);
+        if (interrupts || (last && !sampler_prepare(&c->sampler, s, 0, c->max_tokens)) ||
+            !session_prefill(s, 0, ids->ids + at, t, last ? &c->sampler.params : NULL, next, NULL))
             return false;
         memcpy(c->cached + at, ids->ids + at, t * sizeof *c->cached);
         c->n_cached = at += t;
@@ -150,10 +153,11 @@ struct Spoken {
     char *text;
     size_t bytes;
     uint32_t tokens;
-    const char *stopped; // "end", "length", "context", "interrupt"
+    const char *stopped; // "end", "stop", "length", "context", "interrupt"
 };
 
 static void speak(struct Chat *c, struct Spoken *a, const char *text, size_t bytes) {
+    text = stops_push(&c->stops, text, bytes, &bytes);
     // The blank before an answer is the template's, or the tokenizer's, which puts one in front of every text.
     bool blank = c->l.tokenizer.strip_blank || template_lead(&c->l.template)[0] == ' ';
     if (a->bytes == 0 && bytes > 0 && text[0] == ' ' && blank)
@@ -185,21 +189,30 @@ static bool answer_tokens(struct Chat *c, uint32_t next, struct Spoken *a) {
         const char *text = detokenizer_push(&detokenizer, &c->l.tokenizer, next, &bytes);
         speak(c, a, text, bytes);
         a->tokens++;
-        a->stopped = interrupts                   ? "interrupt"
+        a->stopped = c->stops.found               ? "stop"
+                     : interrupts                 ? "interrupt"
                      : a->tokens == c->max_tokens ? "length"
                      : s->length[0] == s->context ? "context"
                                                   : NULL;
         if (a->stopped)
             break;
-        c->params.index++;
         uint32_t id = next;
-        ok = session_decode(s, 1, &zero, &id, &c->params, &next, NULL);
+        ok = sampler_take(&c->sampler, s, 0, &c->l.tokenizer, id) &&
+             sampler_prepare(&c->sampler, s, 0, c->max_tokens - a->tokens) &&
+             session_decode(s, 1, &zero, &id, &c->sampler.params, &next, NULL);
         if (ok)
             c->cached[c->n_cached++] = id;
     }
     c->seconds = clock_seconds() - begin;
     const char *rest = detokenizer_flush(&detokenizer, &bytes);
     speak(c, a, rest, bytes);
+    // What was held back because it might have become a stop string is no longer one.
+    char *held = xstrdup(stops_flush(&c->stops, &bytes));
+    uint32_t n_stops = c->stops.n;
+    c->stops.n = 0;
+    speak(c, a, held, bytes);
+    c->stops.n = n_stops;
+    free(held);
     detokenizer_free(&detokenizer);
     return ok;
 }
@@ -236,7 +249,8 @@ static void answer(struct Chat *c) {
     uint32_t next;
     interrupts = 0;
     c->params.stream++; // another answer, other random numbers: /regen says something else
-    c->params.index = 0;
+    c->set.params = c->params;
+    sampler_begin(&c->sampler, &c->set, c->params.stream, NULL);
     heat_clear(&c->heat, &c->l.file.config);
     bool ok = render_fitting(c, &ids);
     if (ok) {
@@ -256,6 +270,7 @@ static void answer(struct Chat *c) {
         message_drop(c);
     }
     interrupts = 0;
+    sampler_end(&c->sampler);
     free(a.text);
     token_list_free(&ids);
 }
@@ -487,6 +502,7 @@ static void chat_free(struct Chat *c) {
     if (c->lines)
         lines_close(c->lines);
     heat_free(&c->heat);
+    stops_free(&c->stops);
     free(c->messages);
     free(c->system);
     free(c->cached);

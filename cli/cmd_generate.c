@@ -205,12 +205,10 @@ static bool on_end(void *context, uint32_t index, enum BatchEnd why) {
     if (a->stops.found) { // by half a character, made whole
         a->stopped = "stop";
     } else {
+        // What was held back because it might have become a stop string is no longer one.
         char *held = xstrdup(stops_flush(&a->stops, &bytes));
-        struct Stops none = {0}, own = a->stops;
-        a->stops = none; // what is left is let through
+        a->stops.n = 0;
         put(j, a, held, bytes);
-        stops_free(&a->stops);
-        a->stops = own;
         free(held);
     }
     if (!a->stopped)

@@ -10,7 +10,7 @@ bool sampler_penalises(const struct SamplerSettings *set) {
     return set->window > 0 && (p->repeat != 1 || p->presence != 0 || p->frequency != 0);
 }
 
-static bool is_mirostat(const struct SampleParams *p) { return p->tau > 0 && p->temperature > 0; }
+static bool is_mirostat(const struct SampleParams *p) { return p->tau > 0; }
 
 void sampler_options(const struct SamplerSettings *set, bool grammar, struct SessionOptions *o) {
     o->window = sampler_penalises(set) ? set->window : 0;
