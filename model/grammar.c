@@ -152,7 +152,8 @@ static int by_low(const void *a, const void *b) {
 static uint32_t add_class(struct Parser *p, struct CharRange *list, uint32_t n, bool negated) {
     struct Grammar *g = p->g;
     struct CharClass c = {.first = g->n_ranges};
-    qsort(list, n, sizeof *list, by_low);
+    if (n > 1)
+        qsort(list, n, sizeof *list, by_low);
     uint32_t next = 0; // the first code point that is not settled yet
     for (uint32_t i = 0; i < n; i++) {
         if (negated && list[i].low > next)

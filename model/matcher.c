@@ -297,6 +297,9 @@ static void add_dead(struct Matching *m) {
     m->states = room_for(m->states, 0, &m->room_states, sizeof *m->states);
     m->states[0] = (struct State){.rest = GRAMMAR_NEVER};
     m->n_states = 1;
+    // Lists are there even where they are empty: the C library wants no null pointers.
+    m->members = room_for(m->members, 0, &m->room_members, sizeof *m->members);
+    m->found = room_for(m->found, 0, &m->room_found, sizeof *m->found);
 }
 
 // The node's stack among the nodes that are made anew.

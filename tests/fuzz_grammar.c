@@ -42,7 +42,7 @@ static bool follow(struct Matching *m, const struct Tokenizer *t, const char *te
     matcher_begin(&whole, m);
     for (size_t i = 0; ok && i < bytes; i++) {
         bool must_end = matcher_must_end(&x);
-        if (i < 64)
+        if (i < 16)
             check_mask(&x, t);
         ok = matcher_accept(&x, text + i, 1);
         if (ok && must_end)
