@@ -253,7 +253,7 @@ const struct Command COMMANDS[] = {
     {"merge", cmd_merge, "add a LoRA adapter to its model", "MODEL", 1, 1, merge_flags,
      "vkmoe merge smollm2.gguf --adapter tuned --out merged.gguf"},
     {"completion", cmd_completion, "a script with which a shell completes commands, flags and values", "SHELL", 1, 1,
-     completion_flags, "source <(vkmoe completion bash)"},
+     completion_flags, "vkmoe completion bash >~/.local/share/bash-completion/completions/vkmoe"},
     {"man", cmd_man, "manual pages, in roff", "[COMMAND]", 0, 1, man_flags,
      "vkmoe man generate | man -l -\nvkmoe man --out ~/.local/share/man/man1"},
     {NULL, NULL, NULL, NULL, 0, 0, NULL, NULL},

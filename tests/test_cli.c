@@ -42,6 +42,11 @@ static void test_parsing(void) {
     CHECK(args_text(&args, "validation") == NULL, "no default");
     CHECK(!parse(&args, "generate m -p -5 --temperature 0") && strcmp(args_text(&args, "prompt"), "-5") == 0,
           "a value may begin with a dash: '%s'", fail_last());
+    const char *stops[ARGS_MAX_LIST];
+    CHECK(!parse(&args, "chat m --stop a --top-k 3 --stop=b") && args_list(&args, "stop", stops) == 2 &&
+              strcmp(stops[0], "a") == 0 && strcmp(stops[1], "b") == 0,
+          "a flag that may be given several times");
+    CHECK(!parse(&args, "chat m") && args_list(&args, "stop", stops) == 0, "or not at all");
     CHECK(!parse(&args, "generate -- --odd-name") && strcmp(args.operands[0], "--odd-name") == 0, "after --");
     CHECK(!parse(&args, "train --help") && args_switch(&args, "help"), "--help needs nothing else");
 
