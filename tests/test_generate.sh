@@ -101,9 +101,10 @@ refused 1 "an empty text" generate "$tiny" -p a --stop ''
 refused 1 "is not UTF-8" generate "$tiny" -p a --stop $'\xff'
 # chat knows the same flags.
 printf 'hello\n/regen\n' >"$work/in"
-run 0 chat "$tiny" -n 60 --temperature 1 --json --mirostat 6 --presence-penalty 0.1 --stop a --stop e --stop i --stop o --stop u \
-    --stop ' ' --stop 1 --stop 2
-[[ $(wc -l <"$work/out") == 2 && $(cut -c 10- "$work/out" | sed 's/", "stopped.*//') != *[aeiou\ 12]* ]]
+letters=() # but for those that JSON's own escapes are made of
+for letter in a c d e g h i j k l m o p q s v w x y z; do letters+=(--stop "$letter"); done
+run 0 chat "$tiny" -n 60 --temperature 1 --json --mirostat 6 --presence-penalty 0.1 "${letters[@]}"
+[[ $(wc -l <"$work/out") == 2 && $(LC_ALL=C cut -c 11- "$work/out" | sed 's/", "stopped.*//') != *[acdeghijklmopqsvwxyz]* ]]
 note $? "an answer of chat goes on behind a stop string: '$out'"
 says "$out" '"stopped": "stop"'
 : >"$work/in"
