@@ -278,6 +278,10 @@ static const char *value_of(const struct Args *args, const char *name, const str
     return args->values[index];
 }
 
+const struct Flag *args_flag(const struct Args *args, const char *name, uint32_t *index) {
+    return find_flag(args->command, name, strlen(name), index);
+}
+
 bool args_given(const struct Args *args, const char *name) {
     const struct Flag *flag;
     return value_of(args, name, &flag) != NULL;

@@ -69,6 +69,9 @@ int64_t args_int(const struct Args *args, const char *name);
 double args_float(const struct Args *args, const char *name);
 bool args_choice(const struct Args *args, const char *name, const char *choice); // is it this one?
 
+// The flag of this name and its place in `values`; NULL: the command has none.
+const struct Flag *args_flag(const struct Args *args, const char *name, uint32_t *index);
+
 // Wrong use of a flag that the table cannot see (two that exclude each other): tells one line, gives EXIT_USAGE.
 int args_wrong(const struct Args *args, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -82,6 +82,7 @@ static const struct Flag info_flags[] = {
 };
 static const struct Flag chat_flags[] = {
     TEXT("system", 0, "TEXT", NULL, "system message, where the model's template knows one"),
+    TEXT("load", 0, "FILE", NULL, "go on with a conversation that /save kept"),
     TEMPLATE,
     INT("max-tokens", 'n', "1024", 1, 1048576, "longest answer"),
     TYPE_AS_FILE,

@@ -8,8 +8,10 @@ enum LineEvent { LINE_TEXT, LINE_INTERRUPTED, LINE_END };
 // history_path: name of the file that keeps former lines; NULL: none. Editing only where input and output are terminals.
 struct Lines *lines_open(const char *history_path);
 bool lines_edited(const struct Lines *l); // is there a terminal with editing?
-// *line is malloc'ed, without the newline, valid until the caller frees it; NULL unless LINE_TEXT. `prompt` shows on a terminal only.
+// *line is malloc'ed, without the newline at its end (one that was pasted or typed with Alt-Enter may be within), valid until the caller frees it; NULL unless LINE_TEXT. `prompt` shows on a terminal only.
 enum LineEvent lines_read(struct Lines *l, const char *prompt, char **line);
+// The next line that is edited begins with this text.
+void lines_prefill(struct Lines *l, const char *text);
 // Puts a line (or a whole message of several lines) where the arrow keys find it again.
 void lines_remember(struct Lines *l, const char *line);
 void lines_close(struct Lines *l);

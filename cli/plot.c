@@ -1,4 +1,4 @@
-// Line charts. Everything, text too, is a stroke with a round pen: the share of a pixel that the pen covers follows from
+// Line charts, and grids of loads. Everything but the grid's cells, text too, is a stroke with a round pen: the share of a pixel that the pen covers follows from
 // the pixel's distance to the line, which gives smooth edges without drawing anything twice. The letters are polylines
 // and splines on a small grid (GLYPHS).
 #include "cli/plot.h"
@@ -391,13 +391,88 @@ static bool write_png(const char *path, const struct Canvas *c) {
     return ok;
 }
 
+static void canvas_open(struct Canvas *c) {
+    *c = (struct Canvas){.rgb = xmalloc(WIDTH * HEIGHT * 3 * sizeof(float)),
+                         .mask = xcalloc(WIDTH * HEIGHT, sizeof(float))};
+    for (int i = 0; i < WIDTH * HEIGHT * 3; i++)
+        c->rgb[i] = 1;
+}
+
+static bool canvas_close(struct Canvas *c, const char *path) {
+    bool ok = write_png(path, c);
+    free(c->rgb);
+    free(c->mask);
+    return ok;
+}
+
+// ---- Grids ----
+
+// Nothing, half a load, an even one, twice and four times that and more.
+static void load_colour(double load, float rgb[3]) {
+    static const uint32_t stops[] = {0xf3f4f6, 0xfef0b5, 0xfdba5c, 0xf2643b, 0xa50f26};
+    double at = load <= 0 ? 0 : fmin(4, fmax(0.2, load < 0.5 ? 2 * load : 2 + log2(load)));
+    int i = at >= 4 ? 3 : (int)at;
+    for (int k = 0; k < 3; k++) {
+        double a = stops[i] >> (16 - 8 * k) & 255, b = stops[i + 1] >> (16 - 8 * k) & 255;
+        rgb[k] = (float)((a + (b - a) * (at - i)) / 255);
+    }
+}
+
+static void fill_cell(struct Canvas *c, double x0, double y0, double x1, double y1, double load) {
+    float rgb[3];
+    load_colour(load, rgb);
+    for (int y = clamp_int(y0 + 0.5, 0, HEIGHT); y < clamp_int(y1 + 0.5, 0, HEIGHT); y++)
+        for (int x = clamp_int(x0 + 0.5, 0, WIDTH); x < clamp_int(x1 + 0.5, 0, WIDTH); x++)
+            memcpy(&c->rgb[(y * WIDTH + x) * 3], rgb, sizeof rgb);
+}
+
+static void draw_load_key(struct Canvas *c) {
+    static const char *const names[] = {"0", "1/2", "even", "2x", "4x"};
+    static const double loads[] = {0, 0.5, 1, 2, 4};
+    for (int i = 0; i < 5; i++) {
+        double x = WIDTH - RIGHT - 62.0 * (5 - i);
+        fill_cell(c, x, 26, x + 16, 42, loads[i]);
+        draw_text(c, x + 20, 40, names[i], 15, 1.2, 0x374151, false);
+    }
+}
+
+bool plot_grid(const char *path, const char *title, const char *x_label, const char *y_label, const double *loads,
+               uint32_t n_rows, uint32_t n_columns, const uint32_t *row_names) {
+    struct Canvas c;
+    char text[16];
+    canvas_open(&c);
+    double width = (double)(WIDTH - LEFT - RIGHT) / n_columns, height = (double)(HEIGHT - TOP - BOTTOM) / n_rows;
+    double gap = fmin(width, height) > 6 ? 1 : 0;
+    uint32_t x_step = (uint32_t)fmax(1, ceil(n_columns / 16.0)), y_step = (uint32_t)fmax(1, ceil(n_rows / 24.0));
+    for (uint32_t row = 0; row < n_rows; row++) {
+        double y = TOP + row * height;
+        for (uint32_t column = 0; column < n_columns; column++)
+            fill_cell(&c, LEFT + column * width, y, LEFT + (column + 1) * width - gap, y + height - gap,
+                      loads[(size_t)row * n_columns + column]);
+        snprintf(text, sizeof text, "%u", row_names[row]);
+        if (row % y_step == 0)
+            draw_text(&c, LEFT - 10 - text_width(text, 15), y + height / 2 + 5, text, 15, 1.2, 0x4b5563, false);
+    }
+    for (uint32_t column = 0; column < n_columns; column += x_step) {
+        snprintf(text, sizeof text, "%u", column);
+        draw_text(&c, LEFT + (column + 0.5) * width - text_width(text, 15) / 2, HEIGHT - BOTTOM + 20, text, 15, 1.2,
+                  0x4b5563, false);
+    }
+    draw_text(&c, (LEFT + WIDTH - RIGHT - text_width(x_label, 17)) / 2.0, HEIGHT - 16, x_label, 17, 1.3, 0x4b5563,
+              false);
+    draw_text(&c, 24, (TOP + HEIGHT - BOTTOM + text_width(y_label, 17)) / 2.0, y_label, 17, 1.3, 0x4b5563, true);
+    draw_text(&c, LEFT, 40, title, 22, 2.1, 0x111827, false);
+    draw_load_key(&c);
+    return canvas_close(&c, path);
+}
+
+// ---- Lines ----
+
 bool plot_lines(const char *path, const char *title, const char *x_label, const char *y_label,
                 const struct PlotSeries *series, size_t n_series) {
     static const uint32_t colours[6] = {0x2563eb, 0xea580c, 0x059669, 0x9333ea, 0xca8a04, 0x475569};
-    struct Canvas c = {.rgb = xmalloc(WIDTH * HEIGHT * 3 * sizeof(float)),
-                       .mask = xcalloc(WIDTH * HEIGHT, sizeof(float))};
-    for (int i = 0; i < WIDTH * HEIGHT * 3; i++)
-        c.rgb[i] = 1;
+    struct Canvas c;
+    canvas_open(&c);
     struct Frame f = frame_of(series, n_series);
     draw_axes(&c, &f, x_label, y_label);
     draw_text(&c, LEFT, 40, title, 22, 2.1, 0x111827, false);
@@ -414,8 +489,5 @@ bool plot_lines(const char *path, const char *title, const char *x_label, const 
         if (one->dots)
             draw_dots(&c, &f, one, colours[s % 6]);
     }
-    bool ok = write_png(path, &c);
-    free(c.rgb);
-    free(c.mask);
-    return ok;
+    return canvas_close(&c, path);
 }

@@ -12,3 +12,6 @@ struct PlotSeries {
 // Draws 1000 x 600 pixels. Values that are not finite leave a gap. False after one line when the file cannot be written.
 bool plot_lines(const char *path, const char *title, const char *x_label, const char *y_label,
                 const struct PlotSeries *series, size_t n_series);
+// A picture of loads by row and column, 1 being an even load: pale below, hot above. row_names: the number that a row is called.
+bool plot_grid(const char *path, const char *title, const char *x_label, const char *y_label, const double *loads,
+               uint32_t n_rows, uint32_t n_columns, const uint32_t *row_names);

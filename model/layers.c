@@ -9,7 +9,7 @@ void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor 
     op_linear(p->c, x, &l->w->w, y, g, (struct LinearOptions){.gather = gather, .accumulate = accumulate});
     if (l->bias)
         op_bias(p->c, y, &l->bias->w);
-    if (!l->a)
+    if (!l->a || l->scale == 0) // an alpha of 0 would mean 1 below
         return;
     struct ArenaMark mark = arena_mark(p->arena);
     uint32_t rows = (uint32_t)tensor_rows(y), rank = l->a->w.dim[l->a->w.n_dims - 2];

@@ -111,7 +111,9 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
         layer_link(m, i);
     if (o->expert_slots && c->n_experts)
         experts_init(m, o->expert_slots);
-    return rope_check_context(c, m->max_positions, "the model") && rope_fill(m) && dev->state == DEVICE_OK;
+    bool ok = rope_check_context(c, m->max_positions, "the model") && rope_fill(m) && dev->state == DEVICE_OK;
+    m->base_end = arena_mark(&m->arena);
+    return ok;
 }
 
 static enum DType type_fixed(const void *context, const struct WeightSpec *w) {
@@ -378,6 +380,31 @@ static bool linear_add_lora(struct Model *m, struct Linear *l, const struct Lora
     return ok;
 }
 
+enum { LAYER_LINEARS = 11 };
+struct Targeted {
+    uint32_t target;
+    struct Linear *linear;
+};
+
+// All linears of a layer; those that it does not have are without a weight.
+static void layer_linears(struct Layer *l, struct Targeted list[LAYER_LINEARS]) {
+    uint32_t dense = l->is_moe ? LORA_SHARED : LORA_FFN;
+    const struct Targeted all[LAYER_LINEARS] = {
+        {LORA_Q, &l->q},
+        {LORA_K, &l->k},
+        {LORA_V, &l->v},
+        {LORA_O, &l->o},
+        {dense, &l->ffn.gate},
+        {dense, &l->ffn.up},
+        {dense, &l->ffn.down},
+        {LORA_EXPERTS, &l->routed.gate},
+        {LORA_EXPERTS, &l->routed.up},
+        {LORA_EXPERTS, &l->routed.down},
+        {LORA_ROUTER, &l->router},
+    };
+    memcpy(list, all, sizeof all);
+}
+
 bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed) {
     if (m->experts && (o->targets & LORA_EXPERTS))
         return fail(
@@ -386,23 +413,9 @@ bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed)
     uint32_t found = 0;
     bool ok = true;
     for (uint32_t i = 0; i < m->config.n_layers && ok; i++) {
-        struct Layer *l = &m->layers[i];
-        uint32_t dense = l->is_moe ? LORA_SHARED : LORA_FFN;
-        struct {
-            uint32_t target;
-            struct Linear *linear;
-        } list[] = {{LORA_Q, &l->q},
-                    {LORA_K, &l->k},
-                    {LORA_V, &l->v},
-                    {LORA_O, &l->o},
-                    {dense, &l->ffn.gate},
-                    {dense, &l->ffn.up},
-                    {dense, &l->ffn.down},
-                    {LORA_EXPERTS, &l->routed.gate},
-                    {LORA_EXPERTS, &l->routed.up},
-                    {LORA_EXPERTS, &l->routed.down},
-                    {LORA_ROUTER, &l->router}};
-        for (size_t k = 0; k < sizeof list / sizeof list[0] && ok; k++)
+        struct Targeted list[LAYER_LINEARS];
+        layer_linears(&m->layers[i], list);
+        for (uint32_t k = 0; k < LAYER_LINEARS && ok; k++)
             if ((o->targets & list[k].target) && list[k].linear->w) {
                 ok = linear_add_lora(m, list[k].linear, o, seed);
                 found |= list[k].target;
@@ -415,4 +428,26 @@ bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed)
         if (o->targets & ~found & 1u << i)
             ok = fail("LoRA: the target %s matches no layer of this model", NAMES[i]);
     return ok;
+}
+
+void model_scale_lora(struct Model *m, const struct LoraOptions *o, float factor) {
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        struct Targeted list[LAYER_LINEARS];
+        layer_linears(&m->layers[i], list);
+        for (uint32_t k = 0; k < LAYER_LINEARS; k++)
+            if (list[k].linear->a)
+                list[k].linear->scale = factor * (o->alpha / (float)o->rank);
+    }
+}
+
+void model_remove_lora(struct Model *m) {
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        struct Targeted list[LAYER_LINEARS];
+        layer_linears(&m->layers[i], list);
+        for (uint32_t k = 0; k < LAYER_LINEARS; k++)
+            list[k].linear->a = list[k].linear->b = NULL;
+    }
+    memset(m->params + m->n_base, 0, (size_t)(m->n_params - m->n_base) * sizeof *m->params);
+    m->n_params = m->n_base;
+    arena_release(&m->arena, m->base_end);
 }

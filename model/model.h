@@ -46,6 +46,7 @@ struct Model {
     struct Layer *layers;
     struct Tensor rope; // (max_positions, head_dim/2, 2) f32: cosine, sine, both times rope_magnitude
     uint32_t max_positions;
+    struct ArenaMark base_end; // of the arena: what lies behind it belongs to adapters
 };
 
 struct ModelOptions {
@@ -96,4 +97,8 @@ struct LoraOptions {
 };
 // Adds adapters with A ~ U(-1/sqrt(in), 1/sqrt(in)) as published, B = 0. A target that matches nothing fails by name.
 bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed);
+// The adapters' scale times `factor` from now on, by the scale they were made with; programs recorded before know nothing of it.
+void model_scale_lora(struct Model *m, const struct LoraOptions *o, float factor);
+// Takes all adapters off; nothing that was recorded with them may run any more.
+void model_remove_lora(struct Model *m);
 static inline uint32_t lora_padded_rank(uint32_t rank) { return (rank + 7) / 8 * 8; }

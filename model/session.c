@@ -219,13 +219,26 @@ bool session_init(struct Session *s, struct Model *m, const struct SessionOption
     return m->dev->state == DEVICE_OK;
 }
 
+static void forget_programs(struct Session *s) {
+    for (uint32_t i = 0; i < s->n_prefills; i++)
+        program_free(s->prefill[i].program);
+    for (uint32_t n = 0; n <= SESSION_MAX_SEQUENCES; n++) {
+        program_free(s->decode[n]);
+        s->decode[n] = NULL;
+    }
+    s->n_prefills = 0;
+}
+
+bool session_record_again(struct Session *s) {
+    bool ok = device_wait(s->m->dev);
+    forget_programs(s);
+    return ok;
+}
+
 void session_free(struct Session *s) {
     if (!s->m)
         return;
-    for (uint32_t i = 0; i < s->n_prefills; i++)
-        program_free(s->prefill[i].program);
-    for (uint32_t n = 0; n <= SESSION_MAX_SEQUENCES; n++)
-        program_free(s->decode[n]);
+    forget_programs(s);
     arena_free(&s->cache);
     arena_free(&s->scratch);
     arena_free(&s->host);

@@ -77,6 +77,8 @@ void session_penalise(struct Session *s, uint32_t row, const struct Penalty *pen
 uint32_t *session_mask(struct Session *s, uint32_t row);
 // Log of the probability with which the token of row i of the last pass was drawn, after all filters.
 float session_chance(struct Session *s, uint32_t row);
+// Forgets the recorded programs: the model has changed (an adapter came, went, or has another scale). They are recorded again when needed.
+bool session_record_again(struct Session *s);
 // Forgets what lies behind the first `length` tokens of a sequence.
 void session_rewind(struct Session *s, uint32_t sequence, uint32_t length);
 // Log-probabilities of ids[1 .. n) given what stands before them, as one sequence of at most `context` tokens: logprobs[0] is NAN. Uses

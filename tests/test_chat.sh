@@ -158,7 +158,7 @@ says "$err" "3 of 8 experts each"
 says "$err" "temperature 0.25"
 says "$err" "top-k takes a whole number"
 says "$err" "seed 7"
-says "$err" "there is no setting 'colour'"
+says "$err" "there is no setting 'colour'; there are max-tokens, temperature"
 says "$err" "system: Be kind."
 says "$err" "no system message"
 says "$err" "there is no command /nonsense"
@@ -174,7 +174,7 @@ input '0123456789\n0123456789\n0123456789\n0123456789\n'
 run 0 chat "$tiny" -n 8 --context 64 --json
 [[ $(wc -l <"$work/out") == 4 ]]
 note $? "every message is answered although the context is full: '$out$err'"
-says "$err" "the context of 64 tokens is full: the first 2 messages are left out"
+says "$err" "the context of 64 tokens is full: the first 4 messages are left out"
 input '%080d\nhi\n' 0
 run 0 chat "$tiny" -n 4 --context 64 --json
 says "$err" "this message has "
