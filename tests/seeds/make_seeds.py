@@ -231,3 +231,21 @@ for name, grammar, sample in [
     ("endless", "root ::= (\"\" | \"a\"?)* dead?\ndead ::= \"d\" dead\n", "aa"),
 ]:
     write("fuzz_grammar", name, grammar.encode() + b"\0" + sample.encode())
+
+# --- a saved conversation; the target puts length and checksum right
+def conversation(settings, messages, cached, layers, row):
+    words = b"".join(struct.pack("<II", len(n), len(v)) + n + v for n, v in settings)
+    for role, said, ids in messages:
+        words += struct.pack("<IIQ", role, len(ids), len(said)) + said + struct.pack(f"<{len(ids)}I", *ids)
+    words += struct.pack(f"<{len(cached)}I", *cached)
+    words += bytes(-len(words) % 8)
+    cache = bytes(2 * layers * len(cached) * row)
+    head = b"VKMOECHT" + struct.pack("<IIQQQQQ8sIIIIIIIf", 1, 128, 136 + len(words) + len(cache), 1, 2, 0, 4, b"f32", row, layers,
+                                     len(cached), len(settings), len(messages), 0, 1, 1.0)
+    return head + bytes(128 - len(head)) + words + cache + bytes(8)
+
+
+write("fuzz_chatfile", "talk", conversation([(b"temperature", b"0.7"), (b"stop", b"")],
+                                            [(0, b"Be kind.", []), (1, b"Hi", []), (2, "你好".encode(), [7, 8])], [1, 2, 3], 2, 16))
+write("fuzz_chatfile", "words", conversation([], [(1, b"Hi", [])], [], 0, 0))
+write("fuzz_chatfile", "empty", conversation([], [], [], 0, 256))
