@@ -130,8 +130,11 @@ static void take_messages(struct Chat *c, struct ChatState *s) {
     c->left_out = s->left_out;
     chat_set_value(c, "stop", "off", true);
     for (uint32_t i = 0; i < s->n_settings; i++)
-        if (!chat_set_value(c, s->settings[i].name, s->settings[i].value, true))
-            fprintf(c->say, "a setting of the file is not known here and left as it is: %.40s\n", s->settings[i].name);
+        if (!chat_set_value(c, s->settings[i].name, s->settings[i].value, true)) {
+            fputs("a setting of the file is not known here: ", c->say);
+            term_write(c->say, s->settings[i].name, strlen(s->settings[i].name));
+            fputc('\n', c->say);
+        }
     c->stream = s->stream;
 }
 

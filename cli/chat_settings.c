@@ -125,6 +125,10 @@ bool chat_set_value(struct Chat *c, const char *name, const char *text, bool qui
                     f->min, f->max);
         return false;
     }
+    if (f->fallback && strcmp(value, f->fallback) == 0) { // as if it had never been given
+        free(value);
+        value = NULL;
+    }
     char *before = c->values[index];
     const char *shown = c->args.values[index];
     c->args.values[index] = c->values[index] = value;

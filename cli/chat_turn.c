@@ -324,9 +324,8 @@ static void tell_figures(struct Chat *c, const struct Spoken *a) {
                       : strcmp(a->stopped, "stop") == 0      ? "; stopped at a stop text"
                       : strcmp(a->stopped, "interrupt") == 0 ? "; stopped"
                                                              : "";
-    fprintf(stderr, "%s%u tokens, %.1f/s; prompt %u tokens, %.1f/s, %u kept%s%s\n",
-            term_paint(stderr, PAINT_DIM), a->tokens, rate, a->read, prompt_rate, a->kept, why,
-            term_paint(stderr, PAINT_NONE));
+    fprintf(stderr, "%s%u tokens, %.1f/s; prompt %u tokens, %.1f/s, %u kept%s%s\n", term_paint(stderr, PAINT_DIM),
+            a->tokens, rate, a->read, prompt_rate, a->kept, why, term_paint(stderr, PAINT_NONE));
 }
 
 // Answers the last message. False: nothing could be said; where Ctrl-C is the reason, that is told.

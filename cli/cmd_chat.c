@@ -15,7 +15,7 @@ static void append_line(char **message, const char *line) {
     *message = longer;
 }
 
-// One message, which may take several lines. *raw: a command is not looked for in it.
+// One message, which may take several lines. *block: it came between fences, and no command is looked for in it.
 static enum LineEvent read_message(struct Chat *c, char **message, bool *block) {
     static const char FENCE[] = "\"\"\"";
     char prompt[64], more[64], *line;
@@ -42,7 +42,7 @@ static enum LineEvent read_message(struct Chat *c, char **message, bool *block) 
             go_on = true;
             text[n - 1] = 0;
         }
-        if (!(*block && first && !*text)) // a fence alone on its line adds no empty one
+        if (!*block || *text || (go_on && !first)) // a fence alone on its line adds no empty one
             append_line(message, text);
         free(line);
         if (!go_on)

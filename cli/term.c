@@ -85,6 +85,8 @@ void term_write(FILE *to, const char *text, size_t bytes) {
             fprintf(to, "^%c", (char)(c ^ 0x40));
         else if (c >= 0x80 && c < 0xa0) // the C1 controls: some terminals take U+009B for an escape
             fprintf(to, "^[%c", (char)(c - 0x40));
+        else if ((c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069)) // they turn the text round that follows
+            fprintf(to, "<U+%04X>", (unsigned)c);
         else if (c == 0xfffd)
             fputs("\xef\xbf\xbd", to);
         else

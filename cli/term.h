@@ -11,7 +11,8 @@ const char *term_paint(FILE *to, enum Paint paint);
 
 uint32_t term_char_width(uint32_t code_point); // columns: 0, 1 or 2
 uint32_t term_text_width(const char *text);    // columns of a text without escape sequences
-// Writes the text with control characters (but newline and tab) shown as ^X, so that no text can drive the terminal.
+// Writes the text with control characters (but newline and tab) shown as ^X, and those that turn the direction of writing as <U+202E>, so that
+// no text can drive the terminal or look like another.
 void term_write(FILE *to, const char *text, size_t bytes);
 
 // A text of unicode bars, one column a value, `width` columns at most: "▁▂▄▇". malloc'ed.

@@ -442,11 +442,14 @@ static bool read_all(struct ChatFile *f) {
     f->state.left_out = get_u32(h + AT_LEFT_OUT);
     f->state.stream = get_u32(h + AT_STREAM);
     memcpy(&f->state.adapter_scale, &(uint32_t){get_u32(h + AT_SCALE)}, sizeof f->state.adapter_scale);
+    uint32_t cached = get_u32(h + AT_CACHED);
+    if ((cached == 0) != (f->n_layers == 0) || f->row_bytes == 0)
+        return fail("%s: keys and values of %u tokens in %u layers, rows of %u bytes: these do not go together", name,
+                    cached, f->n_layers, f->row_bytes);
     uint64_t room = f->in.bytes - HEADER_BYTES - TRAILER_BYTES, cache = 0;
-    if (!ckd_mul(UINT64_C(2) * f->n_layers, get_u32(h + AT_CACHED), &cache) || !ckd_mul(cache, f->row_bytes, &cache) ||
-        cache > room)
+    if (!ckd_mul(UINT64_C(2) * f->n_layers, cached, &cache) || !ckd_mul(cache, f->row_bytes, &cache) || cache > room)
         return fail("%s: keys and values of %u tokens in %u layers are stated, more than its %llu bytes hold", name,
-                    get_u32(h + AT_CACHED), f->n_layers, (unsigned long long)f->in.bytes);
+                    cached, f->n_layers, (unsigned long long)f->in.bytes);
     uint64_t words = room - cache;
     if (words > WORDS_MAX_BYTES)
         return fail("%s: %llu bytes of messages; at most 1 GiB is read", name, (unsigned long long)words);

@@ -15,8 +15,8 @@ static void touch(const uint8_t *data, size_t bytes) {
         words += 16 + f.state.messages[i].bytes + UINT64_C(4) * f.state.messages[i].n_ids;
     for (uint32_t i = 0; i < f.state.n_settings; i++)
         words += 8 + strlen(f.state.settings[i].name) + strlen(f.state.settings[i].value);
-    uint8_t *row = xmalloc(f.row_bytes + 1u);
-    for (uint32_t layer = 0; f.row_bytes && f.state.n_cached && layer < f.n_layers; layer++)
+    uint8_t *row = xmalloc(f.n_layers ? f.row_bytes : 1);
+    for (uint32_t layer = 0; layer < f.n_layers; layer++)
         for (uint32_t part = 0; part < 2; part++)
             for (uint32_t i = 0; i < f.state.n_cached; i++, cache += f.row_bytes)
                 if (!chatfile_rows(&f, layer, part, i, 1, row))

@@ -163,8 +163,10 @@ static void test_named(const uint8_t *data, size_t bytes) {
         {65, 200, "more than its"}, // bytes of a row
         {71, 200, "more than its"}, // layers
         {72, 200, "more than its"}, // tokens
-        {79, 1, "settings"},        // their number
-        {83, 1, "messages"},        // their number
+        {68, 0, "do not go together"},
+        {72, 0, "do not go together"},
+        {79, 1, "settings"}, // their number
+        {83, 1, "messages"}, // their number
         {84, 3, "3 messages are left out, and there are 2"},
         {100, 1, "byte 100: 1 where 0 is expected"},
         {128, 255, "the name of a setting"},

@@ -247,5 +247,5 @@ def conversation(settings, messages, cached, layers, row):
 
 write("fuzz_chatfile", "talk", conversation([(b"temperature", b"0.7"), (b"stop", b"")],
                                             [(0, b"Be kind.", []), (1, b"Hi", []), (2, "你好".encode(), [7, 8])], [1, 2, 3], 2, 16))
-write("fuzz_chatfile", "words", conversation([], [(1, b"Hi", [])], [], 0, 0))
+write("fuzz_chatfile", "words", conversation([], [(1, b"Hi", [])], [], 0, 16))
 write("fuzz_chatfile", "empty", conversation([], [], [], 0, 256))
