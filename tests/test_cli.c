@@ -136,10 +136,10 @@ static void test_text(void) {
     char *written = NULL;
     size_t bytes;
     FILE *to = open_memstream(&written, &bytes);
-    const char text[] = "a\x1b[2J\a\tb\n\x7f\xc2\x9b\xff";
+    const char text[] = "a\x1b[2J\a\tb\n\x7f\xc2\x9b\xff\xe2\x80\xae";
     term_write(to, text, sizeof text - 1);
     fclose(to);
-    CHECK(strcmp(written, "a^[[2J^G\tb\n^?^[[\xef\xbf\xbd") == 0, "found '%s'", written);
+    CHECK(strcmp(written, "a^[[2J^G\tb\n^?^[[\xef\xbf\xbd<U+202E>") == 0, "found '%s'", written);
     free(written);
 
     char out[16];

@@ -86,6 +86,7 @@ look_for_ci() {
     fi
     [[ $(debian_release) != "debian 12" ]] || has clang-format-14 || need clang-format-14 clang-format-14
     has debootstrap || need debootstrap debootstrap
+    has tmux || need tmux "tmux, to type at the chat in a test"
     local layers=({/usr/share,/etc}/vulkan/explicit_layer.d/VkLayer_khronos_validation*.json)
     ((${#layers[@]})) || need vulkan-validationlayers "Khronos' validation layers"
 }
