@@ -39,7 +39,7 @@ static void add_spec(struct SpecList *s, enum WeightRole role, const char *name,
 // A linear layer of a block: its weight, and its bias where there is one. Names without the last part.
 static void add_linear(struct SpecList *s, enum WeightRole role, const char *name, const char *gguf, uint32_t out,
                        uint32_t in, bool bias) {
-    char weight[64], weight_gguf[32];
+    char weight[96], weight_gguf[64];
     snprintf(weight, sizeof weight, "%s.weight", name);
     snprintf(weight_gguf, sizeof weight_gguf, "%s.weight", gguf);
     add_spec(s, role, weight, weight_gguf, out, in, 0);
