@@ -14,11 +14,10 @@ from transformers import AutoModelForCausalLM, CONFIG_MAPPING
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from compare_peer import VKMOE, LlamaServer, vkmoe  # noqa: E402
+from compare_peer import EXACT, VKMOE, LlamaServer, vkmoe  # noqa: E402
 
 TOKENIZER = os.path.join(HERE, "..", "tests", "golden", "tokenizer", "smollm", "tokenizer.json")
 VOCAB, TOKENS = 600, 64
-EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")  # its cache is f16 else, and random models have near-ties
 PROMPTS = ["The capital of", "def f(x):\n", "12 + 34 =", "A mixture of experts is", "once upon a time"]
 TEXT = "Mixtures of experts route every token to a few of many experts, 12345 times. " * 4
 BASE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,

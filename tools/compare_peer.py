@@ -64,13 +64,18 @@ class LlamaServer:
         return json.load(urllib.request.urlopen(request))
 
 
+# Keys and values in f32 on both sides: rounded to f16, each engine's own way, they tip a router's choice between experts now and then.
+EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
+
+
 def greedy(model, n=64):
-    server = LlamaServer(model)
+    server = LlamaServer(model, *EXACT)
     equal = 0
     try:
         for prompt in PROMPTS:
             ids = vkmoe("tokenize", model, "--special", "-p", prompt)["ids"]
-            ours = vkmoe("generate", model, "--raw", "-p", prompt, "-n", str(n), "--temperature", "0", "--ignore-eos")["ids"]
+            ours = vkmoe("generate", model, "--raw", "-p", prompt, "-n", str(n), "--temperature", "0", "--ignore-eos",
+                         "--cache-type", "f32")["ids"]
             answer = server.complete(ids, n)
             theirs = answer["tokens"]
             same = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
