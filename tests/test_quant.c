@@ -123,7 +123,7 @@ static void test_encode(void) {
 // What is no number, and what is no use: the encoders must come to an end, without undefined arithmetic, and zeros stay zeros.
 static void test_odd(void) {
     static float odd[512], zeros[512], out[512], nothing[512];
-    static uint8_t row[1024];
+    static uint8_t row[512 * sizeof(float)];
     static const float ODD[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f, -0.0f};
     memcpy(odd, ODD, sizeof ODD);
     memcpy(odd + 300, ODD + 3, 2 * sizeof *ODD);

@@ -21,7 +21,8 @@ static void put(struct Bytes *b, const void *data, size_t bytes) {
         b->capacity = (b->n + bytes) * 2;
         b->at = xrealloc(b->at, b->capacity);
     }
-    memcpy(b->at + b->n, data, bytes);
+    if (bytes)
+        memcpy(b->at + b->n, data, bytes);
     b->n += bytes;
 }
 
