@@ -20,7 +20,9 @@ static void *run(void *range) {
 void parallel_for(uint64_t n, uint64_t grain, void (*work)(void *context, uint64_t first, uint64_t end),
                   void *context) {
     static _Atomic long known; // asking opens a file
-    long cores = known ? known : (known = sysconf(_SC_NPROCESSORS_ONLN));
+    long cores = known;
+    if (cores == 0)
+        known = cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t grains = div_up(n, grain),
              threads = min_u64(grains, min_u64(cores < 1 ? 1 : (uint64_t)cores, MAX_THREADS));
     struct Range range[MAX_THREADS];
