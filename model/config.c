@@ -9,7 +9,7 @@
 const struct ArchInfo ARCHS[ARCH_COUNT] = {
     [ARCH_LLAMA] = {"llama", "LlamaForCausalLM", "llama", .gguf_pairs = true},
     [ARCH_DEEPSEEK] = {"deepseek", "DeepseekForCausalLM", "deepseek", .has_experts = true, .gguf_pairs = true},
-    [ARCH_QWEN2] = {"qwen2", "Qwen2ForCausalLM", "qwen2"},
+    [ARCH_QWEN2] = {"qwen2", "Qwen2ForCausalLM", "qwen2", .has_experts = false},
     [ARCH_QWEN2MOE] = {"qwen2_moe", "Qwen2MoeForCausalLM", "qwen2moe", .has_experts = true},
     [ARCH_OLMOE] = {"olmoe", "OlmoeForCausalLM", "olmoe", .has_experts = true},
     [ARCH_MISTRAL] = {"mistral", "MistralForCausalLM", "llama", .gguf_pairs = true},
