@@ -252,6 +252,8 @@ bool config_from_gguf(struct Config *c, const struct Gguf *g, bool *complete) {
          read_vocab_size(c, &k) && check_keys(&k);
     c->tied_head = g->n_tensors > 0 && !gguf_find_tensor(g, "output.weight");
     *complete = !k.absent;
+    if (k.absent)
+        c->n_layers = 0; // a vocabulary alone: what else it says is not checked, and must not be walked over
     ok = ok && (k.absent ? config_check_tokens(c, g->file.name) : config_check(c, g->file.name));
     free(arch);
     return ok;
