@@ -112,7 +112,7 @@ def transformers_logprobs(model, ids):
 
 
 def perplexity(model, text, limit=2048):
-    score = vkmoe("score", model, "--file", text, "--limit", str(limit), "--window", "512")
+    score = vkmoe("score", model, "--file", text, "--limit", str(limit), "--window", "512", "--cache-type", "f32")
     peer = transformers_model(model)
     ids = [token["id"] for token in score["scores"]]
     theirs = [l for start in range(0, limit, 512) for l in transformers_logprobs(peer, ids[start:start + 512])]
@@ -177,7 +177,7 @@ def tokens(tokenizer, path):
 def lora(model, adapter, text, limit=256):
     from peft import PeftModel
     peer = transformers_model(model)
-    limits = ("--file", text, "--limit", str(limit), "--window", str(limit))
+    limits = ("--file", text, "--limit", str(limit), "--window", str(limit), "--cache-type", "f32")
     plain = vkmoe("score", model, *limits)["scores"]
     ours = vkmoe("score", model, "--adapter", adapter, *limits)["scores"]
     theirs = transformers_logprobs(PeftModel.from_pretrained(peer, adapter), [token["id"] for token in ours])
