@@ -1,4 +1,4 @@
-// What the checks of rows (check_rows.c) and of loss, optimiser and sampling (check_step.c) share.
+// What the checks of rows (check_rows.c), of experts (check_moe.c) and of loss, optimiser and sampling (check_step.c) share.
 #pragma once
 #include "model/opcheck.h"
 #include "model/ref.h"
@@ -61,6 +61,15 @@ static inline struct CheckTensor *router_logits(struct CheckRun *r, uint32_t tok
     free(values);
     return t;
 }
+
+// ---- check_moe.c
+bool check_route(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_remap(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_route_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_sort(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_balance(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_combine(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_combine_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 
 // ---- check_step.c
 bool check_xent(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
