@@ -1,44 +1,8 @@
 # chat, generate, score and devices on a tiny random model: what scripts rely on, what is refused and in which words, and that Ctrl-C stops
 # an answer and not the program. $VKMOE is the program, the working directory the build folder.
-set -u
-checks=0 failed=0
 work=test-chat
-rm -rf "$work"
-mkdir -p "$work"
+. "${BASH_SOURCE%/*}/check.sh"
 
-note() { # note OK TEXT
-    checks=$((checks + 1))
-    if [[ $1 != 0 ]]; then
-        failed=$((failed + 1))
-        echo "failed: $2" >&2
-    fi
-}
-run() { # run STATUS COMMAND...: input from $work/in; output in $out, complaints and figures in $err
-    local expected=$1 status
-    shift
-    "$VKMOE" "$@" >"$work/out" 2>"$work/err" <"$work/in"
-    status=$?
-    out=$(tr -d '\0' <"$work/out")
-    err=$(tr -d '\0' <"$work/err")
-    [[ $status == "$expected" ]]
-    note $? "vkmoe $* left with $status, not $expected: $err"
-}
-says() { # says TEXT PART
-    [[ $1 == *"$2"* ]]
-    note $? "'$2' is not in '${1:0:300}'"
-}
-says_not() {
-    [[ $1 != *"$2"* ]]
-    note $? "'$2' is in '${1:0:300}'"
-}
-refused() { # refused PART COMMAND...: exit status 1 and one line that says PART
-    local part=$1
-    shift
-    run 1 "$@"
-    [[ $err == "vkmoe: "* && $err != *$'\n'* ]]
-    note $? "not one clear line: '$err'"
-    says "$err" "$part"
-}
 input() { printf "$@" >"$work/in"; }
 
 input ''
@@ -58,7 +22,7 @@ VKMOE_OFF=subgrop run 0 devices
 says "$err" "there is no capability 'subgrop'"
 run 0 devices --device 0
 says "$out" "  0  "
-refused "no Vulkan device 77" devices --device 77
+refused 1 "no Vulkan device 77" devices --device 77
 
 # generate: keys, ids that repeat, the prompt from wherever it comes, an end that comes when told
 run 0 generate "$tiny" -p abc -n 8 --temperature 0 --json
@@ -87,20 +51,20 @@ run 0 generate "$tiny" -p abc -n 3 --chat --system 'Be kind.'
 says "$err" "answer "
 
 # generate: refusals
-refused "prompt is empty" generate "$tiny" -p ''
-refused "prompt is empty" generate "$tiny" --file /dev/null
-refused "none is left for an answer" generate "$tiny" -p abcdef --context 4
-refused "the context of $tiny is 512" generate "$tiny" -p a --context 4096
+refused 1 "prompt is empty" generate "$tiny" -p ''
+refused 1 "prompt is empty" generate "$tiny" --file /dev/null
+refused 1 "none is left for an answer" generate "$tiny" -p abcdef --context 4
+refused 1 "the context of $tiny is 512" generate "$tiny" -p a --context 4096
 head -c 4000 "$VKMOE" | od -An -tx1 -v >"$work/long"
-refused "the context of $tiny is 512" generate "$tiny" --file "$work/long"
-refused "no Vulkan device 77" generate "$tiny" -p a --device 77
-refused "no Vulkan device abacus" generate "$tiny" -p a --device abacus
-refused "no-such-adapter" generate "$tiny" -p a --adapter no-such-adapter
+refused 1 "the context of $tiny is 512" generate "$tiny" --file "$work/long"
+refused 1 "no Vulkan device 77" generate "$tiny" -p a --device 77
+refused 1 "no Vulkan device abacus" generate "$tiny" -p a --device abacus
+refused 1 "no-such-adapter" generate "$tiny" -p a --adapter no-such-adapter
 run 2 generate "$tiny" -p a --file "$work/in"
 run 2 generate "$tiny" -p a --raw --chat
 # Too little memory: the figure, before anything is loaded. 20 MiB are less than the smallest arena.
 export VKMOE_MEMORY_MIB=20
-refused "and " generate "$tiny" -p a
+refused 1 "and " generate "$tiny" -p a
 says "$err" "needs "
 says "$err" " has 20.0 MiB"
 unset VKMOE_MEMORY_MIB
@@ -108,12 +72,12 @@ unset VKMOE_MEMORY_MIB
 cp -r "$tiny" "$work/mixed"
 cp "$VKMOE_SOURCE_DIR/tests/golden/tokenizer/gpt2/tokenizer.json" "$work/mixed/tokenizer.json"
 rm "$work/mixed/tokenizer_config.json"
-refused "has only 512 rows" generate "$work/mixed" -p a
+refused 1 "has only 512 rows" generate "$work/mixed" -p a
 # Weights that are not numbers: told, not drawn from.
 cp -r "$tiny" "$work/nan"
 bytes=$(stat -c %s "$work/nan/model.safetensors")
 head -c 200000 /dev/zero | tr '\0' '\377' | dd of="$work/nan/model.safetensors" bs=1 seek=$((bytes - 200000)) conv=notrunc status=none
-refused "not finite" generate "$work/nan" -p a
+refused 1 "not finite" generate "$work/nan" -p a
 
 # score
 head -c 100 "$work/long" | tr -d '\n' >"$work/text"
@@ -121,10 +85,10 @@ run 0 score "$tiny" --file "$work/text" --json --window 16
 for key in tokens nll perplexity id logprob; do says "$out" "\"$key\": "; done
 run 0 score "$tiny" --file "$work/text" --json --limit 33 --window 16
 says "$out" '"tokens": 30,'
-refused "empty text" score "$tiny" --file /dev/null
-refused "one token" score "$tiny" --file "$work/text" --limit 1
-refused "--window 513" score "$tiny" --file "$work/text" --window 513
-refused "not finite" score "$work/nan" --file "$work/text"
+refused 1 "empty text" score "$tiny" --file /dev/null
+refused 1 "one token" score "$tiny" --file "$work/text" --limit 1
+refused 1 "--window 513" score "$tiny" --file "$work/text" --window 513
+refused 1 "not finite" score "$work/nan" --file "$work/text"
 
 # chat from a pipe: a line is a message, stdout holds answers alone
 input 'Hello there\n\nAnd you?\n'
@@ -219,5 +183,4 @@ else
     echo "SKIP: no program 'script' to make a terminal with"
 fi
 
-echo "$checks checks, $failed failed"
-[[ $failed == 0 ]]
+finish

@@ -1,37 +1,7 @@
 # The commands that need no device, as a script uses them: keys of --json, exit statuses, one clear line for what is wrong, and
 # nothing half written. $VKMOE is the program, the working directory the build folder.
-set -u
-checks=0 failed=0
 work=test-commands
-rm -rf "$work"
-mkdir -p "$work"
-
-note() { # note OK TEXT
-    checks=$((checks + 1))
-    if [[ $1 != 0 ]]; then
-        failed=$((failed + 1))
-        echo "failed: $2" >&2
-    fi
-}
-# run STATUS COMMAND...: the command must leave with that status; its output is in $out, its complaint in $err.
-run() {
-    local expected=$1 status
-    shift
-    "$VKMOE" "$@" >"$work/out" 2>"$work/err" </dev/null
-    status=$?
-    out=$(<"$work/out")
-    err=$(<"$work/err")
-    [[ $status == "$expected" ]]
-    note $? "vkmoe $* left with $status, not $expected: $err"
-}
-says() { # says TEXT PART
-    [[ $1 == *"$2"* ]]
-    note $? "'$2' is not in '${1:0:300}'"
-}
-one_line() {
-    [[ $err == "vkmoe: "* && $err != *$'\n'* ]]
-    note $? "not one clear line: '$err'"
-}
+. "${BASH_SOURCE%/*}/check.sh"
 
 # info: the counts of the paper's section 4.1, from the presets.
 run 0 info deepseek-moe-16b --json
@@ -188,5 +158,4 @@ if [[ -e /dev/full ]]; then
 fi
 
 rm -rf "$work"
-echo "$checks checks, $failed failed"
-((failed == 0))
+finish

@@ -1,18 +1,8 @@
 # The longer commands of chat on a tiny random model, from a pipe: what a turn reads again, saved conversations, files, adapters, stop
 # texts, the picture of experts, an overflowing context. $VKMOE is the program, the working directory the build folder.
-set -u
-checks=0 failed=0
 work=test-conversation
-rm -rf "$work"
-mkdir -p "$work"
+. "${BASH_SOURCE%/*}/check.sh"
 
-note() { # note OK TEXT
-    checks=$((checks + 1))
-    if [[ $1 != 0 ]]; then
-        failed=$((failed + 1))
-        echo "failed: $2" >&2
-    fi
-}
 talk() { # talk STATUS INPUT FLAGS...: answers in the array `answer`, their figures in `read` and `kept`, the rest in $err
     local expected=$1 input=$2 status
     shift 2
@@ -25,14 +15,6 @@ talk() { # talk STATUS INPUT FLAGS...: answers in the array `answer`, their figu
     mapfile -t answer < <(sed 's/, "stopped.*//' "$work/out")
     mapfile -t read < <(sed -E 's/.*"prompt_tokens": ([0-9]+).*/\1/' "$work/out")
     mapfile -t kept < <(sed -E 's/.*"cached_tokens": ([0-9]+).*/\1/' "$work/out")
-}
-says() { # says TEXT PART
-    [[ $1 == *"$2"* ]]
-    note $? "'$2' is not in '${1:0:600}'"
-}
-says_not() {
-    [[ $1 != *"$2"* ]]
-    note $? "'$2' is in '${1:0:600}'"
 }
 is() { # is FOUND EXPECTED WHAT
     [[ $1 == "$2" ]]
@@ -201,5 +183,4 @@ says "$(tail -n 1 "$work/out")" '"stopped": "'
 talk 0 '/set max-tokens 100\nab\n' --context 32
 says "$(<"$work/out")" '"stopped": "context", '
 
-echo "$checks checks, $failed failed"
-[[ $failed == 0 ]]
+finish

@@ -1,44 +1,7 @@
 # generate on a tiny random model, beyond what test_chat.sh has: many prompts at once, stop strings, how tokens are drawn, alternatives of a
 # token, grammars, and what is refused. $VKMOE is the program, the working directory the build folder.
-set -u
-checks=0 failed=0
 work=test-generate
-rm -rf "$work"
-mkdir -p "$work"
-
-note() { # note OK TEXT
-    checks=$((checks + 1))
-    if [[ $1 != 0 ]]; then
-        failed=$((failed + 1))
-        echo "failed: $2" >&2
-    fi
-}
-run() { # run STATUS COMMAND...: input from $work/in; output in $out, complaints and figures in $err
-    local expected=$1 status
-    shift
-    "$VKMOE" "$@" >"$work/out" 2>"$work/err" <"$work/in"
-    status=$?
-    out=$(tr -d '\0' <"$work/out")
-    err=$(tr -d '\0' <"$work/err")
-    [[ $status == "$expected" ]]
-    note $? "vkmoe $* left with $status, not $expected: $err"
-}
-says() { # says TEXT PART
-    [[ $1 == *"$2"* ]]
-    note $? "'$2' is not in '${1:0:300}'"
-}
-says_not() {
-    [[ $1 != *"$2"* ]]
-    note $? "'$2' is in '${1:0:300}'"
-}
-refused() { # refused STATUS PART COMMAND...: that exit status and one line that says PART
-    local status=$1 part=$2
-    shift 2
-    run "$status" "$@"
-    [[ $err == "vkmoe: "* && $err != *$'\n'* ]]
-    note $? "not one clear line: '$err'"
-    says "$err" "$part"
-}
+. "${BASH_SOURCE%/*}/check.sh"
 
 : >"$work/in"
 if ! "$VKMOE" devices >"$work/out" 2>&1; then
@@ -163,5 +126,4 @@ refused 1 "no-such.gbnf" generate "$tiny" -p abc --grammar no-such.gbnf
 refused 2 "exclude each other" generate "$tiny" -p abc --grammar json --ignore-eos
 
 rm -rf "$work"
-echo "$checks checks, $failed failed"
-[[ $failed == 0 ]]
+finish

@@ -1,22 +1,8 @@
 # Where weights lie and how keys and values are stored, on the command line: the same text wherever experts and layers are, with limits
 # pretended smaller, the hit rate told, what cannot be asked for refused. $VKMOE is the program, the working directory the build folder.
-set -u
-checks=0 failed=0
 work=test-size
-rm -rf "$work"
-mkdir -p "$work"
+. "${BASH_SOURCE%/*}/check.sh"
 
-note() { # note OK TEXT
-    checks=$((checks + 1))
-    if [[ $1 != 0 ]]; then
-        failed=$((failed + 1))
-        echo "failed: $2" >&2
-    fi
-}
-says() { # says TEXT PART
-    [[ $1 == *"$2"* ]]
-    note $? "'$2' is not in '${1:0:300}'"
-}
 answer() { # answer FLAGS...: the text in $out, figures in $err
     out=$("$VKMOE" generate "$work/moe.gguf" -p "the bytes of a prompt, a few more than eight" -n 24 --temperature 0 \
         --ignore-eos "$@" 2>"$work/err" | tr -d '\0')
@@ -68,6 +54,4 @@ says "$err" "disk"
 # The same file whatever the threads were: the hash of what `init` makes.
 "$VKMOE" init --preset tiny-moe --type q4_0 --out "$work/again.gguf" 2>/dev/null && cmp -s "$work/moe.gguf" "$work/again.gguf"
 note $? "init twice makes two files"
-echo "$checks checks, $failed failed"
-rm -rf "$work"
-exit $((failed > 0))
+finish

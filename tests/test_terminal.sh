@@ -1,11 +1,8 @@
 # chat on a terminal, as somebody would sit before it: keys, Chinese, Ctrl-C in the middle of an answer, /undo, /regen, /edit, pasting, other
 # widths, the end of input. tmux is the terminal; what it shows and what the program sent to it are both looked at. The random model says
 # bytes of every kind, escapes too. $VKMOE is the program, the working directory the build folder.
-set -u
-checks=0 failed=0
 work=test-terminal
-rm -rf "$work"
-mkdir -p "$work"
+. "${BASH_SOURCE%/*}/check.sh"
 
 note() { # note OK TEXT
     checks=$((checks + 1))
@@ -157,5 +154,4 @@ note "$([[ $(<"$work/status") == 0 ]]; echo $?)" "Ctrl-C twice ends with 0"
 note "$([[ $(stat -c %a "$VKMOE_CACHE/history") == 600 ]]; echo $?)" "the history is for its owner alone"
 note "$(grep -q hello "$VKMOE_CACHE/history"; echo $?)" "the history holds what was typed"
 
-echo "$checks checks, $failed failed"
-[[ $failed == 0 ]]
+finish

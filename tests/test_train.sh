@@ -1,33 +1,9 @@
 # `vkmoe train` as its user meets it, on a tiny random model: what is wrong with data, flags or weights is one clear line with file and
 # place and leaves nothing behind; and the figures of metrics.jsonl are those that were asked for. $VKMOE is the program, the working
 # directory the build folder.
-set -u
-checks=0 failed=0
 work=test-train
-rm -rf "$work"
-mkdir -p "$work"
+. "${BASH_SOURCE%/*}/check.sh"
 
-note() { # note OK TEXT
-    checks=$((checks + 1))
-    if [[ $1 != 0 ]]; then
-        failed=$((failed + 1))
-        echo "failed: $2" >&2
-    fi
-}
-run() { # run STATUS COMMAND...: output in $out, complaints in $err
-    local expected=$1 status
-    shift
-    "$VKMOE" "$@" >"$work/stdout" 2>"$work/stderr" </dev/null
-    status=$?
-    out=$(<"$work/stdout")
-    err=$(<"$work/stderr")
-    [[ $status == "$expected" ]]
-    note $? "vkmoe $* left with $status, not $expected: $err"
-}
-says() { # says TEXT PART
-    [[ $1 == *"$2"* ]]
-    note $? "'$2' is not in '${1:0:600}'"
-}
 gone() { # gone PATH
     [[ ! -e $1 ]]
     note $? "$1 was left behind: $(ls -A "$1" 2>/dev/null)"
@@ -181,5 +157,4 @@ awk -v h="$held" -v s="$sum" -v n=${#text} 'BEGIN { last = h * n - s; exit !(las
 note $? "the held-out loss $held a label and the score $sum of ${#text} bytes"
 
 rm -rf "$work"
-echo "$checks checks, $failed failed"
-((failed == 0))
+finish

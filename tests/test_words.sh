@@ -1,18 +1,8 @@
 # Completion and manual pages: scripts that their shells can read, words that come when a tab is pressed, pages without a warning, and a flag of
 # the table in each of them. $VKMOE is the program, the working directory the build folder.
-set -u
-checks=0 failed=0
 work=test-words
-rm -rf "$work"
-mkdir -p "$work"
+. "${BASH_SOURCE%/*}/check.sh"
 
-note() { # note OK TEXT
-    checks=$((checks + 1))
-    if [[ $1 != 0 ]]; then
-        failed=$((failed + 1))
-        echo "failed: $2" >&2
-    fi
-}
 for shell in bash zsh fish; do
     "$VKMOE" completion $shell >"$work/$shell" 2>"$work/err"
     note $? "completion $shell: $(<"$work/err")"
@@ -97,5 +87,4 @@ else
 fi
 
 rm -rf "$work"
-echo "$checks checks, $failed failed"
-((failed == 0))
+finish
