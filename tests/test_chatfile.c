@@ -1,6 +1,7 @@
 // Saved conversations: what comes back is what was put in, to the last bit of the keys and values; a file that is cut anywhere, has a byte
 // changed, lies about a length or belongs to another model is refused.
 #include "check.h"
+#include "files.h"
 #include "model/chatfile.h"
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,6 @@ static const struct SampleParams GREEDY = {0};
 static const struct ChatIdentity OURS = {11, 22, 0, 44};
 static const uint32_t IDS[TOKENS] = {7, 300, 2, 511, 65};
 static char path[400];
-
-static bool refused(bool ok, const char *words) { return !ok && strstr(fail_last(), words); }
 
 static struct ChatState state_of(void) {
     static struct ChatMessage messages[3];

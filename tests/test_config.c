@@ -1,6 +1,7 @@
 // The architectures and what their configs switch on: keys honoured or refused by name, rope's frequencies, and every architecture of
 // tests/golden through a folder, GGUF and a folder again, bit for bit in three types.
 #include "check.h"
+#include "files.h"
 #include "model/json.h"
 #include "model/modelwrite.h"
 #include "model/rope.h"
@@ -10,8 +11,6 @@
 #include <unistd.h>
 
 static const struct WriteTypes F32_FILE = {.type = DT_F32, .embed_type = DT_COUNT};
-
-static bool refused(bool ok, const char *words) { return !ok && strstr(fail_last(), words); }
 
 static char *golden_config(const char *name) {
     char *path = xsprintf("%s/tests/golden/%s/config.json", VKMOE_SOURCE_DIR, name);

@@ -7,6 +7,7 @@
 //   P4  the length of a string                                        P9  readers beside the first (adapters, checkpoints): test_adapter
 //   P5  a value is read as another type than it has                   P10 overlaps, duplicates, holes, nothing at all
 #include "check.h"
+#include "files.h"
 #include "model/gguf.h"
 #include "model/json.h"
 #include "model/safetensors.h"
@@ -35,8 +36,6 @@ static void put_string(struct Buffer *b, const char *text) {
 }
 
 // Whether the last call failed with a message that has these words in it.
-static bool refused(bool ok, const char *words) { return !ok && strstr(fail_last(), words); }
-
 // ---- GGUF ----
 
 // Places in the sound file, to be overwritten.

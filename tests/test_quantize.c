@@ -1,32 +1,13 @@
 // Whole files: Hugging Face, GGUF and back without a changed bit; models in several GGUF files, sound and broken; importance matrices in
 // both formats, and what they do to a model that is quantised.
 #include "check.h"
+#include "files.h"
 #include "model/modelwrite.h"
 #include "model/quant.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static bool refused(bool ok, const char *words) { return !ok && strstr(fail_last(), words); }
-
-static void remove_tree(const char *path) {
-    DIR *dir = opendir(path);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        char *inner = path_join(path, e->d_name);
-        if (dir_exists(inner))
-            remove_tree(inner);
-        else
-            unlink(inner);
-        free(inner);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(path);
-}
 
 static enum DType random_type(void *context, const struct WeightSpec *w) {
     (void)context, (void)w;
