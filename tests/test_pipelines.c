@@ -36,7 +36,7 @@ static void compile_checks(struct Device *dev) {
     fail_quiet(false);
 }
 
-// The only module without a check: `bench device` measures with it.
+// The only module without a check: `bench kernels` takes the peaks of the device with it.
 static void compile_probe(struct Device *dev) {
     struct Arena arena;
     arena_init(&arena, dev, "probe", ARENA_DEVICE);
