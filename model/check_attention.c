@@ -271,23 +271,23 @@ static const uint32_t CACHED_DECODE_SHAPES[][OP_SHAPE] = {
 #define CACHED(name, type)                                                                                             \
     {                                                                                                                  \
         name, FORWARD, CACHED_SHAPES, COUNT(CACHED_SHAPES), BENCH, COUNT(BENCH),                                       \
-            "rows,keys,heads,kv_heads,head_dim,layout", run_forward, type, 0                                           \
+            "rows,keys,heads,kv_heads,head_dim,layout", run_forward, type, 0, 0                                        \
     }
 #define CACHED_DECODE(name, type)                                                                                      \
     {                                                                                                                  \
         name, DECODE, CACHED_DECODE_SHAPES, COUNT(CACHED_DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),            \
-            "rows,keys,heads,kv_heads,head_dim", run_decode, type, 0                                                   \
+            "rows,keys,heads,kv_heads,head_dim", run_decode, type, 0, 0                                                \
     }
 static const struct OpCase CASES[] = {
     {"attention", FORWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
-     run_forward, DT_F32, 0},
+     run_forward, DT_F32, 0, 0},
     CACHED("attention f16", DT_F16),
     CACHED("attention bf16", DT_BF16),
     CACHED("attention q8_0", DT_Q8_0),
     {"attention_back", BACKWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
-     run_backward, DT_F32, 0},
+     run_backward, DT_F32, 0, 0},
     {"attention_decode", DECODE, DECODE_SHAPES, COUNT(DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),
-     "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0},
+     "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0, 0},
     CACHED_DECODE("attention_decode f16", DT_F16),
     CACHED_DECODE("attention_decode bf16", DT_BF16),
     CACHED_DECODE("attention_decode q8_0", DT_Q8_0),

@@ -3,6 +3,7 @@
 // written apart from those of the product (quant.c), so that a mistake in one of the two shows.
 #include "model/opcheck.h"
 #include "model/quant.h"
+#include "runtime/parallel.h"
 
 #include <assert.h>
 #include <math.h>
@@ -142,28 +143,40 @@ static void upload(struct CheckRun *r, struct CheckTensor *t) {
     tensor_upload(r->ck->dev, &t->whole, 0, t->host, t->whole.bytes);
 }
 
-// Fills the tensor row by row from doubles that `value` holds, and leaves there what the type made of them.
-static void encode(struct CheckRun *r, struct CheckTensor *t) {
+// Rows on all cores: drawn where scale is not 0, then encoded; `value` keeps what the type made of them.
+struct FillJob {
+    struct CheckTensor *t;
+    uint64_t seed;
+    double scale;
+};
+
+static void fill_rows(void *context, uint64_t first, uint64_t end) {
+    const struct FillJob *j = context;
+    struct CheckTensor *t = j->t;
     uint32_t cols = tensor_cols(&t->t);
     uint64_t row_bytes = dtype_row_bytes(t->t.type, cols);
     double *in = xmalloc(cols * sizeof *in);
-    for (uint64_t row = 0; row < tensor_rows(&t->t); row++) {
+    for (uint64_t row = first; row < end; row++) {
         uint8_t *to = (uint8_t *)t->host + GUARD_BYTES + row * row_bytes;
-        memcpy(in, t->value + row * cols, cols * sizeof *in);
+        double *value = t->value + row * cols;
+        for (uint32_t i = 0; i < cols; i++)
+            in[i] = j->scale != 0 ? nearly_normal(j->seed, row * cols + i) * j->scale : value[i];
         memset(to, 0, row_bytes);
-        encode_row(t->t.type, in, cols, to, t->value + row * cols);
+        encode_row(t->t.type, in, cols, to, value);
     }
     free(in);
+}
+
+static void fill(struct CheckRun *r, struct CheckTensor *t, uint64_t seed, double scale) {
+    struct FillJob j = {t, seed, scale};
+    parallel_for(tensor_rows(&t->t), div_up(1 << 14, tensor_cols(&t->t)), fill_rows, &j);
     upload(r, t);
 }
 
 struct CheckTensor *checkrun_random(struct CheckRun *r, enum DType type, uint32_t n_dims, const uint32_t *dim,
                                     double scale) {
     struct CheckTensor *t = tensor_add(r, type, n_dims, dim);
-    uint64_t seed = mix(r->ck->seed + 0x51ed270b * r->n);
-    for (uint64_t i = 0; i < t->n; i++)
-        t->value[i] = nearly_normal(seed, i) * scale;
-    encode(r, t);
+    fill(r, t, mix(r->ck->seed + 0x51ed270b * r->n), scale);
     return t;
 }
 
@@ -172,7 +185,7 @@ struct CheckTensor *checkrun_values(struct CheckRun *r, enum DType type, uint32_
     struct CheckTensor *t = tensor_add(r, type, n_dims, dim);
     for (uint64_t i = 0; i < t->n; i++)
         t->value[i] = type == DT_U32 ? ((const uint32_t *)values)[i] : (double)((const float *)values)[i];
-    encode(r, t);
+    fill(r, t, 0, 0);
     return t;
 }
 

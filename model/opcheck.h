@@ -29,8 +29,9 @@ struct OpCase {
     uint32_t n_bench;
     const char *shape_names; // "m,n,k"
     bool (*run)(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
-    enum DType type;  // storage type of the weights where the case has them
-    uint32_t variant; // free for the case
+    enum DType type;        // storage type of the weights where the case has them
+    uint32_t variant;       // free for the case
+    uint32_t n_bench_large; // so many of the last bench shapes are for GPUs alone
 };
 // The cases of each file; op_cases joins them.
 uint32_t opcheck_linear(const struct OpCase **cases);

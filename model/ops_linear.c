@@ -36,6 +36,8 @@ struct Tiles {
     uint32_t gemv_cols;
     uint32_t shared_local, shared_rows, shared_cols;
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
+    uint32_t cm2_rows, cm2_cols, cm2_steps; // tiles of a whole workgroup's matrices
+    uint32_t fill;                          // workgroups that keep a large device busy
 };
 static struct Tiles tiles_of(const struct Device *dev) {
     struct Tiles t = {.cpu_rows = {32, 32, 32},
@@ -48,7 +50,11 @@ static struct Tiles tiles_of(const struct Device *dev) {
                       .shared_cols = 64,
                       .matrix_subgroups = 4,
                       .matrix_rows = 64,
-                      .matrix_cols = 64};
+                      .matrix_cols = 64,
+                      .cm2_rows = 128,
+                      .cm2_cols = 128,
+                      .cm2_steps = 32,
+                      .fill = 128};
     if (dev->is_cpu) // matrix units are emulated there: the least that is still a tile of four subgroups
         t.matrix_rows = 2 * dev->coopmat.m, t.matrix_cols = 2 * dev->coopmat.n;
     else if (dev->limits.shared_bytes >= 48 << 10 && dev->limits.subgroup_size >= 32)
@@ -70,7 +76,10 @@ static uint32_t rows_of_tile(uint32_t rows, uint32_t most) {
 
 uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_experts) {
     struct Tiles tiles = tiles_of(dev);
-    uint32_t most = dev->is_cpu ? tiles.cpu_rows[NT] : tiles.shared_rows, each = (uint32_t)div_up(rows, n_experts);
+    uint32_t most = dev->is_cpu                     ? tiles.cpu_rows[NT]
+                    : device_can(dev, CAP_coopmat2) ? tiles.cm2_rows
+                                                    : tiles.shared_rows;
+    uint32_t each = (uint32_t)div_up(rows, n_experts);
     uint32_t tile = most;
     while (tile > (dev->is_cpu ? 8u : 16u) && each * 3 < tile * 2)
         tile /= 2;
@@ -103,11 +112,15 @@ static enum KernelId pick_body(const struct Job *j) {
         matrix = j->form == NT   ? KERNEL_gemm_nt_matrix_f16
                  : j->form == NN ? KERNEL_gemm_nn_matrix_f16
                                  : KERNEL_gemm_tn_matrix_f16;
+    int cm2 = j->form == NT ? KERNEL_gemm_nt_cm2 : j->form == NN ? KERNEL_gemm_nn_cm2 : KERNEL_gemm_tn_cm2;
+    if (j->coarse && j->grouping != BY_ROW_EXPERT && j->type == (j->form == TN ? DT_F32 : DT_BF16) && !dev->is_cpu)
+        return KERNEL_PICK(dev, cm2, matrix, shared, cpu);
     if (matrix < 0)
         return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared) : KERNEL_PICK(dev, shared, cpu);
     return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared, matrix) : KERNEL_PICK(dev, matrix, shared, cpu);
 }
 
+static bool is_cm2(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT2) != 0; }
 static bool is_matrix(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT) != 0; }
 static bool is_cpu_body(const struct Job *j, enum KernelId k) {
     return (int)k == (j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu);
@@ -131,6 +144,31 @@ static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     d->local_size = lanes;
     d->spec[4] = aligned;
     d->spec[5] = lanes == 8; // how lanes get different words: by choice
+    d->n_spec = 6;
+}
+
+// Smaller tiles where the large ones would leave much of the device idle.
+static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
+    const struct Args_gemm *a = &j->args;
+    struct Tiles tiles = tiles_of(j->dev);
+    bool by_tiles = j->grouping != DENSE && j->form != TN;
+    uint32_t down = j->form == TN ? a->n : a->m, across = j->form == TN ? a->k : a->n;
+    *rows = by_tiles ? (uint32_t)max_u64(j->tile_rows, 32) : tiles.cm2_rows;
+    *cols = tiles.cm2_cols;
+    while (!by_tiles && *rows > 32 && *rows / 2 >= down)
+        *rows /= 2;
+    uint64_t layers = j->form == TN ? j->n_experts : 1;
+    while (layers * (by_tiles ? j->max_tiles : div_up(down, *rows)) * div_up(across, *cols) < tiles.fill) {
+        if (*cols > 64 && (*cols >= *rows || by_tiles))
+            *cols /= 2;
+        else if (!by_tiles && *rows > 64)
+            *rows /= 2;
+        else
+            break;
+    }
+    d->local_size = 256;
+    d->spec[4] = 1;
+    d->spec[5] = tiles.cm2_steps;
     d->n_spec = 6;
 }
 
@@ -170,6 +208,8 @@ static void run(struct Cmd *c, const struct Job *j) {
     uint32_t rows, cols;
     if (is_cpu_body(j, d.kernel))
         cpu_body(j, &d, &rows, &cols);
+    else if (is_cm2(d.kernel))
+        cm2_body(j, &d, &rows, &cols);
     else
         gpu_body(j, &d, &rows, &cols);
     d.spec[0] = rows, d.spec[1] = cols, d.spec[2] = j->form == TN ? j->grouping : 0,

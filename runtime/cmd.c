@@ -224,22 +224,45 @@ struct Program *cmd_end(struct Cmd *c) {
 
 // ---- Encoding
 
-static void global_barrier(VkCommandBuffer cb, bool to_host) {
-    VkMemoryBarrier2 barrier = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
-        .srcStageMask = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT,
-        .srcAccessMask =
-            VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT,
-        .dstStageMask = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT,
-        .dstAccessMask = VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT |
-                         VK_ACCESS_2_INDIRECT_COMMAND_READ_BIT};
-    if (to_host) {
+enum BarrierKind {
+    BARRIER_BETWEEN = 0,  // two dispatches
+    BARRIER_INDIRECT = 1, // the second one's grid lies in memory
+    BARRIER_FIRST = 2,    // behind copies
+    BARRIER_LAST = 4      // before copies and the host
+};
+
+// Only what is asked for: a barrier that names more stages than the two dispatches use costs more than the dispatch (NVIDIA).
+static void global_barrier(VkCommandBuffer cb, uint32_t kind) {
+    VkMemoryBarrier2 barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+                                .srcStageMask = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
+                                .srcAccessMask = VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT,
+                                .dstStageMask = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT,
+                                .dstAccessMask =
+                                    VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT};
+    if (kind & BARRIER_FIRST) {
+        barrier.srcStageMask |= VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT;
+        barrier.srcAccessMask |= VK_ACCESS_2_TRANSFER_WRITE_BIT;
+    }
+    if (kind & BARRIER_INDIRECT) {
+        barrier.dstStageMask |= VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT;
+        barrier.dstAccessMask |= VK_ACCESS_2_INDIRECT_COMMAND_READ_BIT;
+    }
+    if (kind & BARRIER_LAST) {
         barrier.dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT | VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT;
         barrier.dstAccessMask = VK_ACCESS_2_HOST_READ_BIT | VK_ACCESS_2_TRANSFER_READ_BIT;
     }
     VkDependencyInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO, .memoryBarrierCount = 1, .pMemoryBarriers = &barrier};
     vkCmdPipelineBarrier2(cb, &info);
+}
+
+// Whether a dispatch from `i` up to the next barrier takes its grid from memory.
+static bool indirect_follows(const struct Cmd *c, uint32_t i, uint32_t end) {
+    do
+        if (c->nodes[i].indirect)
+            return true;
+    while (++i < end && !c->nodes[i].barrier);
+    return false;
 }
 
 static double node_ms(const struct Device *dev, const struct Node *n) {
@@ -270,7 +293,8 @@ static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index)
         const struct Node *n = &p->log.nodes[i];
         const struct PushInfo *push = &PUSH_INFO[KERNELS[n->kernel].push];
         if (n->barrier || i == s->first)
-            global_barrier(s->cb, false);
+            global_barrier(s->cb, (i == s->first ? BARRIER_FIRST : 0) |
+                                      (indirect_follows(&p->log, i, s->end) ? BARRIER_INDIRECT : 0));
         if (p->queries && p->profiled)
             vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, 2 * i);
         vkCmdBindPipeline(s->cb, VK_PIPELINE_BIND_POINT_COMPUTE, n->pipeline);
@@ -288,7 +312,7 @@ static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index)
     if (p->queries && !p->profiled)
         vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, first_query + 1);
     if (s->end == p->log.n_nodes || call_before(&p->log, s->end))
-        global_barrier(s->cb, true);
+        global_barrier(s->cb, BARRIER_LAST);
     return VK_TRY(dev, vkEndCommandBuffer(s->cb));
 }
 

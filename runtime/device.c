@@ -166,6 +166,7 @@ struct Features {
     VkPhysicalDeviceVulkan12Features v12;
     VkPhysicalDeviceVulkan13Features v13;
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat;
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV coopmat2;
 };
 
 static bool has_extension(VkPhysicalDevice physical, const char *name) {
@@ -180,7 +181,8 @@ static bool has_extension(VkPhysicalDevice physical, const char *name) {
     return found;
 }
 
-static void features_query(VkPhysicalDevice physical, struct Features *f, bool coopmat) {
+static void features_query(VkPhysicalDevice physical, struct Features *f) {
+    const void **tail = (const void **)&f->v13.pNext;
     memset(f, 0, sizeof *f);
     f->core.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
     f->v11.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES;
@@ -190,7 +192,13 @@ static void features_query(VkPhysicalDevice physical, struct Features *f, bool c
     f->core.pNext = &f->v11;
     f->v11.pNext = &f->v12;
     f->v12.pNext = &f->v13;
-    f->v13.pNext = coopmat ? &f->coopmat : NULL;
+    f->coopmat2.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV;
+    if (has_extension(physical, "VK_KHR_cooperative_matrix")) {
+        *tail = &f->coopmat;
+        tail = (const void **)&f->coopmat.pNext;
+    }
+    if (has_extension(physical, "VK_NV_cooperative_matrix2"))
+        *tail = &f->coopmat2;
     vkGetPhysicalDeviceFeatures2(physical, &f->core);
 }
 
@@ -203,7 +211,7 @@ static void usable_why(VkPhysicalDevice physical, uint32_t api_version, char why
         return;
     }
     struct Features f;
-    features_query(physical, &f, false);
+    features_query(physical, &f);
     const char *missing = !f.v12.bufferDeviceAddress    ? "bufferDeviceAddress"
                           : !f.v12.timelineSemaphore    ? "timelineSemaphore"
                           : !f.v13.synchronization2     ? "synchronization2"
@@ -386,7 +394,7 @@ static void coopmat_choose(struct Device *dev) {
             continue;
         enum DType type = p[i].AType == VK_COMPONENT_TYPE_FLOAT16_KHR   ? DT_F16
                           : p[i].AType == VK_COMPONENT_TYPE_FLOAT32_KHR ? DT_F32
-                          : (int)p[i].AType == 1000141000               ? DT_BF16 // VK_COMPONENT_TYPE_BFLOAT16_KHR
+                          : (int)p[i].AType == COMPONENT_BFLOAT16       ? DT_BF16
                                                                         : DT_COUNT;
         bool off = (type == DT_BF16 && !dev->caps[CAP_bf16].on) || (type == DT_F16 && !dev->caps[CAP_f16].on);
         if (type == DT_COUNT || off)
@@ -401,6 +409,36 @@ static void coopmat_choose(struct Device *dev) {
             dev->coopmat = (struct CoopmatShape){p[i].MSize, p[i].NSize, p[i].KSize, type};
         }
     }
+}
+
+// Why the matrices of a whole workgroup (gemm_cm2.comp) cannot be used; empty: they can.
+static const char *coopmat2_why_not(const struct Device *dev, const struct Features *f) {
+    const VkPhysicalDeviceCooperativeMatrix2FeaturesNV *have = &f->coopmat2;
+    if (!has_extension(dev->vk->physical, "VK_NV_cooperative_matrix2"))
+        return "no VK_NV_cooperative_matrix2";
+    if (!have->cooperativeMatrixWorkgroupScope || !have->cooperativeMatrixFlexibleDimensions ||
+        !have->cooperativeMatrixPerElementOperations || !have->cooperativeMatrixTensorAddressing ||
+        !have->cooperativeMatrixBlockLoads)
+        return "no matrices of a whole workgroup loaded from tensors";
+    if (!dev->caps[CAP_coopmat].on || dev->coopmat.type != DT_BF16 || !f->v11.storageBuffer16BitAccess)
+        return "no matrices of bf16, or no 16-bit storage";
+    PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV query =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV)vkGetInstanceProcAddr(
+            dev->vk->instance, "vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV");
+    VkCooperativeMatrixFlexibleDimensionsPropertiesNV p[128];
+    for (uint32_t i = 0; i < 128; i++)
+        p[i] = (VkCooperativeMatrixFlexibleDimensionsPropertiesNV){
+            .sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_FLEXIBLE_DIMENSIONS_PROPERTIES_NV};
+    uint32_t n = 128;
+    if (!query || query(dev->vk->physical, &n, p) < 0)
+        n = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if ((int)p[i].scope == SCOPE_WORKGROUP && p[i].workgroupInvocations == 256 &&
+            (int)p[i].AType == COMPONENT_BFLOAT16 && (int)p[i].BType == COMPONENT_BFLOAT16 &&
+            p[i].CType == VK_COMPONENT_TYPE_FLOAT32_KHR && p[i].ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            32 % p[i].MGranularity == 0 && 64 % p[i].NGranularity == 0 && 32 % p[i].KGranularity == 0)
+            return "";
+    return "no tiles of bf16 for 256 threads";
 }
 
 static void caps_probe(struct Device *dev, const struct Features *f) {
@@ -424,7 +462,8 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
         if (dev->coopmat.m == 0)
             cap_set(dev, CAP_coopmat, false, "no matrix shape with f32 accumulation at subgroup scope");
     }
-    cap_set(dev, CAP_coopmat2, has_extension(physical, "VK_NV_cooperative_matrix2"), "no VK_NV_cooperative_matrix2");
+    const char *why_not = coopmat2_why_not(dev, f);
+    cap_set(dev, CAP_coopmat2, !why_not[0], why_not);
     cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
     cap_set(dev, CAP_timestamps, dev->limits.timestamp_ns > 0, "no timestamps on the compute queue");
 }
@@ -553,6 +592,18 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
         *tail = &bf16;
         tail = (const void **)&bf16.pNext;
     }
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV coopmat2 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV,
+        .cooperativeMatrixWorkgroupScope = VK_TRUE,
+        .cooperativeMatrixFlexibleDimensions = VK_TRUE,
+        .cooperativeMatrixPerElementOperations = VK_TRUE,
+        .cooperativeMatrixTensorAddressing = VK_TRUE,
+        .cooperativeMatrixBlockLoads = VK_TRUE};
+    if (device_can(dev, CAP_coopmat2)) {
+        extensions[n++] = "VK_NV_cooperative_matrix2";
+        *tail = &coopmat2;
+        tail = (const void **)&coopmat2.pNext;
+    }
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
         .pipelineExecutableInfo = VK_TRUE};
@@ -599,7 +650,7 @@ bool device_open(struct Device *dev, const char *which) {
     limits_read(dev);
     vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
     struct Features features;
-    features_query(vk->physical, &features, has_extension(vk->physical, "VK_KHR_cooperative_matrix"));
+    features_query(vk->physical, &features);
     bool ok = queue_find(dev);
     if (ok) {
         caps_probe(dev, &features);

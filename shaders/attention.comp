@@ -46,7 +46,7 @@ void main() {
             const float shrink = exp2(most[r] - new_most);
             most[r] = new_most;
             const vec4 weight = seen_or_zero(exp2(s[r] - new_most), column, span[r]);
-            sum[r] = sum[r] * shrink + (weight.x + weight.y) + (weight.z + weight.w);
+            sum[r] = fma(sum[r], shrink, (weight.x + weight.y) + (weight.z + weight.w));
             left[(ty() + 16 * r) * PITCH + tx()] = weight;
             [[unroll]] for (uint i = 0; i < N_CHUNKS; i++)
                 o[r * N_CHUNKS + i] *= shrink;

@@ -41,7 +41,8 @@ void multiply_chunk(inout vec4 s[THREAD_ROWS]) {
         const vec4 b2 = right[(16 + tx()) * PITCH + d], b3 = right[(24 + tx()) * PITCH + d];
         [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
             const vec4 a = left[(ty() + 16 * r) * PITCH + d];
-            s[r] += vec4(dot(a, b0), dot(a, b1), dot(a, b2), dot(a, b3));
+            // One order of sums, written out: what a driver makes of dot() may differ between the rows of a thread.
+            [[unroll]] for (uint i = 0; i < 4; i++) s[r] = fma(vec4(a[i]), vec4(b0[i], b1[i], b2[i], b3[i]), s[r]);
         }
     }
 }
@@ -51,7 +52,11 @@ void add_chunk(inout vec4 sum[N_SUMS], uint chunk) {
         const vec4 b2 = right[(16 + i) * PITCH + tx()], b3 = right[(24 + i) * PITCH + tx()];
         [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
             const vec4 a = left[(ty() + 16 * r) * PITCH + i];
-            sum[r * N_CHUNKS + chunk] += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
+            vec4 to = sum[r * N_CHUNKS + chunk];
+            to = fma(vec4(a.x), b0, to);
+            to = fma(vec4(a.y), b1, to);
+            to = fma(vec4(a.z), b2, to);
+            sum[r * N_CHUNKS + chunk] = fma(vec4(a.w), b3, to);
         }
     }
 }

@@ -40,10 +40,6 @@ uint f16_bits(float x) {
         return sign | (floatBitsToUint(uintBitsToFloat(magnitude) + 0.5) - 0x3f000000u);
     return sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1)) >> 13;
 }
-uint bf16_bits(float x) {
-    const uint bits = floatBitsToUint(x);
-    return (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 64u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-}
 uvec2 cache_pack4(vec4 x) {
     if (CACHE_TYPE == 1)
         return uvec2(f16_bits(x.x) | f16_bits(x.y) << 16, f16_bits(x.z) | f16_bits(x.w) << 16);

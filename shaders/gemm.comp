@@ -1,6 +1,6 @@
 #version 460
 // Matrix multiply through shared memory, for GPUs: -DFORM=NT | NN | TN (see tile.glsl). A workgroup stages BK steps of the contraction for
-// TILE_ROWS rows and TILE_COLS columns, whatever the storage type and the form, as two tables (row, step) and (column, step); the body
+// TILE_ROWS rows and TILE_COLS columns in two tables, whatever the storage type; the body
 // multiplies them: plain arithmetic (tile_scalar.glsl) or matrix units (-DMATRIX=float16_t | bfloat16_t, tile_matrix.glsl). While it
 // does, the next stage is already on its way to registers.
 #define NT 0
@@ -18,7 +18,8 @@ uint k_end; // of the contraction
 #include "tile_scalar.glsl"
 #endif
 
-// Pieces that the threads fetch: 4 values of x, 8 of w.
+// Pieces that the threads fetch and the body puts in its tables: 4 values of x, 8 of w, neighbours in memory: steps of a row or column,
+// or (x in TN, w in NN and TN) rows or columns of a step. Places are (row or column, step) of the first.
 const uint X_PIECES = TILE_ROWS * BK / 4, W_PIECES = TILE_COLS * BK / 8;
 const uint X_EACH = (X_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE, W_EACH = (W_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE;
 shared uint x_rows[TILE_ROWS]; // where each row of x begins
@@ -114,20 +115,16 @@ void main() {
     for (; k < k_end; k += BK) {
         [[unroll]] for (uint i = 0; i < X_EACH; i++) {
             uint piece = gl_LocalInvocationIndex + i * LOCAL_SIZE;
-            uvec2 at = x_place(piece);
             if (piece < X_PIECES)
-                [[unroll]] for (uint j = 0; j < 4; j++)
-                    body_put_x(FORM == TN ? at + uvec2(j, 0) : at + uvec2(0, j), x_next[i][j]);
+                body_put_x(x_place(piece), x_next[i]);
         }
         [[unroll]] for (uint i = 0; i < W_EACH; i++) {
             uint piece = gl_LocalInvocationIndex + i * LOCAL_SIZE;
-            uvec2 at = w_place(piece);
             vec4 v[2] = vec4[2](vec4(0), vec4(0));
             if (w_there[i])
                 unit_get8(w_next[i], w_eighth(piece), v[0], v[1]);
             if (piece < W_PIECES)
-                [[unroll]] for (uint j = 0; j < 8; j++)
-                    body_put_w(FORM == NT ? at + uvec2(0, j) : at + uvec2(j, 0), v[j / 4][j % 4]);
+                body_put_w(w_place(piece), v[0], v[1]);
         }
         barrier();
         [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(gl_LocalInvocationIndex + i * LOCAL_SIZE, k + BK);

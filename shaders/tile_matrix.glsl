@@ -17,10 +17,18 @@ layout(constant_id = 10) const uint SUBGROUPS_ACROSS = 2;
 layout(constant_id = 11) const uint SCALE_X = 0;
 layout(constant_id = 12) const uint SCALE_W = 0;
 
-const uint STRIDE = BK + 8, SUBGROUPS = LOCAL_SIZE / SUBGROUP_SIZE, SUBGROUPS_DOWN = SUBGROUPS / SUBGROUPS_ACROSS;
+const uint SUBGROUPS = LOCAL_SIZE / SUBGROUP_SIZE, SUBGROUPS_DOWN = SUBGROUPS / SUBGROUPS_ACROSS;
 const uint BLOCKS_M = TILE_ROWS / SHAPE_M / SUBGROUPS_DOWN, BLOCKS_N = TILE_COLS / SHAPE_N / SUBGROUPS_ACROSS;
-shared MATRIX x_stage[TILE_ROWS * STRIDE];
-shared MATRIX w_stage[TILE_COLS * STRIDE];
+// The tables hold pairs of 16-bit numbers in the order of memory, so that pieces are put whole: steps side by side, or (x in TN, w in NN and
+// TN) rows or columns of a step. Their rows are padded by 8 numbers so that neighbours fall into different banks.
+const uint X_WIDE = FORM == TN ? TILE_ROWS : BK, W_WIDE = FORM == NT ? BK : TILE_COLS;
+const uint X_STRIDE = (X_WIDE + 8) / 2, W_STRIDE = (W_WIDE + 8) / 2;
+shared uint x_stage[TILE_ROWS * BK / X_WIDE * X_STRIDE];
+shared uint w_stage[TILE_COLS * BK / W_WIDE * W_STRIDE];
+const int X_LAYOUT = FORM == TN ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
+const int W_LAYOUT = FORM == NT ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
+uint x_at(uint row, uint step) { return (FORM == TN ? step * (X_WIDE + 8) + row : row * (X_WIDE + 8) + step) / 2; }
+uint w_at(uint col, uint step) { return (FORM == NT ? col * (W_WIDE + 8) + step : step * (W_WIDE + 8) + col) / 2; }
 shared float out_stage[SUBGROUPS * SHAPE_M * SHAPE_N];
 shared uint x_peak[TILE_ROWS], w_peak[TILE_COLS]; // bits of the greatest absolute value
 coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
@@ -61,11 +69,32 @@ void body_begin() {
             sum[i][j] = coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator>(0.0);
 }
 void body_seen() { barrier(); }
-void body_put_x(uvec2 at, float value) {
-    x_stage[at.x * STRIDE + at.y] = MATRIX(SCALE_X != 0 ? value * scale_of(x_peak[at.x]) : value);
+// Rounded to nearest here, because drivers may cut in a conversion to bfloat16_t (NVIDIA's 580 does).
+uint pair_of(float low, float high) {
+#ifdef MATRIX_BF16
+    return bf16_bits(low) | bf16_bits(high) << 16;
+#else
+    return packHalf2x16(vec2(low, high));
+#endif
 }
-void body_put_w(uvec2 at, float value) {
-    w_stage[at.x * STRIDE + at.y] = MATRIX(SCALE_W != 0 ? value * scale_of(w_peak[at.x]) : value);
+void body_put_x(uvec2 at, vec4 v) {
+    if (SCALE_X != 0)
+        [[unroll]] for (uint j = 0; j < 4; j++) v[j] *= scale_of(x_peak[at.x + (FORM == TN ? j : 0)]);
+    uint place = x_at(at.x, at.y);
+    x_stage[place] = pair_of(v.x, v.y);
+    x_stage[place + 1] = pair_of(v.z, v.w);
+}
+void body_put_w(uvec2 at, vec4 a, vec4 b) {
+    if (SCALE_W != 0)
+        [[unroll]] for (uint j = 0; j < 4; j++) {
+            a[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : j)]);
+            b[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : 4 + j)]);
+        }
+    uint place = w_at(at.x, at.y);
+    w_stage[place] = pair_of(a.x, a.y);
+    w_stage[place + 1] = pair_of(a.z, a.w);
+    w_stage[place + 2] = pair_of(b.x, b.y);
+    w_stage[place + 3] = pair_of(b.z, b.w);
 }
 
 uint block_row(uint i) { return (gl_SubgroupID / SUBGROUPS_ACROSS * BLOCKS_M + i) * SHAPE_M; }
@@ -75,10 +104,10 @@ void body_multiply() {
     [[unroll]] for (uint step = 0; step < BK; step += SHAPE_K) {
         coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_K, SHAPE_N, gl_MatrixUseB> b[BLOCKS_N];
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++)
-            coopMatLoad(b[j], w_stage, block_col(j) * STRIDE + step, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
+            coopMatLoad(b[j], w_stage, w_at(block_col(j), step), W_STRIDE, W_LAYOUT);
         [[unroll]] for (uint i = 0; i < BLOCKS_M; i++) {
             coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_M, SHAPE_K, gl_MatrixUseA> a;
-            coopMatLoad(a, x_stage, block_row(i) * STRIDE + step, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+            coopMatLoad(a, x_stage, x_at(block_row(i), step), X_STRIDE, X_LAYOUT);
             [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) sum[i][j] = coopMatMulAdd(a, b[j], sum[i][j]);
         }
     }

@@ -1,5 +1,5 @@
 // The body of gemm.comp in plain arithmetic: 16 threads across, a thread makes every 16th column and every (LOCAL_SIZE / 16)th row, and
-// reads four steps at a time. Rows of the tables are padded by four so that neighbours fall into different banks.
+// reads four steps at a time. The tables hold steps side by side; their rows are padded by four so that neighbours fall into different banks.
 const uint STRIDE = BK + 4, THREAD_ROWS = LOCAL_SIZE / 16;
 const uint ROWS = TILE_ROWS / THREAD_ROWS, COLS = TILE_COLS / 16;
 shared float x_stage[TILE_ROWS * STRIDE];
@@ -15,8 +15,13 @@ void body_begin() {
     [[unroll]] for (uint i = 0; i < ROWS; i++)
         [[unroll]] for (uint c = 0; c < COLS; c++) sum[i][c] = 0;
 }
-void body_put_x(uvec2 at, float value) { x_stage[at.x * STRIDE + at.y] = value; }
-void body_put_w(uvec2 at, float value) { w_stage[at.x * STRIDE + at.y] = value; }
+void body_put_x(uvec2 at, vec4 v) {
+    [[unroll]] for (uint j = 0; j < 4; j++) x_stage[FORM == TN ? (at.x + j) * STRIDE + at.y : at.x * STRIDE + at.y + j] = v[j];
+}
+void body_put_w(uvec2 at, vec4 a, vec4 b) {
+    [[unroll]] for (uint j = 0; j < 8; j++)
+        w_stage[FORM == NT ? at.x * STRIDE + at.y + j : (at.x + j) * STRIDE + at.y] = j < 4 ? a[j] : b[j - 4];
+}
 
 void body_multiply() {
     uint across = gl_LocalInvocationIndex % 16, down = gl_LocalInvocationIndex / 16;

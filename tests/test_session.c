@@ -41,6 +41,14 @@ static bool open_session(struct Session *s, struct Model *m, uint32_t sequences,
     return CHECK(session_init(s, m, &o), "%s", fail_last());
 }
 
+// How far two ways to the same logits may lie apart. A GPU's matrix units round the activations of more than 8 rows to bf16 or f16, which
+// those of fewer are not.
+static double apart(const struct Model *m, double exact) {
+    const struct Device *dev = m->dev;
+    bool coarse = device_can(dev, CAP_coopmat) && !dev->is_cpu && m->params[0].w.type != DT_F32;
+    return coarse ? 1e-2 : exact;
+}
+
 // The logits behind a prompt: in one chunk, in small ones, and token by token through the decode path.
 static void test_chunks(struct Model *m, const char *what) {
     const struct Config *c = &m->config;
@@ -59,14 +67,14 @@ static void test_chunks(struct Model *m, const char *what) {
     CHECK(session_prefill(&parts, 0, ids, n, &GREEDY, &next, NULL) && session_logits(&parts, 0, got), "%s",
           fail_last());
     double error = relative(got, want, c->vocab_size);
-    CHECK(error < 1e-5, "%s: logits in chunks are off by %.2g", what, error);
+    CHECK(error < apart(m, 1e-5), "%s: logits in chunks are off by %.2g", what, error);
     session_rewind(&parts, 0, 20);
     for (uint32_t i = 20; i < n; i++)
         if (!CHECK(session_decode(&parts, 1, &zero, &ids[i], &GREEDY, &next, NULL), "%s", fail_last()))
             break;
     CHECK(session_logits(&parts, 0, got), "%s", fail_last());
     error = relative(got, want, c->vocab_size);
-    CHECK(error < 1e-5, "%s: logits token by token are off by %.2g", what, error);
+    CHECK(error < apart(m, 1e-5), "%s: logits token by token are off by %.2g", what, error);
     free(ids), free(want), free(got);
     session_free(&whole);
     session_free(&parts);
@@ -350,7 +358,7 @@ static void test_score(struct Model *m, const char *what) {
         session_rewind(&s, 0, 0);
         CHECK(session_prefill(&s, 0, ids, i, &GREEDY, &next, NULL) && session_logits(&s, 0, logits), "%s", fail_last());
         double want = log_probability(logits, c->vocab_size, ids[i]);
-        CHECK(fabs((double)scores[i] - want) < 1e-4, "%s: token %u has %.6f, its logits say %.6f", what, i,
+        CHECK(fabs((double)scores[i] - want) < apart(m, 1e-4), "%s: token %u has %.6f, its logits say %.6f", what, i,
               (double)scores[i], want);
     }
     free(ids), free(scores), free(logits);

@@ -66,7 +66,7 @@ is generate vkmoe man gen
 "$VKMOE" man --out "$work/man1" 2>"$work/err"
 note $? "man --out: $(<"$work/err")"
 commands=$("$VKMOE" --help | sed -nE 's/^  vkmoe ([a-z]+) .*/\1/p')
-[[ $(ls "$work/man1") == "$(for c in $commands; do echo "vkmoe-$c.1"; done | sort; echo vkmoe.1)" ]]
+[[ $(LC_ALL=C ls "$work/man1") == "$(for c in $commands; do echo "vkmoe-$c.1"; done | LC_ALL=C sort; echo vkmoe.1)" ]]
 note $? "a page for each command: $(ls "$work/man1")"
 "$VKMOE" man generate | cmp -s - "$work/man1/vkmoe-generate.1"
 note $? "a page on standard output is the same"
