@@ -9,7 +9,7 @@
 
 enum { TOKENS, N, K, EXPERTS, ACTIVE, SPREAD, FLAGS };
 enum Spread { RANDOM, ALL_TO_ONE, SOME_IDLE }; // how slots fall on experts
-enum Flags { ACCUMULATE = 1, GATHER = 2, GATHER_DY = 4 };
+enum Flags { ACCUMULATE = 1, GATHER = 2, GATHER_DY = 4, SWIGLU = 8 };
 enum Form { FORWARD, BACK_X, BACK_W, BACK_W_COARSE };
 
 // Normalised mean square errors. Sums in f32 over up to a few thousand products; operands rounded to nearest in f16 or
@@ -99,6 +99,7 @@ struct Problem {
     const uint32_t *s;
     const struct Routes *h; // NULL: dense
     const double *a, *b;    // x and w, dy and w, dy and x
+    const double *up;       // the second w of SWIGLU
     const double *before;   // what the output held, NULL: nothing
     double alpha;
 };
@@ -117,6 +118,10 @@ static double want_at(const struct Problem *q, uint64_t at) {
         uint64_t expert = q->h ? q->h->row_expert[row] : 0, from = source_row(q, (uint32_t)row, flags & GATHER);
         sum = q->form == FORWARD ? ref_dot(q->a + from * k, 1, q->b + (expert * n + col) * k, 1, k)
                                  : ref_dot(q->a + from * n, 1, q->b + expert * n * k + col, k, n);
+        if (q->up) {
+            sum *= q->alpha;
+            return sum / (1 + exp(-sum)) * ref_dot(q->a + from * k, 1, q->up + (expert * n + col) * k, 1, k);
+        }
     } else {
         uint64_t expert = at / (n * k), i = at / k % n, j = at % k;
         for (uint32_t row = 0; row < rows; row++)
@@ -149,10 +154,11 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     struct LinearOptions o = {.alpha = accumulate ? 0.5f : 0,
                               .accumulate = accumulate,
                               .gather = gather,
-                              .coarse = oc->variant == BACK_W_COARSE};
+                              .coarse = oc->variant == BACK_W_COARSE,
+                              .scratch = &r.arena};
     enum Form form = (enum Form)oc->variant;
     bool back_w = form == BACK_W || form == BACK_W_COARSE;
-    struct CheckTensor *a, *b, *y;
+    struct CheckTensor *a, *b, *y, *up = NULL;
     uint32_t a_rows = (back_w ? gather_dy : gather) ? s[TOKENS] : rows, out[3] = {experts, n, k}, out_dims = g ? 3 : 2;
     a = checkrun_random(&r, DT_F32, DIMS(a_rows, form == FORWARD ? k : n), 1);
     if (back_w)
@@ -170,6 +176,10 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
         memcpy(before, y->value, y->n * sizeof *before);
     } else
         y = checkrun_output(&r, out_dims, out_dim);
+    if (s[FLAGS] & SWIGLU) {
+        up = checkrun_random(&r, oc->type, 2 + (g != NULL), b->t.dim, 0.1);
+        o.swiglu = &up->t;
+    }
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
     if (form == FORWARD)
         op_linear(c, &a->t, &b->t, &y->t, g, o);
@@ -177,10 +187,11 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
         op_linear_dx(c, &a->t, &b->t, &y->t, g, o);
     else
         op_linear_dw(c, &a->t, &b->t, &y->t, g, o, gather_dy);
-    ck->flops = 2.0 * rows * n * k;
-    ck->bytes = (double)a->t.bytes + (double)b->t.bytes + (double)y->t.bytes;
+    ck->flops = (up ? 4.0 : 2.0) * rows * n * k;
+    ck->bytes = (double)a->t.bytes + (double)b->t.bytes * (up ? 2 : 1) + (double)y->t.bytes;
     bool ok = checkrun_execute(&r, cmd_end(c));
-    struct Problem q = {form, s, g ? &h : NULL, a->value, b->value, before, accumulate ? 0.5 : 1};
+    struct Problem q = {
+        form, s, g ? &h : NULL, a->value, b->value, up ? up->value : NULL, before, accumulate ? 0.5 : 1};
     if (ok)
         compare(&r, &q, y);
     free(before);
@@ -246,6 +257,12 @@ static const uint32_t FEW_SHAPES[][OP_SHAPE] = {
     {7, 33, 64, 8, 2, RANDOM, 0},
     {8, 9, 32, 4, 3, ALL_TO_ONE, ACCUMULATE},
 };
+static const uint32_t SWIGLU_SHAPES[][OP_SHAPE] = {
+    {1, 24, 256, 16, 6, RANDOM, GATHER | SWIGLU},
+    {3, 33, 256, 0, 0, 0, SWIGLU},
+    {8, 9, 512, 0, 0, 0, SWIGLU},
+};
+static const uint32_t SWIGLU_BENCH[][OP_SHAPE] = {{1, 2816, 2048, 0, 0, 0, SWIGLU}};
 // Types that need k to be a multiple of 8 alone.
 static const uint32_t NARROW_SHAPES[][OP_SHAPE] = {
     {33, 12, 8},
@@ -295,7 +312,7 @@ static const uint32_t LARGE_BENCH[][OP_SHAPE] = {
     {8192, 1408, 2048, 64, 6, RANDOM, GATHER},
     {8192, 2048, 1408, 64, 6, RANDOM, 0},
 };
-static const uint32_t LARGE_SHAPES[][OP_SHAPE] = {{160, 136, 96}};
+static const uint32_t LARGE_SHAPES[][OP_SHAPE] = {{256, 256, 128}, {160, 136, 96}};
 static const uint32_t FEW_BENCH[][OP_SHAPE] = {
     {1, 2048, 2048},
     {1, 2048, 5632},
@@ -339,9 +356,17 @@ static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
          .bench = real,                                                                                                \
          .n_bench = COUNT(real),                                                                                       \
          NAMES},                                                                                                       \
+        {.name = "linear few " #token,                                                                                 \
+         .kernels = FEW_BODIES(token),                                                                                 \
+         .type = dtype,                                                                                                \
+         .variant = FORWARD,                                                                                           \
+         TESTS(few),                                                                                                   \
+         .bench = real_few,                                                                                            \
+         .n_bench = COUNT(real_few),                                                                                   \
+         NAMES},                                                                                                       \
     {                                                                                                                  \
-        .name = "linear few " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD, TESTS(few),     \
-        .bench = real_few, .n_bench = COUNT(real_few), NAMES                                                           \
+        .name = "linear swiglu " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD,              \
+        TESTS(SWIGLU_SHAPES), .bench = SWIGLU_BENCH, .n_bench = COUNT(SWIGLU_BENCH), NAMES                             \
     }
 #define SMALL_OF(token, dtype) CASES_OF(token, dtype, FORWARD_SHAPES, BACK_X_SHAPES, FEW_SHAPES, BENCH, FEW_BENCH)
 #define SUPER_OF(token, dtype)                                                                                         \

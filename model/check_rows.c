@@ -306,21 +306,25 @@ static float *narrowed(const struct CheckTensor *t) {
 
 static bool run_move_rows(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
     uint32_t rows = shape[0], others = shape[1], dim = shape[2];
-    bool scatter = oc->variant & BACKWARD;
+    bool scatter = oc->variant & BACKWARD, all = oc->variant & KEEP;
+    if (all)
+        others = rows;
     struct CheckRun r;
     checkrun_begin(&r, ck);
     uint32_t *index = uints(rows);
     for (uint32_t i = 0; i < rows; i++) // scattered rows are distinct: a stride prime to every size in use
-        index[i] = i % 5 == 4 ? UINT32_MAX
-                   : scatter  ? (uint32_t)((uint64_t)i * 7919 % others)
-                              : random_below(ck, 1, i, others);
+        index[i] = all          ? i
+                   : i % 5 == 4 ? UINT32_MAX
+                   : scatter    ? (uint32_t)((uint64_t)i * 7919 % others)
+                                : random_below(ck, 1, i, others);
     struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(scatter ? rows : others, dim), 1);
     struct CheckTensor *t_index = checkrun_values(&r, DT_U32, DIMS(rows), index), *stored = x;
     float *floats = NULL;
-    struct CheckTensor *y =
-        scatter ? checkrun_random(&r, oc->type, DIMS(others, dim), 1) : checkrun_output(&r, DIMS(rows, dim));
-    if (oc->type != DT_F32) // what x becomes in the cache's type
-        stored = checkrun_values(&r, oc->type, DIMS(rows, dim), floats = narrowed(x));
+    struct CheckTensor *y = scatter || oc->type != DT_F32
+                                ? checkrun_random(&r, oc->type, DIMS(scatter ? others : rows, dim), 1)
+                                : checkrun_output(&r, DIMS(rows, dim));
+    if (oc->type != DT_F32) // what x becomes in the type of y
+        stored = checkrun_values(&r, oc->type, DIMS(scatter ? rows : others, dim), floats = narrowed(x));
     double *want = scatter ? copied(y) : doubles(y->n);
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t j = 0; j < dim && index[i] != UINT32_MAX; j++) {
@@ -333,7 +337,7 @@ static bool run_move_rows(struct Check *ck, const struct OpCase *oc, const uint3
     if (scatter)
         op_scatter_rows(c, &x->t, &t_index->t, &y->t, oc->variant & ACCUMULATE);
     else
-        op_gather_rows(c, &x->t, &t_index->t, &y->t);
+        op_gather_rows(c, &x->t, all ? NULL : &t_index->t, &y->t);
     ck->bytes = 8.0 * rows * dim;
     bool ok = checkrun_execute(&r, cmd_end(c));
     if (ok)
@@ -466,6 +470,9 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("gate big", K_GATE, ROWS, ROWS_BENCH, "rows,dim", run_gate, .variant = BIG),
         CASE("gate_back", K_GATE_BACK, ROWS, ROWS_BENCH, "rows,dim", run_gate, .variant = BACKWARD),
         CASE("gather_rows", K_GATHER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows),
+        CASE("gather_rows bf16", K_GATHER, STORES, STORES_BENCH, "rows,others,dim", run_move_rows, .type = DT_BF16),
+        CASE("gather_rows f16 all", K_GATHER, STORES, STORES_BENCH, "rows,others,dim", run_move_rows, .type = DT_F16,
+             .variant = KEEP),
         CASE("scatter_rows", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows, .variant = BACKWARD),
         CASE("scatter_rows add", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows,
              .variant = BACKWARD | ACCUMULATE),

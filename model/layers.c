@@ -6,7 +6,8 @@ static uint32_t expert_rows(const struct Routing *g) { return g->tokens * g->n_a
 
 void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y,
                     const struct Routing *g, bool gather, bool accumulate) {
-    op_linear(p->c, x, &l->w->w, y, g, (struct LinearOptions){.gather = gather, .accumulate = accumulate});
+    op_linear(p->c, x, &l->w->w, y, g,
+              (struct LinearOptions){.gather = gather, .accumulate = accumulate, .scratch = p->arena});
     if (l->bias)
         op_bias(p->c, y, &l->bias->w);
     if (!l->a || l->scale == 0) // an alpha of 0 would mean 1 below
@@ -71,18 +72,29 @@ void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, 
         arena_release(p->arena, mark);
 }
 
+// No bias, no adapter.
+static bool is_plain(const struct Linear *l) { return !l->bias && !l->a; }
+
 void ffn_forward(struct Pass *p, const struct Ffn *f, const struct Tensor *x, const struct Tensor *y,
                  const struct Routing *g, bool accumulate, struct FfnSaved *saved) {
     struct ArenaMark mark = arena_mark(p->arena);
     uint32_t rows = g ? expert_rows(g) : p->t, width = f->gate.w->spec.dim[g ? 1 : 0];
     struct FfnSaved s = {TENSOR(p->arena, DT_F32, rows, width), TENSOR(p->arena, DT_F32, rows, width)};
     struct ArenaMark kept = arena_mark(p->arena);
-    linear_forward(p, &f->gate, x, &s.gate, g, g != NULL, false);
-    linear_forward(p, &f->up, x, &s.up, g, g != NULL, false);
+    bool fused = !saved && linear_is_few(p->t, g) && is_plain(&f->gate) && is_plain(&f->up) &&
+                 f->gate.w->w.type == f->up.w->w.type;
+    if (fused) {
+        op_linear(p->c, x, &f->gate.w->w, &s.gate, g,
+                  (struct LinearOptions){.gather = g != NULL, .swiglu = &f->up.w->w});
+    } else {
+        linear_forward(p, &f->gate, x, &s.gate, g, g != NULL, false);
+        linear_forward(p, &f->up, x, &s.up, g, g != NULL, false);
+    }
     if (y) {
         // With nothing to save h may take the place of gate.
         struct Tensor h = saved ? TENSOR(p->arena, DT_F32, rows, width) : s.gate;
-        op_swiglu(p->c, &s.gate, &s.up, &h);
+        if (!fused)
+            op_swiglu(p->c, &s.gate, &s.up, &h);
         linear_forward(p, &f->down, &h, y, g, false, accumulate);
     }
     if (saved)

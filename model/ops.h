@@ -27,6 +27,10 @@ struct LinearOptions {
     bool accumulate; // y += instead of y =
     bool gather;
     bool coarse; // dw: operands may be rounded to 16 bits (matrix units); set it where the weights are not f32 either
+    const struct Tensor *
+        swiglu; // w is a gate's and this what it lets through: y = silu(x w^T) * (x swiglu^T); few rows (linear_is_few)
+    struct Arena
+        *scratch; // for operands in bf16, which some matrix units want ready in memory; NULL: those are not used
 };
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
 // does not depend on its neighbours; nor does that of the tiled ones.
@@ -39,6 +43,8 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
 // gather applies to x; gather_dy to dy.
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
                   const struct Routing *g, struct LinearOptions o, bool gather_dy);
+// Whether so many rows, or the tokens of g, go to the matrix-vector kernel.
+bool linear_is_few(uint32_t rows, const struct Routing *g);
 // Height of the row tiles that the expert GEMMs of this device want for so many rows over so many experts.
 uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_experts);
 
@@ -71,6 +77,7 @@ void op_gate(struct Cmd *c, const struct Tensor *gate, const struct Tensor *x, c
 // dgate[i] = s (1 - s) <dy[i], x[i]> with s = sigmoid(gate[i]), then x[i] = s * dy[i] in place.
 void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *dy, const struct Tensor *x,
                   const struct Tensor *dgate);
+// y[i] = x[index[i]], or x[i] where index is NULL; y f32, f16 or bf16.
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
 // y[index[i]] = x[i] or, of f32, += x[i]. y: f32, f16, bf16, or q8_0 (columns then a multiple of 32).
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,

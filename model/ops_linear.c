@@ -52,8 +52,8 @@ static struct Tiles tiles_of(const struct Device *dev) {
                       .matrix_rows = 64,
                       .matrix_cols = 64,
                       .cm2_rows = 128,
-                      .cm2_cols = 128,
-                      .cm2_steps = 32,
+                      .cm2_cols = 256,
+                      .cm2_steps = 64,
                       .fill = 128};
     if (dev->is_cpu) // matrix units are emulated there: the least that is still a tile of four subgroups
         t.matrix_rows = 2 * dev->coopmat.m, t.matrix_cols = 2 * dev->coopmat.n;
@@ -93,6 +93,7 @@ struct Job {
     const struct Routing *g;
     enum DType type;
     bool coarse; // operands may be rounded to 16 bits
+    bool packed; // both operands are bf16 in the order in which they are used
     struct Args_gemm args;
     uint32_t n_experts, max_tiles, tile_rows;
     uint32_t gather; // bit 0: x, bit 1: w
@@ -112,15 +113,11 @@ static enum KernelId pick_body(const struct Job *j) {
         matrix = j->form == NT   ? KERNEL_gemm_nt_matrix_f16
                  : j->form == NN ? KERNEL_gemm_nn_matrix_f16
                                  : KERNEL_gemm_tn_matrix_f16;
-    int cm2 = j->form == NT ? KERNEL_gemm_nt_cm2 : j->form == NN ? KERNEL_gemm_nn_cm2 : KERNEL_gemm_tn_cm2;
-    if (j->coarse && j->grouping != BY_ROW_EXPERT && j->type == (j->form == TN ? DT_F32 : DT_BF16) && !dev->is_cpu)
-        return KERNEL_PICK(dev, cm2, matrix, shared, cpu);
     if (matrix < 0)
         return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared) : KERNEL_PICK(dev, shared, cpu);
     return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared, matrix) : KERNEL_PICK(dev, matrix, shared, cpu);
 }
 
-static bool is_cm2(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT2) != 0; }
 static bool is_matrix(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT) != 0; }
 static bool is_cpu_body(const struct Job *j, enum KernelId k) {
     return (int)k == (j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu);
@@ -144,31 +141,6 @@ static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     d->local_size = lanes;
     d->spec[4] = aligned;
     d->spec[5] = lanes == 8; // how lanes get different words: by choice
-    d->n_spec = 6;
-}
-
-// Smaller tiles where the large ones would leave much of the device idle.
-static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
-    const struct Args_gemm *a = &j->args;
-    struct Tiles tiles = tiles_of(j->dev);
-    bool by_tiles = j->grouping != DENSE && j->form != TN;
-    uint32_t down = j->form == TN ? a->n : a->m, across = j->form == TN ? a->k : a->n;
-    *rows = by_tiles ? (uint32_t)max_u64(j->tile_rows, 32) : tiles.cm2_rows;
-    *cols = tiles.cm2_cols;
-    while (!by_tiles && *rows > 32 && *rows / 2 >= down)
-        *rows /= 2;
-    uint64_t layers = j->form == TN ? j->n_experts : 1;
-    while (layers * (by_tiles ? j->max_tiles : div_up(down, *rows)) * div_up(across, *cols) < tiles.fill) {
-        if (*cols > 64 && (*cols >= *rows || by_tiles))
-            *cols /= 2;
-        else if (!by_tiles && *rows > 64)
-            *rows /= 2;
-        else
-            break;
-    }
-    d->local_size = 256;
-    d->spec[4] = 1;
-    d->spec[5] = tiles.cm2_steps;
     d->n_spec = 6;
 }
 
@@ -202,14 +174,77 @@ static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     d->spec[10] = s->type == DT_F16 && (j->type != DT_F16 || j->form == TN);
 }
 
+// ---- Matrix units of a whole workgroup
+
+static enum KernelId cm2_module(const struct Job *j) {
+    return j->form == NT ? KERNEL_gemm_nt_cm2 : j->form == NN ? KERNEL_gemm_nn_cm2 : KERNEL_gemm_tn_cm2;
+}
+
+// Smaller tiles where the large ones would leave much of the device idle.
+static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
+    const struct Args_gemm *a = &j->args;
+    struct Tiles tiles = tiles_of(j->dev);
+    bool by_tiles = j->grouping != DENSE && j->form != TN;
+    uint32_t down = j->form == TN ? a->n : a->m, across = j->form == TN ? a->k : a->n;
+    *rows = by_tiles ? (uint32_t)max_u64(j->tile_rows, 32) : tiles.cm2_rows;
+    *cols = tiles.cm2_cols;
+    while (!by_tiles && *rows > 32 && *rows / 2 >= down)
+        *rows /= 2;
+    uint64_t layers = j->form == TN ? j->n_experts : 1;
+    while (layers * (by_tiles ? j->max_tiles : div_up(down, *rows)) * div_up(across, *cols) < tiles.fill) {
+        if (*cols > 64 && (*cols >= *rows || by_tiles))
+            *cols /= 2;
+        else if (!by_tiles && *rows > 64)
+            *rows /= 2;
+        else
+            break;
+    }
+    d->local_size = 256;
+    d->spec[4] = 1;
+    d->spec[5] = tiles.cm2_steps;
+    d->n_spec = 6;
+}
+
+// An activation as bf16, its rows gathered on the way.
+static struct Tensor packed(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *index,
+                            uint32_t rows) {
+    struct Tensor y = TENSOR(scratch, DT_BF16, rows, tensor_cols(x));
+    op_gather_rows(c, x, index, &y);
+    return y;
+}
+
+// Packs the operands that are f32 where this device multiplies so; `w` is one of them in TN.
+static void pack_operands(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
+                          struct Arena *scratch) {
+    bool fits = j->args.ldx % 8 == 0 && (j->form != TN || tensor_cols(w) % 8 == 0);
+    if (!scratch || !j->coarse || !fits || j->grouping == BY_ROW_EXPERT ||
+        j->type != (j->form == TN ? DT_F32 : DT_BF16) || j->dev->is_cpu ||
+        KERNEL_PICK(j->dev, cm2_module(j), pick_body(j)) != cm2_module(j))
+        return;
+    const struct Tensor *gather = j->g ? &j->g->gather : NULL;
+    uint32_t gathered = j->form == TN ? j->gather : j->args.flags >> 1;
+    struct Tensor xb = packed(c, scratch, x, gathered & 1 ? gather : NULL, j->args.m);
+    j->args.x = view(&xb);
+    if (j->form == TN) {
+        struct Tensor wb = packed(c, scratch, w, gathered & 2 ? gather : NULL, j->args.m);
+        j->args.w = view(&wb);
+        j->args.w_row_bytes = 2 * tensor_cols(w);
+        j->gather = 0;
+    } else {
+        j->args.flags &= 1;
+    }
+    j->packed = true;
+}
+
 static void run(struct Cmd *c, const struct Job *j) {
     const struct Args_gemm *a = &j->args;
-    struct Dispatch d = {.kernel = pick_body(j), .n_spec = 5, .flops = j->flops, .bytes = j->bytes};
+    struct Dispatch d = {
+        .kernel = j->packed ? cm2_module(j) : pick_body(j), .n_spec = 5, .flops = j->flops, .bytes = j->bytes};
     uint32_t rows, cols;
-    if (is_cpu_body(j, d.kernel))
-        cpu_body(j, &d, &rows, &cols);
-    else if (is_cm2(d.kernel))
+    if (j->packed)
         cm2_body(j, &d, &rows, &cols);
+    else if (is_cpu_body(j, d.kernel))
+        cpu_body(j, &d, &rows, &cols);
     else
         gpu_body(j, &d, &rows, &cols);
     d.spec[0] = rows, d.spec[1] = cols, d.spec[2] = j->form == TN ? j->grouping : 0,
@@ -226,9 +261,23 @@ static void run(struct Cmd *c, const struct Job *j) {
     cmd_dispatch(c, &d, a);
 }
 
+// On operands packed for the time of the multiply, where that is faster here.
+static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
+                       struct Arena *scratch) {
+    struct ArenaMark mark = {0};
+    if (scratch)
+        mark = arena_mark(scratch);
+    pack_operands(c, j, x, w, scratch);
+    run(c, j);
+    if (scratch)
+        arena_release(scratch, mark);
+}
+
 static uint32_t weight_dim(const struct Tensor *w, uint32_t from_last) { return w->dim[w->n_dims - 1 - from_last]; }
 
 static bool is_few(const struct Routing *g) { return g->tokens <= FEW_ROWS; }
+
+bool linear_is_few(uint32_t rows, const struct Routing *g) { return g ? is_few(g) : rows <= FEW_ROWS; }
 
 // Weights are read once; with experts only those that have rows, so this is an upper bound.
 static double traffic(const struct Tensor *x, const struct Tensor *w, const struct Tensor *y) {
@@ -280,6 +329,12 @@ static uint32_t power_of_two(uint32_t n) {
     return p;
 }
 
+// Mesa 26's lavapipe is faster with a row of w a lane (bf16, 2048 x 2048: 0.64 ms beside 0.73), 25.0's with lanes along k (0.77 beside 3.6).
+static bool is_old_lavapipe(const struct Device *dev) {
+    const uint32_t MESA = 0x10005, MAJOR_SHIFT = 22;
+    return dev->is_cpu && dev->vendor_id == MESA && dev->driver_version >> MAJOR_SHIFT < 26;
+}
+
 static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
                      const struct Routing *g, struct LinearOptions o) {
     struct Device *dev = cmd_device(c);
@@ -297,21 +352,24 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
                              .x_divide = g && o.gather ? g->n_active : 1};
     if (g)
         args.row_expert = view(&g->row_expert);
+    args.w2 = view(o.swiglu ? o.swiglu : w); // not used without; but lavapipe runs the loads of both sides of a branch
     int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
-    enum KernelId kernel = dev->is_cpu ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
+    bool prefers_rows = dev->is_cpu && !is_old_lavapipe(dev);
+    enum KernelId kernel = prefers_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there.
     uint32_t most = (int)kernel == lane_rows && !dev->is_cpu ? 4 : FEW_ROWS;
     uint32_t rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m)), lanes = dev->limits.subgroup_size;
     uint32_t cols = rows >= 4 ? 1 : tiles.gemv_cols;
-    struct Dispatch d = {.kernel = kernel,
-                         .local_size = dev->is_cpu   ? lanes
-                                       : lanes > 128 ? lanes
-                                                     : 128,
-                         .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8},
-                         .n_spec = 4,
-                         .flops = 2.0 * m * n * k,
-                         .bytes = (double)x->bytes + (double)y->bytes +
-                                  (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k)};
+    struct Dispatch d = {
+        .kernel = kernel,
+        .local_size = dev->is_cpu   ? lanes
+                      : lanes > 128 ? lanes
+                                    : 128,
+        .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8, o.swiglu != NULL},
+        .n_spec = 5,
+        .flops = (o.swiglu ? 4.0 : 2.0) * m * n * k,
+        .bytes = (double)x->bytes + (double)y->bytes +
+                 (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k) * (o.swiglu ? 2 : 1)};
     uint32_t columns = (int)kernel == across ? d.local_size / lanes * cols : d.local_size * cols;
     d.groups[0] = (uint32_t)div_up(n, columns);
     d.groups[1] = (uint32_t)div_up(m, rows);
@@ -331,7 +389,9 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
                const struct Routing *g, struct LinearOptions o) {
     assert_weights(w, g);
     assert(tensor_cols(x) == weight_dim(w, 0) && tensor_cols(y) == weight_dim(w, 1));
-    if (g ? is_few(g) : tensor_rows(y) <= FEW_ROWS) {
+    bool few = linear_is_few((uint32_t)tensor_rows(y), g);
+    assert(!o.swiglu || (few && o.swiglu->type == w->type && o.swiglu->bytes == w->bytes && !o.accumulate));
+    if (few) {
         run_gemv(c, x, w, y, g, o);
         return;
     }
@@ -340,7 +400,7 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     j.coarse = w->type != DT_F32;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run(c, &j);
+    run_packed(c, &j, x, w, o.scratch);
 }
 
 void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w, const struct Tensor *dx,
@@ -352,7 +412,7 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     j.coarse = w->type != DT_F32;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run(c, &j);
+    run_packed(c, &j, dy, w, o.scratch);
 }
 
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
@@ -368,5 +428,5 @@ void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x
     j.coarse = o.coarse;
     gather_rows(&j, gather_x ? 2 : g && gather_dy ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run(c, &j);
+    run_packed(c, &j, dy, x, o.scratch);
 }

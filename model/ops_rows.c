@@ -247,16 +247,18 @@ void op_add(struct Cmd *c, const struct Tensor *a, const struct Tensor *b, const
 }
 
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y) {
-    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0);
+    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0 && y->type != DT_Q8_0);
     struct Device *dev = cmd_device(c);
     uint32_t rows = rows_of(y), dim = tensor_cols(y);
     struct Args_gather_rows args = {
-        .x = view(x), .index = view(index), .y = view(y), .rows = rows, .dim = dim, .x_rows = rows_of(x)};
+        .x = view(x), .index = view(index ? index : x), .y = view(y), .rows = rows, .dim = dim, .x_rows = rows_of(x)};
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_gather_rows),
                                     .local_size = dispatch_local_size(dev, dim / 4),
+                                    .spec = {0, cache_code(y->type), index == NULL},
+                                    .n_spec = 3,
                                     .groups = {rows},
-                                    .bytes = 8.0 * rows * dim},
+                                    .bytes = (4.0 + DTYPES[y->type].block_bytes) * rows * dim},
                  &args);
 }
 

@@ -43,7 +43,6 @@ struct Cmd {
     uint32_t n_nodes, node_slots;
     struct Access *accesses;
     uint32_t n_accesses, access_slots;
-    uint32_t since_barrier; // index of the first access behind the last barrier
     uint32_t n_barriers;
     double flops;
 };
@@ -123,15 +122,6 @@ static void access_add(struct Cmd *c, struct View v, bool write) {
     c->accesses[c->n_accesses++] = (struct Access){v.address, v.address + v.bytes, write};
 }
 
-// A barrier is due when the new accesses (from `first`) conflict with one behind the last barrier.
-static bool barrier_due(const struct Cmd *c, uint32_t first) {
-    for (uint32_t i = first; i < c->n_accesses; i++)
-        for (uint32_t j = c->since_barrier; j < first; j++)
-            if (conflicts(&c->accesses[i], &c->accesses[j]))
-                return true;
-    return false;
-}
-
 static void node_grid(const struct Device *dev, const struct Dispatch *d, uint32_t groups[3]) {
     uint32_t n = d->groups[0];
     groups[0] = n, groups[1] = d->groups[1] ? d->groups[1] : 1, groups[2] = d->groups[2] ? d->groups[2] : 1;
@@ -168,11 +158,6 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
     memcpy(node->push + 8 * push->n_pointers, views + push->n_pointers, 4 * (size_t)push->n_words);
     access_add(c, d->indirect, false);
     node->n_access = c->n_accesses - node->first_access;
-    node->barrier = barrier_due(c, node->first_access);
-    if (node->barrier) {
-        c->since_barrier = node->first_access;
-        c->n_barriers++;
-    }
     node_grid(dev, d, node->groups);
     c->flops += d->flops;
     c->n_nodes++;
@@ -210,9 +195,63 @@ void cmd_copy(struct Cmd *c, const struct Tensor *from, const struct Tensor *to)
     cmd_dispatch(c, &d, &(struct Args_copy){.x = view(from), .y = view(to), .n = n});
 }
 
+// ---- Order
+
+static bool nodes_conflict(const struct Cmd *c, const struct Node *a, const struct Node *b) {
+    for (uint32_t i = 0; i < a->n_access; i++)
+        for (uint32_t j = 0; j < b->n_access; j++)
+            if (conflicts(&c->accesses[a->first_access + i], &c->accesses[b->first_access + j]))
+                return true;
+    return false;
+}
+
+// Dispatches first .. end-1 by levels: each goes to the first level behind all before it that it conflicts with, and barriers stand between
+// levels alone. So what does not depend on each other shares a barrier, wherever it was recorded (a MoE's shared and routed experts).
+static void order_window(struct Cmd *c, uint32_t first, uint32_t end) {
+    uint32_t n = end - first, levels = 0, put = first;
+    uint32_t *level = xcalloc(n, sizeof *level);
+    struct Node *old = xmalloc(n * sizeof *old);
+    memcpy(old, c->nodes + first, n * sizeof *old);
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t j = 0; j < i; j++)
+            if (level[j] >= level[i] && nodes_conflict(c, &old[i], &old[j]))
+                level[i] = level[j] + 1;
+        levels = level[i] >= levels ? level[i] + 1 : levels;
+    }
+    uint32_t open = first; // where the last level of the window before begins
+    while (open > 0 && !c->nodes[open - 1].barrier)
+        open--;
+    open -= open > 0;
+    for (uint32_t l = 0; l < levels; l++) {
+        uint32_t begin = put;
+        for (uint32_t i = 0; i < n; i++)
+            if (level[i] == l)
+                c->nodes[put++] = old[i];
+        bool due = l > 0;
+        for (uint32_t i = begin; i < put && l == 0; i++)
+            for (uint32_t j = open; j < first && !due; j++)
+                due = nodes_conflict(c, &c->nodes[i], &c->nodes[j]);
+        c->nodes[begin].barrier = due;
+        c->n_barriers += due;
+    }
+    free(level), free(old);
+}
+
+enum { WINDOW = 192 }; // dispatches; the search for conflicts grows with its square
+
+static void order(struct Cmd *c) {
+    for (uint32_t first = 0, end; first < c->n_nodes; first = end) {
+        end = first + 1;
+        while (end < c->n_nodes && end - first < WINDOW && !call_before(c, end))
+            end++;
+        order_window(c, first, end);
+    }
+}
+
 struct Program *cmd_end(struct Cmd *c) {
     struct Program *p = NULL;
     if (c->dev->state == DEVICE_OK) {
+        order(c);
         p = xcalloc(1, sizeof *p);
         p->log = *c;
     } else {

@@ -11,9 +11,10 @@ void main() {
     const uvec2 range = tile_bounds(p.span, first, p.rows, p.key_rows);
     f32x4_in q4 = f32x4_in(p.q), k4 = f32x4_in(p.k), v4 = f32x4_in(p.v);
 
-    vec4 s[THREAD_ROWS], o[N_SUMS];
+    precise vec4 s[THREAD_ROWS], o[N_SUMS];
     uvec2 span[THREAD_ROWS];
-    float most[THREAD_ROWS], sum[THREAD_ROWS];
+    float most[THREAD_ROWS];
+    precise float sum[THREAD_ROWS];
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
         const uint row = first + ty() + 16 * r, safe_row = min(row, p.rows - 1);
         span[r] = row < p.rows ? uvec2(p.span.v[2 * safe_row], min(p.span.v[2 * safe_row + 1], p.key_rows)) : uvec2(0);
@@ -45,7 +46,8 @@ void main() {
                 new_most = max(new_most, reduced[(ty() + 16 * r) * 8 + i]);
             const float shrink = exp2(most[r] - new_most);
             most[r] = new_most;
-            const vec4 weight = seen_or_zero(exp2(s[r] - new_most), column, span[r]);
+            precise const vec4 below = s[r] - new_most;
+            const vec4 weight = seen_or_zero(exp2(below), column, span[r]);
             sum[r] = fma(sum[r], shrink, (weight.x + weight.y) + (weight.z + weight.w));
             left[(ty() + 16 * r) * PITCH + tx()] = weight;
             [[unroll]] for (uint i = 0; i < N_CHUNKS; i++)

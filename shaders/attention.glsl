@@ -1,5 +1,6 @@
 // What the attention kernels share: the head's width as a constant, and the constants of a softmax in base 2. Scores are kept
-// times log2(e), so that exp2 does the work; a key that a row does not see weighs exactly 0, by a choice and not by a small exponential.
+// times log2(e), so that exp2 does the work (`precise`, because a driver that fuses a multiply with a sum for some rows of a thread and not
+// for others makes a row's bits depend on its place); a key that a row does not see weighs exactly 0, by a choice and not by a small exponential.
 #extension GL_EXT_buffer_reference_uvec2 : require
 #include "types.glsl"
 #include "cache.glsl"
@@ -16,8 +17,14 @@ uint head_of_group(uint n_heads) { return group_index() % n_heads; }
 
 float logsumexp_of(float most, float sum) { return sum == 0 ? uintBitsToFloat(0xff800000u) : most * LN2 + log(sum); }
 // The weight of a score relative to its row's logsumexp (natural). At most 1, also where rounding of huge scores says more.
-float weight_of(float score2, float lse) { return exp2(min(score2 - lse * LOG2E, 0)); }
-vec4 weights_of(vec4 score2, vec4 lse) { return exp2(min(score2 - lse * LOG2E, vec4(0))); }
+float weight_of(float score2, float lse) {
+    precise float x = score2 - lse * LOG2E;
+    return exp2(min(x, 0));
+}
+vec4 weights_of(vec4 score2, vec4 lse) {
+    precise vec4 x = score2 - lse * LOG2E;
+    return exp2(min(x, vec4(0)));
+}
 
 // Four neighbouring columns against a span: what lies outside becomes NO_SCORE or 0, whatever it was.
 bvec4 and4(bvec4 a, bvec4 b) { return bvec4(a.x && b.x, a.y && b.y, a.z && b.z, a.w && b.w); }

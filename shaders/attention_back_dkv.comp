@@ -11,7 +11,7 @@ void main() {
     const uvec2 range = tile_bounds(p.key_span, first, p.key_rows, p.rows);
     f32x4_in q4 = f32x4_in(p.q), k4 = f32x4_in(p.k), v4 = f32x4_in(p.v), dy4 = f32x4_in(p.dy);
 
-    vec4 s[THREAD_ROWS], dp[THREAD_ROWS], dk[N_SUMS], dv[N_SUMS];
+    precise vec4 s[THREAD_ROWS], dp[THREAD_ROWS], dk[N_SUMS], dv[N_SUMS];
     uvec2 key_span[THREAD_ROWS];
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
         const uint key = first + ty() + 16 * r, safe_key = min(key, p.key_rows - 1);

@@ -11,7 +11,7 @@ void main() {
     const uvec2 range = tile_bounds(p.span, first, p.rows, p.key_rows);
     f32x4_in q4 = f32x4_in(p.q), k4 = f32x4_in(p.k), v4 = f32x4_in(p.v), dy4 = f32x4_in(p.dy);
 
-    vec4 s[THREAD_ROWS], dp[THREAD_ROWS], dq[N_SUMS];
+    precise vec4 s[THREAD_ROWS], dp[THREAD_ROWS], dq[N_SUMS];
     uvec2 span[THREAD_ROWS];
     float lse[THREAD_ROWS], delta[THREAD_ROWS];
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
@@ -41,9 +41,10 @@ void main() {
         }
         barrier();
         const uvec4 column = key + 4 * tx() + uvec4(0, 1, 2, 3);
-        [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++)
-            left[(ty() + 16 * r) * PITCH + tx()] =
-                seen_or_zero(weights_of(s[r] * (p.scale * LOG2E), vec4(lse[r])) * (dp[r] - delta[r]), column, span[r]);
+        [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
+            precise const vec4 ds = weights_of(s[r] * (p.scale * LOG2E), vec4(lse[r])) * (dp[r] - delta[r]);
+            left[(ty() + 16 * r) * PITCH + tx()] = seen_or_zero(ds, column, span[r]);
+        }
         add_chunks(dq, k4, key, 0, p.key_rows, p.n_kv_heads, kv_head);
     }
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {

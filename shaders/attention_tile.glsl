@@ -52,7 +52,7 @@ void add_chunk(inout vec4 sum[N_SUMS], uint chunk) {
         const vec4 b2 = right[(16 + i) * PITCH + tx()], b3 = right[(24 + i) * PITCH + tx()];
         [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
             const vec4 a = left[(ty() + 16 * r) * PITCH + i];
-            vec4 to = sum[r * N_CHUNKS + chunk];
+            precise vec4 to = sum[r * N_CHUNKS + chunk];
             to = fma(vec4(a.x), b0, to);
             to = fma(vec4(a.y), b1, to);
             to = fma(vec4(a.z), b2, to);

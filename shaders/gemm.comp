@@ -120,11 +120,8 @@ void main() {
         }
         [[unroll]] for (uint i = 0; i < W_EACH; i++) {
             uint piece = gl_LocalInvocationIndex + i * LOCAL_SIZE;
-            vec4 v[2] = vec4[2](vec4(0), vec4(0));
-            if (w_there[i])
-                unit_get8(w_next[i], w_eighth(piece), v[0], v[1]);
             if (piece < W_PIECES)
-                body_put_w(w_place(piece), v[0], v[1]);
+                body_put_w(w_place(piece), w_there[i], w_next[i], w_eighth(piece));
         }
         barrier();
         [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(gl_LocalInvocationIndex + i * LOCAL_SIZE, k + BK);

@@ -1,6 +1,6 @@
-// Matrix multiply on matrix units that a whole workgroup drives together (VK_NV_cooperative_matrix2): the driver stages the operands as it
-// likes, from tensors in memory. -DFORM=NT | NN | TN (see tile.glsl); w is bf16, in TN f32. f32 operands are rounded to bf16 on their way; sums are
-// f32. Where rows of x (or, in TN, of w) are gathered, the loads find them through p.gather.
+// Matrix multiply on matrix units that a whole workgroup drives together (VK_NV_cooperative_matrix2): the driver stages the operands from tensors in
+// memory as it likes. -DFORM=NT | NN | TN (see tile.glsl). Both operands are bf16 with rows of a multiple of 8, in the order in which they are
+// used: activations are packed so before (gather_rows.comp), because loads that convert f32 on their way reach a third of this. Sums are f32.
 #version 460
 #define NT 0
 #define NN 1
@@ -14,22 +14,8 @@
 layout(constant_id = 7) const uint STEPS = 32; // of the contraction, at a time
 
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer bf16_in { bfloat16_t v[]; };
-layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer f32_one { float v; };
 
-// Rounded to nearest here: the driver's own conversion cuts.
-bfloat16_t rounded(float x) { return bfloat16_t(uintBitsToFloat(bf16_bits(x) << 16)); }
-
-// Where a tensor's element comes from. `at` is the place of (row, column) = block in a tensor of the given stride.
-bfloat16_t element(const in f32_one at, const in uint block[2], const in uint within[2]) { return rounded(at.v); }
 Tile t;
-uint gathered_row(uint i) { return p.gather.v[min((FORM == TN ? 0 : t.row0) + i, (FORM == TN ? p.m : t.row_end) - 1)]; }
-bfloat16_t x_gathered(const in f32_one at, const in uint block[2], const in uint within[2]) {
-    return rounded(p.x.v[gathered_row(block[0]) * p.ldx + block[1]]);
-}
-bfloat16_t w_gathered(const in f32_one at, const in uint block[2], const in uint within[2]) {
-    return rounded(f32_in(p.w).v[gathered_row(block[0]) * (p.w_row_bytes / 4) + block[1]]);
-}
-
 float store(const in uint row, const in uint col, const in float sum) {
     if (FORM == TN)
         tile_store_tn(t.expert, t.row0 + row, t.col0 + col, sum);
@@ -38,12 +24,32 @@ float store(const in uint row, const in uint col, const in float sum) {
     return sum;
 }
 
-#define LAYOUT tensorLayoutNV<2, gl_CooperativeMatrixClampModeConstantNV>
-LAYOUT layout_of(uint rows, uint cols, uint stride) {
-    LAYOUT l = createTensorLayoutNV(2, gl_CooperativeMatrixClampModeConstantNV);
-    l = setTensorLayoutDimensionNV(l, rows, cols);
-    return setTensorLayoutStrideNV(l, stride, 1);
-}
+// A tensor of rows by cols, `clamp` saying what lies beyond. The compiler sees from a stride that it is a multiple of 8.
+#define LAYOUT(name, clamp, rows, cols, stride)                                                                        \
+    tensorLayoutNV<2, clamp> name = createTensorLayoutNV(2, clamp);                                                    \
+    name = setTensorLayoutDimensionNV(name, rows, cols);                                                               \
+    name = setTensorLayoutStrideNV(name, (stride) & ~7u, 1)
+
+#if FORM == TN
+#define LOAD_X coopMatLoadTensorNV(a, bf16_in(p.x).v, x_first, sliceTensorLayoutNV(x, k, STEPS, t.row0, TILE_ROWS), turned)
+#else
+#define LOAD_X coopMatLoadTensorNV(a, bf16_in(p.x).v, x_first, sliceTensorLayoutNV(x, 0, TILE_ROWS, k, STEPS))
+#endif
+#if FORM == NT
+#define LOAD_W coopMatLoadTensorNV(b, bf16_in(p.w).v, w_first, sliceTensorLayoutNV(w, t.col0, TILE_COLS, k, STEPS), turned)
+#else
+#define LOAD_W coopMatLoadTensorNV(b, bf16_in(p.w).v, w_first, sliceTensorLayoutNV(w, k, STEPS, t.col0, TILE_COLS))
+#endif
+#define MULTIPLY(clamp)                                                                                                \
+    {                                                                                                                  \
+        LAYOUT(x, clamp, x_rows, x_cols, p.ldx);                                                                       \
+        LAYOUT(w, clamp, w_rows, w_cols, p.w_row_bytes / 2);                                                           \
+        for (; k < k_end; k += STEPS) {                                                                                \
+            LOAD_X;                                                                                                    \
+            LOAD_W;                                                                                                    \
+            sum = coopMatMulAdd(a, b, sum);                                                                            \
+        }                                                                                                              \
+    }
 
 void main() {
     uint k = 0, k_end = p.k;
@@ -61,36 +67,17 @@ void main() {
     coopmat<bfloat16_t, gl_ScopeWorkgroup, TILE_ROWS, STEPS, gl_MatrixUseA> a;
     coopmat<bfloat16_t, gl_ScopeWorkgroup, STEPS, TILE_COLS, gl_MatrixUseB> b;
 
-#if FORM == TN
-    LAYOUT x = layout_of(k_end, p.n, p.ldx), w = layout_of(k_end, p.k, p.w_row_bytes / 4);
-    for (; k < k_end; k += STEPS) {
-        if (GATHER == 1)
-            coopMatLoadTensorNV(a, p.x.v, 0, sliceTensorLayoutNV(x, k, STEPS, t.row0, TILE_ROWS), turned, x_gathered);
-        else
-            coopMatLoadTensorNV(a, p.x.v, 0, sliceTensorLayoutNV(x, k, STEPS, t.row0, TILE_ROWS), turned, element);
-        if (GATHER == 2)
-            coopMatLoadTensorNV(b, f32_in(p.w).v, 0, sliceTensorLayoutNV(w, k, STEPS, t.col0, TILE_COLS), w_gathered);
-        else
-            coopMatLoadTensorNV(b, f32_in(p.w).v, 0, sliceTensorLayoutNV(w, k, STEPS, t.col0, TILE_COLS), element);
-        sum = coopMatMulAdd(a, b, sum);
-    }
-#else
-    // x begins at the tile's first row; w is this expert's matrix.
-    bool gathers = (p.flags & 2) != 0;
-    LAYOUT x = layout_of(t.row_end - t.row0, p.k, p.ldx), w = layout_of(FORM == NT ? p.n : p.k, FORM == NT ? p.k : p.n, p.w_row_bytes / 2);
-    uint w_first = t.expert * (FORM == NT ? p.n : p.k) * (p.w_row_bytes / 2);
-    for (; k < k_end; k += STEPS) {
-        if (gathers)
-            coopMatLoadTensorNV(a, p.x.v, 0, sliceTensorLayoutNV(x, 0, TILE_ROWS, k, STEPS), x_gathered);
-        else
-            coopMatLoadTensorNV(a, p.x.v, t.row0 * p.ldx, sliceTensorLayoutNV(x, 0, TILE_ROWS, k, STEPS), element);
-#if FORM == NT
-        coopMatLoadTensorNV(b, bf16_in(p.w).v, w_first, sliceTensorLayoutNV(w, t.col0, TILE_COLS, k, STEPS), turned);
-#else
-        coopMatLoadTensorNV(b, bf16_in(p.w).v, w_first, sliceTensorLayoutNV(w, k, STEPS, t.col0, TILE_COLS));
-#endif
-        sum = coopMatMulAdd(a, b, sum);
-    }
-#endif
+    // In NT and NN x begins at the tile's first row and w is this expert's matrix. Rows and columns that belong to others may be multiplied,
+    // what comes of them is not stored; steps beyond the end must be zeros.
+    const uint x_rows = FORM == TN ? k_end : p.m - t.row0, x_cols = FORM == TN ? p.n : p.k;
+    const uint w_rows = FORM == TN ? k_end : FORM == NT ? p.n : p.k, w_cols = FORM == NT || FORM == TN ? p.k : p.n;
+    const uint x_first = FORM == TN ? 0 : t.row0 * (p.ldx & ~7u);
+    const uint w_first = FORM == TN ? 0 : t.expert * w_rows * (p.w_row_bytes / 2 & ~7u);
+    const bool whole = (k_end - min(k, k_end)) % STEPS == 0 && t.col0 + TILE_COLS <= (FORM == TN ? p.k : p.n) &&
+                       TILE_ROWS <= (FORM == TN ? p.n - min(t.row0, p.n) : x_rows);
+    if (whole)
+        MULTIPLY(gl_CooperativeMatrixClampModeUndefinedNV)
+    else
+        MULTIPLY(gl_CooperativeMatrixClampModeConstantNV)
     coopMatPerElementNV(sum, sum, store);
 }

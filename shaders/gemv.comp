@@ -15,15 +15,17 @@ layout(constant_id = 2) const uint ROWS = 1;
 layout(constant_id = 3) const uint COLS = 2;
 layout(constant_id = 4) const uint GROUPED = 0;
 layout(constant_id = 5) const uint CHOOSE_LANES = 0; // CPU devices with 8 lanes: see unit_load_lanes
+layout(constant_id = 6) const uint SWIGLU = 0;       // w is a gate's and w2 what it lets through: y = silu(x w^T) * (x w2^T)
 
 const uint G = W_UNIT / 8;
 struct XUnit {
     vec4 v[2 * G];
 };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer XUnits { XUnit v[]; };
-float sum[ROWS][COLS];
+float sum[ROWS][COLS], sum2[ROWS][COLS];
 
-void add_unit(uint x_at[ROWS], uint w_row[COLS], uint first_row, uint first_col, uint u, uint units) {
+void add_unit(inout float to[ROWS][COLS], u32x4_in w, uint x_at[ROWS], uint w_row[COLS], uint first_row, uint first_col, uint u,
+              uint units) {
     Unit raw[COLS];
     XUnits x = XUnits(p.x);
     [[unroll]] for (uint c = 0; c < COLS; c++) {
@@ -31,9 +33,9 @@ void add_unit(uint x_at[ROWS], uint w_row[COLS], uint first_row, uint first_col,
             uint rows[8];
             [[unroll]] for (uint i = 0; i < 8; i++)
                 rows[i] = (first_row + min(first_col + c * LOCAL_SIZE + i, p.n - 1)) * (p.w_row_bytes / 16);
-            unit_load_lanes(p.w, rows, u, units, gl_LocalInvocationIndex, raw[c]);
+            unit_load_lanes(w, rows, u, units, gl_LocalInvocationIndex, raw[c]);
         } else
-            unit_load(p.w, w_row[c], u, units, raw[c]);
+            unit_load(w, w_row[c], u, units, raw[c]);
     }
     [[unroll]] for (uint g = 0; g < G; g++) {
         vec4 a[COLS], b[COLS];
@@ -41,17 +43,21 @@ void add_unit(uint x_at[ROWS], uint w_row[COLS], uint first_row, uint first_col,
         [[unroll]] for (uint r = 0; r < ROWS; r++) {
             vec4 xa = x.v[x_at[r] + u].v[2 * g], xb = x.v[x_at[r] + u].v[2 * g + 1];
             [[unroll]] for (uint j = 0; j < 4; j++)
-                [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = fma(xa[j], a[c][j], sum[r][c]);
+                [[unroll]] for (uint c = 0; c < COLS; c++) to[r][c] = fma(xa[j], a[c][j], to[r][c]);
             [[unroll]] for (uint j = 0; j < 4; j++)
-                [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = fma(xb[j], b[c][j], sum[r][c]);
+                [[unroll]] for (uint c = 0; c < COLS; c++) to[r][c] = fma(xb[j], b[c][j], to[r][c]);
         }
     }
 }
 
-void store(uint row, uint col, float value) {
+void store(uint row, uint col, float value, float value2) {
     if (row >= p.m || col >= p.n)
         return;
     uint at = row * p.n + col;
+    if (SWIGLU != 0) {
+        p.y.v[at] = value / (1 + exp(-value)) * value2;
+        return;
+    }
     p.y.v[at] = p.accumulate != 0 ? p.y.v[at] + value * p.alpha : value * p.alpha;
 }
 
@@ -63,23 +69,31 @@ void main() {
 #else
     uint col0 = gl_WorkGroupID.x * LOCAL_SIZE * COLS + gl_LocalInvocationIndex, step = LOCAL_SIZE;
 #endif
-    uint x_at[ROWS], w_row[COLS];
+    uint x_at[ROWS], w_row[COLS], first_col = gl_WorkGroupID.x * LOCAL_SIZE * COLS;
     [[unroll]] for (uint c = 0; c < COLS; c++) w_row[c] = (first_w_row + min(col0 + c * step, p.n - 1)) * row_vectors;
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
         x_at[r] = min(row0 + r, p.m - 1) / p.x_divide * units;
-        [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = 0;
+        [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = sum2[r][c] = 0;
     }
 #ifdef SUBGROUP
-    for (uint u = gl_SubgroupInvocationID; u < units; u += gl_SubgroupSize) add_unit(x_at, w_row, first_w_row, gl_WorkGroupID.x * LOCAL_SIZE * COLS, u, units);
+    for (uint u = gl_SubgroupInvocationID; u < units; u += gl_SubgroupSize) {
+        add_unit(sum, p.w, x_at, w_row, first_w_row, first_col, u, units);
+        if (SWIGLU != 0)
+            add_unit(sum2, p.w2, x_at, w_row, first_w_row, first_col, u, units);
+    }
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         [[unroll]] for (uint c = 0; c < COLS; c++) {
-            float total = subgroupAdd(sum[r][c]);
+            float total = subgroupAdd(sum[r][c]), total2 = SWIGLU != 0 ? subgroupAdd(sum2[r][c]) : 0;
             if (gl_SubgroupInvocationID == (r * COLS + c) % gl_SubgroupSize)
-                store(row0 + r, col0 + c, total);
+                store(row0 + r, col0 + c, total, total2);
         }
 #else
-    for (uint u = 0; u < units; u++) add_unit(x_at, w_row, first_w_row, gl_WorkGroupID.x * LOCAL_SIZE * COLS, u, units);
+    for (uint u = 0; u < units; u++) {
+        add_unit(sum, p.w, x_at, w_row, first_w_row, first_col, u, units);
+        if (SWIGLU != 0)
+            add_unit(sum2, p.w2, x_at, w_row, first_w_row, first_col, u, units);
+    }
     [[unroll]] for (uint r = 0; r < ROWS; r++)
-        [[unroll]] for (uint c = 0; c < COLS; c++) store(row0 + r, col0 + c * step, sum[r][c]);
+        [[unroll]] for (uint c = 0; c < COLS; c++) store(row0 + r, col0 + c * step, sum[r][c], sum2[r][c]);
 #endif
 }

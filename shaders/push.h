@@ -29,9 +29,9 @@
 #define PUSH_gemm(IN, OUT, RW, U32, F32)                                                                               \
     IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid)                 \
     U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags)
-// Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y); row_expert (m) absent when dense; row r reads x row r / x_divide.
+// Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y), or silu(x w^T) * (x w2^T); row_expert (m) absent when dense; row r reads x row r / x_divide.
 #define PUSH_gemv(IN, OUT, RW, U32, F32)                                                                               \
-    IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, row_expert)                                                             \
+    IN(f32, x) IN(u32x4, w) IN(u32x4, w2) RW(f32, y) IN(u32, row_expert)                                               \
     U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(x_divide)
 
 // y(t,dim) = table[ids[t]]; an id outside the vocabulary gives zeros.
@@ -89,7 +89,7 @@
 // dweights[t,k] = <dout[t], y[slot_row[t,k]]>, then y[slot_row[t,k]] = weights[t,k] * dout[t] in place.
 #define PUSH_combine_back(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, dout) IN(f32, weights) IN(u32, slot_row) RW(f32, y) OUT(f32, dweights) U32(rows) U32(dim) U32(n_active)
-// y[i] = x[index[i]]; an index beyond x, as 0xffffffff, gives zeros.
+// y[i] = x[index[i]] (or x[i]); an index beyond x, as 0xffffffff, gives zeros. y f32, or f16 or bf16.
 #define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
 // y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped. y may be a cache of another type (cache.glsl).
 #define PUSH_scatter_rows(IN, OUT, RW, U32, F32)                                                                       \

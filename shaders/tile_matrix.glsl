@@ -84,17 +84,25 @@ void body_put_x(uvec2 at, vec4 v) {
     x_stage[place] = pair_of(v.x, v.y);
     x_stage[place + 1] = pair_of(v.z, v.w);
 }
-void body_put_w(uvec2 at, vec4 a, vec4 b) {
-    if (SCALE_W != 0)
-        [[unroll]] for (uint j = 0; j < 4; j++) {
-            a[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : j)]);
-            b[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : 4 + j)]);
-        }
+#if defined(MATRIX_BF16) && defined(W_ANY)
+const bool W_READY = W_TYPE == 2; // bf16 as it lies in memory
+#else
+const bool W_READY = false;
+#endif
+void body_put_w(uvec2 at, bool there, Unit u, uint eighth) {
+    uvec4 words = u.a;
+    if (!W_READY) {
+        vec4 a, b;
+        unit_get8(u, eighth, a, b);
+        if (SCALE_W != 0)
+            [[unroll]] for (uint j = 0; j < 4; j++) {
+                a[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : j)]);
+                b[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : 4 + j)]);
+            }
+        words = uvec4(pair_of(a.x, a.y), pair_of(a.z, a.w), pair_of(b.x, b.y), pair_of(b.z, b.w));
+    }
     uint place = w_at(at.x, at.y);
-    w_stage[place] = pair_of(a.x, a.y);
-    w_stage[place + 1] = pair_of(a.z, a.w);
-    w_stage[place + 2] = pair_of(b.x, b.y);
-    w_stage[place + 3] = pair_of(b.z, b.w);
+    [[unroll]] for (uint j = 0; j < 4; j++) w_stage[place + j] = there ? words[j] : 0;
 }
 
 uint block_row(uint i) { return (gl_SubgroupID / SUBGROUPS_ACROSS * BLOCKS_M + i) * SHAPE_M; }

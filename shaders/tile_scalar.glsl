@@ -18,7 +18,10 @@ void body_begin() {
 void body_put_x(uvec2 at, vec4 v) {
     [[unroll]] for (uint j = 0; j < 4; j++) x_stage[FORM == TN ? (at.x + j) * STRIDE + at.y : at.x * STRIDE + at.y + j] = v[j];
 }
-void body_put_w(uvec2 at, vec4 a, vec4 b) {
+void body_put_w(uvec2 at, bool there, Unit u, uint eighth) {
+    vec4 a = vec4(0), b = vec4(0);
+    if (there)
+        unit_get8(u, eighth, a, b);
     [[unroll]] for (uint j = 0; j < 8; j++)
         w_stage[FORM == NT ? at.x * STRIDE + at.y + j : (at.x + j) * STRIDE + at.y] = j < 4 ? a[j] : b[j - 4];
 }

@@ -14,6 +14,7 @@ layout(buffer_reference, std430, buffer_reference_align = 16) buffer f32x4_rw { 
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer u32_in { uint v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer u32_rw { uint v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer u32x2_in { uvec2 v[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) buffer u32x2_rw { uvec2 v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer u32x4_in { uvec4 v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer u32x4_rw { uvec4 v[]; };
 

@@ -9,7 +9,7 @@ static const struct Tensor *gradient(const struct Param *w) { return trained(w) 
 
 void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tensor *dy, const struct Tensor *dx,
                        const struct Routing *g, bool accumulate) {
-    op_linear_dx(p->c, dy, &l->w->w, dx, g, (struct LinearOptions){.accumulate = accumulate});
+    op_linear_dx(p->c, dy, &l->w->w, dx, g, (struct LinearOptions){.accumulate = accumulate, .scratch = p->arena});
     if (!l->a)
         return;
     struct ArenaMark mark = arena_mark(p->arena);
@@ -22,7 +22,10 @@ void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tens
 void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
                        const struct Routing *g, bool gather) {
     if (trained(l->w))
-        op_linear_dw(p->c, dy, x, &l->w->g, g, (struct LinearOptions){.accumulate = true, .gather = gather}, false);
+        op_linear_dw(p->c, dy, x, &l->w->g, g,
+                     (struct LinearOptions){
+                         .accumulate = true, .gather = gather, .coarse = l->w->w.type != DT_F32, .scratch = p->arena},
+                     false);
     if (trained(l->bias))
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
     if (!trained(l->a))
