@@ -30,7 +30,7 @@ struct LinearOptions {
     const struct Tensor *
         swiglu; // w is a gate's and this what it lets through: y = silu(x w^T) * (x swiglu^T); few rows (linear_is_few)
     struct Arena
-        *scratch; // for operands in bf16, which some matrix units want ready in memory; NULL: those are not used
+        *scratch; // for x (dy) as bf16, which some matrix units want ready in memory; NULL: those are not used
 };
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
 // does not depend on its neighbours; nor does that of the tiled ones.

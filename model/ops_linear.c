@@ -26,13 +26,14 @@ static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base);
 
 // Columns that a lane of the CPU bodies makes of one row of w, in NN: what a word (two of f32) holds.
 static uint32_t cpu_nn_cols(enum DType type) {
-    return type == DT_F32 ? 2 : type == DT_F16 || type == DT_BF16 || type == DT_Q8_0 ? 4 : 8;
+    return type == DT_F32 ? 4 : type == DT_F16 || type == DT_BF16 || type == DT_Q8_0 ? 4 : 8;
 }
 
 // One table per class of device; a tuner would write here.
 struct Tiles {
     uint32_t cpu_rows[3], cpu_rows_quantised_nn; // by form
     uint32_t cpu_nt_cols, cpu_tn_cols;           // a lane
+    uint32_t cpu_nn_slice;                       // of the contraction, so that its operands stay in the caches
     uint32_t gemv_cols;
     uint32_t shared_local, shared_rows, shared_cols;
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
@@ -44,6 +45,7 @@ static struct Tiles tiles_of(const struct Device *dev) {
                       .cpu_rows_quantised_nn = 16,
                       .cpu_nt_cols = 2,
                       .cpu_tn_cols = 4,
+                      .cpu_nn_slice = 2048,
                       .gemv_cols = 2,
                       .shared_local = 128,
                       .shared_rows = 64,
@@ -52,7 +54,7 @@ static struct Tiles tiles_of(const struct Device *dev) {
                       .matrix_rows = 64,
                       .matrix_cols = 64,
                       .cm2_rows = 128,
-                      .cm2_cols = 256,
+                      .cm2_cols = 128,
                       .cm2_steps = 64,
                       .fill = 128};
     if (dev->is_cpu) // matrix units are emulated there: the least that is still a tile of four subgroups
@@ -93,7 +95,7 @@ struct Job {
     const struct Routing *g;
     enum DType type;
     bool coarse; // operands may be rounded to 16 bits
-    bool packed; // both operands are bf16 in the order in which they are used
+    bool packed; // x is bf16, its rows in the order in which they are used
     struct Args_gemm args;
     uint32_t n_experts, max_tiles, tile_rows;
     uint32_t gather; // bit 0: x, bit 1: w
@@ -142,6 +144,8 @@ static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     d->spec[4] = aligned;
     d->spec[5] = lanes == 8; // how lanes get different words: by choice
     d->n_spec = 6;
+    if (j->form == TN) // the narrower operand is the one that the caches hold while all of the other goes by
+        d->spec[d->n_spec++] = a->k < a->n;
 }
 
 static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
@@ -174,24 +178,20 @@ static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     d->spec[10] = s->type == DT_F16 && (j->type != DT_F16 || j->form == TN);
 }
 
-// ---- Matrix units of a whole workgroup
+// ---- Matrix units of a whole workgroup (NT and NN)
 
-static enum KernelId cm2_module(const struct Job *j) {
-    return j->form == NT ? KERNEL_gemm_nt_cm2 : j->form == NN ? KERNEL_gemm_nn_cm2 : KERNEL_gemm_tn_cm2;
-}
+static enum KernelId cm2_module(const struct Job *j) { return j->form == NT ? KERNEL_gemm_nt_cm2 : KERNEL_gemm_nn_cm2; }
 
 // Smaller tiles where the large ones would leave much of the device idle.
 static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
     const struct Args_gemm *a = &j->args;
     struct Tiles tiles = tiles_of(j->dev);
-    bool by_tiles = j->grouping != DENSE && j->form != TN;
-    uint32_t down = j->form == TN ? a->n : a->m, across = j->form == TN ? a->k : a->n;
+    bool by_tiles = j->grouping != DENSE;
     *rows = by_tiles ? (uint32_t)max_u64(j->tile_rows, 32) : tiles.cm2_rows;
     *cols = tiles.cm2_cols;
-    while (!by_tiles && *rows > 32 && *rows / 2 >= down)
+    while (!by_tiles && *rows > 32 && *rows / 2 >= a->m)
         *rows /= 2;
-    uint64_t layers = j->form == TN ? j->n_experts : 1;
-    while (layers * (by_tiles ? j->max_tiles : div_up(down, *rows)) * div_up(across, *cols) < tiles.fill) {
+    while ((by_tiles ? j->max_tiles : div_up(a->m, *rows)) * div_up(a->n, *cols) < tiles.fill) {
         if (*cols > 64 && (*cols >= *rows || by_tiles))
             *cols /= 2;
         else if (!by_tiles && *rows > 64)
@@ -205,35 +205,9 @@ static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
     d->n_spec = 6;
 }
 
-// An activation as bf16, its rows gathered on the way.
-static struct Tensor packed(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *index,
-                            uint32_t rows) {
-    struct Tensor y = TENSOR(scratch, DT_BF16, rows, tensor_cols(x));
-    op_gather_rows(c, x, index, &y);
-    return y;
-}
-
-// Packs the operands that are f32 where this device multiplies so; `w` is one of them in TN.
-static void pack_operands(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
-                          struct Arena *scratch) {
-    bool fits = j->args.ldx % 8 == 0 && (j->form != TN || tensor_cols(w) % 8 == 0);
-    if (!scratch || !j->coarse || !fits || j->grouping == BY_ROW_EXPERT ||
-        j->type != (j->form == TN ? DT_F32 : DT_BF16) || j->dev->is_cpu ||
-        KERNEL_PICK(j->dev, cm2_module(j), pick_body(j)) != cm2_module(j))
-        return;
-    const struct Tensor *gather = j->g ? &j->g->gather : NULL;
-    uint32_t gathered = j->form == TN ? j->gather : j->args.flags >> 1;
-    struct Tensor xb = packed(c, scratch, x, gathered & 1 ? gather : NULL, j->args.m);
-    j->args.x = view(&xb);
-    if (j->form == TN) {
-        struct Tensor wb = packed(c, scratch, w, gathered & 2 ? gather : NULL, j->args.m);
-        j->args.w = view(&wb);
-        j->args.w_row_bytes = 2 * tensor_cols(w);
-        j->gather = 0;
-    } else {
-        j->args.flags &= 1;
-    }
-    j->packed = true;
+static bool takes_cm2(const struct Job *j) {
+    return j->form != TN && j->coarse && j->type == DT_BF16 && j->args.ldx % 8 == 0 && !j->dev->is_cpu &&
+           KERNEL_PICK(j->dev, cm2_module(j), pick_body(j)) == cm2_module(j);
 }
 
 static void run(struct Cmd *c, const struct Job *j) {
@@ -253,6 +227,10 @@ static void run(struct Cmd *c, const struct Job *j) {
         d.groups[0] = (uint32_t)div_up(a->n, rows);
         d.groups[1] = (uint32_t)div_up(a->k, cols);
         d.groups[2] = j->n_experts;
+        if (is_cpu_body(j, d.kernel) && d.spec[6]) {
+            uint32_t down = d.groups[0];
+            d.groups[0] = d.groups[1], d.groups[1] = down;
+        }
     } else {
         d.groups[0] = j->grouping != DENSE ? j->max_tiles : (uint32_t)div_up(a->m, rows);
         d.groups[1] = (uint32_t)div_up(a->n, cols);
@@ -261,16 +239,37 @@ static void run(struct Cmd *c, const struct Job *j) {
     cmd_dispatch(c, &d, a);
 }
 
-// On operands packed for the time of the multiply, where that is faster here.
-static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
-                       struct Arena *scratch) {
-    struct ArenaMark mark = {0};
-    if (scratch)
-        mark = arena_mark(scratch);
-    pack_operands(c, j, x, w, scratch);
+// Where this device multiplies so, on x packed for the time of the multiply: as bf16, its rows gathered on the way.
+static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, struct Arena *scratch) {
+    if (!scratch || !takes_cm2(j)) {
+        run(c, j);
+        return;
+    }
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor packed = TENSOR(scratch, DT_BF16, j->args.m, tensor_cols(x));
+    op_gather_rows(c, x, j->args.flags & 2 ? &j->g->gather : NULL, &packed);
+    j->args.x = view(&packed);
+    j->args.flags &= 1;
+    j->packed = true;
     run(c, j);
-    if (scratch)
-        arena_release(scratch, mark);
+    arena_release(scratch, mark);
+}
+
+// NN on CPU devices, slice by slice of a long contraction (a head's is the vocabulary), each added to what is there.
+static void run_slices(struct Cmd *c, const struct Job *whole) {
+    uint32_t slice = tiles_of(whole->dev).cpu_nn_slice, k = whole->args.k;
+    for (uint32_t first = 0; first < k; first += slice) {
+        struct Job j = *whole;
+        uint64_t skip = (uint64_t)first * j.args.w_row_bytes;
+        j.args.k = k - first < 2 * slice ? k - first : slice; // the last one takes what is left
+        j.args.x.address += 4 * (uint64_t)first, j.args.x.bytes -= 4 * (uint64_t)first;
+        j.args.w.address += skip, j.args.w.bytes -= skip;
+        j.args.accumulate = whole->args.accumulate || first > 0;
+        j.flops = whole->flops * j.args.k / k, j.bytes = whole->bytes * j.args.k / k;
+        run(c, &j);
+        if (first + j.args.k == k)
+            break;
+    }
 }
 
 static uint32_t weight_dim(const struct Tensor *w, uint32_t from_last) { return w->dim[w->n_dims - 1 - from_last]; }
@@ -400,7 +399,7 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     j.coarse = w->type != DT_F32;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run_packed(c, &j, x, w, o.scratch);
+    run_packed(c, &j, x, o.scratch);
 }
 
 void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w, const struct Tensor *dx,
@@ -412,7 +411,10 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     j.coarse = w->type != DT_F32;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run_packed(c, &j, dy, w, o.scratch);
+    if (!g && is_cpu_body(&j, pick_body(&j)))
+        run_slices(c, &j);
+    else
+        run_packed(c, &j, dy, o.scratch);
 }
 
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
@@ -428,5 +430,5 @@ void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x
     j.coarse = o.coarse;
     gather_rows(&j, gather_x ? 2 : g && gather_dy ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run_packed(c, &j, dy, x, o.scratch);
+    run(c, &j);
 }

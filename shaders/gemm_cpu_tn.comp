@@ -4,6 +4,7 @@
 #include "tile.glsl"
 
 layout(constant_id = 7) const uint CHOOSE_LANES = 0; // 8 lanes: see unit_load_lanes
+layout(constant_id = 8) const uint COLS_FIRST = 0;   // neighbouring workgroups share rows of y, and so the slice of x; else columns
 
 struct XPart {
     vec4 v[4];
@@ -43,7 +44,8 @@ float sum[TILE_ROWS][COLS];
 void main() {
     uint expert, row, end;
     tile_find_tn(expert, row, end);
-    uint row0 = gl_WorkGroupID.x * TILE_ROWS, first_part = gl_WorkGroupID.y * SUBGROUP_SIZE * PIECES;
+    const uvec2 group = COLS_FIRST != 0 ? gl_WorkGroupID.yx : gl_WorkGroupID.xy;
+    uint row0 = group.x * TILE_ROWS, first_part = group.y * SUBGROUP_SIZE * PIECES;
     uint last_part = p.k / 2 - 1;
     [[unroll]] for (uint i = 0; i < TILE_ROWS; i++)
         [[unroll]] for (uint c = 0; c < COLS; c++) sum[i][c] = 0;

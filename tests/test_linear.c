@@ -111,9 +111,45 @@ static void bench(struct Device *dev, const char *filter) {
         }
 }
 
+// What is recorded where a whole workgroup drives the matrix units, on a device that only counts: x is packed in front of each multiply, the
+// scratch is given back, and no barrier is missing. (Results need the hardware; there the known-answer tests see to them.)
+static void test_packing(void) {
+    struct Device dev;
+    device_open_dry(&dev, NULL);
+    dev.coopmat = (struct CoopmatShape){16, 16, 16, DT_BF16};
+    const enum Cap caps[] = {CAP_f16, CAP_bf16, CAP_coopmat, CAP_coopmat2};
+    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++)
+        device_switch(&dev, caps[i], true);
+    if (dev.kernel_off[KERNEL_gemm_nt_cm2]) {
+        check_skip("packing: this glslc does not know GL_NV_cooperative_matrix2");
+        return;
+    }
+    struct Arena arena;
+    arena_init(&arena, &dev, "packing", ARENA_DEVICE);
+    enum { M = 300, N = 96, K = 64, E = 4, ACTIVE = 2 };
+    struct Tensor x = TENSOR(&arena, DT_F32, M, K), w = TENSOR(&arena, DT_BF16, N, K), y = TENSOR(&arena, DT_F32, M, N);
+    struct Tensor experts = TENSOR(&arena, DT_BF16, E, N, K), rows = TENSOR(&arena, DT_F32, M * ACTIVE, N);
+    struct Routing g = routing_make(&arena, &dev, M, E, ACTIVE);
+    uint64_t before = arena_mark(&arena).used;
+    struct LinearOptions o = {.scratch = &arena}, gathered = {.scratch = &arena, .gather = true};
+    struct Cmd *c = cmd_begin(&dev, "packing");
+    op_linear(c, &x, &w, &y, NULL, o);
+    op_linear_dx(c, &y, &w, &x, NULL, o);
+    op_linear(c, &x, &experts, &rows, &g, gathered);
+    struct Program *p = cmd_end(c);
+    CHECK(p && program_dispatches(p) == 6 && program_uses(p, KERNEL_gather_rows), "each multiply has its packing");
+    CHECK(program_uses(p, KERNEL_gemm_nt_cm2) && program_uses(p, KERNEL_gemm_nn_cm2), "the modules were taken");
+    CHECK(program_check(p, -1) == 0, "a barrier is missing");
+    CHECK(arena_mark(&arena).used == before, "scratch was not given back");
+    program_free(p);
+    arena_free(&arena);
+    device_close(&dev);
+}
+
 int main(int argc, char **argv) {
     struct Device dev;
     test_reference();
+    test_packing();
     if (!device_open(&dev, NULL)) {
         check_skip("no Vulkan device");
         return check_done();
