@@ -27,10 +27,10 @@ struct LinearOptions {
     bool accumulate; // y += instead of y =
     bool gather;
     bool coarse; // dw: operands may be rounded to 16 bits (matrix units); set it where the weights are not f32 either
-    const struct Tensor *
-        swiglu; // w is a gate's and this what it lets through: y = silu(x w^T) * (x swiglu^T); few rows (linear_is_few)
-    struct Arena
-        *scratch; // for x (dy) as bf16, which some matrix units want ready in memory; NULL: those are not used
+    // w is a gate's and this is what it lets through: y = silu(x w^T) * (x swiglu^T). Few rows alone (linear_is_few).
+    const struct Tensor *swiglu;
+    // For x (dy) as bf16, which some matrix units want ready in memory. NULL: those are not used.
+    struct Arena *scratch;
 };
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
 // does not depend on its neighbours; nor does that of the tiled ones.
