@@ -355,8 +355,10 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
     int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
     bool prefers_rows = dev->is_cpu && !is_old_lavapipe(dev);
     enum KernelId kernel = prefers_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
-    // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there.
+    // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
     uint32_t most = (int)kernel == lane_rows && !dev->is_cpu ? 4 : FEW_ROWS;
+    if (o.swiglu && !dev->is_cpu)
+        most /= 2;
     uint32_t rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m)), lanes = dev->limits.subgroup_size;
     uint32_t cols = rows >= 4 ? 1 : tiles.gemv_cols;
     struct Dispatch d = {
