@@ -99,6 +99,7 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
     // One row must fill the device; more rows change nothing, or a row's sums would depend on them.
     uint32_t units = is_cpu ? s.n_kv_heads * (uint32_t)div_up(n_shared, d.local_size) : s.n_heads;
     uint32_t n_parts = is_cpu ? (uint32_t)min_u64(div_up(16, units), 8) : (uint32_t)min_u64(div_up(512, units), 64);
+    assert(n_parts <= 64); // attention_merge.comp holds so many
     d.groups[0] = rows * units * n_parts;
     struct Tensor part = TENSOR(scratch, DT_F32, rows, s.n_heads, n_parts, s.head_dim + 4);
     d.flops = 4.0 * s.head_dim * key_rows * s.n_heads; // rows have their own keys

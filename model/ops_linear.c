@@ -372,6 +372,9 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
         .bytes = (double)x->bytes + (double)y->bytes +
                  (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k) * (o.swiglu ? 2 : 1)};
     uint32_t columns = (int)kernel == across ? d.local_size / lanes * cols : d.local_size * cols;
+    // A vocabulary of 100,000 can have more groups than there may be.
+    for (; div_up(n, columns) > dev->limits.max_groups[0] && d.local_size < 256; columns *= 2)
+        d.local_size *= 2;
     d.groups[0] = (uint32_t)div_up(n, columns);
     d.groups[1] = (uint32_t)div_up(m, rows);
     d.groups[2] = 1;
@@ -391,7 +394,8 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     assert_weights(w, g);
     assert(tensor_cols(x) == weight_dim(w, 0) && tensor_cols(y) == weight_dim(w, 1));
     bool few = linear_is_few((uint32_t)tensor_rows(y), g);
-    assert(!o.swiglu || (few && o.swiglu->type == w->type && o.swiglu->bytes == w->bytes && !o.accumulate));
+    assert(!o.swiglu || (few && o.swiglu->type == w->type && o.swiglu->bytes == w->bytes && !o.accumulate &&
+                         (o.alpha == 0 || o.alpha == 1)));
     if (few) {
         run_gemv(c, x, w, y, g, o);
         return;

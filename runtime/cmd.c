@@ -21,6 +21,7 @@ struct Node {
     uint32_t groups[3];
     uint64_t indirect; // address of the group counts; 0: direct
     bool barrier;      // before this dispatch
+    uint32_t recorded; // its place in the order in which it was recorded
     uint8_t push[PUSH_MAX_BYTES];
     uint32_t first_access, n_access; // in the log's list
     double flops, bytes;
@@ -146,6 +147,7 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
                           .bytes = d->bytes,
                           .label = d->label ? d->label : KERNELS[d->kernel].name,
                           .indirect = d->indirect.address,
+                          .recorded = c->n_nodes,
                           .first_access = c->n_accesses};
     const struct View *views = args;
     for (uint32_t i = 0; i < push->n_pointers; i++) {
@@ -331,7 +333,7 @@ static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index)
     for (uint32_t i = s->first; i < s->end; i++) {
         const struct Node *n = &p->log.nodes[i];
         const struct PushInfo *push = &PUSH_INFO[KERNELS[n->kernel].push];
-        if (n->barrier || i == s->first)
+        if (n->barrier || i == s->first || p->profiled) // times of one dispatch at a time
             global_barrier(s->cb, (i == s->first ? BARRIER_FIRST : 0) |
                                       (indirect_follows(&p->log, i, s->end) ? BARRIER_INDIRECT : 0));
         if (p->queries && p->profiled)
@@ -569,11 +571,9 @@ uint32_t program_check(const struct Program *p, int without) {
     for (uint32_t i = 0; i < n; i++) {
         bool bad = false;
         const struct Node *a = &p->log.nodes[i];
-        for (uint32_t j = i; j-- > 0 && epoch[j] == epoch[i] && !bad;) {
+        for (uint32_t j = i; j-- > 0 && !bad;) {
             const struct Node *b = &p->log.nodes[j];
-            for (uint32_t x = 0; x < a->n_access && !bad; x++)
-                for (uint32_t y = 0; y < b->n_access && !bad; y++)
-                    bad = conflicts(&p->log.accesses[a->first_access + x], &p->log.accesses[b->first_access + y]);
+            bad = (epoch[j] == epoch[i] || b->recorded > a->recorded) && nodes_conflict(&p->log, a, b);
         }
         hazards += bad;
     }

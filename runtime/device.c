@@ -411,6 +411,8 @@ static void coopmat_choose(struct Device *dev) {
     }
 }
 
+static bool divides(uint32_t part, uint32_t whole) { return part && whole % part == 0; }
+
 // Why the matrices of a whole workgroup (gemm_cm2.comp) cannot be used; empty: they can.
 static const char *coopmat2_why_not(const struct Device *dev, const struct Features *f) {
     const VkPhysicalDeviceCooperativeMatrix2FeaturesNV *have = &f->coopmat2;
@@ -436,7 +438,7 @@ static const char *coopmat2_why_not(const struct Device *dev, const struct Featu
         if ((int)p[i].scope == SCOPE_WORKGROUP && p[i].workgroupInvocations == 256 &&
             (int)p[i].AType == COMPONENT_BFLOAT16 && (int)p[i].BType == COMPONENT_BFLOAT16 &&
             p[i].CType == VK_COMPONENT_TYPE_FLOAT32_KHR && p[i].ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
-            32 % p[i].MGranularity == 0 && 64 % p[i].NGranularity == 0 && 32 % p[i].KGranularity == 0)
+            divides(p[i].MGranularity, 32) && divides(p[i].NGranularity, 64) && divides(p[i].KGranularity, 32))
             return "";
     return "no tiles of bf16 for 256 threads";
 }

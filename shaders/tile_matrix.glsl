@@ -69,12 +69,13 @@ void body_begin() {
             sum[i][j] = coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator>(0.0);
 }
 void body_seen() { barrier(); }
-// Rounded to nearest here, because drivers may cut in a conversion to bfloat16_t (NVIDIA's 580 does).
+// Rounded to nearest: bf16 here, because drivers may cut in their own conversion (NVIDIA's 580 does); f16 by the conversion and not by
+// packHalf2x16, which cuts on some.
 uint pair_of(float low, float high) {
 #ifdef MATRIX_BF16
     return bf16_bits(low) | bf16_bits(high) << 16;
 #else
-    return packHalf2x16(vec2(low, high));
+    return packFloat2x16(f16vec2(low, high));
 #endif
 }
 void body_put_x(uvec2 at, vec4 v) {

@@ -1,6 +1,6 @@
 // Matrix multiplies: every body and storage type against the double reference at odd shapes; the reference's gradients against finite
 // differences; a row's result bit-equal alone and beside seven others; one group = dense; `test_linear NAME`
-// runs the cases that have NAME in their name, `test_linear bench NAME` times them.
+// runs the cases that have NAME in their name.
 #include "check.h"
 #include "model/opcheck.h"
 #include "model/ref.h"
@@ -67,7 +67,7 @@ static void product(const struct Run *run, uint32_t first, uint32_t count, float
     struct CheckTensor *out = checkrun_output(&r, 2, (uint32_t[]){count, run->n});
     struct Tensor rows = tensor_slice(&x->t, first, count);
     struct Cmd *c = cmd_begin(run->dev, "rows");
-    op_linear(c, &rows, &w->t, &out->t, NULL, (struct LinearOptions){0});
+    op_linear(c, &rows, &w->t, &out->t, NULL, (struct LinearOptions){.scratch = &r.arena});
     CHECK(checkrun_execute(&r, cmd_end(c)), "%s", fail_last());
     for (uint64_t i = 0; i < out->n; i++)
         y[i] = (float)out->value[i];
@@ -93,22 +93,6 @@ static void test_neighbours(struct Device *dev) {
                   "%s: %u rows differ from the same among 64", DTYPES[type].name, COUNTS[i]);
         }
     }
-}
-
-// test_linear bench [FILTER]: the shapes of real models with a clock.
-static void bench(struct Device *dev, const char *filter) {
-    const struct OpCase *cases;
-    uint32_t n = opcheck_linear(&cases);
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t s = 0; s < cases[i].n_bench && strstr(cases[i].name, filter); s++) {
-            const uint32_t *shape = cases[i].bench[s];
-            struct Check ck = {.dev = dev, .seed = 1, .time = true, .sample = 500};
-            bool ok = CHECK(opcheck_run(&ck, &cases[i], shape, -1), "%s", fail_last());
-            printf("%-16s %4u x %5u x %5u %2u/%2u %-24s %10.1f us %7.2f GFLOP/s %6.2f GB/s %s\n", cases[i].name,
-                   shape[0], shape[1], shape[2], shape[4], shape[3], KERNELS[ck.kernel].name, ck.us,
-                   ck.flops / ck.us * 1e-3, ck.bytes / ck.us * 1e-3, ok ? "" : "WRONG");
-            fflush(stdout);
-        }
 }
 
 // What is recorded where a whole workgroup drives the matrix units, on a device that only counts: x is packed in front of each multiply, the
@@ -154,12 +138,8 @@ int main(int argc, char **argv) {
         check_skip("no Vulkan device");
         return check_done();
     }
-    if (argc > 1 && strcmp(argv[1], "bench") == 0)
-        bench(&dev, argc > 2 ? argv[2] : "");
-    else {
-        test_suite(&dev, argc > 1 ? argv[1] : "");
-        test_neighbours(&dev);
-    }
+    test_suite(&dev, argc > 1 ? argv[1] : "");
+    test_neighbours(&dev);
     device_close(&dev);
     return check_done();
 }
