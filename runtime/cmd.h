@@ -43,7 +43,7 @@ bool program_uses(const struct Program *p, enum KernelId kernel);
 uint32_t program_barriers(const struct Program *p);
 uint32_t program_submits(const struct Program *p);
 
-// Replays the log with an independent method and returns the number of dispatches that touch memory a former one of the same program
+// Looks at the finished log pair by pair and returns the number of dispatches that touch memory a former one of the same program
 // wrote (or read, when it writes) without a barrier between, or before one that was recorded ahead of them. `without`: leave out barrier number `without`; -1: none.
 uint32_t program_check(const struct Program *p, int without);
 

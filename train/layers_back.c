@@ -23,8 +23,7 @@ void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tens
                        const struct Routing *g, bool gather) {
     if (trained(l->w))
         op_linear_dw(p->c, dy, x, &l->w->g, g,
-                     (struct LinearOptions){
-                         .accumulate = true, .gather = gather, .coarse = l->w->w.type != DT_F32, .scratch = p->arena},
+                     (struct LinearOptions){.accumulate = true, .gather = gather, .coarse = l->w->w.type != DT_F32},
                      false);
     if (trained(l->bias))
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
