@@ -85,7 +85,8 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
     arena_init(&m->arena, dev, "weights", ARENA_DEVICE);
     arena_init(&m->host, dev, "weights in host memory", ARENA_HOST);
     arena_init(&m->pool, dev, "slots of experts", ARENA_DEVICE);
-    m->pool.exact = true;
+    arena_init(&m->adapters, dev, "adapters", ARENA_DEVICE);
+    m->arena.lasting = m->adapters.lasting = m->pool.exact = true;
     struct WeightSpec *list = weight_list(c, &m->n_params);
     // Two adapters per base parameter at most; the table must not move once layers point into it.
     m->params = xcalloc((size_t)m->n_params * 3, sizeof *m->params);
@@ -112,7 +113,6 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
     if (o->expert_slots && c->n_experts)
         experts_init(m, o->expert_slots);
     bool ok = rope_check_context(c, m->max_positions, "the model") && rope_fill(m) && dev->state == DEVICE_OK;
-    m->base_end = arena_mark(&m->arena);
     return ok;
 }
 
@@ -205,6 +205,7 @@ void model_free(struct Model *m) {
     experts_free(m);
     if (m->dev) {
         arena_free(&m->arena);
+        arena_free(&m->adapters);
         arena_free(&m->host);
         arena_free(&m->pool);
     }
@@ -361,7 +362,7 @@ static struct Param *lora_param(struct Model *m, const struct Param *base, const
     uint32_t d = base->spec.n_dims - 2, dim[4] = {base->spec.dim[0]};
     p->spec.dim[d] = rows, p->spec.dim[d + 1] = cols;
     dim[d] = stored_rows, dim[d + 1] = stored_cols;
-    p->w = arena_tensor(&m->arena, DT_F32, base->spec.n_dims, dim);
+    p->w = arena_tensor(&m->adapters, DT_F32, base->spec.n_dims, dim);
     return p;
 }
 
@@ -449,5 +450,5 @@ void model_remove_lora(struct Model *m) {
     }
     memset(m->params + m->n_base, 0, (size_t)(m->n_params - m->n_base) * sizeof *m->params);
     m->n_params = m->n_base;
-    arena_release(&m->arena, m->base_end);
+    arena_free(&m->adapters);
 }

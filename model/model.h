@@ -37,16 +37,15 @@ struct Layer {
 struct Model {
     struct Config config;
     struct Device *dev;
-    struct Arena arena;          // weights and adapters
-    struct Arena host, pool;     // weights that lie in host memory; slots of streamed experts
-    struct ExpertCache *experts; // NULL: nothing is streamed
+    struct Arena arena, adapters; // the weights; what model_add_lora adds
+    struct Arena host, pool;      // weights that lie in host memory; slots of streamed experts
+    struct ExpertCache *experts;  // NULL: nothing is streamed
     struct Param *params;
     uint32_t n_params, n_base;         // adapters follow the base parameters
     struct Param *embed, *norm, *head; // head is embed when tied
     struct Layer *layers;
     struct Tensor rope; // (max_positions, head_dim/2, 2) f32: cosine, sine, both times rope_magnitude
     uint32_t max_positions;
-    struct ArenaMark base_end; // of the arena: what lies behind it belongs to adapters
 };
 
 struct ModelOptions {

@@ -20,7 +20,7 @@ void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *tabl
     cmd_dispatch(
         c,
         &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_embed),
-                           .local_size = dispatch_local_size(dev, dim / (dtype_is_quantised(table->type) ? 32 : 8)),
+                           .local_size = dispatch_local_size(dev, dim / 8),
                            .spec = {[1] = cache_code(y->type), [2] = ids == NULL, [11] = (uint32_t)table->type},
                            .n_spec = 12,
                            .groups = {rows},

@@ -171,11 +171,12 @@ void arena_free(struct Arena *a) {
         if (a->dev->vk)
             block_free(a->dev, &a->blocks[i].block);
     free(a->blocks);
-    *a = (struct Arena){.dev = a->dev, .name = a->name, .kind = a->kind, .exact = a->exact};
+    *a = (struct Arena){.dev = a->dev, .name = a->name, .kind = a->kind, .exact = a->exact, .lasting = a->lasting};
 }
 
 // Blocks must not move while registered: room for all of them is taken once.
 enum { ARENA_MAX_BLOCKS = 1024 };
+static const uint64_t LASTING_ALONE = UINT64_C(32) << 20;
 
 uint64_t arena_largest(const struct Arena *a) {
     return a->dev->limits.max_allocation_bytes - 2 * padding_bytes(a->dev);
@@ -191,8 +192,9 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     }
     uint64_t limit = arena_largest(a);
     uint64_t size = bytes;
-    if (!a->exact && a->kind == ARENA_DEVICE)
-        size = max_u64(bytes, min_u64(UINT64_C(16) << 20 << min_u64(a->n_blocks, 5), limit));
+    bool own = a->exact || a->kind == ARENA_HOST || (a->lasting && bytes >= LASTING_ALONE);
+    if (!own)
+        size = max_u64(bytes, min_u64(UINT64_C(16) << 20 << min_u64(a->n_blocks, a->lasting ? 2 : 5), limit));
     if (bytes > limit) {
         if (dev->state == DEVICE_OK) {
             dev->state = DEVICE_FAILED;
@@ -215,6 +217,13 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     return b;
 }
 
+static uint64_t used_bytes(const struct Arena *a) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < (a->lasting ? a->n_blocks : a->current + 1); i++)
+        bytes += a->blocks[i].used;
+    return bytes;
+}
+
 struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, const uint32_t *dim) {
     struct Tensor t = {.type = type, .n_dims = n_dims, .dim = {1, 1, 1, 1}};
     uint64_t rows = 1;
@@ -227,6 +236,10 @@ struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, co
     uint64_t need = align_up(max_u64(t.bytes, 4), TENSOR_ALIGNMENT);
     if (a->dev->state != DEVICE_OK)
         return t;
+    if (a->lasting)
+        for (a->current = 0; a->current + 1 < a->n_blocks; a->current++)
+            if (a->blocks[a->current].used + need <= a->blocks[a->current].block.bytes)
+                break;
     struct ArenaBlock *b = a->n_blocks ? &a->blocks[a->current] : NULL;
     while (b && b->used + need > b->block.bytes) {
         if (a->current + 1 < a->n_blocks) {
@@ -244,9 +257,7 @@ struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, co
     }
     t.address = b->block.address + b->used;
     b->used += need;
-    a->used_bytes = 0;
-    for (uint32_t i = 0; i <= a->current; i++)
-        a->used_bytes += a->blocks[i].used;
+    a->used_bytes = used_bytes(a);
     a->peak_bytes = max_u64(a->peak_bytes, a->used_bytes);
     return t;
 }
@@ -260,9 +271,7 @@ void arena_release(struct Arena *a, struct ArenaMark mark) {
         return;
     a->current = mark.block;
     a->blocks[mark.block].used = mark.used;
-    a->used_bytes = 0;
-    for (uint32_t i = 0; i <= a->current; i++)
-        a->used_bytes += a->blocks[i].used;
+    a->used_bytes = used_bytes(a);
 }
 
 // ---- Transfers

@@ -7,31 +7,29 @@
 
 layout(constant_id = 4) const uint ALL = 0;
 
-void store4(uint at, vec4 v) {
-    if (CACHE_TYPE == 0)
-        f32x4_rw(p.y).v[at] = v;
-    else
-        u32x2_rw(p.y).v[at] = cache_pack4(v);
+// Elements 8 at .. 8 at + 7 of y.
+void store8(uint at, vec4 a, vec4 b) {
+    if (CACHE_TYPE != 0) {
+        u32x4_rw(p.y).v[at] = uvec4(cache_pack4(a), cache_pack4(b));
+        return;
+    }
+    f32x4_rw(p.y).v[2 * at] = a;
+    f32x4_rw(p.y).v[2 * at + 1] = b;
 }
 
 void main() {
     uint row = group_index();
     if (row >= p.rows)
         return;
-    uint id = ALL != 0 ? row : p.ids.v[row], units = p.dim / W_UNIT, to = row * (p.dim / 4);
-    if (id >= p.vocab) {
-        for (uint i = gl_LocalInvocationID.x; i < p.dim / 4; i += LOCAL_SIZE)
-            store4(to + i, vec4(0));
-        return;
-    }
-    for (uint unit = gl_LocalInvocationID.x; unit < units; unit += LOCAL_SIZE) {
-        Unit u;
-        unit_load(p.w, id * (p.w_row_bytes / 16), unit, units, u);
-        [[unroll]] for (uint g = 0; g < W_UNIT / 8; g++) {
-            vec4 a, b;
-            unit_get8(u, g, a, b);
-            store4(to + unit * (W_UNIT / 4) + 2 * g, a);
-            store4(to + unit * (W_UNIT / 4) + 2 * g + 1, b);
+    const uint id = ALL != 0 ? row : p.ids.v[row], each = W_UNIT / 8;
+    // Neighbouring threads write neighbouring eights, though those of one unit load the same words.
+    for (uint i = gl_LocalInvocationID.x; i < p.dim / 8; i += LOCAL_SIZE) {
+        vec4 a = vec4(0), b = vec4(0);
+        if (id < p.vocab) {
+            Unit u;
+            unit_load(p.w, id * (p.w_row_bytes / 16), i / each, p.dim / W_UNIT, u);
+            unit_get8(u, i % each, a, b);
         }
+        store8(row * (p.dim / 8) + i, a, b);
     }
 }
