@@ -1,7 +1,6 @@
 // What the attention kernels share: the head's width as a constant, and the constants of a softmax in base 2. Scores are kept
 // times log2(e), so that exp2 does the work (`precise`, because a driver that fuses a multiply with a sum for some rows of a thread and not
 // for others makes a row's bits depend on its place); a key that a row does not see weighs exactly 0, by a choice and not by a small exponential.
-#extension GL_EXT_buffer_reference_uvec2 : require
 #include "types.glsl"
 #include "cache.glsl"
 
