@@ -85,7 +85,8 @@ static bool map(struct FileMap *f, int fd) {
 }
 
 struct FileMap *filemap_open(struct Device *dev, int fd, uint64_t bytes, const char *name) {
-    if (!device_can(dev, CAP_file_map) || dev->limits.import_alignment == 0 || bytes == 0 || fd < 0 || dev->state != DEVICE_OK)
+    if (!device_can(dev, CAP_file_map) || dev->limits.import_alignment == 0 || bytes == 0 || fd < 0 ||
+        dev->state != DEVICE_OK)
         return NULL;
     struct FileMap *f = xcalloc(1, sizeof *f);
     *f = (struct FileMap){.dev = dev, .name = xstrdup(name), .bytes = bytes};
