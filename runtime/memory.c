@@ -192,10 +192,10 @@ void block_free(struct Device *dev, struct Block *block) {
     *block = (struct Block){0};
 }
 
-const struct Block *block_find(const struct Device *dev, uint64_t address) {
+const struct Block *block_find(const struct Device *dev, uint64_t address, uint64_t bytes) {
     for (uint32_t i = 0; i < dev->vk->n_blocks; i++) {
         const struct Block *b = dev->vk->blocks[i];
-        if (address >= b->address && address < b->address + b->bytes)
+        if (address >= b->address && address + bytes <= b->address + b->bytes)
             return b;
     }
     return NULL;
@@ -383,8 +383,8 @@ static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t off
 // The block of a range, and how far into it the range begins; NULL after a message, also where it is to be written and lies in a mapped file.
 static const struct Block *place_of(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes,
                                     bool write, uint64_t *at) {
-    const struct Block *b = block_find(dev, t->address);
-    if (!b || offset + bytes > t->bytes || t->address + t->bytes > b->address + b->bytes) {
+    const struct Block *b = block_find(dev, t->address, t->bytes);
+    if (!b || offset + bytes > t->bytes) {
         fail("%s: transfer of %llu bytes at %llu outside of a tensor of %llu bytes", dev->name,
              (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)t->bytes);
         return NULL;
@@ -516,6 +516,6 @@ bool tensor_download(struct Device *dev, const struct Tensor *t, uint64_t offset
 void *tensor_host(struct Device *dev, const struct Tensor *t) {
     if (dev->is_dry || dev->state != DEVICE_OK || t->address == 0)
         return NULL;
-    const struct Block *b = block_find(dev, t->address);
+    const struct Block *b = block_find(dev, t->address, t->bytes);
     return b && b->host ? (uint8_t *)b->host + (t->address - b->address) : NULL;
 }

@@ -138,7 +138,8 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
 bool block_import(struct Device *dev, void *host, uint64_t bytes, struct Block *block);
 void block_free(struct Device *dev, struct Block *block);
 uint64_t block_padding(const struct Device *dev); // bytes behind the last tensor of a block; see the top of memory.h
-const struct Block *block_find(const struct Device *dev, uint64_t address);
+// The one that all of the range lies in (pieces of a file overlap); NULL: none.
+const struct Block *block_find(const struct Device *dev, uint64_t address, uint64_t bytes);
 
 // cmd.c
 void programs_settle(struct Device *dev); // after a wait: reads timestamps of what ran
