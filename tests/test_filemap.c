@@ -204,9 +204,7 @@ static bool answer(struct Device *dev, const char *path, const struct ModelOptio
 // Copied and mapped, wherever else weights lie.
 static void check_same(struct Device *dev, const char *path, enum DType type,
                        bool (*wanted)(const struct WeightSpec *w)) {
-    static const struct {
-        uint32_t host_layers, slots;
-    } PLACES[] = {{0, 0}, {1, 0}, {0, 1}};
+    static const struct { uint32_t host_layers, slots; } PLACES[] = {{0, 0}, {1, 0}, {0, 1}};
     struct Answer copied, mapped;
     struct ModelOptions o = {.type = type};
     bool ok = answer(dev, path, &o, wanted, &copied);
@@ -217,8 +215,8 @@ static void check_same(struct Device *dev, const char *path, enum DType type,
         CHECK(memcmp(copied.scores, mapped.scores, sizeof copied.scores) == 0, "%s: mapped, it says something else",
               path);
         CHECK(i > 0 || mapped.n_mapped == 0 || mapped.taken < copied.taken,
-              "%s: %llu bytes taken with %u weights mapped, %llu without", path,
-              (unsigned long long)mapped.taken, mapped.n_mapped, (unsigned long long)copied.taken);
+              "%s: %llu bytes taken with %u weights mapped, %llu without", path, (unsigned long long)mapped.taken,
+              mapped.n_mapped, (unsigned long long)copied.taken);
     }
     CHECK(copied.n_mapped == 0, "%s: mapped without being asked to", path);
 }
