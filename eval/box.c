@@ -17,8 +17,8 @@ static const struct {
     const char *name;
     int flag;
 } NAMESPACES[] = {
-    {"user namespace", CLONE_NEWUSER}, {"pid namespace", CLONE_NEWPID},       {"mount namespace", CLONE_NEWNS},
-    {"net namespace", CLONE_NEWNET},   {"ipc namespace", CLONE_NEWIPC},       {"uts namespace", CLONE_NEWUTS},
+    {"user namespace", CLONE_NEWUSER},     {"pid namespace", CLONE_NEWPID}, {"mount namespace", CLONE_NEWNS},
+    {"net namespace", CLONE_NEWNET},       {"ipc namespace", CLONE_NEWIPC}, {"uts namespace", CLONE_NEWUTS},
     {"cgroup namespace", CLONE_NEWCGROUP},
 };
 enum { N_NAMESPACES = sizeof NAMESPACES / sizeof *NAMESPACES };

@@ -8,7 +8,7 @@
 
 // What is to be seen, in the order in which it is made. Paths are absolute and the same inside as outside.
 struct BoxFile {
-    char kind;          // 'd' a folder and all below, 'f' a file, 'l' a symbolic link
+    char kind;           // 'd' a folder and all below, 'f' a file, 'l' a symbolic link
     char *path, *target; // target: of a link
 };
 

@@ -142,16 +142,28 @@ static void stream_read(struct Stream *s) {
 
 enum { VERDICT, OUTPUT, REMARKS, N_STREAMS }; // the checker's verdict, what the program prints, what the checker prints
 
-// Until the checker has ended or the time is over. False: it is over.
-static bool follow(struct Stream *streams, double deadline) {
-    while (streams[VERDICT].fd >= 0) {
-        double left = deadline - clock_seconds();
-        if (left <= 0)
+static const char READY[] = "ready\n";
+
+static bool is_ready(const struct Stream *verdict) { return !strncmp(verdict->data, READY, strlen(READY)); }
+
+// Until the checker has ended or the time is over. The program's clock starts when both sides are ready: a busy machine takes
+// long to start a Python, which is not the program's fault. False: its time is over.
+static bool follow(struct Stream *streams, double wall_seconds, double *seconds) {
+    enum { START_SECONDS = 120 };
+    bool ready = false;
+    for (double begin = clock_seconds(), limit = START_SECONDS; streams[VERDICT].fd >= 0;) {
+        if (!ready && is_ready(&streams[VERDICT])) {
+            ready = true;
+            begin = clock_seconds();
+            limit = wall_seconds;
+        }
+        *seconds = clock_seconds() - begin;
+        if (*seconds >= limit)
             return false;
         struct pollfd p[N_STREAMS];
         for (int i = 0; i < N_STREAMS; i++)
             p[i] = (struct pollfd){streams[i].fd, POLLIN, 0};
-        if (poll(p, N_STREAMS, (int)(left * 1000) + 1) <= 0)
+        if (poll(p, N_STREAMS, (int)((limit - *seconds) * 1000) + 1) <= 0)
             continue;
         for (int i = 0; i < N_STREAMS; i++)
             if (p[i].fd >= 0 && p[i].revents)
@@ -174,26 +186,25 @@ static void describe_status(char *text, size_t bytes, int status) {
 }
 
 static bool set_up(const struct BoxReport *report) {
-    return !report->layer[0] ||
-           fail("sandbox: this system gives no %s: %s", report->layer, strerror(report->error));
+    return !report->layer[0] || fail("sandbox: this system gives no %s: %s", report->layer, strerror(report->error));
 }
 
 // The checker's words: "ready", then "passed", "failed WHY" or "ended WHY". Nobody else holds that pipe.
-static bool read_verdict(struct SandboxResult *r, bool in_time, const struct Stream *streams, const struct BoxReport reports[2]) {
+static bool read_verdict(struct SandboxResult *r, bool in_time, const struct Stream *streams,
+                         const struct BoxReport reports[2]) {
     if (!set_up(&reports[0]) || !set_up(&reports[1]))
         return false;
-    const char *words = streams[VERDICT].data;
     char how[80];
+    if (!is_ready(&streams[VERDICT])) {
+        describe_status(how, sizeof how, reports[1].status);
+        return fail("sandbox: Python did not start: %s: %.300s", how, streams[REMARKS].data);
+    }
     if (!in_time) {
         r->verdict = SANDBOX_TIMED_OUT;
         snprintf(r->detail, sizeof r->detail, "still running after %.1f s", r->seconds);
         return true;
     }
-    if (strncmp(words, "ready\n", 6) != 0) {
-        describe_status(how, sizeof how, reports[1].status);
-        return fail("sandbox: the checker did not start: %s: %.300s", how, streams[REMARKS].data);
-    }
-    words += 6;
+    const char *words = streams[VERDICT].data + strlen(READY);
     size_t length = strcspn(words, "\n");
     const char *why = "";
     r->verdict = SANDBOX_FAILED;
@@ -216,10 +227,13 @@ static bool read_verdict(struct SandboxResult *r, bool in_time, const struct Str
     return true;
 }
 
-static bool start_boxes(const struct Sandbox *s, const struct SandboxLimits *limits, int fds[2][6], struct Box boxes[2]) {
+static bool start_boxes(const struct Sandbox *s, const struct SandboxLimits *limits, int fds[2][6],
+                        struct Box boxes[2]) {
     const char *const program[] = {s->python, "-S", "-B", "-c", s->program, NULL};
     const char *const checker[] = {s->python, "-S", "-B", "-c", s->checker, NULL};
-    struct BoxPlan plan = {.files = s->files, .n_files = s->n_files, .memory_bytes = limits->memory_bytes,
+    struct BoxPlan plan = {.files = s->files,
+                           .n_files = s->n_files,
+                           .memory_bytes = limits->memory_bytes,
                            .cpu_seconds = (unsigned)limits->wall_seconds + 1};
     plan.argv = program;
     plan.n_fds = 5;
@@ -245,7 +259,6 @@ bool sandbox_run(const struct Sandbox *s, const struct SandboxJob *job, const st
     if (!ok)
         fail("sandbox: no descriptors: %s", strerror(errno));
     struct Box boxes[2];
-    double begin = clock_seconds();
     if (ok) {
         int fds[2][6] = {
             {nothing, pipes[PRINTED][1], pipes[PRINTED][1], pipes[REQUESTS][0], pipes[ANSWERS][1]},
@@ -271,8 +284,8 @@ bool sandbox_run(const struct Sandbox *s, const struct SandboxJob *job, const st
                                         {pipes[REMARKED][0], NULL, 0, 4095}};
     for (int i = 0; i < N_STREAMS; i++)
         streams[i].data = xcalloc(1, streams[i].room + 1);
-    bool in_time = follow(streams, begin + limits->wall_seconds);
-    *result = (struct SandboxResult){.seconds = clock_seconds() - begin};
+    *result = (struct SandboxResult){0};
+    bool in_time = follow(streams, limits->wall_seconds, &result->seconds);
     struct BoxReport reports[2];
     // The program's own end, where it came before this one, is in its report.
     for (int i = 0; i < 2; i++)

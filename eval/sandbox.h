@@ -21,11 +21,12 @@ bool sandbox_available(const char *python, char *reason, size_t reason_bytes);
 // What is to be run, as UTF-8. Everything but the program comes from the benchmark's record and is believed.
 struct SandboxJob {
     const char *program;
-    const char *setup;     // runs before the checks, in their box (NULL: nothing)
-    const char *checks;    // have passed when they run to their end without an exception and have called the program
-    const char *entry;     // a function that is the program's, even where the set-up defines one of its name (NULL: none)
-    const char *reference; // the record's solution; is not run (NULL: none). What it defines is the program's, even where Python has
-                           // something of that name; what it imports is imported for the checks
+    const char *setup;  // runs before the checks, in their box (NULL: nothing)
+    const char *checks; // have passed when they run to their end without an exception and have called the program
+    const char *entry;  // a function that is the program's, even where the set-up defines one of its name (NULL: none)
+    const char *
+        reference; // the record's solution; is not run (NULL: none). What it defines is the program's, even where Python has
+                   // something of that name; what it imports is imported for the checks
 };
 // Names that the checks use and that neither they, the set-up, Python nor the reference's imports define are the program's as well.
 
@@ -39,15 +40,15 @@ enum SandboxVerdict {
     SANDBOX_PASSED,
     SANDBOX_FAILED,    // a check failed, or an exception got through it
     SANDBOX_ENDED,     // the program ended itself, or was ended by a limit
-    SANDBOX_TIMED_OUT, // by the clock on the wall, which the caller's process watches
+    SANDBOX_TIMED_OUT, // by the clock on the wall, which the caller's process watches and which starts with the program
 };
 extern const char *const SANDBOX_VERDICTS[]; // "passed", "failed", "ended", "timed out"
 
 struct SandboxResult {
     enum SandboxVerdict verdict;
-    double seconds;
+    double seconds;                    // from the program's start
     char detail[SANDBOX_DETAIL_BYTES]; // one line: the exception and the check at which it came up, or the signal
-    char *output;                      // the first SANDBOX_KEPT_OUTPUT bytes that the program printed; they prove nothing
+    char *output; // the first SANDBOX_KEPT_OUTPUT bytes that the program printed; they prove nothing
     size_t output_bytes;
 };
 

@@ -156,7 +156,8 @@ static void canary_begin(struct Canary *c) {
     snprintf(local.sun_path, sizeof local.sun_path, "%s/socket", c->folder);
     c->local = listen_at(AF_UNIX, &local, sizeof local);
 
-    CHECK(pipe(c->descriptor) == 0 && dup2(c->descriptor[1], CANARY_FD) == CANARY_FD, "%s", strerror(errno)); // inherited
+    CHECK(pipe(c->descriptor) == 0 && dup2(c->descriptor[1], CANARY_FD) == CANARY_FD, "%s",
+          strerror(errno)); // inherited
     fcntl(c->descriptor[0], F_SETFL, O_NONBLOCK);
     setenv("VKMOE_CANARY", "secret", 1);
     c->segment = shmget(CANARY_KEY + getpid(), 4096, IPC_CREAT | 0600);
@@ -179,7 +180,8 @@ static const char *canary_touched(struct Canary *c) {
         return "the file";
     if (file_exists(c->new_file))
         return "a new file";
-    if (accept(c->tcp, NULL, NULL) >= 0 || accept(c->local, NULL, NULL) >= 0 || accept(c->abstract_socket, NULL, NULL) >= 0)
+    if (accept(c->tcp, NULL, NULL) >= 0 || accept(c->local, NULL, NULL) >= 0 ||
+        accept(c->abstract_socket, NULL, NULL) >= 0)
         return "a socket";
     if (read(c->descriptor[0], &byte, 1) >= 0)
         return "an inherited descriptor";
@@ -213,7 +215,8 @@ enum { SHORT_SECONDS = 1 };
 static char *canary_names(const struct Canary *c) {
     return xsprintf("CANARY_FILE, CANARY_NEW, CANARY_SOCKET, CANARY_ABSTRACT = '%s', '%s', '%s', '%s'\n"
                     "CANARY_PORT, CANARY_PID, CANARY_KEY, CANARY_FD = %d, %d, %d, %d\n",
-                    c->file, c->new_file, c->path, c->abstract, c->port, (int)c->pid, CANARY_KEY + (int)getpid(), CANARY_FD);
+                    c->file, c->new_file, c->path, c->abstract, c->port, (int)c->pid, CANARY_KEY + (int)getpid(),
+                    CANARY_FD);
 }
 
 // "NAME [= VERDICT] [!]": cuts both off the name.
@@ -285,10 +288,12 @@ static void test_escapes(const struct Sandbox *s) {
         const struct Run *r = &runs.all[i];
         if (!CHECK(r->ran, "%s: %s", r->name, fail_last()))
             continue;
-        CHECK(r->result.verdict == r->expected, "%s: %s: %s", r->name, SANDBOX_VERDICTS[r->result.verdict], r->result.detail);
+        CHECK(r->result.verdict == r->expected, "%s: %s: %s", r->name, SANDBOX_VERDICTS[r->result.verdict],
+              r->result.detail);
         CHECK(r->result.output_bytes <= SANDBOX_KEPT_OUTPUT, "%s: %zu bytes", r->name, r->result.output_bytes);
         if (r->expected == SANDBOX_TIMED_OUT)
-            CHECK(r->result.seconds >= SHORT_SECONDS && r->result.seconds < SHORT_SECONDS + 10, "%s: %.1f s", r->name, r->result.seconds);
+            CHECK(r->result.seconds >= SHORT_SECONDS && r->result.seconds < SHORT_SECONDS + 10, "%s: %.1f s", r->name,
+                  r->result.seconds);
     }
     struct rusage use;
     getrusage(RUSAGE_CHILDREN, &use);
@@ -331,7 +336,8 @@ static void test_forgeries(const struct Sandbox *s) {
     size_t n = read_sections("forgeries.py", sections, MAX_SECTIONS, &prelude), forged = 0;
     for (size_t i = 0; i < n; i++) {
         char *checks = take_checks(sections[i].text);
-        struct Run *r = add_run(&runs, sections[i].name, (struct SandboxJob){.program = sections[i].text, .checks = checks});
+        struct Run *r =
+            add_run(&runs, sections[i].name, (struct SandboxJob){.program = sections[i].text, .checks = checks});
         r->expected = sections[i].kind == '!' ? SANDBOX_PASSED : SANDBOX_FAILED;
     }
     run_all(&runs);
@@ -351,9 +357,14 @@ static void test_forgeries(const struct Sandbox *s) {
 
 // --- Records.
 
-#define POLY "\"prompt\": \"def poly(xs, x):\\n    return sum(c * x ** i for i, c in enumerate(xs))\\n\\n\\ndef root(xs):\\n    \\\"\\\"\\\"Where poly(xs, x) is zero.\\\"\\\"\\\"\\n\""
-#define POLY_TEST "\"test\": \"METADATA = {}\\n\\n\\ndef check(candidate):\\n    assert abs(poly([-4, 2], candidate([-4, 2]))) < 1e-6\\n\""
-#define HUMANEVAL "{\"entry_point\": \"root\", \"canonical_solution\": \"    return -xs[0] / xs[1]\\n\", " POLY ", " POLY_TEST "}"
+#define POLY                                                                                                           \
+    "\"prompt\": \"def poly(xs, x):\\n    return sum(c * x ** i for i, c in enumerate(xs))\\n\\n\\ndef root(xs):\\n  " \
+    "  \\\"\\\"\\\"Where poly(xs, x) is zero.\\\"\\\"\\\"\\n\""
+#define POLY_TEST                                                                                                      \
+    "\"test\": \"METADATA = {}\\n\\n\\ndef check(candidate):\\n    assert abs(poly([-4, 2], candidate([-4, 2]))) < "   \
+    "1e-6\\n\""
+#define HUMANEVAL                                                                                                      \
+    "{\"entry_point\": \"root\", \"canonical_solution\": \"    return -xs[0] / xs[1]\\n\", " POLY ", " POLY_TEST "}"
 
 static const struct {
     char kind; // 'h' HumanEval, 'm' MBPP
@@ -366,13 +377,26 @@ static const struct {
     {'h', HUMANEVAL, "    return 3\n\ndef poly(xs, x):\n    return 0\n", SANDBOX_FAILED}, // the checks have their own
     {'h', HUMANEVAL, "", SANDBOX_FAILED},
     {'h', HUMANEVAL, "    return \xff\xfe\n", SANDBOX_FAILED},
-    {'m', "{\"code\": \"def sum(a, b):\\n  return a * b\", \"test_list\": [\"assert sum(2, 5) == 10\"]}", NULL, SANDBOX_PASSED},
-    {'m', "{\"code\": \"def sum(a, b):\\n  return a * b\", \"test_list\": [\"assert sum(2, 5) == 10\"]}", "def sum(a, b): return a + b", SANDBOX_FAILED},
-    {'m', "{\"code\": \"import sys\\ndef f(x):\\n  return sys.getsizeof(x)\", \"test_list\": [\"assert f((1, 2)) == sys.getsizeof((1, 2))\"]}", NULL, SANDBOX_PASSED},
-    {'m', "{\"code\": \"import sys\\ndef f(x):\\n  return sys.getsizeof(x)\", \"test_list\": [\"assert f((1, 2)) == sys.getsizeof((1, 2))\"]}",
+    {'m', "{\"code\": \"def sum(a, b):\\n  return a * b\", \"test_list\": [\"assert sum(2, 5) == 10\"]}", NULL,
+     SANDBOX_PASSED},
+    {'m', "{\"code\": \"def sum(a, b):\\n  return a * b\", \"test_list\": [\"assert sum(2, 5) == 10\"]}",
+     "def sum(a, b): return a + b", SANDBOX_FAILED},
+    {'m',
+     "{\"code\": \"import sys\\ndef f(x):\\n  return sys.getsizeof(x)\", \"test_list\": [\"assert f((1, 2)) == "
+     "sys.getsizeof((1, 2))\"]}",
+     NULL, SANDBOX_PASSED},
+    {'m',
+     "{\"code\": \"import sys\\ndef f(x):\\n  return sys.getsizeof(x)\", \"test_list\": [\"assert f((1, 2)) == "
+     "sys.getsizeof((1, 2))\"]}",
      "class sys:\n  getsizeof = lambda x: 5\ndef f(x): return 5", SANDBOX_FAILED},
-    {'m', "{\"code\": \"class Node:\\n  pass\\ndef f(n):\\n  return n.left\", \"test_setup_code\": \"root = Node()\\r\\nroot.left = 3\", \"test_list\": [\"assert f(root) == 3\"]}", NULL, SANDBOX_PASSED},
-    {'m', "{\"code\": \"def f(x): return 1\", \"test_imports\": [\"import math\"], \"test_list\": [\"assert math.isclose(f(1), 1)\", \"assert f(2) == 2\"]}", NULL, SANDBOX_FAILED},
+    {'m',
+     "{\"code\": \"class Node:\\n  pass\\ndef f(n):\\n  return n.left\", \"test_setup_code\": \"root = "
+     "Node()\\r\\nroot.left = 3\", \"test_list\": [\"assert f(root) == 3\"]}",
+     NULL, SANDBOX_PASSED},
+    {'m',
+     "{\"code\": \"def f(x): return 1\", \"test_imports\": [\"import math\"], \"test_list\": [\"assert "
+     "math.isclose(f(1), 1)\", \"assert f(2) == 2\"]}",
+     NULL, SANDBOX_FAILED},
 };
 
 static bool make_job(char kind, const char *record, const char *answer, struct SandboxJob *job) {
@@ -409,7 +433,8 @@ static void test_records(const struct Sandbox *s) {
     };
     fail_quiet(true);
     for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++)
-        CHECK(refused(make_job(BAD[i].kind, BAD[i].record, "", &job), BAD[i].words), "%s: %s", BAD[i].record, fail_last());
+        CHECK(refused(make_job(BAD[i].kind, BAD[i].record, "", &job), BAD[i].words), "%s: %s", BAD[i].record,
+              fail_last());
     fail_quiet(false);
 }
 
@@ -436,7 +461,8 @@ static bool without_namespace(const char *kind) {
     char *users = xsprintf("0 %d 1", (int)geteuid()), *groups = xsprintf("0 %d 1", (int)getegid());
     char *path = xsprintf("/proc/sys/user/max_%s_namespaces", kind);
     bool ok = unshare(CLONE_NEWUSER) == 0 && write_text("/proc/self/setgroups", "deny") &&
-              write_text("/proc/self/uid_map", users) && write_text("/proc/self/gid_map", groups) && write_text(path, "0");
+              write_text("/proc/self/uid_map", users) && write_text("/proc/self/gid_map", groups) &&
+              write_text(path, "0");
     free(path);
     free(users);
     free(groups);
@@ -498,9 +524,47 @@ static void test_missing_layers(void) {
     }
     fail_quiet(true);
     char reason[400];
-    CHECK(!sandbox_available("no/python", reason, sizeof reason) && strstr(reason, "no/python does not run as a Python"), "%s", reason);
-    CHECK(!sandbox_available("/bin/true", reason, sizeof reason) && strstr(reason, "does not run as a Python"), "%s", reason);
+    CHECK(!sandbox_available("no/python", reason, sizeof reason) &&
+              strstr(reason, "no/python does not run as a Python"),
+          "%s", reason);
+    CHECK(!sandbox_available("/bin/true", reason, sizeof reason) && strstr(reason, "does not run as a Python"), "%s",
+          reason);
     fail_quiet(false);
+}
+
+// kill -9 of the process that asked leaves nobody behind: orphans come to this one, and end.
+static void test_killed(const struct Sandbox *s) {
+    CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "%s", strerror(errno));
+    int orphans = 0, boxes = 0, status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct SandboxJob job = {.program = "import time\ntime.sleep(1e6)", .checks = "x()"};
+        struct SandboxResult r;
+        _exit(sandbox_run(s, &job, &(struct SandboxLimits){600, 1 << 28}, &r));
+    }
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    for (int tries = 0; tries < 1000 && boxes < 2; tries++, usleep(10000)) {
+        char children[100] = "";
+        FILE *f = fopen(path, "r");
+        size_t n = f ? fread(children, 1, sizeof children - 1, f) : 0;
+        if (f)
+            fclose(f);
+        boxes = 0;
+        for (size_t i = 0; i < n; i++)
+            boxes += children[i] == ' ';
+    }
+    CHECK(boxes == 2, "%d boxes", boxes);
+    kill(pid, SIGKILL);
+    for (int tries = 0; tries < 1000 && orphans < 3; tries++) {
+        pid_t ended = waitpid(-1, &status, WNOHANG);
+        orphans += ended > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+        if (ended == 0)
+            usleep(10000);
+    }
+    CHECK(orphans == 3, "of the asking process and two boxes, %d were killed",
+          orphans); // their own children go with process 1
+    prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
 }
 
 static void test_ordinary_user(void) {
@@ -523,27 +587,28 @@ static void test_ordinary_user(void) {
 // --- Whole benchmarks.
 
 // Behind a program: each of its functions that the checks name gives something else than it would.
-static const char FAULT[] =
-    "\n\ndef _plant(name, function, depth=[0]):\n"
-    "    def other(v):\n"
-    "        for kind, change in ((bool, lambda v: not v), ((int, float, complex), lambda v: v + 1), (str, lambda v: v + 'x'),\n"
-    "                             (list, lambda v: v + [None]), (tuple, lambda v: (*v, None)), (dict, lambda v: {**v, 'x': 'x'}),\n"
-    "                             (set, lambda v: v | {'x'})):\n"
-    "            if isinstance(v, kind):\n"
-    "                return change(v)\n"
-    "        return 0\n\n"
-    "    def faulty(*args, **keywords):\n"
-    "        depth[0] += 1\n"
-    "        try:\n"
-    "            v = function(*args, **keywords)\n"
-    "        finally:\n"
-    "            depth[0] -= 1\n"
-    "        return v if depth[0] else other(v)\n\n"
-    "    globals()[name] = faulty\n\n\n"
-    "import re as _re\n"
-    "for _name in set(_re.findall(r'\\w+', _checks)):\n"
-    "    if type(globals().get(_name)) is type(_plant):\n"
-    "        _plant(_name, globals()[_name])\n";
+static const char FAULT[] = "\n\ndef _plant(name, function, depth=[0]):\n"
+                            "    def other(v):\n"
+                            "        for kind, change in ((bool, lambda v: not v), ((int, float, complex), lambda v: v "
+                            "+ 1), (str, lambda v: v + 'x'),\n"
+                            "                             (list, lambda v: v + [None]), (tuple, lambda v: (*v, None)), "
+                            "(dict, lambda v: {**v, 'x': 'x'}),\n"
+                            "                             (set, lambda v: v | {'x'})):\n"
+                            "            if isinstance(v, kind):\n"
+                            "                return change(v)\n"
+                            "        return 0\n\n"
+                            "    def faulty(*args, **keywords):\n"
+                            "        depth[0] += 1\n"
+                            "        try:\n"
+                            "            v = function(*args, **keywords)\n"
+                            "        finally:\n"
+                            "            depth[0] -= 1\n"
+                            "        return v if depth[0] else other(v)\n\n"
+                            "    globals()[name] = faulty\n\n\n"
+                            "import re as _re\n"
+                            "for _name in set(_re.findall(r'\\w+', _checks)):\n"
+                            "    if type(globals().get(_name)) is type(_plant):\n"
+                            "        _plant(_name, globals()[_name])\n";
 
 static void add_benchmark(struct Runs *runs, const char *path, bool faulty) {
     uint8_t *text;
@@ -580,9 +645,11 @@ static void run_benchmark(const struct Sandbox *s, const char *path) {
         for (size_t i = 0; i < runs.n; i++) {
             const struct Run *r = &runs.all[i];
             right += CHECK(r->ran && r->result.verdict == r->expected, "%s: %s: %s", r->name,
-                           r->ran ? SANDBOX_VERDICTS[r->result.verdict] : "no verdict", r->ran ? r->result.detail : fail_last());
+                           r->ran ? SANDBOX_VERDICTS[r->result.verdict] : "no verdict",
+                           r->ran ? r->result.detail : fail_last());
         }
-        printf("%s: %zu of %zu %s in %.1f s\n", path, right, runs.n, faulty ? "with a fault fail" : "pass", clock_seconds() - begin);
+        printf("%s: %zu of %zu %s in %.1f s\n", path, right, runs.n, faulty ? "with a fault fail" : "pass",
+               clock_seconds() - begin);
         free_runs(&runs);
     }
 }
@@ -600,6 +667,7 @@ int main(int argc, char **argv) {
         test_forgeries(s);
         test_records(s);
         test_output(s);
+        test_killed(s);
         test_missing_layers();
         test_ordinary_user();
     }

@@ -103,15 +103,15 @@ def attempt():
 #: out through a symbolic link
 def attempt():
     def follow():
-        os.symlink("/etc/passwd", "/tmp/link")
-        return open("/tmp/link").read()
+        os.symlink("/etc/passwd", "link")
+        return open("link").read()
 
     return refused(follow)
 
 
 #: out through a hard link
 def attempt():
-    return refused(lambda: os.link(os.__file__, "/tmp/os.py"))
+    return refused(lambda: os.link(os.__file__, "os.py"))
 
 
 #: change the Python that others use
@@ -119,7 +119,7 @@ def attempt():
     return all_of(
         refused(lambda: open(os.__file__, "a")),
         refused(lambda: os.unlink(os.__file__)),
-        refused(lambda: os.rename(os.__file__, "/tmp/os.py")),
+        refused(lambda: os.rename(os.__file__, "os.py")),
         refused(lambda: open(os.path.dirname(os.__file__) + "/new.py", "w")),
         refused(lambda: open(sys.executable, "r+b")),
     )
@@ -127,8 +127,8 @@ def attempt():
 
 #: chroot and leave it
 def attempt():
-    os.mkdir("/tmp/jail")
-    return refused(lambda: os.chroot("/tmp/jail"))
+    os.mkdir("jail")
+    return refused(lambda: os.chroot("jail"))
 
 
 #: inherited descriptors !
@@ -208,14 +208,15 @@ def attempt():
 
 #: run a file of its own
 def attempt():
-    with open("/tmp/run", "w") as f:
+    with open("run", "w") as f:
         f.write("#!" + sys.executable)
-    return all_of(refused(lambda: os.chmod("/tmp/run", 0o6755)) and "held", refused(lambda: os.execv("/tmp/run", ["run"])))
+    os.chmod("run", 0o6755)
+    return refused(lambda: os.execv("./run", ["run"]))
 
 
 #: map a file of its own as code
 def attempt():
-    with open("/tmp/code", "w+b") as f:
+    with open("code", "w+b") as f:
         f.write(bytes(4096))
         f.flush()
         return refused(lambda: mmap.mmap(f.fileno(), 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC, flags=mmap.MAP_PRIVATE))
@@ -257,7 +258,7 @@ def attempt():
     written = 0
     try:
         for i in range(64):
-            with open(f"/tmp/{i}", "wb", buffering=0) as f:
+            with open(f"{i}", "wb", buffering=0) as f:
                 for _ in range(64):
                     written += f.write(bytes(1 << 20))
     except OSError:
@@ -268,7 +269,7 @@ def attempt():
 #: one very large file
 def attempt():
     def grow():
-        with open("/tmp/large", "wb") as f:
+        with open("large", "wb") as f:
             f.truncate(1 << 34)
 
     return refused(grow)
@@ -279,7 +280,7 @@ def attempt():
     made = 0
     try:
         for i in range(100000):
-            open(f"/tmp/{i}", "w").close()
+            open(f"{i}", "w").close()
             made += 1
     except OSError:
         pass
@@ -513,7 +514,7 @@ def attempt():
 #: make a device
 def attempt():
     kinds = ((0o20666, 1, 1), (0o60666, 254, 0), (0o20666, 226, 128), (0o20666, 195, 0))
-    return all_of(*(refused(lambda: os.mknod(f"/tmp/{major}", mode, os.makedev(major, minor))) for mode, major, minor in kinds))
+    return all_of(*(refused(lambda: os.mknod(f"{major}", mode, os.makedev(major, minor))) for mode, major, minor in kinds))
 
 
 #: the clock
