@@ -586,35 +586,14 @@ static void test_ordinary_user(void) {
 
 // --- Whole benchmarks.
 
-// Behind a program: each of its functions that the checks name gives something else than it would.
-static const char FAULT[] = "\n\ndef _plant(name, function, depth=[0]):\n"
-                            "    def other(v):\n"
-                            "        for kind, change in ((bool, lambda v: not v), ((int, float, complex), lambda v: v "
-                            "+ 1), (str, lambda v: v + 'x'),\n"
-                            "                             (list, lambda v: v + [None]), (tuple, lambda v: (*v, None)), "
-                            "(dict, lambda v: {**v, 'x': 'x'}),\n"
-                            "                             (set, lambda v: v | {'x'})):\n"
-                            "            if isinstance(v, kind):\n"
-                            "                return change(v)\n"
-                            "        return 0\n\n"
-                            "    def faulty(*args, **keywords):\n"
-                            "        depth[0] += 1\n"
-                            "        try:\n"
-                            "            v = function(*args, **keywords)\n"
-                            "        finally:\n"
-                            "            depth[0] -= 1\n"
-                            "        return v if depth[0] else other(v)\n\n"
-                            "    globals()[name] = faulty\n\n\n"
-                            "import re as _re\n"
-                            "for _name in set(_re.findall(r'\\w+', _checks)):\n"
-                            "    if type(globals().get(_name)) is type(_plant):\n"
-                            "        _plant(_name, globals()[_name])\n";
-
 static void add_benchmark(struct Runs *runs, const char *path, bool faulty) {
     uint8_t *text;
     uint64_t bytes;
     if (!CHECK(file_read(path, 1 << 28, &text, &bytes), "%s", fail_last()))
         return;
+    struct Section none;
+    char *fault;
+    read_sections("fault.py", &none, 0, &fault);
     size_t number = 0;
     for (char *line = (char *)text, *end; (end = strchr(line, '\n')); line = end + 1) {
         *end = 0;
@@ -624,14 +603,16 @@ static void add_benchmark(struct Runs *runs, const char *path, bool faulty) {
             continue;
         if (faulty) {
             char *names = json_quote(humaneval ? job.entry : job.checks, strlen(humaneval ? job.entry : job.checks));
-            char *program = xsprintf("%s\n_checks = %s%s", job.program, names, FAULT);
+            char *program = xsprintf("%s\n_checks = %s%s", job.program, names, fault);
             free((char *)job.program);
             free(names);
             job.program = program;
         }
         struct Run *r = add_run(runs, xsprintf("%s:%zu%s", path, ++number, faulty ? " with a fault" : ""), job);
         r->expected = faulty ? SANDBOX_FAILED : SANDBOX_PASSED;
+        r->limits.wall_seconds = 120; // some of MBPP's own solutions take seconds, and the machine may be busy
     }
+    free(fault);
     free(text);
 }
 
