@@ -4,7 +4,6 @@
 #
 # Descriptors: 0 the job, 3 the program's answers, 4 requests to it, 5 the verdict.
 import ast
-import sys
 
 
 class ProgramError(Exception):
@@ -59,10 +58,10 @@ class Handle:
     """Something of the program's that is not a plain value: a function, an object, an iterator. It can be called, looked into,
     gone through and handed back. It cannot be compared, be true or have a length: the program would be its own judge."""
 
-    __slots__ = ("number",)
+    __slots__ = ("_handle_",)
 
     def __init__(self, number):
-        object.__setattr__(self, "number", number)
+        object.__setattr__(self, "_handle_", number)
 
     def __call__(self, *args, **keywords):
         return ask("call", self, args, keywords)
@@ -92,7 +91,7 @@ class Handle:
 
 def number_of(value):
     if type(value) is Handle:
-        return value.number
+        return value._handle_
     raise TypeError(f"a {type(value).__name__} cannot be handed to the program")
 
 
