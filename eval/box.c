@@ -208,11 +208,13 @@ bool box_start(struct Box *box, const struct BoxPlan *plan) {
     bool ok = pid > 0;
     if (!ok) {
         const char *missing = box_missing_namespace();
-        fail("sandbox: this system gives no %s: %s", missing ? missing : "new namespaces", strerror(error));
+        fail("sandbox: not possible here: %s: %s", missing ? missing : "namespaces", strerror(error));
         close(report[0]);
     } else if (!map_ids(pid)) {
-        ok = fail("sandbox: this system gives no ids in a new user namespace: %s", strerror(errno));
-        box_end(box, NULL);
+        struct BoxReport said = {.error = errno};
+        box_end(box, &said); // it may have ended before it got its ids, and says why
+        ok = fail("sandbox: not possible here: %s: %s", *said.layer ? said.layer : "ids in a user namespace",
+                  strerror(said.error));
     } else if (write(go[1], "g", 1) != 1) { // cannot fail: the reading end is open here as well
         ok = fail("sandbox: no word to process 1: %s", strerror(errno));
         box_end(box, NULL);
@@ -226,8 +228,8 @@ void box_end(struct Box *box, struct BoxReport *report) {
     kill(box->pid, SIGKILL);
     while (waitpid(box->pid, NULL, 0) < 0 && errno == EINTR)
         ;
-    struct BoxReport none = {{0}, 0, SIGKILL};
+    // One that was killed has written nothing; pipes take a report in one piece.
     if (report && read(box->report, report, sizeof *report) != sizeof *report)
-        *report = none;
+        report->status = SIGKILL;
     close(box->report);
 }

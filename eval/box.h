@@ -41,7 +41,8 @@ struct BoxReport {
 // Starts a box. False after a message that names the layer which is missing here. What is refused inside, after the start, is in the
 // report.
 bool box_start(struct Box *box, const struct BoxPlan *plan);
-// Kills all that is in the box and waits for its end. The report may be NULL.
+// Kills all that is in the box and waits for its end. The report may be NULL; where the box was killed before it wrote one, it keeps its values but
+// for the status.
 void box_end(struct Box *box, struct BoxReport *report);
 
 // The namespaces one by one: the first that cannot be made, or NULL.

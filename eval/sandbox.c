@@ -186,7 +186,7 @@ static void describe_status(char *text, size_t bytes, int status) {
 }
 
 static bool set_up(const struct BoxReport *report) {
-    return !report->layer[0] || fail("sandbox: this system gives no %s: %s", report->layer, strerror(report->error));
+    return !report->layer[0] || fail("sandbox: not possible here: %s: %s", report->layer, strerror(report->error));
 }
 
 // The checker's words: "ready", then "passed", "failed WHY" or "ended WHY". Nobody else holds that pipe.
@@ -286,7 +286,7 @@ bool sandbox_run(const struct Sandbox *s, const struct SandboxJob *job, const st
         streams[i].data = xcalloc(1, streams[i].room + 1);
     *result = (struct SandboxResult){0};
     bool in_time = follow(streams, limits->wall_seconds, &result->seconds);
-    struct BoxReport reports[2];
+    struct BoxReport reports[2] = {{.error = 0}};
     // The program's own end, where it came before this one, is in its report.
     for (int i = 0; i < 2; i++)
         box_end(&boxes[i], &reports[i]);
