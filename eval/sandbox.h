@@ -4,8 +4,6 @@
 #pragma once
 #include "runtime/base.h"
 
-#include <jansson.h>
-
 enum { SANDBOX_KEPT_OUTPUT = 1 << 16, SANDBOX_DETAIL_BYTES = 640 };
 
 struct Sandbox; // a Python and the files it needs; one serves any number of runs, in any number of threads
@@ -56,9 +54,3 @@ struct SandboxResult {
 bool sandbox_run(const struct Sandbox *s, const struct SandboxJob *job, const struct SandboxLimits *limits,
                  struct SandboxResult *result);
 void sandbox_result_free(struct SandboxResult *result);
-
-// A record of HumanEval or MBPP (full or sanitized) and what a model answered to it, as a job. For HumanEval the answer continues the prompt; for
-// MBPP it is the whole program. NULL takes the record's own solution. False after a message where a field is missing; else to be freed.
-bool sandbox_job_humaneval(const json_t *record, const char *answer, struct SandboxJob *job, const char *where);
-bool sandbox_job_mbpp(const json_t *record, const char *answer, struct SandboxJob *job, const char *where);
-void sandbox_job_free(struct SandboxJob *job);

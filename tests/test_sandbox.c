@@ -1,5 +1,5 @@
 // The sandbox of model-written programs: sandbox/escapes.py wants out and must leave no trace outside, sandbox/forgeries.py wants a good
-// verdict without a good answer; records become jobs; limits and refusals.
+// verdict without a good answer; records as they are published; limits and refusals.
 //
 // With files as arguments (HumanEval.jsonl, mbpp.jsonl) it runs those instead: each record's own solution must pass, and must fail with a
 // fault planted in what it returns.
@@ -28,6 +28,54 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+// --- Records of HumanEval and MBPP as jobs; a model's answer may stand in the place of their own solution.
+
+// A field as text, malloc'ed: an array is its lines, what is not there is empty.
+static char *text_of(const json_t *record, const char *key) {
+    const json_t *value = json_object_get(record, key), *line;
+    char *text = xstrdup(json_is_string(value) ? json_string_value(value) : "");
+    size_t i;
+    json_array_foreach(value, i, line) {
+        char *longer = xsprintf("%s%s\n", text, json_string_value(line));
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+static struct SandboxJob job_humaneval(const json_t *record, const char *answer) {
+    char *prompt = text_of(record, "prompt"), *solution = text_of(record, "canonical_solution");
+    char *test = text_of(record, "test"), *entry = text_of(record, "entry_point");
+    struct SandboxJob job = {.program = xsprintf("%s%s\n", prompt, answer ? answer : solution),
+                             .setup = prompt, // some checks call functions that stand in it
+                             .checks = xsprintf("%s\ncheck(%s)\n", test, entry),
+                             .entry = entry};
+    free(solution);
+    free(test);
+    return job;
+}
+
+static struct SandboxJob job_mbpp(const json_t *record, const char *answer) {
+    char *code = text_of(record, "code"), *setup = text_of(record, "test_setup_code");
+    char *imports = text_of(record, "test_imports");
+    struct SandboxJob job = {.program = xstrdup(answer ? answer : code),
+                             .setup = xsprintf("%s\n%s", imports, setup),
+                             .checks = text_of(record, "test_list"),
+                             .reference = code};
+    free(setup);
+    free(imports);
+    return job;
+}
+
+static void job_free(struct SandboxJob *job) {
+    free((char *)job->program);
+    free((char *)job->setup);
+    free((char *)job->checks);
+    free((char *)job->entry);
+    free((char *)job->reference);
+    *job = (struct SandboxJob){0};
+}
 
 // --- Many runs, two at once.
 
@@ -74,7 +122,7 @@ static struct Run *add_run(struct Runs *runs, char *name, struct SandboxJob job)
 static void free_runs(struct Runs *runs) {
     for (size_t i = 0; i < runs->n; i++) {
         free(runs->all[i].name);
-        sandbox_job_free(&runs->all[i].job);
+        job_free(&runs->all[i].job);
         if (runs->all[i].ran)
             sandbox_result_free(&runs->all[i].result);
     }
@@ -401,16 +449,18 @@ static const struct {
 
 static bool make_job(char kind, const char *record, const char *answer, struct SandboxJob *job) {
     json_t *json = json_parse(record, strlen(record), "record");
-    bool ok = json && (kind == 'h' ? sandbox_job_humaneval : sandbox_job_mbpp)(json, answer, job, "record");
+    if (!CHECK(json, "%s", fail_last()))
+        return false;
+    *job = (kind == 'h' ? job_humaneval : job_mbpp)(json, answer);
     json_decref(json);
-    return ok;
+    return true;
 }
 
 static void test_records(const struct Sandbox *s) {
     struct Runs runs = {.sandbox = s};
     for (size_t i = 0; i < sizeof RECORDS / sizeof *RECORDS; i++) {
         struct SandboxJob job;
-        if (CHECK(make_job(RECORDS[i].kind, RECORDS[i].record, RECORDS[i].answer, &job), "%s", fail_last()))
+        if (make_job(RECORDS[i].kind, RECORDS[i].record, RECORDS[i].answer, &job))
             add_run(&runs, xsprintf("record %zu", i), job)->expected = RECORDS[i].verdict;
     }
     run_all(&runs);
@@ -419,23 +469,6 @@ static void test_records(const struct Sandbox *s) {
         CHECK(r->ran && r->result.verdict == r->expected, "%s: %s", r->name, r->ran ? r->result.detail : fail_last());
     }
     free_runs(&runs);
-
-    struct SandboxJob job;
-    static const struct {
-        char kind;
-        const char *record, *words;
-    } BAD[] = {
-        {'h', "{\"prompt\": \"x\"}", "record: the record has no text 'test'"},
-        {'h', "{" POLY ", " POLY_TEST "}", "no text 'entry_point'"},
-        {'m', "{\"code\": \"x\"}", "no text 'test_list'"},
-        {'m', "{\"code\": \"x\", \"test_list\": [1]}", "'test_list' holds something that is no text"},
-        {'m', "{\"code\": 1, \"test_list\": []}", "no text 'code'"},
-    };
-    fail_quiet(true);
-    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++)
-        CHECK(refused(make_job(BAD[i].kind, BAD[i].record, "", &job), BAD[i].words), "%s: %s", BAD[i].record,
-              fail_last());
-    fail_quiet(false);
 }
 
 static void test_output(const struct Sandbox *s) {
@@ -599,7 +632,7 @@ static void add_benchmark(struct Runs *runs, const char *path, bool faulty) {
         *end = 0;
         struct SandboxJob job;
         bool humaneval = strstr(line, "\"entry_point\"") != NULL;
-        if (!CHECK(make_job(humaneval ? 'h' : 'm', line, NULL, &job), "%s", fail_last()))
+        if (!make_job(humaneval ? 'h' : 'm', line, NULL, &job))
             continue;
         if (faulty) {
             char *names = json_quote(humaneval ? job.entry : job.checks, strlen(humaneval ? job.entry : job.checks));
