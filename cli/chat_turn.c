@@ -99,9 +99,10 @@ static bool render(struct Chat *c, struct TokenList *ids) {
     size_t n = 0, whole = c->n - c->left_out;
     struct Message *list = xcalloc(whole + 1, sizeof *list);
     if (c->system)
-        list[n++] = (struct Message){ROLE_SYSTEM, c->system, strlen(c->system)};
+        list[n++] = (struct Message){.role = ROLE_SYSTEM, .text = c->system, .bytes = strlen(c->system)};
     for (size_t i = c->left_out; i < c->n; i++)
-        list[n++] = (struct Message){c->messages[i].role, c->messages[i].text, c->messages[i].bytes};
+        list[n++] = (struct Message){
+            .role = c->messages[i].role, .text = c->messages[i].text, .bytes = c->messages[i].bytes};
     ids->n = 0;
     bool ok = template_render(&c->l.template, &c->l.tokenizer, list, n, true, ids);
     free(list);

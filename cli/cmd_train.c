@@ -244,8 +244,8 @@ static void show_data(const struct Dataset *d, const char *name, uint32_t seq_le
     term_format_count((double)d->n_labels, labels);
     fprintf(stderr, "%s: %zu examples, %s tokens, %s of them trained, the longest has %u\n", name, d->n, tokens, labels,
             d->longest);
-    if (d->n_cut)
-        warn("%s: %llu examples are longer than --context %u and are cut there", name, (unsigned long long)d->n_cut,
+    if (d->n_overlong)
+        warn("%s: %llu examples are longer than --context %u and are cut there", name, (unsigned long long)d->n_overlong,
              seq_len);
     if (d->n_beyond)
         warn("%s: %llu of these are left out, because no answer begins before that", name,

@@ -39,7 +39,8 @@ static bool add(struct Reader *r, const struct Message *messages, size_t n, bool
 static bool add_text(struct Reader *r, const char *text, size_t bytes, const char *where) {
     const char *system = args_text(r->args, "system");
     bool chat = args_switch(r->args, "chat");
-    struct Message messages[2] = {{ROLE_SYSTEM, system, system ? strlen(system) : 0}, {ROLE_USER, text, bytes}};
+    struct Message messages[2] = {{.role = ROLE_SYSTEM, .text = system, .bytes = system ? strlen(system) : 0},
+                                  {.role = ROLE_USER, .text = text, .bytes = bytes}};
     if (chat && bytes == 0)
         return fail("%s is empty: there is nothing to go on from", where);
     return add(r, messages + (chat && system ? 0 : 1), chat && system ? 2 : 1, chat, where);
@@ -56,7 +57,7 @@ static bool add_messages(struct Reader *r, const json_t *array, const char *wher
     size_t first = system ? 1 : 0;
     bool ok = true;
     if (system)
-        messages[0] = (struct Message){ROLE_SYSTEM, system, strlen(system)};
+        messages[0] = (struct Message){.role = ROLE_SYSTEM, .text = system, .bytes = strlen(system)};
     for (size_t i = 0; ok && i < n; i++) {
         const json_t *object = json_array_get(array, i), *content = json_object_get(object, "content");
         const char *role = json_string_value(json_object_get(object, "role"));

@@ -220,7 +220,7 @@ static bool lay_parts(struct Layout *l, const struct TemplateParts *p, const str
 }
 
 static bool lay_answer(struct Layout *l, const struct Template *t, const struct Message *m) {
-    return lay_parts(l, &t->texts[TEXT_PROMPT], NULL, NULL) && lay_cut(l, true) &&
+    return lay_parts(l, &t->texts[TEXT_PROMPT], NULL, NULL) && lay_cut(l, !m->unlearnt) &&
            lay_parts(l, &t->texts[TEXT_ANSWER], m, NULL) && lay_cut(l, false) &&
            lay_parts(l, &t->texts[TEXT_AFTER], NULL, NULL);
 }
@@ -256,7 +256,8 @@ static bool lay_all(struct Layout *l, const struct Template *t, const struct Mes
     const struct Message *system = NULL; // that waits for the first user's
     if (!check_messages(t, messages, n) || !lay_parts(l, &texts[TEXT_START], NULL, NULL))
         return false;
-    struct Message usual = {ROLE_SYSTEM, t->default_system, t->default_system ? strlen(t->default_system) : 0};
+    struct Message usual = {
+        .role = ROLE_SYSTEM, .text = t->default_system, .bytes = t->default_system ? strlen(t->default_system) : 0};
     if (t->default_system && (n == 0 || messages[0].role != ROLE_SYSTEM)) {
         if (texts[TEXT_FIRST_USER].given)
             system = &usual;

@@ -44,6 +44,7 @@ struct Message {
     enum Role role;
     const char *text; // need not be 0-terminated; special tokens written in it stay plain text
     size_t bytes;
+    bool unlearnt; // an answer of the assistant that is read and not learnt
 };
 
 struct TokenList {
@@ -63,7 +64,7 @@ const char *template_names(void); // of those built in, for messages and --help
 const char *template_lead(const struct Template *t);
 bool role_find(const char *name, enum Role *role); // "system", "user", "assistant"
 
-// Appends to out (zero it first). Trained are the assistant's words and the token that ends its turn. With
+// Appends to out (zero it first). Trained are the assistant's words and the token that ends its turn, but for those that are `unlearnt`. With
 // add_generation_prompt the ids end where the assistant begins to speak.
 // The ids are those of the whole rendered text, special tokens parsed, with one exception: the answer is cut off from the prompt,
 // as it is when the model speaks, which shows only where an answer begins with white space.

@@ -16,7 +16,7 @@ static const char CONFIG[] = "{\"bos_token\": \"<s>\", \"eos_token\": \"<s>\", \
 
 static void use(const struct Template *t, const struct Tokenizer *tokenizer) {
     static const struct Message talk[] = {
-        {ROLE_SYSTEM, " a b ", 5}, {ROLE_USER, "ab<s>\n", 6}, {ROLE_ASSISTANT, " b", 2}, {ROLE_USER, "", 0}};
+        {ROLE_SYSTEM, " a b ", 5, false}, {ROLE_USER, "ab<s>\n", 6, false}, {ROLE_ASSISTANT, " b", 2, false}, {ROLE_USER, "", 0, false}};
     for (unsigned first = 0; first < 2; first++)
         for (unsigned n = 0; n + first <= 4; n++) {
             struct TokenList list = {0};

@@ -41,7 +41,7 @@ static void use(const struct Tokenizer *t, const char *text, size_t bytes) {
     }
     struct Template chat;
     if (template_open(&chat, bytes % 2 ? "deepseek" : "plain", NULL, t, "fuzz")) {
-        const struct Message talk[] = {{ROLE_USER, text, bytes}, {ROLE_ASSISTANT, text, bytes / 2}};
+        const struct Message talk[] = {{ROLE_USER, text, bytes, false}, {ROLE_ASSISTANT, text, bytes / 2, false}};
         struct TokenList list = {0};
         template_render(&chat, t, talk, 2, true, &list);
         token_list_free(&list);

@@ -83,7 +83,7 @@ static void test_forms(void) {
     CHECK(load(&again, text, sizeof text - 1, &OPTIONS) && again.hash == d.hash, "the same data, another hash");
     fail_quiet(true);
     CHECK(!load(&other, text, sizeof text - 2, &OPTIONS), "a cut last line");
-    CHECK(load(&other, text, strlen(text) - 10, &(struct DataOptions){4096, true}) && other.n == 2 &&
+    CHECK(load(&other, text, strlen(text) - 10, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) && other.n == 2 &&
               other.n_skipped == 1 && other.hash != d.hash,
           "%zu examples, %llu skipped", other.n, (unsigned long long)other.n_skipped);
     fail_quiet(false);
@@ -165,8 +165,8 @@ static void test_cut(void) {
     struct DataOptions options = {.max_tokens = 10};
     if (!CHECK(load(&d, text, sizeof text - 1, &options), "%s", fail_last()))
         return;
-    CHECK(d.n == 2 && d.n_cut == 2 && d.n_beyond == 1 && d.longest == 10,
-          "%zu examples, %llu cut, %llu beyond, longest %u", d.n, (unsigned long long)d.n_cut,
+    CHECK(d.n == 2 && d.n_overlong == 2 && d.n_beyond == 1 && d.longest == 10,
+          "%zu examples, %llu cut, %llu beyond, longest %u", d.n, (unsigned long long)d.n_overlong,
           (unsigned long long)d.n_beyond, d.longest);
     CHECK(d.examples[0].n == 10 && d.examples[0].labels[9] == -1, "a cut example ends with label %d",
           d.examples[0].labels[9]);
@@ -247,7 +247,7 @@ static void test_bad_lines(void) {
     struct Dataset d;
     CHECK(!load(&d, "", 0, &OPTIONS) && strcmp(fail_last(), "data.jsonl: no example in it") == 0, "'%s'", fail_last());
     CHECK(!load(&d, "\n \r\n\n", 5, &OPTIONS) && strstr(fail_last(), "no example in it"), "'%s'", fail_last());
-    CHECK(!load(&d, "7\n", 2, &(struct DataOptions){4096, true}) && strstr(fail_last(), "no example could be used"),
+    CHECK(!load(&d, "7\n", 2, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) && strstr(fail_last(), "no example could be used"),
           "'%s'", fail_last());
     size_t bytes = 100000100;
     char *long_line = xmalloc(bytes);

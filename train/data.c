@@ -1,428 +1,101 @@
-// Objects are read one at a time, checked as bytes, parsed, and become examples at once; nothing of the text is kept.
+// Records become examples one at a time; nothing of a text is kept. Then the order in which training sees the examples.
 #include "train/data.h"
 #include "model/json.h"
-#include "model/utf8.h"
+#include "train/source.h"
 
-#include <errno.h>
+#include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_MAX_BYTES = 100000000, MESSAGES_MAX = 100000 };
-
-// ---- Objects of a file or of memory ----
-
-struct Source {
-    FILE *file; // NULL: memory
-    const char *memory;
-    size_t memory_left;
-    char *buffer; // (capacity) what is read: [begin, end) is not yet given out
-    size_t begin, end, capacity;
-    bool ended;    // nothing is left to read
-    bool failed;   // it was told; nothing more will come
-    uint32_t line; // on which `begin` stands, from 1
-    bool array, first;
-    const char *path;
-};
-
-static size_t read_more(struct Source *s, char *out, size_t room) {
-    if (s->file)
-        return fread(out, 1, room, s->file);
-    size_t n = min_u64(room, s->memory_left);
-    if (n == 0)
-        return 0;
-    memcpy(out, s->memory, n);
-    s->memory += n;
-    s->memory_left -= n;
-    return n;
-}
-
-// Reads on behind `end`; what is not given out moves to the front. False after a message; at the end of the file s->ended.
-static bool fill(struct Source *s) {
-    size_t have = s->end - s->begin;
-    if (s->failed)
-        return false;
-    if (have > LINE_MAX_BYTES)
-        return fail("%s:%u: more than %d bytes in one %s", s->path, s->line, LINE_MAX_BYTES,
-                    s->array ? "object" : "line");
-    if (s->begin)
-        memmove(s->buffer, s->buffer + s->begin, have);
-    s->begin = 0;
-    s->end = have;
-    if (s->end == s->capacity)
-        s->buffer = xrealloc(s->buffer, s->capacity *= 2);
-    size_t n = read_more(s, s->buffer + s->end, s->capacity - s->end);
-    s->end += n;
-    s->failed = n == 0 && s->file && ferror(s->file);
-    s->ended = n == 0 && !s->failed;
-    return !s->failed || fail("%s: cannot be read: %s", s->path, strerror(errno));
-}
-
-// The byte at `begin`; -1 at the end of the file or after a message.
-static int peek(struct Source *s) {
-    while (s->begin == s->end && !s->ended)
-        if (!fill(s))
-            return -1;
-    return s->begin == s->end ? -1 : (uint8_t)s->buffer[s->begin];
-}
-
-static int peek_past_blanks(struct Source *s) {
-    int c;
-    while ((c = peek(s)) == ' ' || c == '\t' || c == '\r' || c == '\n') {
-        s->line += c == '\n';
-        s->begin++;
-    }
-    return c;
-}
-
-// A byte order mark, and whether the file is an array.
-static void source_begin(struct Source *s) {
-    s->buffer = xmalloc(s->capacity = 1 << 16);
-    s->line = 1;
-    s->first = true;
-    while (s->end < 3 && !s->ended && fill(s))
-        ;
-    if (s->end >= 3 && memcmp(s->buffer, "\xef\xbb\xbf", 3) == 0)
-        s->begin = 3;
-    s->array = peek_past_blanks(s) == '[';
-    s->begin += s->array;
-}
-
-// The next line that is not blank, without its end. *text NULL: there is none left.
-static bool next_line(struct Source *s, const char **text, size_t *bytes, uint32_t *line) {
-    size_t searched = 0;
-    *text = NULL;
-    if (peek_past_blanks(s) < 0)
-        return s->ended;
-    for (;;) {
-        char *from = s->buffer + s->begin, *feed = memchr(from + searched, '\n', s->end - s->begin - searched);
-        searched = s->end - s->begin;
-        if (!feed && !s->ended) {
-            if (!fill(s))
-                return false;
-            continue;
-        }
-        *text = from;
-        *bytes = feed ? (size_t)(feed - from) : searched;
-        *line = s->line;
-        s->begin += *bytes; // the line feed is the next call's to count
-        *bytes -= *bytes && from[*bytes - 1] == '\r';
-        return true;
-    }
-}
-
-// The next object of the array, likewise. Strings and brackets are followed to its end; the rest is the JSON reader's.
-static bool next_object(struct Source *s, const char **text, size_t *bytes, uint32_t *line) {
-    *text = NULL;
-    int c = peek_past_blanks(s);
-    if (c == ',' && !s->first) {
-        s->begin++;
-        c = peek_past_blanks(s);
-    } else if (c == ']') {
-        s->begin++;
-        return peek_past_blanks(s) < 0 ? s->ended : fail("%s:%u: more text behind the array", s->path, s->line);
-    } else if (!s->first && (c >= 0 || s->ended)) {
-        return fail("%s:%u: ',' or ']' is expected behind an object of the array", s->path, s->line);
-    }
-    if (c != '{')
-        return c < 0 && !s->ended ? false : fail("%s:%u: an object of the array is expected", s->path, s->line);
-    size_t n = 0, depth = 0, feeds = 0;
-    bool in_string = false, escaped = false;
-    do {
-        while (s->begin + n == s->end && !s->ended)
-            if (!fill(s))
-                return false;
-        if (s->begin + n == s->end)
-            return fail("%s:%u: the object that begins here has no end", s->path, s->line);
-        char byte = s->buffer[s->begin + n++];
-        feeds += byte == '\n';
-        if (in_string) {
-            in_string = escaped || byte != '"';
-            escaped = !escaped && byte == '\\';
-        } else {
-            in_string = byte == '"';
-            depth += byte == '{' || byte == '[';
-            depth -= byte == '}' || byte == ']';
-        }
-    } while (depth);
-    s->first = false;
-    *text = s->buffer + s->begin;
-    *bytes = n;
-    *line = s->line;
-    s->begin += n;
-    s->line += (uint32_t)feeds;
-    return true;
-}
-
-// ---- One object ----
+static const uint64_t STORE_BYTES = UINT64_C(64) << 20;
 
 struct Reader {
     struct Dataset *d;
-    const struct Tokenizer *tokenizer;
-    const struct Template *chat;
     const struct DataOptions *options;
+    struct FormReader form;
     uint32_t file;
-    size_t room;           // examples that fit
-    struct TokenList list; // of the object in hand
-    struct Message *messages;
-    size_t messages_room;
+    size_t room; // examples that fit
+    int32_t *labels; // (labels_room) of the example in hand
+    size_t labels_room;
 };
 
-static bool get_text(const json_t *object, const char *key, const char **text, size_t *bytes, const char *where) {
-    const json_t *value = json_object_get(object, key);
-    *text = "";
-    *bytes = 0;
-    if (!json_is_string(value))
-        return fail("%s: '%s' must be a text%s", where, key, value ? "" : ", and is missing");
-    *text = json_string_value(value);
-    *bytes = json_string_length(value);
-    return true;
-}
+// ---- One example ----
 
-// Keys that would change what the model sees and that are not known here, null apart.
-static bool check_keys(const json_t *object, const char *const *known, size_t n, const char *where) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)object, key, value) {
-        bool found = json_is_null(value);
-        for (size_t i = 0; i < n; i++)
-            found |= strcmp(key, known[i]) == 0;
-        if (!found)
-            return fail("%s: '%.40s' is not known here; %s and %s are", where, key, known[0], known[1]);
-    }
-    return true;
-}
-
-static void reserve_messages(struct Reader *r, size_t n) {
-    if (n > r->messages_room) {
-        r->messages_room = n * 2;
-        r->messages = xrealloc(r->messages, r->messages_room * sizeof *r->messages);
-    }
-}
-
-// ShareGPT's names of the roles, else our own.
-static bool find_role(const char *name, bool sharegpt, enum Role *role) {
-    if (sharegpt && strcmp(name, "human") == 0)
-        name = "user";
-    else if (sharegpt && strcmp(name, "gpt") == 0)
-        name = "assistant";
-    return role_find(name, role);
-}
-
-static bool read_messages(struct Reader *r, const json_t *object, bool sharegpt, const char *where) {
-    static const char *const keys[2][2] = {{"role", "content"}, {"from", "value"}};
-    const char *list = sharegpt ? "conversations" : "messages", *const *key = keys[sharegpt];
-    const json_t *array = json_object_get(object, list);
-    size_t n = json_array_size(array), i;
-    json_t *value;
-    bool answered = false;
-    if (!json_is_array(array) || n == 0 || n > MESSAGES_MAX)
-        return fail("%s: '%s' must be an array of 1 to %d messages", where, list, MESSAGES_MAX);
-    reserve_messages(r, n);
-    json_array_foreach(array, i, value) {
-        struct Message *m = &r->messages[i];
-        char place[512];
-        snprintf(place, sizeof place, "%.400s: %s[%zu]", where, list, i);
-        const char *role;
-        size_t role_bytes;
-        if (!json_is_object(value))
-            return fail("%s must be an object with %s and %s", place, key[0], key[1]);
-        if (!get_text(value, key[0], &role, &role_bytes, place) ||
-            !get_text(value, key[1], &m->text, &m->bytes, place) || !check_keys(value, key, 2, place))
-            return false;
-        if (!find_role(role, sharegpt, &m->role))
-            return fail("%s: the role '%.40s' is not known here; system, user and assistant are", place, role);
-        answered |= m->role == ROLE_ASSISTANT;
-    }
-    if (!answered)
-        return fail("%s: no message of the assistant: nothing to learn", where);
-    return template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
-}
-
-// [["question", "answer"], ...], the turns before. They go to r->messages from *n on.
-static bool read_history(struct Reader *r, const json_t *history, size_t *n, const char *where) {
-    size_t i;
-    json_t *turn;
-    if (history && !json_is_array(history) && !json_is_null(history))
-        return fail("%s: 'history' must be an array of [question, answer]", where);
-    json_array_foreach(history, i, turn) {
-        for (size_t k = 0; k < 2; k++) {
-            const json_t *text = json_array_get(turn, k);
-            if (json_array_size(turn) != 2 || !json_is_string(text))
-                return fail("%s: history[%zu] must be [question, answer], two texts", where, i);
-            r->messages[(*n)++] =
-                (struct Message){k ? ROLE_ASSISTANT : ROLE_USER, json_string_value(text), json_string_length(text)};
-        }
-    }
-    return true;
-}
-
-static bool read_instruction(struct Reader *r, const json_t *object, const char *where) {
-    struct Message answer = {.role = ROLE_ASSISTANT}, question = {.role = ROLE_USER}, system = {.role = ROLE_SYSTEM};
-    const json_t *history = json_object_get(object, "history");
-    const char *input = "";
-    size_t input_bytes = 0, n = 0;
-    if (!get_text(object, "instruction", &question.text, &question.bytes, where) ||
-        !get_text(object, "output", &answer.text, &answer.bytes, where) ||
-        (json_object_get(object, "input") && !get_text(object, "input", &input, &input_bytes, where)) ||
-        (json_object_get(object, "system") && !get_text(object, "system", &system.text, &system.bytes, where)))
-        return false;
-    reserve_messages(r, 2 * json_array_size(history) + 3);
-    if (system.bytes)
-        r->messages[n++] = system;
-    if (!read_history(r, history, &n, where))
-        return false;
-    char *both = xmalloc(question.bytes + input_bytes + 1);
-    memcpy(both, question.text, question.bytes);
-    both[question.bytes] = '\n';
-    memcpy(both + question.bytes + 1, input, input_bytes);
-    question.text = both;
-    question.bytes += input_bytes ? input_bytes + 1 : 0;
-    r->messages[n++] = question;
-    r->messages[n++] = answer;
-    bool ok = template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
-    free(both);
-    return ok;
-}
-
-static uint32_t end_id(const struct Reader *r) {
-    return r->tokenizer->eos_id != TOKEN_NONE ? r->tokenizer->eos_id : r->chat->turn_id;
-}
-
-static bool read_text(struct Reader *r, const json_t *object, const char *where) {
-    const char *text;
-    size_t bytes;
-    if (!get_text(object, "text", &text, &bytes, where))
-        return false;
-    if (bytes == 0)
-        return fail("%s: 'text' is empty: nothing to learn", where);
-    if (!token_list_append(&r->list, r->tokenizer, text, bytes, TOKENIZE_BOS, true))
-        return false;
-    token_list_push(&r->list, end_id(r), true);
-    return true;
-}
-
-static bool read_completion(struct Reader *r, const json_t *object, const char *where) {
-    const char *prompt = "", *completion = "";
-    size_t prompt_bytes = 0, completion_bytes = 0;
-    if (!get_text(object, "prompt", &prompt, &prompt_bytes, where) ||
-        !get_text(object, "completion", &completion, &completion_bytes, where))
-        return false;
-    if (completion_bytes == 0)
-        return fail("%s: 'completion' is empty: nothing to learn", where);
-    if (!token_list_append(&r->list, r->tokenizer, prompt, prompt_bytes, TOKENIZE_BOS, false) ||
-        !token_list_append(&r->list, r->tokenizer, completion, completion_bytes, 0, true))
-        return false;
-    token_list_push(&r->list, end_id(r), true);
-    return true;
-}
-
-enum Form { FORM_MESSAGES, FORM_CONVERSATIONS, FORM_INSTRUCTION, FORM_COMPLETION, FORM_TEXT };
-
-static bool find_form(const json_t *object, enum Form *form, const char *where) {
-    static const struct {
-        const char *key;
-        enum Form form;
-    } keys[] = {{"messages", FORM_MESSAGES}, {"conversations", FORM_CONVERSATIONS}, {"instruction", FORM_INSTRUCTION},
-                {"prompt", FORM_COMPLETION}, {"completion", FORM_COMPLETION},       {"text", FORM_TEXT}};
-    const char *found = NULL;
-    if (!json_is_object(object))
-        return fail("%s: an object is expected", where);
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (!json_object_get(object, keys[i].key))
-            continue;
-        if (found && *form != keys[i].form)
-            return fail("%s: both '%s' and '%s': it could mean two things", where, found, keys[i].key);
-        found = keys[i].key;
-        *form = keys[i].form;
-    }
-    return found || fail("%s: none of {\"messages\"}, {\"conversations\"}, {\"instruction\", \"output\"}, {\"prompt\", "
-                         "\"completion\"} and {\"text\"}",
-                         where);
-}
-
-static bool read_object(struct Reader *r, const json_t *object, const char *where) {
-    enum Form form = FORM_TEXT;
-    if (!find_form(object, &form, where))
-        return false;
-    const json_t *tools = json_object_get(object, "tools");
-    if (json_array_size(tools) || json_string_length(tools) > strlen("[]"))
-        return fail("%s: 'tools' are not known here", where);
-    switch (form) {
-    case FORM_MESSAGES:
-        return read_messages(r, object, false, where);
-    case FORM_CONVERSATIONS:
-        return read_messages(r, object, true, where);
-    case FORM_INSTRUCTION:
-        return read_instruction(r, object, where);
-    case FORM_COMPLETION:
-        return read_completion(r, object, where);
-    case FORM_TEXT:
-        return read_text(r, object, where);
-    }
-    return false;
-}
-
-// Turns the tokens of the object in hand into an example.
-static bool add_example(struct Reader *r, uint32_t line, const char *where) {
+// Tokens [first, first + n) of those in hand. An example without a label is none: *added is then false.
+static bool add_tokens(struct Reader *r, size_t first, size_t n, uint32_t line, bool *added) {
     struct Dataset *d = r->d;
-    size_t n = min_u64(r->list.n, r->options->max_tokens), n_labels = 0;
-    bool cut = n < r->list.n;
-    for (size_t t = 0; t + 1 < n; t++)
-        n_labels += r->list.trained[t + 1];
-    if (n_labels == 0 && !cut)
-        return fail("%s: nothing to learn", where);
-    d->n_cut += cut;
-    if (n_labels == 0) {
-        d->n_beyond++;
-        return true;
+    const uint32_t *ids = r->form.list.ids + first;
+    const uint8_t *trained = r->form.list.trained + first;
+    size_t n_labels = 0;
+    if (n > r->labels_room) {
+        r->labels_room = 2 * n;
+        r->labels = xrealloc(r->labels, r->labels_room * sizeof *r->labels);
     }
+    for (size_t t = 0; t < n; t++) {
+        bool learnt = t + 1 < n && trained[t + 1];
+        r->labels[t] = learnt ? (int32_t)ids[t + 1] : -1;
+        n_labels += learnt;
+    }
+    *added = n_labels > 0;
+    if (n_labels == 0)
+        return true;
     if (d->n == r->room) {
         r->room = r->room ? r->room * 2 : 256;
         d->examples = xrealloc(d->examples, r->room * sizeof *d->examples);
     }
-    struct Example *e = &d->examples[d->n++];
-    *e = (struct Example){.n = (uint32_t)n, .n_labels = (uint32_t)n_labels, .file = r->file, .line = line};
-    e->ids = xmalloc(n * sizeof *e->ids);
-    e->labels = xmalloc(n * sizeof *e->labels);
-    memcpy(e->ids, r->list.ids, n * sizeof *e->ids);
-    for (size_t t = 0; t < n; t++)
-        e->labels[t] = t + 1 < n && r->list.trained[t + 1] ? (int32_t)e->ids[t + 1] : -1;
-    return true;
+    d->examples[d->n++] =
+        (struct Example){.n = (uint32_t)n, .n_labels = (uint32_t)n_labels, .file = r->file, .line = line};
+    return tokenstore_add(&d->store, ids, n) && tokenstore_add(&d->store, r->labels, n);
 }
 
-static bool read_example(struct Reader *r, const char *text, size_t bytes, uint32_t line, const char *path) {
-    char where[512];
-    size_t bad;
-    snprintf(where, sizeof where, "%.480s:%u", path, line);
-    const char *zero = memchr(text, 0, bytes);
-    if (zero)
-        return fail("%s: a 0 byte at column %zu", where, (size_t)(zero - text) + 1);
-    if (!utf8_valid(text, bytes, &bad))
-        return fail("%s: not UTF-8 at column %zu (byte 0x%02x)", where, bad + 1, (uint8_t)text[bad]);
-    json_t *object = json_parse(text, bytes, where);
-    if (!object)
-        return false;
-    r->list.n = 0;
-    bool ok = read_object(r, object, where) && add_example(r, line, where);
-    json_decref(object);
+static bool add_overlong(struct Reader *r, uint32_t line) {
+    struct Dataset *d = r->d;
+    size_t n = r->form.list.n, max = r->options->max_tokens, pieces = 0;
+    bool added = false, ok = true;
+    d->n_overlong++;
+    if (r->options->overlong == OVERLONG_CUT) {
+        ok = add_tokens(r, 0, max, line, &added);
+        pieces = added;
+    } else if (r->options->overlong == OVERLONG_SPLIT) {
+        for (size_t first = 0; first + 1 < n && ok; first += max - 1) {
+            ok = add_tokens(r, first, min_u64(max, n - first), line, &added);
+            pieces += added;
+        }
+        d->n_pieces += pieces;
+    }
+    d->n_beyond += pieces == 0;
     return ok;
 }
 
+enum Outcome { READ_GOOD, READ_BAD, READ_STOP }; // bad: the next record can be read all the same
+
+static enum Outcome read_example(struct Reader *r, const struct Source *s, const struct SourceRecord *record) {
+    char where[512];
+    snprintf(where, sizeof where, "%.480s:%u", s->path, record->line);
+    json_t *value = source_value(s, record, where);
+    bool ok = value && form_read(&r->form, value, where), added = true;
+    json_decref(value);
+    if (!ok)
+        return READ_BAD;
+    if (r->form.list.n > r->options->max_tokens)
+        return add_overlong(r, record->line) ? READ_GOOD : READ_STOP;
+    if (!add_tokens(r, 0, r->form.list.n, record->line, &added))
+        return READ_STOP;
+    return added || fail("%s: nothing to learn", where) ? READ_GOOD : READ_BAD;
+}
+
 static bool read_source(struct Reader *r, struct Source *s) {
-    const char *text = NULL;
-    size_t bytes = 0;
-    uint32_t line = 0;
+    struct SourceRecord record;
     bool any = false;
-    source_begin(s);
-    while (s->array ? next_object(s, &text, &bytes, &line) : next_line(s, &text, &bytes, &line)) {
-        if (!text)
+    while (source_next(s, &record)) {
+        if (!record.text)
             return any || fail("%s: no example in it", s->path);
         any = true;
-        if (read_example(r, text, bytes, line, s->path))
-            continue;
-        if (!r->options->skip_bad)
+        enum Outcome outcome = read_example(r, s, &record);
+        if (outcome == READ_STOP || (outcome == READ_BAD && !r->options->skip_bad))
             return false;
-        r->d->n_skipped++;
+        r->d->n_skipped += outcome == READ_BAD;
     }
     return false;
 }
@@ -440,30 +113,53 @@ static void count(struct Dataset *d) {
         d->hash = hash_bytes(e->ids, e->n * sizeof *e->ids, d->hash);
         d->hash = hash_bytes(e->labels, e->n * sizeof *e->labels, d->hash);
     }
+    if (d->weights)
+        d->hash = hash_bytes(d->weights, d->n_paths * sizeof *d->weights, d->hash);
 }
 
 static bool finish(struct Reader *r, bool ok) {
     struct Dataset *d = r->d;
-    token_list_free(&r->list);
-    free(r->messages);
+    form_free(&r->form);
+    free(r->labels);
     if (ok && d->n == 0)
-        ok = d->n_beyond ? fail("%s: nothing to learn: no answer begins within the first %u tokens", d->paths[0],
-                                r->options->max_tokens)
-                         : fail("%s: no example could be used", d->paths[0]);
-    if (ok)
-        count(d);
-    else
+        ok = d->n_beyond && r->options->overlong != OVERLONG_DROP
+                 ? fail("%s: nothing to learn: no answer begins within the first %u tokens", d->paths[0],
+                        r->options->max_tokens)
+             : d->n_beyond ? fail("%s: nothing to learn: every example is longer than %u tokens", d->paths[0],
+                                  r->options->max_tokens)
+                           : fail("%s: no example could be used", d->paths[0]);
+    ok = ok && tokenstore_seal(&d->store);
+    if (!ok) {
         dataset_free(d);
-    return ok;
+        return false;
+    }
+    uint32_t *at = d->store.words;
+    for (size_t i = 0; i < d->n; i++, at += 2 * d->examples[i - 1].n) {
+        d->examples[i].ids = at;
+        d->examples[i].labels = (int32_t *)at + d->examples[i].n;
+    }
+    count(d);
+    return true;
 }
 
 static struct Reader begin(struct Dataset *d, const char *const *paths, size_t n_paths,
                            const struct Tokenizer *tokenizer, const struct Template *chat,
                            const struct DataOptions *options) {
+    bool even = true;
+    assert(options->max_tokens >= 2);
     *d = (struct Dataset){.n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
-    for (size_t i = 0; i < n_paths; i++)
+    tokenstore_init(&d->store, options->memory_bytes ? options->memory_bytes : STORE_BYTES);
+    for (size_t i = 0; i < n_paths; i++) {
         d->paths[i] = xstrdup(paths[i]);
-    return (struct Reader){.d = d, .tokenizer = tokenizer, .chat = chat, .options = options};
+        even = even && (!options->weights || options->weights[i] == 1);
+    }
+    if (!even) {
+        d->weights = xcalloc(n_paths, sizeof *d->weights);
+        memcpy(d->weights, options->weights, n_paths * sizeof *d->weights);
+    }
+    return (struct Reader){.d = d,
+                           .options = options,
+                           .form = {.tokenizer = tokenizer, .chat = chat, .columns = options->columns}};
 }
 
 bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, const struct Tokenizer *tokenizer,
@@ -471,14 +167,12 @@ bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, c
     struct Reader r = begin(d, paths, n_paths, tokenizer, chat, options);
     bool ok = n_paths > 0 || fail("no data file is named");
     for (; ok && r.file < n_paths; r.file++) {
-        struct Source source = {.path = paths[r.file], .file = fopen(paths[r.file], "rb")};
-        if (!source.file) {
-            ok = fail("%s: cannot be opened: %s", paths[r.file], strerror(errno));
-            break;
+        struct Source source;
+        ok = source_open(&source, paths[r.file]);
+        if (ok) {
+            ok = read_source(&r, &source);
+            source_close(&source);
         }
-        ok = read_source(&r, &source);
-        fclose(source.file);
-        free(source.buffer);
     }
     return finish(&r, ok);
 }
@@ -487,27 +181,30 @@ bool dataset_load_memory(struct Dataset *d, const char *text, size_t bytes, cons
                          const struct Tokenizer *tokenizer, const struct Template *chat,
                          const struct DataOptions *options) {
     struct Reader r = begin(d, &path, 1, tokenizer, chat, options);
-    struct Source source = {.path = path, .memory = text, .memory_left = bytes};
-    bool ok = read_source(&r, &source);
-    free(source.buffer);
+    struct Source source;
+    bool ok = source_open_memory(&source, text, bytes, path);
+    if (ok) {
+        ok = read_source(&r, &source);
+        source_close(&source);
+    }
     return finish(&r, ok);
 }
 
 void dataset_free(struct Dataset *d) {
-    for (size_t i = 0; i < d->n; i++) {
-        free(d->examples[i].ids);
-        free(d->examples[i].labels);
-    }
     for (size_t i = 0; i < d->n_paths; i++)
         free(d->paths[i]);
+    if (d->paths)
+        tokenstore_free(&d->store);
     free(d->examples);
     free(d->paths);
+    free(d->weights);
     *d = (struct Dataset){0};
 }
 
 // ---- Order ----
 
-static const uint64_t STREAM_ORDER = 0xda7a000000000000u, STREAM_SPLIT = 0x5b117000000000u;
+static const uint64_t STREAM_ORDER = 0xda7a000000000000u, STREAM_SPLIT = 0x5b117000000000u,
+                      STREAM_FILE = 0xf11e000000000000u;
 
 // Fisher and Yates; the modulo by multiplication is off by less than 2^-32.
 static void permute(uint32_t *order, size_t n, uint64_t seed, uint64_t stream) {
@@ -539,6 +236,7 @@ bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dat
     for (size_t i = 0; i < take; i++)
         out[order[i]] = true;
     *held_out = (struct Dataset){.n_paths = d->n_paths, .paths = xcalloc(d->n_paths, sizeof *d->paths)};
+    tokenstore_init(&held_out->store, 0);
     for (size_t i = 0; i < d->n_paths; i++)
         held_out->paths[i] = xstrdup(d->paths[i]);
     held_out->examples = xmalloc(take * sizeof *held_out->examples);
@@ -557,10 +255,37 @@ bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dat
     return true;
 }
 
+// Examples of one file: they stand together.
+struct Range {
+    size_t first, n;
+    size_t take; // of them an epoch sees so many
+};
+static struct Range file_range(const struct Dataset *d, size_t first) {
+    struct Range r = {.first = first};
+    uint32_t file = d->examples[first].file;
+    while (first + r.n < d->n && d->examples[first + r.n].file == file)
+        r.n++;
+    r.take = d->weights ? (size_t)llround(d->weights[file] * (double)r.n) : r.n;
+    r.take = r.take ? r.take : 1;
+    return r;
+}
+
+size_t batcher_examples_per_epoch(const struct Dataset *d) {
+    size_t n = 0;
+    struct Range r;
+    if (!d->weights)
+        return d->n;
+    for (size_t first = 0; first < d->n; first += r.n) {
+        r = file_range(d, first);
+        n += r.take;
+    }
+    return n;
+}
+
 void batcher_init(struct Batcher *b, const struct Dataset *data, uint64_t seed) {
     *b = (struct Batcher){.data = data, .seed = seed, .order_epoch = UINT64_MAX};
-    b->order = xmalloc(data->n * sizeof *b->order);
-    b->batch = xmalloc(data->n * sizeof *b->batch);
+    b->n = batcher_examples_per_epoch(data);
+    b->order = xmalloc(b->n * sizeof *b->order);
 }
 
 void batcher_free(struct Batcher *b) {
@@ -569,24 +294,59 @@ void batcher_free(struct Batcher *b) {
     *b = (struct Batcher){0};
 }
 
+// The examples of a file that an epoch sees: the next ones of its permutations, one behind the other.
+static size_t draw_file(const struct Batcher *b, struct Range r, uint64_t epoch, uint32_t *out) {
+    uint32_t *order = xmalloc(r.n * sizeof *order);
+    uint64_t at = epoch * r.take, cycle = UINT64_MAX;
+    for (size_t i = 0; i < r.take; i++, at++) {
+        if (at / r.n != cycle) {
+            cycle = at / r.n;
+            permute(order, r.n, b->seed, STREAM_FILE + ((uint64_t)b->data->examples[r.first].file << 32) + cycle);
+        }
+        out[i] = (uint32_t)r.first + order[at % r.n];
+    }
+    free(order);
+    return r.take;
+}
+
+static void order_epoch(struct Batcher *b, uint64_t epoch) {
+    const struct Dataset *d = b->data;
+    data_permute(b->order, b->n, b->seed, epoch);
+    b->order_epoch = epoch;
+    if (!d->weights)
+        return;
+    uint32_t *drawn = xmalloc(b->n * sizeof *drawn);
+    size_t n = 0;
+    struct Range r;
+    for (size_t first = 0; first < d->n; first += r.n) {
+        r = file_range(d, first);
+        n += draw_file(b, r, epoch, drawn + n);
+    }
+    for (size_t i = 0; i < b->n; i++)
+        b->order[i] = drawn[b->order[i]];
+    free(drawn);
+}
+
 const struct Example *const *batcher_next(struct Batcher *b, struct DataCursor *cursor, size_t size, size_t *n) {
-    if (cursor->next >= b->data->n) {
+    if (cursor->next >= b->n) {
         cursor->next = 0;
         cursor->epoch++;
     }
-    if (b->order_epoch != cursor->epoch) {
-        data_permute(b->order, b->data->n, b->seed, cursor->epoch);
-        b->order_epoch = cursor->epoch;
-    }
-    *n = min_u64(size, b->data->n - cursor->next);
+    if (b->order_epoch != cursor->epoch)
+        order_epoch(b, cursor->epoch);
+    *n = min_u64(size, b->n - cursor->next);
+    if (*n > b->batch_room)
+        b->batch = xrealloc(b->batch, (b->batch_room = *n) * sizeof *b->batch);
     for (size_t i = 0; i < *n; i++)
         b->batch[i] = &b->data->examples[b->order[cursor->next + i]];
     cursor->next += *n;
-    if (cursor->next == b->data->n) {
+    if (cursor->next == b->n) {
         cursor->next = 0;
         cursor->epoch++;
     }
     return b->batch;
 }
 
-uint64_t batcher_steps_per_epoch(const struct Dataset *d, size_t size) { return div_up(d->n, size); }
+uint64_t batcher_steps_per_epoch(const struct Dataset *d, size_t size) {
+    return div_up(batcher_examples_per_epoch(d), size);
+}

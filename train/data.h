@@ -1,14 +1,12 @@
-// Training data: JSON becomes examples of token ids and labels. A file holds one object a line, or is one array of objects.
-// Everything is read strictly: a bad object stops the run with file, line and reason. The forms, told apart one by one:
-//   {"messages": [{"role": "user", "content": "..."}, ...]}       the chat template; learnt are the assistant's words
-//   {"conversations": [{"from": "human", "value": "..."}, ...]}   the same in ShareGPT's words (human, gpt, system)
-//   {"instruction": "...", "input": "...", "output": "..."}       the same in Alpaca's: input, if any, on a line below; before
-//                                                                 it "system" and "history": [[question, answer], ...]
-//   {"prompt": "...", "completion": "..."}                        joined as they are; learnt are the completion and the end
-//   {"text": "..."}                                               all of it is learnt, and the end
-// The end is the end-of-sequence token, which stands behind the answer in every form.
+// Training data: the records of files (train/source.h), in the forms people use (train/forms.h), become examples of token ids and labels.
+// Everything is read strictly: a bad record stops the run with file, line and reason.
+//
+// A file is read once, from its first byte to its last. What stays in memory is an index of 36 bytes an example (`struct Example`, and its place in an
+// epoch's order); ids and labels, 8 bytes a token, lie in memory up to 64 MiB and beyond that in a file that the kernel pages in and out
+// (train/tokenstore.h).
 #pragma once
-#include "model/template.h"
+#include "train/forms.h"
+#include "train/tokenstore.h"
 
 struct Example {
     uint32_t *ids;   // (n)
@@ -17,22 +15,36 @@ struct Example {
     uint32_t file, line; // where it came from: Dataset.paths[file], the line it begins on, from 1
 };
 
+// What becomes of an example that is longer than max_tokens.
+enum Overlong {
+    OVERLONG_CUT,   // its first max_tokens tokens
+    OVERLONG_DROP,  // nothing
+    OVERLONG_SPLIT, // pieces of max_tokens, each an example; the last token of one is the first of the next: every token is learnt once
+};
+
 struct DataOptions {
-    uint32_t max_tokens; // longer examples are cut there, and counted
-    bool skip_bad;       // bad objects are told, counted and left out instead of stopping
+    uint32_t max_tokens; // at least 2
+    enum Overlong overlong;
+    bool skip_bad;                 // bad records are told, counted and left out instead of stopping
+    const struct Columns *columns; // NULL: none is renamed
+    const double *weights;         // (n_paths) how often an epoch sees a file; NULL: once each
+    uint64_t memory_bytes;         // of ids and labels, above which they lie in a file; 0: 64 MiB
 };
 
 struct Dataset {
-    struct Example *examples;
+    struct Example *examples; // (n) in the order of the files and their lines
     size_t n;
-    char **paths;
+    struct TokenStore store; // all ids and labels
+    char **paths;            // (n_paths)
+    double *weights;         // (n_paths), or NULL: each file once an epoch
     size_t n_paths;
     uint64_t n_tokens, n_labels;
-    uint64_t n_cut;     // examples that were longer than max_tokens
-    uint64_t n_beyond;  // left out: nothing to learn before max_tokens
-    uint64_t n_skipped; // left out by skip_bad
-    uint64_t hash;      // of all ids, labels and their order: the checkpoint contract
-    uint32_t longest;   // tokens of the longest example
+    uint64_t n_overlong; // examples that were longer than max_tokens
+    uint64_t n_pieces;   // of those, with OVERLONG_SPLIT: the examples that they became
+    uint64_t n_beyond;   // of those: left out whole, by OVERLONG_DROP or because nothing is to be learnt in what is kept
+    uint64_t n_skipped;  // left out by skip_bad
+    uint64_t hash;       // of all ids, labels and their order, and of the weights: the checkpoint contract
+    uint32_t longest;    // tokens of the longest example
 };
 
 bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, const struct Tokenizer *tokenizer,
@@ -41,7 +53,8 @@ bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, c
 bool dataset_load_memory(struct Dataset *d, const char *text, size_t bytes, const char *path,
                          const struct Tokenizer *tokenizer, const struct Template *chat,
                          const struct DataOptions *options);
-// Moves round(fraction * n) examples, at least one, drawn by the seed, to `held_out`. Both must stay non-empty.
+// Moves round(fraction * n) examples, at least one, drawn by the seed, to `held_out`, whose ids stay those of *d: it must not be used
+// after *d is freed. Both must stay non-empty.
 bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dataset *held_out);
 void dataset_free(struct Dataset *d);
 
@@ -52,17 +65,21 @@ void data_permute(uint32_t *order, size_t n, uint64_t seed, uint64_t epoch);
 struct DataCursor {
     uint64_t epoch, next; // `next` counts examples within the epoch
 };
-// Gives batches in order. The last of an epoch may be smaller; none crosses an epoch.
+// Gives batches in order. The last of an epoch may be smaller; none crosses an epoch. A file of weight w gives round(w * its examples) to
+// an epoch, the next ones of an endless row of its permutations: no example comes a third time before all came twice.
 struct Batcher {
     const struct Dataset *data;
     uint64_t seed;
-    uint32_t *order;      // of order_epoch
+    size_t n;             // examples in an epoch
+    uint32_t *order;      // (n) of order_epoch
     uint64_t order_epoch; // UINT64_MAX: none yet
     const struct Example **batch;
+    size_t batch_room;
 };
 void batcher_init(struct Batcher *b, const struct Dataset *data, uint64_t seed);
 void batcher_free(struct Batcher *b);
 // Up to `size` examples from the cursor on, and moves the cursor. The array belongs to the batcher and lives until the next call.
 const struct Example *const *batcher_next(struct Batcher *b, struct DataCursor *cursor, size_t size, size_t *n);
-// Steps of `size` examples in one epoch.
+// Steps of `size` examples in one epoch, and the examples in it.
 uint64_t batcher_steps_per_epoch(const struct Dataset *d, size_t size);
+size_t batcher_examples_per_epoch(const struct Dataset *d);

@@ -78,9 +78,11 @@ bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct
     memset(t, 0, sizeof *t);
     t->o = *o;
     t->tokenizer = tokenizer;
-    struct DataOptions options = {.max_tokens = o->seq_len};
+    struct DataOptions options = o->reading;
+    options.max_tokens = o->seq_len;
     if (!dataset_load(&t->data, o->data, o->n_data, tokenizer, chat, &options))
         return false;
+    options.weights = NULL;
     if (o->validation && !dataset_load(&t->held_out, &o->validation, 1, tokenizer, chat, &options))
         return false;
     if (!o->validation && o->validation_split > 0 &&
@@ -273,7 +275,7 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
         uint64_t tokens = plan.n_tokens - plan.n_padding;
         *status = (struct TrainStatus){.step = step,
                                        .steps = t->steps,
-                                       .epoch = (double)cursor.epoch + (double)cursor.next / (double)t->data.n,
+                                       .epoch = (double)cursor.epoch + (double)cursor.next / (double)t->batcher.n,
                                        .loss = (double)r.loss / (double)plan.n_labels,
                                        .balance = (double)r.balance,
                                        .grad_norm = (double)r.grad_norm,

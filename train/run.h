@@ -25,6 +25,7 @@ struct TrainOptions {
     double validation_split; // share of the data that is held out; 0: none
     const char *const *data; // paths
     size_t n_data;
+    struct DataOptions reading; // max_tokens is seq_len's
     const char *validation; // path, or NULL
     const char *out;
     bool resume;

@@ -1,0 +1,332 @@
+// An object of the reader's forms becomes messages or texts, and these become tokens with their mask.
+#include "train/forms.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MESSAGES_MAX = 100000 };
+
+// ---- Columns ----
+
+static const struct {
+    const char *name;
+    bool inner;    // of a message, not of the object
+    bool optional; // may be missing in an object
+} KEYS[] = {{"messages", false, false}, {"conversations", false, false}, {"instruction", false, false},
+            {"output", false, false},   {"prompt", false, false},        {"completion", false, false},
+            {"text", false, false},     {"input", false, true},          {"system", false, true},
+            {"history", false, true},   {"role", true, false},           {"content", true, false},
+            {"from", true, false},      {"value", true, false},          {"weight", true, true},
+            {"mask", true, true}};
+enum { N_KEYS = sizeof KEYS / sizeof *KEYS };
+
+static size_t find_key(const char *name) {
+    size_t i = 0;
+    while (i < N_KEYS && strcmp(KEYS[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+bool columns_parse(struct Columns *c, const char *text) {
+    *c = (struct Columns){0};
+    for (const char *at = text; *at;) {
+        size_t n = strcspn(at, ","), ours = strcspn(at, "=");
+        if (ours == 0 || ours + 1 >= n)
+            return fail("--columns: 'KEY=NAME' is expected, '%.*s' is found", (int)n, at);
+        if (c->n == COLUMNS_MAX)
+            return fail("--columns: more than %d names", COLUMNS_MAX);
+        c->names[c->n].ours = xsprintf("%.*s", (int)ours, at);
+        c->names[c->n].theirs = xsprintf("%.*s", (int)(n - ours - 1), at + ours + 1);
+        c->n++;
+        const char *name = c->names[c->n - 1].ours;
+        if (find_key(name) == N_KEYS)
+            return fail("--columns: '%.40s' is none of messages, conversations, instruction, input, output, system, history, "
+                        "prompt, completion, text, role, content, from, value, weight, mask",
+                        name);
+        for (uint32_t i = 0; i + 1 < c->n; i++)
+            if (strcmp(c->names[i].ours, name) == 0)
+                return fail("--columns: '%.40s' is given twice", name);
+        at += n + (at[n] == ',');
+    }
+    return c->n > 0 || fail("--columns names nothing");
+}
+
+void columns_free(struct Columns *c) {
+    for (uint32_t i = 0; i < c->n; i++) {
+        free(c->names[i].ours);
+        free(c->names[i].theirs);
+    }
+    *c = (struct Columns){0};
+}
+
+static const char *their_name(const struct FormReader *r, const char *ours) {
+    for (uint32_t i = 0; r->columns && i < r->columns->n; i++)
+        if (strcmp(r->columns->names[i].ours, ours) == 0)
+            return r->columns->names[i].theirs;
+    return ours;
+}
+
+// The columns that are named, by our names, and no others; the object itself where none of its own keys is renamed. To be released.
+static json_t *map_columns(const struct FormReader *r, json_t *object, const char *where) {
+    json_t *mapped = NULL;
+    for (uint32_t i = 0; r->columns && i < r->columns->n; i++) {
+        const char *ours = r->columns->names[i].ours, *theirs = r->columns->names[i].theirs;
+        size_t key = find_key(ours);
+        if (KEYS[key].inner)
+            continue;
+        json_t *value = json_object_get(object, theirs);
+        if (!value && !KEYS[key].optional) {
+            json_decref(mapped);
+            return fail("%s: there is no '%.40s', which --columns takes for '%s'", where, theirs, ours), NULL;
+        }
+        if (!mapped)
+            mapped = json_object();
+        if (value)
+            json_object_set(mapped, ours, value);
+    }
+    return mapped ? mapped : json_incref(object);
+}
+
+// ---- Parts of an object ----
+
+static bool get_text(const json_t *object, const char *key, const char **text, size_t *bytes, const char *where) {
+    const json_t *value = json_object_get(object, key);
+    *text = "";
+    *bytes = 0;
+    if (!json_is_string(value))
+        return fail("%s: '%s' must be a text%s", where, key, value ? "" : ", and is missing");
+    *text = json_string_value(value);
+    *bytes = json_string_length(value);
+    return true;
+}
+
+// Keys that would change what the model sees and that are not known here, null apart.
+static bool check_keys(const json_t *object, const char *const *known, size_t n, const char *where) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)object, key, value) {
+        bool found = json_is_null(value);
+        for (size_t i = 0; i < n; i++)
+            found |= strcmp(key, known[i]) == 0;
+        if (!found)
+            return fail("%s: '%.40s' is not known here; %s and %s are", where, key, known[0], known[1]);
+    }
+    return true;
+}
+
+static void reserve_messages(struct FormReader *r, size_t n) {
+    if (n > r->messages_room) {
+        r->messages_room = n * 2;
+        r->messages = xrealloc(r->messages, r->messages_room * sizeof *r->messages);
+    }
+}
+
+// ShareGPT's names of the roles, else our own.
+static bool find_role(const char *name, bool sharegpt, enum Role *role) {
+    if (sharegpt && strcmp(name, "human") == 0)
+        name = "user";
+    else if (sharegpt && strcmp(name, "gpt") == 0)
+        name = "assistant";
+    return role_find(name, role);
+}
+
+// Whether an answer is learnt. "weight" is what OpenAI's files call it; factors other than 0 and 1 would change the loss.
+static bool read_weight(const struct FormReader *r, const json_t *message, struct Message *m, const char *where) {
+    static const char *const keys[] = {"weight", "mask"};
+    const char *found = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *value = json_object_get(message, their_name(r, keys[i]));
+        if (!value || json_is_null(value))
+            continue;
+        double weight = json_is_boolean(value) ? json_is_true(value) : json_is_number(value) ? json_number_value(value) : -1;
+        if (found)
+            return fail("%s: both '%s' and '%s': it could mean two things", where, found, their_name(r, keys[i]));
+        found = their_name(r, keys[i]);
+        if (weight != 0 && weight != 1)
+            return fail("%s: '%s' must be 0 or 1 (false or true): other factors are not known here", where, found);
+        if (weight != 0 && m->role != ROLE_ASSISTANT)
+            return fail("%s: '%s' is 1, but only the assistant's messages can be learnt", where, found);
+        m->unlearnt = weight == 0;
+    }
+    return true;
+}
+
+static bool read_message(struct FormReader *r, const json_t *value, bool sharegpt, struct Message *m,
+                         const char *where) {
+    const char *known[] = {their_name(r, sharegpt ? "from" : "role"), their_name(r, sharegpt ? "value" : "content"),
+                           their_name(r, "weight"), their_name(r, "mask")};
+    const char *role;
+    size_t role_bytes;
+    *m = (struct Message){0};
+    if (!json_is_object(value))
+        return fail("%s must be an object with %s and %s", where, known[0], known[1]);
+    if (!get_text(value, known[0], &role, &role_bytes, where) ||
+        !get_text(value, known[1], &m->text, &m->bytes, where) || !check_keys(value, known, 4, where))
+        return false;
+    if (!find_role(role, sharegpt, &m->role))
+        return fail("%s: the role '%.40s' is not known here; system, user and assistant are", where, role);
+    return read_weight(r, value, m, where);
+}
+
+static bool read_messages(struct FormReader *r, const json_t *object, bool sharegpt, const char *where) {
+    const char *list = sharegpt ? "conversations" : "messages";
+    const json_t *array = json_object_get(object, list);
+    size_t n = json_array_size(array), i;
+    json_t *value;
+    bool answered = false, learnt = false;
+    if (!json_is_array(array) || n == 0 || n > MESSAGES_MAX)
+        return fail("%s: '%s' must be an array of 1 to %d messages", where, list, MESSAGES_MAX);
+    reserve_messages(r, n);
+    json_array_foreach(array, i, value) {
+        struct Message *m = &r->messages[i];
+        char place[512];
+        snprintf(place, sizeof place, "%.400s: %s[%zu]", where, list, i);
+        if (!read_message(r, value, sharegpt, m, place))
+            return false;
+        answered |= m->role == ROLE_ASSISTANT;
+        learnt |= m->role == ROLE_ASSISTANT && !m->unlearnt;
+    }
+    if (!learnt)
+        return fail("%s: no message of the assistant%s: nothing to learn", where, answered ? " counts" : "");
+    return template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
+}
+
+// [["question", "answer"], ...], the turns before. They go to r->messages from *n on.
+static bool read_history(struct FormReader *r, const json_t *history, size_t *n, const char *where) {
+    size_t i;
+    json_t *turn;
+    if (history && !json_is_array(history) && !json_is_null(history))
+        return fail("%s: 'history' must be an array of [question, answer]", where);
+    json_array_foreach(history, i, turn) {
+        for (size_t k = 0; k < 2; k++) {
+            const json_t *text = json_array_get(turn, k);
+            if (json_array_size(turn) != 2 || !json_is_string(text))
+                return fail("%s: history[%zu] must be [question, answer], two texts", where, i);
+            r->messages[(*n)++] = (struct Message){.role = k ? ROLE_ASSISTANT : ROLE_USER,
+                                                   .text = json_string_value(text),
+                                                   .bytes = json_string_length(text)};
+        }
+    }
+    return true;
+}
+
+static bool read_instruction(struct FormReader *r, const json_t *object, const char *where) {
+    struct Message answer = {.role = ROLE_ASSISTANT}, question = {.role = ROLE_USER}, system = {.role = ROLE_SYSTEM};
+    const json_t *history = json_object_get(object, "history");
+    const char *input = "";
+    size_t input_bytes = 0, n = 0;
+    if (!get_text(object, "instruction", &question.text, &question.bytes, where) ||
+        !get_text(object, "output", &answer.text, &answer.bytes, where) ||
+        (json_object_get(object, "input") && !get_text(object, "input", &input, &input_bytes, where)) ||
+        (json_object_get(object, "system") && !get_text(object, "system", &system.text, &system.bytes, where)))
+        return false;
+    reserve_messages(r, 2 * json_array_size(history) + 3);
+    if (system.bytes)
+        r->messages[n++] = system;
+    if (!read_history(r, history, &n, where))
+        return false;
+    char *both = xmalloc(question.bytes + input_bytes + 1);
+    memcpy(both, question.text, question.bytes);
+    both[question.bytes] = '\n';
+    memcpy(both + question.bytes + 1, input, input_bytes);
+    question.text = both;
+    question.bytes += input_bytes ? input_bytes + 1 : 0;
+    r->messages[n++] = question;
+    r->messages[n++] = answer;
+    bool ok = template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
+    free(both);
+    return ok;
+}
+
+static uint32_t end_id(const struct FormReader *r) {
+    return r->tokenizer->eos_id != TOKEN_NONE ? r->tokenizer->eos_id : r->chat->turn_id;
+}
+
+static bool read_text(struct FormReader *r, const json_t *object, const char *where) {
+    const char *text;
+    size_t bytes;
+    if (!get_text(object, "text", &text, &bytes, where))
+        return false;
+    if (bytes == 0)
+        return fail("%s: 'text' is empty: nothing to learn", where);
+    if (!token_list_append(&r->list, r->tokenizer, text, bytes, TOKENIZE_BOS, true))
+        return false;
+    token_list_push(&r->list, end_id(r), true);
+    return true;
+}
+
+static bool read_completion(struct FormReader *r, const json_t *object, const char *where) {
+    const char *prompt = "", *completion = "";
+    size_t prompt_bytes = 0, completion_bytes = 0;
+    if (!get_text(object, "prompt", &prompt, &prompt_bytes, where) ||
+        !get_text(object, "completion", &completion, &completion_bytes, where))
+        return false;
+    if (completion_bytes == 0)
+        return fail("%s: 'completion' is empty: nothing to learn", where);
+    if (!token_list_append(&r->list, r->tokenizer, prompt, prompt_bytes, TOKENIZE_BOS, false) ||
+        !token_list_append(&r->list, r->tokenizer, completion, completion_bytes, 0, true))
+        return false;
+    token_list_push(&r->list, end_id(r), true);
+    return true;
+}
+
+enum Form { FORM_MESSAGES, FORM_CONVERSATIONS, FORM_INSTRUCTION, FORM_COMPLETION, FORM_TEXT };
+
+static bool find_form(const json_t *object, enum Form *form, const char *where) {
+    static const struct {
+        const char *key;
+        enum Form form;
+    } keys[] = {{"messages", FORM_MESSAGES}, {"conversations", FORM_CONVERSATIONS}, {"instruction", FORM_INSTRUCTION},
+                {"prompt", FORM_COMPLETION}, {"completion", FORM_COMPLETION},       {"text", FORM_TEXT}};
+    const char *found = NULL;
+    if (!json_is_object(object))
+        return fail("%s: an object is expected", where);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!json_object_get(object, keys[i].key))
+            continue;
+        if (found && *form != keys[i].form)
+            return fail("%s: both '%s' and '%s': it could mean two things", where, found, keys[i].key);
+        found = keys[i].key;
+        *form = keys[i].form;
+    }
+    return found || fail("%s: none of {\"messages\"}, {\"conversations\"}, {\"instruction\", \"output\"}, {\"prompt\", "
+                         "\"completion\"} and {\"text\"}",
+                         where);
+}
+
+static bool read_known(struct FormReader *r, const json_t *object, const char *where) {
+    enum Form form = FORM_TEXT;
+    if (!find_form(object, &form, where))
+        return false;
+    const json_t *tools = json_object_get(object, "tools");
+    if (json_array_size(tools) || json_string_length(tools) > strlen("[]"))
+        return fail("%s: 'tools' are not known here", where);
+    switch (form) {
+    case FORM_MESSAGES:
+        return read_messages(r, object, false, where);
+    case FORM_CONVERSATIONS:
+        return read_messages(r, object, true, where);
+    case FORM_INSTRUCTION:
+        return read_instruction(r, object, where);
+    case FORM_COMPLETION:
+        return read_completion(r, object, where);
+    case FORM_TEXT:
+        return read_text(r, object, where);
+    }
+    return false;
+}
+
+bool form_read(struct FormReader *r, const json_t *object, const char *where) {
+    r->list.n = 0;
+    json_t *mapped = map_columns(r, (json_t *)object, where);
+    bool ok = mapped && read_known(r, mapped, where);
+    json_decref(mapped);
+    return ok;
+}
+
+void form_free(struct FormReader *r) {
+    token_list_free(&r->list);
+    free(r->messages);
+    r->messages = NULL;
+    r->messages_room = 0;
+}

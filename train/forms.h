@@ -1,0 +1,37 @@
+// The forms in which people write examples, as a JSON object each, told apart one by one:
+//   {"messages": [{"role": "user", "content": "..."}, ...]}       the chat template; learnt are the assistant's words
+//   {"conversations": [{"from": "human", "value": "..."}, ...]}   the same in ShareGPT's words (human, gpt, system)
+//   {"instruction": "...", "input": "...", "output": "..."}       the same in Alpaca's: input, if any, on a line below; before
+//                                                                 it "system" and "history": [[question, answer], ...]
+//   {"prompt": "...", "completion": "..."}                        joined as they are; learnt are the completion and the end
+//   {"text": "..."}                                               all of it is learnt, and the end
+// The end is the end-of-sequence token, which stands behind the answer in every form. A message of the assistant with "weight" or "mask" 0 (or
+// false) is read and not learnt; 1 says what holds anyway.
+#pragma once
+#include "model/template.h"
+
+#include <jansson.h>
+
+// Other names for the keys above: what --columns says.
+enum { COLUMNS_MAX = 16 };
+struct Columns {
+    struct {
+        char *ours, *theirs;
+    } names[COLUMNS_MAX];
+    uint32_t n;
+};
+// "prompt=question,completion=answer". False after a message: a key that is not one of the above, or one twice.
+bool columns_parse(struct Columns *c, const char *text);
+void columns_free(struct Columns *c);
+
+struct FormReader {
+    const struct Tokenizer *tokenizer;
+    const struct Template *chat;
+    const struct Columns *columns; // NULL: the keys are ours
+    struct TokenList list;         // of the object in hand
+    struct Message *messages;      // (messages_room)
+    size_t messages_room;
+};
+// Fills r->list with the tokens of the object. False after a message that begins with `where`.
+bool form_read(struct FormReader *r, const json_t *object, const char *where);
+void form_free(struct FormReader *r); // what the reader itself holds

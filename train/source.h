@@ -1,0 +1,41 @@
+// The records of a data file, one at a time: lines of JSON, the objects of one JSON array, or the rows of a CSV (RFC 4180, a header line,
+// quoted line feeds). Told apart by the first byte and, for CSV, by the name's end (.csv, .csv.gz); gzip by its magic number. Nothing
+// but the record in hand is kept, so that a file may be larger than memory.
+#pragma once
+#include "runtime/base.h"
+
+#include <jansson.h>
+
+enum SourceKind { SOURCE_LINES, SOURCE_ARRAY, SOURCE_CSV };
+
+struct Source {
+    FILE *file; // NULL: memory
+    const char *memory;
+    size_t memory_left;
+    struct Gzip *gzip; // NULL: the bytes are as they are
+    char *buffer;      // (capacity) what is read: [begin, end) is not yet given out
+    size_t begin, end, capacity;
+    bool ended;    // nothing is left to read
+    bool failed;   // it was told; nothing more will come
+    uint32_t line; // on which `begin` stands, from 1
+    enum SourceKind kind;
+    bool first;      // of the array: no object was given out yet
+    json_t *columns; // of a CSV: the names in its header
+    const char *path;
+};
+
+struct SourceRecord {
+    const char *text; // (bytes) lives until the next call; NULL: there is none left
+    size_t bytes;
+    uint32_t line; // it begins there
+};
+
+// False after a message: the file cannot be opened, read or unpacked, or a CSV has no sound header.
+bool source_open(struct Source *s, const char *path);
+// The same from memory (tests, fuzzing); `path` is what messages name.
+bool source_open_memory(struct Source *s, const char *text, size_t bytes, const char *path);
+// False after a message where nothing can be read behind a fault.
+bool source_next(struct Source *s, struct SourceRecord *r);
+// The record as a JSON value: of a row of CSV an object of texts. NULL after a message that begins with `where`; source_next can go on.
+json_t *source_value(const struct Source *s, const struct SourceRecord *r, const char *where);
+void source_close(struct Source *s);
