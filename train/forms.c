@@ -130,11 +130,22 @@ static bool find_role(const char *name, bool sharegpt, enum Role *role) {
     return role_find(name, role);
 }
 
+// A text, or an array of one part: {"type": "text", "text": "..."} ("value" in LLaMA-Factory's files). How parts would be joined nobody says.
+static bool get_content(const json_t *message, const char *key, const char **text, size_t *bytes, const char *where) {
+    const json_t *content = json_object_get(message, key), *part = json_array_get(content, 0);
+    if (!json_is_array(content))
+        return get_text(message, key, text, bytes, where);
+    const char *type = json_string_value(json_object_get(part, "type"));
+    if (json_array_size(content) != 1 || !type || strcmp(type, "text") != 0)
+        return fail("%s: '%s' must be a text, or an array of one part of type text", where, key);
+    return get_text(part, json_object_get(part, "value") ? "value" : "text", text, bytes, where);
+}
+
 // Whether an answer is learnt. "weight" is what OpenAI's files call it; factors other than 0 and 1 would change the loss.
 static bool read_weight(const struct FormReader *r, const json_t *message, struct Message *m, const char *where) {
-    static const char *const keys[] = {"weight", "mask"};
+    static const char *const keys[] = {"weight", "mask", "loss_weight"};
     const char *found = NULL;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *value = json_object_get(message, their_name(r, keys[i]));
         if (!value || json_is_null(value))
             continue;
@@ -154,14 +165,14 @@ static bool read_weight(const struct FormReader *r, const json_t *message, struc
 static bool read_message(struct FormReader *r, const json_t *value, bool sharegpt, struct Message *m,
                          const char *where) {
     const char *known[] = {their_name(r, sharegpt ? "from" : "role"), their_name(r, sharegpt ? "value" : "content"),
-                           their_name(r, "weight"), their_name(r, "mask")};
+                           their_name(r, "weight"), their_name(r, "mask"), "loss_weight"};
     const char *role;
     size_t role_bytes;
     *m = (struct Message){0};
     if (!json_is_object(value))
         return fail("%s must be an object with %s and %s", where, known[0], known[1]);
     if (!get_text(value, known[0], &role, &role_bytes, where) ||
-        !get_text(value, known[1], &m->text, &m->bytes, where) || !check_keys(value, known, 4, where))
+        !get_content(value, known[1], &m->text, &m->bytes, where) || !check_keys(value, known, 5, where))
         return false;
     if (!find_role(role, sharegpt, &m->role))
         return fail("%s: the role '%.40s' is not known here; system, user and assistant are", where, role);

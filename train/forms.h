@@ -5,8 +5,8 @@
 //                                                                 it "system" and "history": [[question, answer], ...]
 //   {"prompt": "...", "completion": "..."}                        joined as they are; learnt are the completion and the end
 //   {"text": "..."}                                               all of it is learnt, and the end
-// The end is the end-of-sequence token, which stands behind the answer in every form. A message of the assistant with "weight" or "mask" 0 (or
-// false) is read and not learnt; 1 says what holds anyway.
+// The end is the end-of-sequence token, which stands behind the answer in every form. A message of the assistant with "weight", "mask" or
+// "loss_weight" 0 (or false) is read and not learnt; 1 says what holds anyway.
 #pragma once
 #include "model/template.h"
 

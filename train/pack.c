@@ -140,6 +140,13 @@ static bool check(const struct Example *const *examples, size_t n, const struct 
     return true;
 }
 
+uint32_t pack_computed(uint32_t n) {
+    uint32_t step = 32;
+    while (step * 64 < n)
+        step *= 2;
+    return (uint32_t)align_up(n ? n : 1, step);
+}
+
 bool pack_plan(struct PackPlan *plan, const struct Example *const *examples, size_t n, const struct PackOptions *o) {
     *plan = (struct PackPlan){0};
     if (!check(examples, n, o))
@@ -158,6 +165,7 @@ bool pack_plan(struct PackPlan *plan, const struct Example *const *examples, siz
         lay_micro(&p, p.rows + first, rows, o, m);
         plan->n_labels += m->n_labels;
         plan->n_tokens += m->n_tokens;
+        plan->n_computed += pack_computed(m->n_tokens);
     }
     plan->n_padding = plan->n_tokens;
     for (size_t i = 0; i < n; i++)

@@ -30,6 +30,7 @@ struct PackPlan {
     size_t n;
     uint64_t n_labels; // of the whole batch: the loss is divided by it
     uint64_t n_tokens, n_padding;
+    uint64_t n_computed; // n_tokens, each micro-batch rounded up as a step rounds it
 };
 
 struct PackOptions {
@@ -39,5 +40,7 @@ struct PackOptions {
     uint32_t round; // the last row of a micro-batch ends at a multiple of this behind its last document; 0: at seq_len
 };
 
+// The tokens that a step computes for a micro-batch of n: few shapes serve all batches, and at most a 32nd of a long row is for nothing.
+uint32_t pack_computed(uint32_t n);
 bool pack_plan(struct PackPlan *p, const struct Example *const *examples, size_t n, const struct PackOptions *options);
 void pack_free(struct PackPlan *p);

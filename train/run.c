@@ -174,7 +174,7 @@ static bool metrics_open(struct Train *t) {
     t->metrics = fopen(path, t->state.step ? "a" : "w");
     bool ok = t->metrics || fail("%s: %s", path, strerror(errno));
     free(path);
-    return ok;
+    return ok && events_open(&t->events, t->o.out, t->state.step + 1);
 }
 
 // One run per folder: the lock goes with the process, however it ends.
@@ -248,6 +248,20 @@ static bool not_finite(const struct Train *t, const struct Example *const *batch
         (unsigned long long)step, fabs((double)r->loss), fabs((double)r->grad_norm), where, n > 8 ? ", ..." : "");
 }
 
+static double load_max(const struct Train *t) {
+    const struct Config *c = &t->m->config;
+    double most = NAN;
+    for (uint32_t layer = 0; t->step.loads && layer < c->n_layers; layer++) {
+        const uint32_t *loads = t->step.loads + layer * c->n_experts;
+        double sum = 0, top = 0;
+        for (uint32_t e = 0; e < c->n_experts; e++)
+            sum += loads[e], top = fmax(top, loads[e]);
+        if (sum > 0)
+            most = fmax(most, top * c->n_experts / sum);
+    }
+    return most;
+}
+
 static bool one_step(struct Train *t, struct TrainStatus *status) {
     struct DataCursor cursor = t->state.cursor;
     size_t n = 0;
@@ -282,7 +296,8 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
                                        .learning_rate = lr,
                                        .tokens_per_second = (double)tokens / seconds,
                                        .validation_loss = NAN,
-                                       .packing = (double)tokens / (double)plan.n_tokens,
+                                       .packing = (double)tokens / (double)plan.n_computed,
+                                       .load_max = load_max(t),
                                        .tokens = tokens,
                                        .labels = plan.n_labels};
     }
@@ -314,11 +329,32 @@ bool train_validate(struct Train *t, double *loss) {
     if (ok && !isfinite(*loss))
         ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, *loss);
     if (ok && t->state.step == 0) { // before training: the point from which the curve falls
+        struct EventScalar scalar = {"validation/loss", *loss};
         fprintf(t->metrics, "{\"step\": 0, \"validation_loss\": %.6f}\n", *loss);
-        ok = metrics_told(t);
+        ok = metrics_told(t) && events_scalars(&t->events, 0, &scalar, 1);
     }
     free(list);
     return ok;
+}
+
+// The loads of a hundred steps tell their story; every step's would make the file large.
+static void write_loads(const struct Train *t, uint64_t step) {
+    const struct Config *c = &t->m->config;
+    uint64_t every = max_u64(1, t->steps / 100);
+    const char *between = "";
+    if (!t->step.loads || (step % every != 0 && step != 1 && step != t->steps))
+        return;
+    fprintf(t->metrics, ", \"expert_loads\": {");
+    for (uint32_t layer = 0; layer < c->n_layers; layer++) {
+        if (!config_is_moe(c, layer))
+            continue;
+        fprintf(t->metrics, "%s\"%u\": [", between, layer);
+        for (uint32_t e = 0; e < c->n_experts; e++)
+            fprintf(t->metrics, "%s%u", e ? ", " : "", t->step.loads[layer * c->n_experts + e]);
+        fprintf(t->metrics, "]");
+        between = ", ";
+    }
+    fprintf(t->metrics, "}");
 }
 
 static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
@@ -327,10 +363,20 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
             "\"learning_rate\": %.6g, \"tokens\": %llu, \"labels\": %llu, \"tokens_per_second\": %.1f",
             (unsigned long long)s->step, s->epoch, s->loss, s->balance, s->grad_norm, s->learning_rate,
             (unsigned long long)s->tokens, (unsigned long long)s->labels, s->tokens_per_second);
+    if (isfinite(s->load_max))
+        fprintf(t->metrics, ", \"expert_load_max\": %.4f", s->load_max);
     if (isfinite(s->validation_loss))
         fprintf(t->metrics, ", \"validation_loss\": %.6f", s->validation_loss);
+    write_loads(t, s->step);
     fprintf(t->metrics, "}\n");
-    return metrics_told(t);
+    const struct EventScalar scalars[] = {{"train/loss", s->loss},
+                                          {"train/balance_loss", t->step.loads ? s->balance : NAN},
+                                          {"train/grad_norm", s->grad_norm},
+                                          {"train/learning_rate", s->learning_rate},
+                                          {"train/tokens_per_second", s->tokens_per_second},
+                                          {"train/expert_load_max", s->load_max},
+                                          {"validation/loss", s->validation_loss}};
+    return metrics_told(t) && events_scalars(&t->events, s->step, scalars, sizeof scalars / sizeof *scalars);
 }
 
 static bool save(struct Train *t) {
@@ -350,7 +396,10 @@ bool train_loop(struct Train *t) {
             return false;
         if (t->on_step)
             t->on_step(t->context, &status);
-        if (last || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
+        bool asked = t->save && *t->save;
+        if (asked)
+            *t->save = 0;
+        if (last || asked || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
             if (!save(t))
                 return false;
         }
@@ -418,6 +467,7 @@ void train_end(struct Train *t) {
         fclose(t->metrics);
     if (t->lock > 0)
         close(t->lock);
+    events_close(&t->events);
     t->metrics = NULL;
     t->lock = 0;
     step_free(&t->step);

@@ -2,6 +2,7 @@
 // only parses flags and draws; everything that decides a bit of the result is here.
 #pragma once
 #include "train/checkpoint.h"
+#include "train/events.h"
 #include <signal.h>
 
 enum TrainMethod { TRAIN_FULL, TRAIN_LORA };
@@ -40,6 +41,7 @@ struct TrainStatus {
     double tokens_per_second; // of documents, padding apart
     double validation_loss;   // NaN: not measured after this step
     double packing;           // tokens of documents / tokens computed
+    double load_max;          // the busiest expert of all layers, measured by an even load; NaN: no experts
     uint64_t tokens, labels;
 };
 
@@ -65,8 +67,10 @@ struct Train {
     struct CheckpointState state;
     uint64_t steps; // in all
     FILE *metrics;
+    struct Events events;
     int lock;                          // of the output folder; 0: none
     const volatile sig_atomic_t *stop; // not 0: finish the step, save, return; NULL: never
+    volatile sig_atomic_t *save;       // not 0: finish the step, save, go on (and 0 again); NULL: never
     void (*on_step)(void *context, const struct TrainStatus *s);
     void *context;
 };

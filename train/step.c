@@ -11,7 +11,6 @@ static const uint32_t NONE = 0xffffffff;
 static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
 
 // Shapes are rounded so that few programs serve all batches.
-static uint32_t round_tokens(uint32_t n) { return (uint32_t)align_up(n ? n : 1, n <= 1024 ? 32 : 256); }
 static uint32_t round_labels(uint32_t n, uint32_t tokens) {
     return (uint32_t)align_up(n ? n : 1, max_u64(16, tokens / 16 / 16 * 16));
 }
@@ -64,6 +63,13 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
     op_sum(p->c, p->arena, &losses, &s->result, 0);
 }
 
+static struct Tensor chosen_view(const struct Step *s, uint32_t t) {
+    const struct Config *c = &s->m->config;
+    return tensor_exists(&s->chosen)
+               ? (struct Tensor){DT_U32, 3, {c->n_layers, t, c->n_active, 1}, s->chosen.address, 0}
+               : s->chosen;
+}
+
 static struct Program *record(struct Step *s, uint32_t t, uint32_t labels, uint32_t groups, bool backward) {
     struct Model *m = s->m;
     uint32_t n_layers = m->config.n_layers;
@@ -80,6 +86,7 @@ static struct Program *record(struct Step *s, uint32_t t, uint32_t labels, uint3
                      .token_group = part_of(&s->token_group, 0, t),
                      .group_weight = part_of(&s->group_weight, 0, groups),
                      .n_groups = backward ? groups : 0,
+                     .chosen = backward ? chosen_view(s, t) : (struct Tensor){0},
                      .balance = {DT_F32, 1, {1, 1, 1, 1}, s->result.address + offsetof(struct StepResult, balance), 4}};
     struct Tensor ids = part_of(&s->ids, 0, t);
     struct Tensor *x = xcalloc(n_layers + 1, sizeof *x);
@@ -99,6 +106,7 @@ static struct Program *record(struct Step *s, uint32_t t, uint32_t labels, uint3
         cmd_fill(c, &d, 0);
     }
     head_and_loss(s, &p, &x[n_layers], &d, labels, backward);
+    p.chosen = (struct Tensor){0}; // a recomputation chooses the same
     for (uint32_t i = n_layers; backward && i-- > 0;) {
         struct ArenaMark block = arena_mark(&s->scratch);
         if (s->o.recompute)
@@ -158,7 +166,7 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     memset(s, 0, sizeof *s);
     s->m = m;
     s->o = *o;
-    s->o.micro_tokens = round_tokens(o->micro_tokens);
+    s->o.micro_tokens = pack_computed(o->micro_tokens);
     arena_init(&s->state, m->dev, "gradients and moments", ARENA_DEVICE);
     s->state.lasting = true;
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
@@ -192,6 +200,10 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->group_start = TENSOR(&s->host, DT_U32, 2 * t + 1);
     s->token_group = TENSOR(&s->host, DT_U32, t);
     s->group_weight = TENSOR(&s->host, DT_F32, 2 * t);
+    if (m->config.n_experts) {
+        s->chosen = TENSOR(&s->host, DT_U32, m->config.n_layers, t, m->config.n_active);
+        s->loads = xcalloc((size_t)m->config.n_layers * m->config.n_experts, sizeof *s->loads);
+    }
     record_ends(s);
     if (m->dev->is_dry) {
         program_free(record(s, t, t, 1, true));
@@ -212,6 +224,7 @@ void step_free(struct Step *s) {
     arena_free(&s->state);
     arena_free(&s->scratch);
     arena_free(&s->host);
+    free(s->loads);
     memset(s, 0, sizeof *s);
 }
 
@@ -280,7 +293,7 @@ struct Shape {
 };
 
 static struct Shape shape_of(const struct Step *s, const struct MicroBatch *b) {
-    struct Shape shape = {.tokens = round_tokens(b->n_tokens), .groups = 1};
+    struct Shape shape = {.tokens = pack_computed(b->n_tokens), .groups = 1};
     shape.labels = round_labels(b->n_labels, shape.tokens);
     if (s->m->config.n_experts && s->m->config.seq_aux)
         shape.groups = round_groups(b->n_documents);
@@ -338,6 +351,18 @@ struct Program *step_program(struct Step *s, const struct MicroBatch *b) {
     return program_for(s, shape_of(s, b), true);
 }
 
+// Adds the choices of the micro-batch that the device is done with.
+static void count_loads(struct Step *s) {
+    const struct Config *c = &s->m->config;
+    const uint32_t *chosen = s->loads ? tensor_host(s->m->dev, &s->chosen) : NULL;
+    const uint32_t *group = tensor_host(s->m->dev, &s->token_group);
+    for (uint32_t layer = 0; chosen && layer < c->n_layers; layer++)
+        for (uint32_t i = 0; config_is_moe(c, layer) && i < s->uncounted; i++)
+            for (uint32_t k = 0; group[i] != NONE && k < c->n_active; k++)
+                s->loads[layer * c->n_experts + chosen[((size_t)layer * s->uncounted + i) * c->n_active + k]]++;
+    s->uncounted = 0;
+}
+
 bool step_begin(struct Step *s, uint64_t labels_in_batch) {
     if (labels_in_batch == 0)
         return fail("a batch without a labelled token: nothing to learn from it");
@@ -345,6 +370,9 @@ bool step_begin(struct Step *s, uint64_t labels_in_batch) {
     if (!params || !device_wait(s->m->dev))
         return false;
     *params = (struct StepParams){.inv_labels = (float)(1 / (double)labels_in_batch)};
+    s->uncounted = 0;
+    if (s->loads)
+        memset(s->loads, 0, (size_t)s->m->config.n_layers * s->m->config.n_experts * sizeof *s->loads);
     return program_submit(s->begin);
 }
 
@@ -352,14 +380,20 @@ bool step_micro(struct Step *s, const struct MicroBatch *b, uint64_t documents_i
     struct Shape shape = shape_of(s, b);
     struct Program *p = program_for(s, shape, true);
     // The batch buffers are the device's until it is done with the micro-batch before.
-    return p && device_wait(s->m->dev) && fill_batch(s, b, shape, documents_in_batch, tokens_in_batch) &&
-           program_submit(p);
+    if (!p || !device_wait(s->m->dev))
+        return false;
+    count_loads(s);
+    if (!fill_batch(s, b, shape, documents_in_batch, tokens_in_batch) || !program_submit(p))
+        return false;
+    s->uncounted = shape.tokens;
+    return true;
 }
 
 bool step_update(struct Step *s, uint64_t step, float learning_rate, struct StepResult *result) {
     struct StepParams *params = tensor_host(s->m->dev, &s->params);
     if (!params || !device_wait(s->m->dev))
         return false;
+    count_loads(s);
     params->learning_rate = learning_rate;
     params->beta1 = s->o.beta1, params->beta2 = s->o.beta2, params->eps = s->o.eps;
     params->correction1 = (float)(1 - pow((double)s->o.beta1, (double)step));
