@@ -1,8 +1,9 @@
 // `vkmoe train MODEL --data FILE --out DIR`: fine-tunes all weights or LoRA adapters. Before the first step it shows what is trained, what
-// memory it takes and one example with the tokens that count; while it runs a bar, metrics.jsonl and loss.png.
+// memory it takes and one example with the tokens that count; while it runs a bar, metrics.jsonl, TensorBoard's events, loss.png and experts.png.
 #include "cli/commands.h"
+#include "cli/curves.h"
 #include "cli/load.h"
-#include "cli/plot.h"
+#include "cli/reading.h"
 #include "cli/term.h"
 #include "model/selftest.h"
 #include "train/run.h"
@@ -14,11 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static volatile sig_atomic_t stop_asked;
+static volatile sig_atomic_t stop_asked, save_asked;
 
 static void on_signal(int signal_number) {
     stop_asked = 1;
     signal(signal_number, SIG_DFL); // a second one ends the program at once; the last checkpoint is whole
+}
+
+static void on_save_signal(int signal_number) {
+    (void)signal_number;
+    save_asked = 1;
 }
 
 // ---- Options
@@ -89,7 +95,7 @@ static bool lora_targets(const char *list, const struct Config *c, uint32_t *tar
     return *targets != 0 || fail("--lora-targets names nothing");
 }
 
-static bool options_read(const struct Args *args, const struct Config *c, const char *const *data, size_t n_data,
+static bool options_read(const struct Args *args, const struct Config *c, const struct Reading *r,
                          struct TrainOptions *o) {
     *o = (struct TrainOptions){
         .method = args_choice(args, "method", "lora") ? TRAIN_LORA : TRAIN_FULL,
@@ -114,8 +120,9 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
         .validate_every = (uint64_t)args_int(args, "validate-every"),
         .keep = (uint32_t)args_int(args, "keep"),
         .validation_split = args_float(args, "validation-split"),
-        .data = data,
-        .n_data = n_data,
+        .data = (const char *const *)r->paths,
+        .n_data = r->n_paths,
+        .reading = r->options,
         .validation = args_text(args, "validation"),
         .out = args_text(args, "out"),
         .resume = args_switch(args, "resume"),
@@ -125,13 +132,14 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
 
 // Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
 static bool folder_free(const char *path) {
-    static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png"};
+    static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png", "experts.png"};
     DIR *d = opendir(path);
     bool all = true;
     for (struct dirent *e; all && d && (e = readdir(d));) {
         bool own = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
         for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && !own; i++)
-            own = strcmp(e->d_name, OWN[i]) == 0 || strncmp(e->d_name, ".checkpoint-", 12) == 0;
+            own = strcmp(e->d_name, OWN[i]) == 0 || strncmp(e->d_name, ".checkpoint-", 12) == 0 ||
+                  strncmp(e->d_name, "events.out.tfevents.", 20) == 0;
         all = own;
     }
     if (d)
@@ -235,75 +243,13 @@ static void print_plan(const struct TrainOptions *o, uint64_t steps, const struc
     print_json(j);
 }
 
-// What was read, and what of it the context leaves out: nobody should find that out from the result.
-static void show_data(const struct Dataset *d, const char *name, uint32_t seq_len) {
-    char tokens[16], labels[16];
-    if (d->n == 0)
-        return;
-    term_format_count((double)d->n_tokens, tokens);
-    term_format_count((double)d->n_labels, labels);
-    fprintf(stderr, "%s: %zu examples, %s tokens, %s of them trained, the longest has %u\n", name, d->n, tokens, labels,
-            d->longest);
-    if (d->n_overlong)
-        warn("%s: %llu examples are longer than --context %u and are cut there", name, (unsigned long long)d->n_overlong,
-             seq_len);
-    if (d->n_beyond)
-        warn("%s: %llu of these are left out, because no answer begins before that", name,
-             (unsigned long long)d->n_beyond);
-}
-
-// One example as the model sees it: tokens that count for the loss are marked.
-static void show_sample(const struct Train *t) {
-    const struct Example *e = &t->data.examples[0];
-    const char *on = term_paint(stderr, PAINT_GREEN), *off = term_paint(stderr, PAINT_NONE);
-    bool plain = on[0] == 0, open = false;
-    fprintf(stderr, "%s line %u, %u tokens, %u of them trained (%s):\n  ", t->data.paths[e->file], e->line, e->n,
-            e->n_labels, plain ? "in [[ ]]" : "green");
-    for (uint32_t i = 0; i < e->n && i < 400; i++) {
-        bool trained = i > 0 && e->labels[i - 1] >= 0;
-        char piece[256];
-        size_t n = tokenizer_piece(t->tokenizer, e->ids[i], piece, sizeof piece);
-        if (trained != open)
-            fprintf(stderr, "%s", plain ? (trained ? "[[" : "]]") : trained ? on : off);
-        open = trained;
-        term_write(stderr, piece, n < sizeof piece ? n : sizeof piece);
-    }
-    fprintf(stderr, "%s\n", open ? (plain ? "]]" : off) : "");
-}
-
 // ---- While it runs
 
 struct Watch {
     struct Train *t;
     struct Progress progress;
-    double drawn, first_loss, last_loss, best_validation, last_validation, rate;
+    double draw_at, first_loss, last_loss, best_validation, last_validation, rate;
 };
-
-// Reads metrics.jsonl, so that the picture of a resumed run shows all of it.
-static void draw_loss(const struct Train *t) {
-    char *path = path_join(t->o.out, "metrics.jsonl"), *png = path_join(t->o.out, "loss.png");
-    uint8_t *text = NULL;
-    uint64_t bytes = 0;
-    size_t n = 0, nv = 0, room = (size_t)t->steps + 1;
-    double *x = xcalloc(room, sizeof *x), *y = xcalloc(room, sizeof *y), *vx = xcalloc(room, sizeof *vx),
-           *vy = xcalloc(room, sizeof *vy);
-    if (file_read(path, UINT64_C(1) << 30, &text, &bytes))
-        for (char *at = (char *)text, *end; (end = strchr(at, '\n')) && n < room; at = end + 1) {
-            json_t *line = json_loadb(at, (size_t)(end - at), 0, NULL);
-            json_t *v = json_object_get(line, "validation_loss"), *l = json_object_get(line, "loss");
-            double step = json_number_value(json_object_get(line, "step"));
-            if (v && nv < room)
-                vx[nv] = step, vy[nv++] = json_number_value(v);
-            if (l) // the line of step 0 has none
-                x[n] = step, y[n++] = json_number_value(l);
-            json_decref(line);
-        }
-    struct PlotSeries series[] = {{.name = "training", .x = x, .y = y, .n = n, .smooth = true},
-                                  {.name = "held out", .x = vx, .y = vy, .n = nv, .dots = true}};
-    if (n)
-        plot_lines(png, "Loss per trained token", "step", "loss", series, nv ? 2 : 1);
-    free(x), free(y), free(vx), free(vy), free(text), free(path), free(png);
-}
 
 static void on_step(void *context, const struct TrainStatus *s) {
     struct Watch *w = context;
@@ -323,9 +269,10 @@ static void on_step(void *context, const struct TrainStatus *s) {
         snprintf(balance, sizeof balance, "  balance %.5f", s->balance);
     progress_update(&w->progress, s->step, "epoch %.2f  loss %.4f%s%s  |g| %.3f  %.0f tok/s", s->epoch, s->loss,
                     validation, balance, s->grad_norm, s->tokens_per_second);
-    if (clock_seconds() - w->drawn > 15) {
-        draw_loss(w->t);
-        w->drawn = clock_seconds();
+    double now = clock_seconds();
+    if (now > w->draw_at) { // of a long run the pictures take longer: they get a fiftieth of the time at most
+        curves_draw_run(w->t->o.out);
+        w->draw_at = clock_seconds() + fmax(15, 50 * (clock_seconds() - now));
     }
 }
 
@@ -361,7 +308,7 @@ static void print_result(const struct Watch *w, double before) {
 
 static int run(const struct Args *args, struct Train *t, struct Model *m, const struct ModelFile *file) {
     struct Watch w = {.t = t,
-                      .drawn = clock_seconds(),
+                      .draw_at = clock_seconds() + 15,
                       .first_loss = NAN,
                       .last_loss = NAN,
                       .best_validation = NAN,
@@ -378,10 +325,12 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         return EXIT_FAILED;
     if (isfinite(before))
         fprintf(stderr, "held-out loss before training: %.4f (%zu examples)\n", before, t->held_out.n);
-    stop_asked = 0;
+    stop_asked = save_asked = 0;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
+    signal(SIGUSR1, on_save_signal);
     t->stop = &stop_asked;
+    t->save = &save_asked;
     t->on_step = on_step;
     t->context = &w;
     uint64_t first = t->state.step;
@@ -391,7 +340,8 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         progress_end(&w.progress);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
-    draw_loss(t);
+    signal(SIGUSR1, SIG_IGN); // one that comes late must not end the program while the result is written
+    curves_draw_run(t->o.out);
     if (!ok)
         return EXIT_FAILED;
     if (t->state.step < t->steps)
@@ -433,10 +383,10 @@ static bool plan_run(const struct Args *args, const struct Train *t, const struc
         return false;
     show_trained(plan);
     show_memory(plan, dev->limits.memory_bytes);
-    show_data(&t->data, "data", t->o.seq_len);
-    show_data(&t->held_out, "held out", t->o.seq_len);
+    reading_show(&t->data, "data", &t->o.reading, t->o.seq_len);
+    reading_show(&t->held_out, "held out", &t->o.reading, t->o.seq_len);
     if (t->data.n)
-        show_sample(t);
+        reading_show_example(stderr, &t->data, &t->data.examples[0], t->tokenizer, 400);
     if (args_switch(args, "dry-run") && args_switch(args, "json"))
         print_plan(&t->o, t->steps, plan, dev->limits.memory_bytes);
     return memory_fits(
@@ -538,20 +488,16 @@ int cmd_train(const struct Args *args) {
     if (!preset && !modelfile_open(&f, args->operands[0]))
         return EXIT_FAILED;
     struct TrainOptions o;
-    const char **data = xcalloc(strlen(args_text(args, "data")) + 1, sizeof *data);
-    size_t n_data = 0;
-    char *list = xstrdup(args_text(args, "data"));
-    for (char *save, *at = strtok_r(list, ",", &save); at; at = strtok_r(NULL, ",", &save))
-        data[n_data++] = at;
+    struct Reading reading = {0};
     int status = EXIT_FAILED;
-    if (options_read(args, &f.config, data, n_data, &o) && out_check(&o)) {
+    if (reading_open_list(&reading, args, args_text(args, "data")) && options_read(args, &f.config, &reading, &o) &&
+        out_check(&o)) {
         if (o.seq_len > f.config.max_context)
             fail("--context %u is above the model's context of %u", o.seq_len, f.config.max_context);
         else
             status = preset ? preset_plan(args, &f, &o) : train_on_file(args, &f, &o);
     }
     modelfile_close(&f);
-    free(list);
-    free(data);
+    reading_free(&reading);
     return status;
 }

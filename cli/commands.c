@@ -48,6 +48,11 @@ const struct Flag COMMON_FLAGS[] = {
     TEXT("gpu-layers", 0, "auto|all|N", "auto", "layers on the device; the others stay in host memory"),               \
         CHOICE("experts-on", "auto|gpu|cpu", "auto",                                                                   \
                "where routed experts lie: with cpu, or where they do not fit, the device brings in those it needs")
+#define READING                                                                                                        \
+    TEXT("columns", 0, "LIST", NULL, "other names of keys, by commas: prompt=question,completion=answer"),             \
+        CHOICE("overlong", "cut|split|drop", "cut", "what becomes of examples longer than --context"),                 \
+        TEXT("data-weights", 0, "LIST", NULL, "how often an epoch sees each file, by commas: 2,0.5 (default: once)"),  \
+        SWITCH("skip-bad", 0, "leave bad records out, each with a line, instead of stopping")
 #define SAMPLING                                                                                                       \
     HEADING("Sampling"),                                                                                               \
         FLOAT("temperature", "0.7", 0, 100, "0 takes the likeliest token always; higher is more varied"),              \
@@ -119,11 +124,12 @@ static const struct Flag generate_flags[] = {
     END,
 };
 static const struct Flag train_flags[] = {
-    NEEDED("data", 0, "FILES", "examples, one JSON object a line: messages, prompt and completion, or text; by commas"),
+    NEEDED("data", 0, "FILES", "examples: JSON lines, a JSON array or CSV, also gzipped, in any usual form; by commas"),
+    READING,
     FILENAME("validation", 0, "FILE", "examples of their own to measure on: before, between and after"),
     FLOAT("validation-split", "0", 0, 0.9, "share of the data that is held out to measure on"),
     TEMPLATE,
-    NEEDED("out", 'o', "DIR", "folder for the result, checkpoints, metrics.jsonl and loss.png"),
+    NEEDED("out", 'o', "DIR", "folder for the result, checkpoints, metrics.jsonl, TensorBoard's events, pictures"),
     CHOICE("method", "full|lora", "full", "train all weights, or low-rank adapters of every linear"),
     CHOICE("recipe", "deepseekmoe-sft", NULL, "defaults of the DeepSeekMoE paper's fine-tuning; flags given win"),
     SWITCH("resume", 0, "go on from the last checkpoint in --out"),
@@ -156,6 +162,21 @@ static const struct Flag train_flags[] = {
     INT("save-every", 0, "0", 0, 1000000000, "steps between checkpoints; 0: at the end only"),
     INT("keep", 0, "2", 1, 1000, "checkpoints to keep"),
     INT("validate-every", 0, "0", 0, 1000000000, "steps between looks at --validation; 0: first and last only"),
+    END,
+};
+static const struct Flag data_flags[] = {
+    NEEDED("model", 'm', "MODEL", "whose tokenizer and chat template read the data; no weights are needed"),
+    TEMPLATE,
+    READING,
+    INT("context", 'c', "1024", 8, 1048576, "tokens of a row, as in `train`"),
+    INT("batch", 'b', "16", 1, 1048576, "examples a step, as in `train`: what is packed together"),
+    INT("samples", 'n', "3", 0, 1000000, "examples to show, drawn by --seed"),
+    END,
+};
+static const struct Flag plot_flags[] = {
+    CHOICE("metric", "loss|lr|grad_norm|tokens_per_second|validation_loss", "loss", "which curve"),
+    FLOAT("smooth", "0.025", 0, 1, "width of the running mean, as a share of the curve; 0: the values as they are"),
+    FILENAME("out", 'o', "FILE", "PNG to write (default: the metric's name and .png)"),
     END,
 };
 static const struct Flag score_flags[] = {
@@ -237,6 +258,10 @@ const struct Command COMMANDS[] = {
      "vkmoe generate smollm2.gguf --chat -p \"A cat as JSON, please.\" --grammar json"},
     {"train", cmd_train, "fine-tune a model: all weights or LoRA", "MODEL", 1, 1, train_flags,
      "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
+    {"data", cmd_data, "what training would see of data files", "FILE...", 1, ARGS_MAX_OPERANDS, data_flags,
+     "vkmoe data chats.jsonl --model smollm2.gguf --context 2048"},
+    {"plot", cmd_plot, "the curves of training runs, one over the other", "DIR...", 1, ARGS_MAX_OPERANDS, plot_flags,
+     "vkmoe plot tuned tuned-lora --metric validation_loss --out curves.png"},
     {"score", cmd_score, "log-probabilities and perplexity of a text", "MODEL", 1, 1, score_flags,
      "vkmoe score smollm2.gguf --file wiki.txt --json"},
     {"bench", cmd_bench, "WHAT is kernels, device or static: times beside this device's own measured peak",

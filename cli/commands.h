@@ -7,6 +7,8 @@ int cmd_info(const struct Args *args);
 int cmd_chat(const struct Args *args);
 int cmd_generate(const struct Args *args);
 int cmd_train(const struct Args *args);
+int cmd_data(const struct Args *args);
+int cmd_plot(const struct Args *args);
 int cmd_score(const struct Args *args);
 int cmd_bench(const struct Args *args);
 int cmd_tokenize(const struct Args *args);

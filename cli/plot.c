@@ -327,11 +327,10 @@ static void draw_series(struct Canvas *c, const struct Frame *f, const double *x
     stroke_end(c, colour, alpha);
 }
 
-// At each value a straight line is fitted to its neighbours, with Gaussian weights a fortieth of the curve wide: unlike a running
-// mean it neither lags behind nor bends at the ends.
-static double *smoothed(const double *y, size_t n) {
+// Unlike a running mean the fitted line neither lags behind nor bends at the ends.
+double *plot_smooth(const double *y, size_t n, double share) {
     double *out = xcalloc(n ? n : 1, sizeof *out);
-    double sigma = fmax(1, (double)n / 40);
+    double sigma = fmax(1, (double)n * share);
     size_t reach = (size_t)(3 * sigma);
     for (size_t i = 0; i < n; i++) {
         double w = 0, wx = 0, wy = 0, wxx = 0, wxy = 0;
@@ -358,12 +357,22 @@ static void draw_dots(struct Canvas *c, const struct Frame *f, const struct Plot
     }
 }
 
-static void draw_legend(struct Canvas *c, const struct PlotSeries *series, size_t n_series, const uint32_t *colours) {
-    double x = WIDTH - RIGHT;
-    for (size_t s = n_series; s-- > 0;) {
-        x -= text_width(series[s].name, 17);
-        draw_text(c, x, 40, series[s].name, 17, 1.3, 0x374151, false);
-        draw_line(c, x - 30, 34, x - 10, 34, 3, colours[s % 6]);
+// On one line beside the title where there is room, else one below the other in the corner of the frame.
+static void draw_legend(struct Canvas *c, const char *title, const struct PlotSeries *series, size_t n_series,
+                        const uint32_t *colours) {
+    double room = WIDTH - RIGHT - LEFT - text_width(title, 22) - 20, wanted = 0, widest = 0;
+    for (size_t s = 0; s < n_series; s++) {
+        wanted += text_width(series[s].name, 17) + 52;
+        widest = fmax(widest, text_width(series[s].name, 17));
+    }
+    bool below = wanted > room;
+    double x = WIDTH - RIGHT, y = 40;
+    for (size_t i = n_series; i-- > 0;) {
+        size_t s = below ? n_series - 1 - i : i;
+        x = below ? WIDTH - RIGHT - widest - 8 : x - text_width(series[s].name, 17);
+        y = below ? TOP + 20 + 20.0 * (double)s : y;
+        draw_text(c, x, y, series[s].name, 17, 1.3, 0x374151, false);
+        draw_line(c, x - 30, y - 6, x - 10, y - 6, 3, colours[s % 6]);
         x -= 52;
     }
 }
@@ -466,6 +475,40 @@ bool plot_grid(const char *path, const char *title, const char *x_label, const c
     return canvas_close(&c, path);
 }
 
+// A panel is drawn pixel by pixel, so that more columns or rows than pixels do no harm.
+static void draw_panel(struct Canvas *c, const struct PlotPanels *p, uint32_t panel, int x0, int y0, int width,
+                       int height) {
+    char name[32];
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++) {
+            uint32_t row = (uint32_t)((uint64_t)y * p->n_rows / (uint64_t)height);
+            uint32_t column = (uint32_t)((uint64_t)x * p->n_columns / (uint64_t)width);
+            load_colour(p->loads[((size_t)panel * p->n_rows + row) * p->n_columns + column],
+                        &c->rgb[((y0 + y) * WIDTH + x0 + x) * 3]);
+        }
+    snprintf(name, sizeof name, "layer %u", p->names[panel]);
+    draw_text(c, x0, y0 - 5, name, 13, 1.1, 0x4b5563, false);
+}
+
+bool plot_panels(const char *path, const char *title, const struct PlotPanels *p) {
+    enum { GAP = 10, HEAD = 20 };
+    struct Canvas c;
+    canvas_open(&c);
+    uint32_t across = (uint32_t)ceil(sqrt(1.8 * p->n_panels)), down;
+    across = across < p->n_panels ? across : p->n_panels;
+    down = (p->n_panels + across - 1) / across;
+    int width = (WIDTH - LEFT / 2 - RIGHT) / (int)across, height = (HEIGHT - TOP - BOTTOM / 2) / (int)down;
+    for (uint32_t i = 0; i < p->n_panels && width > 2 * GAP && height > 2 * HEAD; i++)
+        draw_panel(&c, p, i, LEFT / 2 + (int)(i % across) * width, TOP + (int)(i / across) * height + HEAD,
+                   width - GAP, height - HEAD - GAP / 2);
+    draw_text(&c, (LEFT + WIDTH - RIGHT - text_width(p->x_label, 17)) / 2.0, HEIGHT - 10, p->x_label, 17, 1.3, 0x4b5563,
+              false);
+    draw_text(&c, 24, (TOP + HEIGHT - BOTTOM + text_width(p->y_label, 17)) / 2.0, p->y_label, 17, 1.3, 0x4b5563, true);
+    draw_text(&c, LEFT / 2, 40, title, 22, 2.1, 0x111827, false);
+    draw_load_key(&c);
+    return canvas_close(&c, path);
+}
+
 // ---- Lines ----
 
 bool plot_lines(const char *path, const char *title, const char *x_label, const char *y_label,
@@ -476,13 +519,13 @@ bool plot_lines(const char *path, const char *title, const char *x_label, const 
     struct Frame f = frame_of(series, n_series);
     draw_axes(&c, &f, x_label, y_label);
     draw_text(&c, LEFT, 40, title, 22, 2.1, 0x111827, false);
-    draw_legend(&c, series, n_series, colours);
+    draw_legend(&c, title, series, n_series, colours);
     for (size_t s = 0; s < n_series; s++) {
         const struct PlotSeries *one = &series[s];
-        bool smooth = one->smooth && one->n > 8;
+        bool smooth = one->smooth > 0 && one->n > 8;
         draw_series(&c, &f, one->x, one->y, one->n, smooth ? 1.4 : 2.6, colours[s % 6], smooth ? 0.3 : 1);
         if (smooth) {
-            double *mean = smoothed(one->y, one->n);
+            double *mean = plot_smooth(one->y, one->n, one->smooth);
             draw_series(&c, &f, one->x, mean, one->n, 2.8, colours[s % 6], 1);
             free(mean);
         }

@@ -65,9 +65,12 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
 
 static struct Tensor chosen_view(const struct Step *s, uint32_t t) {
     const struct Config *c = &s->m->config;
-    return tensor_exists(&s->chosen)
-               ? (struct Tensor){DT_U32, 3, {c->n_layers, t, c->n_active, 1}, s->chosen.address, 0}
-               : s->chosen;
+    struct Tensor view = s->chosen;
+    if (tensor_exists(&view)) {
+        view.dim[1] = t;
+        view.bytes = UINT64_C(4) * c->n_layers * t * c->n_active;
+    }
+    return view;
 }
 
 static struct Program *record(struct Step *s, uint32_t t, uint32_t labels, uint32_t groups, bool backward) {
