@@ -101,8 +101,8 @@ static bool render(struct Chat *c, struct TokenList *ids) {
     if (c->system)
         list[n++] = (struct Message){.role = ROLE_SYSTEM, .text = c->system, .bytes = strlen(c->system)};
     for (size_t i = c->left_out; i < c->n; i++)
-        list[n++] = (struct Message){
-            .role = c->messages[i].role, .text = c->messages[i].text, .bytes = c->messages[i].bytes};
+        list[n++] =
+            (struct Message){.role = c->messages[i].role, .text = c->messages[i].text, .bytes = c->messages[i].bytes};
     ids->n = 0;
     bool ok = template_render(&c->l.template, &c->l.tokenizer, list, n, true, ids);
     free(list);

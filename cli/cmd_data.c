@@ -42,7 +42,8 @@ static void find_duplicates(struct Survey *s, const struct Dataset *d) {
     struct Hashed *all = xmalloc(d->n * sizeof *all);
     for (size_t i = 0; i < d->n; i++) {
         const struct Example *e = &d->examples[i];
-        all[i] = (struct Hashed){hash_bytes(e->labels, e->n * sizeof *e->labels, hash_bytes(e->ids, e->n * sizeof *e->ids, 0)), i};
+        all[i] = (struct Hashed){
+            hash_bytes(e->labels, e->n * sizeof *e->labels, hash_bytes(e->ids, e->n * sizeof *e->ids, 0)), i};
     }
     qsort(all, d->n, sizeof *all, by_hash);
     for (size_t i = 1, first = 0; i < d->n; i++) {
@@ -90,13 +91,13 @@ static void print_json(const struct Survey *s, const struct Dataset *d, const st
         if (s->bins[i])
             json_array_append_new(histogram, json_pack("{s:I, s:I, s:I}", "from", (json_int_t)1 << i, "to",
                                                        ((json_int_t)2 << i) - 1, "examples", (json_int_t)s->bins[i]));
-    json_t *j = json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "examples", (json_int_t)d->n, "tokens",
-        (json_int_t)d->n_tokens, "trained_tokens", (json_int_t)d->n_labels, "untrained_tokens",
-        (json_int_t)(d->n_tokens - d->n_labels), "longest", (json_int_t)d->longest, "overlong",
-        (json_int_t)d->n_overlong, "pieces", (json_int_t)d->n_pieces, "left_out", (json_int_t)d->n_beyond, "skipped",
-        (json_int_t)d->n_skipped, "duplicates", (json_int_t)s->duplicates, "examples_per_epoch",
-        (json_int_t)s->per_epoch);
+    json_t *j =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "examples", (json_int_t)d->n, "tokens",
+                  (json_int_t)d->n_tokens, "trained_tokens", (json_int_t)d->n_labels, "untrained_tokens",
+                  (json_int_t)(d->n_tokens - d->n_labels), "longest", (json_int_t)d->longest, "overlong",
+                  (json_int_t)d->n_overlong, "pieces", (json_int_t)d->n_pieces, "left_out", (json_int_t)d->n_beyond,
+                  "skipped", (json_int_t)d->n_skipped, "duplicates", (json_int_t)s->duplicates, "examples_per_epoch",
+                  (json_int_t)s->per_epoch);
     json_object_set_new(j, "packing",
                         json_pack("{s:I, s:I, s:I, s:f}", "context", (json_int_t)args_int(args, "context"), "batch",
                                   (json_int_t)args_int(args, "batch"), "rows", (json_int_t)s->rows, "efficiency",
@@ -128,10 +129,11 @@ static void print_survey(const struct Survey *s, const struct Dataset *d, const 
            (unsigned long long)d->n_tokens, (unsigned long long)d->n_labels,
            (unsigned long long)(d->n_tokens - d->n_labels), d->longest, (double)d->n_tokens / (double)d->n);
     print_lengths(s, d);
-    printf("an epoch: %zu examples in %llu rows of up to %lld tokens, %lld examples a step: %.2f %% of what is computed "
-           "are their tokens\n",
-           s->per_epoch, (unsigned long long)s->rows, (long long)args_int(args, "context"),
-           (long long)args_int(args, "batch"), 100 * (double)s->packed / (double)s->computed);
+    printf(
+        "an epoch: %zu examples in %llu rows of up to %lld tokens, %lld examples a step: %.2f %% of what is computed "
+        "are their tokens\n",
+        s->per_epoch, (unsigned long long)s->rows, (long long)args_int(args, "context"),
+        (long long)args_int(args, "batch"), 100 * (double)s->packed / (double)s->computed);
     printf("%zu examples are there before\n", s->duplicates);
     for (size_t i = 0; i < s->n_shown; i++) {
         const struct Example *a = &d->examples[s->shown[i][0]], *b = &d->examples[s->shown[i][1]];

@@ -47,8 +47,8 @@ static void print_json(const struct PlotSeries *series, size_t n, const char *me
             json_array_append_new(steps, json_real(series[s].x[i]));
             json_array_append_new(values, json_real(series[s].y[i]));
         }
-        json_array_append_new(
-            all, json_pack("{s:s, s:s, s:o, s:o}", "run", series[s].name, "metric", metric, "steps", steps, "values", values));
+        json_array_append_new(all, json_pack("{s:s, s:s, s:o, s:o}", "run", series[s].name, "metric", metric, "steps",
+                                             steps, "values", values));
     }
     json_dumpf(all, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
     printf("\n");

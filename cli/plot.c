@@ -499,8 +499,8 @@ bool plot_panels(const char *path, const char *title, const struct PlotPanels *p
     down = (p->n_panels + across - 1) / across;
     int width = (WIDTH - LEFT / 2 - RIGHT) / (int)across, height = (HEIGHT - TOP - BOTTOM / 2) / (int)down;
     for (uint32_t i = 0; i < p->n_panels && width > 2 * GAP && height > 2 * HEAD; i++)
-        draw_panel(&c, p, i, LEFT / 2 + (int)(i % across) * width, TOP + (int)(i / across) * height + HEAD,
-                   width - GAP, height - HEAD - GAP / 2);
+        draw_panel(&c, p, i, LEFT / 2 + (int)(i % across) * width, TOP + (int)(i / across) * height + HEAD, width - GAP,
+                   height - HEAD - GAP / 2);
     draw_text(&c, (LEFT + WIDTH - RIGHT - text_width(p->x_label, 17)) / 2.0, HEIGHT - 10, p->x_label, 17, 1.3, 0x4b5563,
               false);
     draw_text(&c, 24, (TOP + HEIGHT - BOTTOM + text_width(p->y_label, 17)) / 2.0, p->y_label, 17, 1.3, 0x4b5563, true);

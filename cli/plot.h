@@ -8,8 +8,9 @@ struct PlotSeries {
     const char *name; // for the legend; ASCII
     const double *x, *y;
     size_t n;
-    double smooth; // above 0: the values pale, and their running mean on top, this share of the curve wide; PLOT_SMOOTH is usual
-    bool dots;     // a dot at each value as well: for few of them
+    double
+        smooth; // above 0: the values pale, and their running mean on top, this share of the curve wide; PLOT_SMOOTH is usual
+    bool dots; // a dot at each value as well: for few of them
 };
 // Draws 1000 x 600 pixels. Values that are not finite leave a gap. False after one line when the file cannot be written.
 bool plot_lines(const char *path, const char *title, const char *x_label, const char *y_label,

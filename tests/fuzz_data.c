@@ -44,11 +44,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         abort();
     open = true;
     uint32_t mode = bytes ? data[bytes - 1] : 0;
-    struct DataOptions options = {.max_tokens = 2 + mode % 61, .skip_bad = mode & 64};
+    // The byte before the last: CSV or JSON, other names, what becomes of long examples, how much memory.
+    uint32_t way = bytes > 1 ? data[bytes - 2] : 0;
+    struct Columns columns = {0};
+    if ((way & 4) && !columns_parse(&columns, "prompt=a,completion=b,messages=c,role=d,weight=e"))
+        abort();
+    struct DataOptions options = {.max_tokens = 2 + mode % 61,
+                                  .skip_bad = mode & 64,
+                                  .overlong = (enum Overlong)(way >> 3 & 3) % 3,
+                                  .columns = way & 4 ? &columns : NULL,
+                                  .memory_bytes = way & 32 ? 64 : 0};
+    const char *path = way & 1 ? "fuzz.csv" : "fuzz.jsonl";
     struct Dataset d;
-    if (dataset_load_memory(&d, (const char *)data, bytes, "fuzz", &tokenizer, &chat[mode >> 7], &options)) {
+    if (dataset_load_memory(&d, (const char *)data, bytes, path, &tokenizer, &chat[mode >> 7], &options)) {
         check(&d, options.max_tokens);
         dataset_free(&d);
     }
+    columns_free(&columns);
     return 0;
 }

@@ -1,11 +1,14 @@
 // Training data: each form of line becomes the right tokens and labels, every bad line is told with its place, epochs are
 // permutations, and packing neither loses, cuts nor mixes examples.
 #include "check.h"
+#include "train/events.h"
 #include "train/pack.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #define BOS "<｜begin▁of▁sentence｜>"
 #define EOS "<｜end▁of▁sentence｜>"
@@ -83,8 +86,8 @@ static void test_forms(void) {
     CHECK(load(&again, text, sizeof text - 1, &OPTIONS) && again.hash == d.hash, "the same data, another hash");
     fail_quiet(true);
     CHECK(!load(&other, text, sizeof text - 2, &OPTIONS), "a cut last line");
-    CHECK(load(&other, text, strlen(text) - 10, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) && other.n == 2 &&
-              other.n_skipped == 1 && other.hash != d.hash,
+    CHECK(load(&other, text, strlen(text) - 10, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) &&
+              other.n == 2 && other.n_skipped == 1 && other.hash != d.hash,
           "%zu examples, %llu skipped", other.n, (unsigned long long)other.n_skipped);
     fail_quiet(false);
     dataset_free(&d);
@@ -247,7 +250,8 @@ static void test_bad_lines(void) {
     struct Dataset d;
     CHECK(!load(&d, "", 0, &OPTIONS) && strcmp(fail_last(), "data.jsonl: no example in it") == 0, "'%s'", fail_last());
     CHECK(!load(&d, "\n \r\n\n", 5, &OPTIONS) && strstr(fail_last(), "no example in it"), "'%s'", fail_last());
-    CHECK(!load(&d, "7\n", 2, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) && strstr(fail_last(), "no example could be used"),
+    CHECK(!load(&d, "7\n", 2, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) &&
+              strstr(fail_last(), "no example could be used"),
           "'%s'", fail_last());
     size_t bytes = 100000100;
     char *long_line = xmalloc(bytes);
@@ -490,6 +494,325 @@ static void test_packing(void) {
     dataset_free(&d);
 }
 
+// ---- Files as people have them ----
+
+static bool same_data(const struct Dataset *a, const struct Dataset *b) { return a->n == b->n && a->hash == b->hash; }
+
+// A gzip member of the text, malloc'ed.
+static char *zipped(const char *text, size_t bytes, size_t *out_bytes) {
+    z_stream z = {0};
+    size_t room = bytes + 1000;
+    char *out = xmalloc(room);
+    z.next_in = (Bytef *)text, z.avail_in = (uInt)bytes;
+    z.next_out = (Bytef *)out, z.avail_out = (uInt)room;
+    CHECK(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK &&
+              deflate(&z, Z_FINISH) == Z_STREAM_END,
+          "zlib");
+    *out_bytes = z.total_out;
+    deflateEnd(&z);
+    return out;
+}
+
+static void test_gzip(void) {
+    struct Dataset plain, packed;
+    if (!numbered(&plain, 5000))
+        return;
+    char *text = xcalloc(5000, 64);
+    size_t at = 0, half = 0, n[2];
+    for (unsigned i = 0; i < 5000; i++) {
+        at += (size_t)sprintf(text + at, "{\"text\": \"%u", i);
+        for (unsigned j = 0; j < i % 12; j++)
+            at += (size_t)sprintf(text + at, " go");
+        at += (size_t)sprintf(text + at, "\"}\n");
+        half = i == 2345 ? at - 5 : half; // in the middle of a line
+    }
+    char *a = zipped(text, half, &n[0]), *b = zipped(text + half, at - half, &n[1]);
+    a = xrealloc(a, n[0] + n[1] + 1);
+    memcpy(a + n[0], b, n[1]);
+    if (CHECK(load(&packed, a, n[0] + n[1], &OPTIONS), "%s", fail_last())) {
+        CHECK(same_data(&plain, &packed), "two members are not their text: %zu examples", packed.n);
+        dataset_free(&packed);
+    }
+    fail_quiet(true);
+    CHECK(!load(&packed, a, n[0] + n[1] - 9, &OPTIONS) && strstr(fail_last(), "cut off"), "'%s'", fail_last());
+    CHECK(!load(&packed, a, n[0] / 2, &OPTIONS) && strstr(fail_last(), "cut off"), "'%s'", fail_last());
+    a[n[0] + n[1]] = 'x';
+    CHECK(!load(&packed, a, n[0] + n[1] + 1, &OPTIONS), "a byte behind the last member");
+    a[n[0] - 6] ^= 1; // the checksum
+    CHECK(!load(&packed, a, n[0], &OPTIONS) && strstr(fail_last(), "are damaged"), "'%s'", fail_last());
+    fail_quiet(false);
+    free(a);
+    free(b);
+    free(text);
+    dataset_free(&plain);
+}
+
+static bool load_csv(struct Dataset *d, const char *text, const struct DataOptions *options) {
+    return dataset_load_memory(d, text, strlen(text), "data.CSV", &tokenizer, &deepseek, options);
+}
+
+static void test_csv(void) {
+    struct Dataset d;
+    if (CHECK(load_csv(&d,
+                       "\xef\xbb\xbfid,prompt,\"completion\"\r\n1,\"a, \"\"b\"\"\r\n\",c\r\n\r\n2,,\" d\n e\"\r\n3,f,g",
+                       &OPTIONS),
+              "%s", fail_last())) {
+        if (CHECK(d.n == 3, "%zu rows", d.n)) {
+            check_example(&d.examples[0], BOS "a, \"b\"\r\nc" EOS, "c" EOS);
+            check_example(&d.examples[1], BOS " d\n e" EOS, " d\n e" EOS);
+            check_example(&d.examples[2], BOS "fg" EOS, "g" EOS);
+            CHECK(d.examples[0].line == 2 && d.examples[1].line == 5 && d.examples[2].line == 7, "lines %u %u %u",
+                  d.examples[0].line, d.examples[1].line, d.examples[2].line);
+        }
+        dataset_free(&d);
+    }
+    static const struct {
+        const char *text, *part;
+        bool stops; // --skip-bad cannot go on behind it
+    } bad[] = {{"text,text\na,b\nc,d", "data.CSV:1 (the header): two columns are called 'text'", true},
+               {"text,\na,b", "column 2 has no name", true},
+               {"te\xff\na", "(the header): not UTF-8 at column 3", true},
+               {"text\na\n\"b", "data.CSV:3: a quoted field", true},
+               {"text\na\n\"b\"\"\n", "data.CSV:3: a quoted field", true},
+               {"text\na\nb,c", "data.CSV:3: 2 fields where the header has 1", false},
+               {"text\na\nb\"\"c\nd", "data.CSV:3: a quote within a field that is not quoted, at byte 2", false},
+               {"text\na\n\"b\"c\nd", "data.CSV:3: text behind a quoted field, at byte 4", false},
+               {"text\na\n\"\"\nd", "data.CSV:3: 'text' is empty", false},
+               {"words\na", "none of {\"messages\"}", true},
+               {"text\n", "no example in it", true},
+               {"", "no example in it", true}};
+    fail_quiet(true);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct DataOptions skip = {.max_tokens = 4096, .skip_bad = true};
+        CHECK(!load_csv(&d, bad[i].text, &OPTIONS) && strstr(fail_last(), bad[i].part), "'%s': '%s', expected '%s'",
+              bad[i].text, fail_last(), bad[i].part);
+        bool skipped = load_csv(&d, bad[i].text, &skip);
+        CHECK(skipped != bad[i].stops && (!skipped || d.n_skipped == 1), "'%s' with --skip-bad: %s", bad[i].text,
+              skipped ? "read" : fail_last());
+        if (skipped)
+            dataset_free(&d);
+    }
+    fail_quiet(false);
+}
+
+static void test_columns(void) {
+    struct Columns c;
+    struct DataOptions options = {.max_tokens = 4096, .columns = &c};
+    struct Dataset d, want;
+    static const char pair[] = "{\"question\": \"1 + 1 =\", \"answer\": \" 2\", \"text\": \"not this\"}";
+    static const char talk[] =
+        "{\"talk\": [{\"who\": \"user\", \"said\": \"Hi\"}, {\"who\": \"assistant\", \"said\": \"Yes\"}]}";
+    static const char ours[] = "{\"messages\": [" USER ", " SAID "]}";
+    if (CHECK(columns_parse(&c, "prompt=question,completion=answer") && load(&d, pair, strlen(pair), &options), "%s",
+              fail_last())) {
+        check_example(&d.examples[0], BOS "1 + 1 = 2" EOS, " 2" EOS);
+        dataset_free(&d);
+    }
+    fail_quiet(true);
+    CHECK(!load(&d, "{\"question\": \"a\"}", 17, &options) &&
+              strstr(fail_last(), "data.jsonl:1: there is no 'answer', which --columns takes for 'completion'"),
+          "'%s'", fail_last());
+    fail_quiet(false);
+    columns_free(&c);
+    if (CHECK(columns_parse(&c, "messages=talk,role=who,content=said") && load(&d, talk, strlen(talk), &options) &&
+                  load(&want, ours, strlen(ours), &OPTIONS),
+              "%s", fail_last())) {
+        CHECK(same_data(&d, &want), "other names, another example");
+        dataset_free(&d);
+        dataset_free(&want);
+    }
+    columns_free(&c);
+    static const char *const bad[] = {"",           "prompt", "prompt=", "=a", "prompt=a,prompt=b", "question=prompt",
+                                      "prompt=a,,", "a,b=c"};
+    fail_quiet(true);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK(!columns_parse(&c, bad[i]) && strstr(fail_last(), "--columns"), "'%s' is taken", bad[i]);
+        columns_free(&c);
+    }
+    fail_quiet(false);
+}
+
+// Answers that are read and not learnt, in the spellings of others.
+static void test_unlearnt(void) {
+    static const char *const keys[] = {"\"weight\": 0", "\"mask\": false", "\"loss_weight\": 0.0"};
+    for (size_t i = 0; i < 3; i++) {
+        char *text = xsprintf("{\"messages\": [" USER
+                              ", {\"role\": \"assistant\", \"content\": \"No\", %s}, {\"role\": \"user\", \"content\": "
+                              "[{\"type\": \"text\", \"text\": \"So?\"}], \"weight\": 0}, {\"role\": \"assistant\", "
+                              "\"content\": \"Yes\", \"weight\": 1}]}",
+                              keys[i]);
+        struct Dataset d;
+        if (CHECK(load(&d, text, strlen(text), &OPTIONS), "%s", fail_last())) {
+            check_example(&d.examples[0], BOS "User: Hi\n\nAssistant: No" EOS "User: So?\n\nAssistant: Yes" EOS,
+                          " Yes" EOS);
+            dataset_free(&d);
+        }
+        free(text);
+    }
+    fail_quiet(true);
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0}]}",
+        "no message of the assistant counts: nothing to learn");
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0.5}]}",
+        "messages[1]: 'weight' must be 0 or 1");
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"mask\": \"1\"}]}",
+        "messages[1]: 'mask' must be 0 or 1");
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"mask\": 1, \"weight\": 1}]}",
+        "both 'weight' and 'mask'");
+    BAD("{\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"weight\": 1}, " SAID "]}",
+        "only the assistant's messages can be learnt");
+    BAD("{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\"}]}, " SAID "]}",
+        "one part of type text");
+    BAD("{\"messages\": [{\"role\": \"user\", \"content\": []}, " SAID "]}", "one part of type text");
+    fail_quiet(false);
+}
+
+// However a long example is cut into pieces, each of its tokens is learnt exactly once.
+static void test_overlong(void) {
+    static const char text[] =
+        "{\"prompt\": \"1 2 3\", \"completion\": \" 4 5 6 7 8 9 0 1 2 3 4 5\"}\n{\"text\": \"1\"}\n"
+        "{\"text\": \"one two three four five six seven eight nine ten\"}\n";
+    struct Dataset whole, d;
+    if (!CHECK(load(&whole, text, sizeof text - 1, &OPTIONS), "%s", fail_last()))
+        return;
+    for (uint32_t max = 2; max < 24; max++) {
+        struct DataOptions split = {.max_tokens = max, .overlong = OVERLONG_SPLIT},
+                           drop = {.max_tokens = max, .overlong = OVERLONG_DROP};
+        if (!CHECK(load(&d, text, sizeof text - 1, &split), "%s", fail_last()))
+            continue;
+        CHECK(d.n_labels == whole.n_labels && d.longest <= max, "%llu labels of %llu at %u tokens",
+              (unsigned long long)d.n_labels, (unsigned long long)whole.n_labels, max);
+        uint32_t line = 0, k = 0;
+        bool right = true; // the labels in their order are those of the whole example
+        for (size_t i = 0; i < d.n; i++) {
+            const struct Example *e = &d.examples[i], *w = &whole.examples[e->line - 1];
+            k = e->line == line ? k : 0;
+            line = e->line;
+            for (uint32_t t = 0; t < e->n; t++) {
+                while (e->labels[t] >= 0 && k < w->n && w->labels[k] < 0)
+                    k++;
+                right = right && (e->labels[t] < 0 || (k < w->n && e->labels[t] == w->labels[k++]));
+            }
+        }
+        CHECK(right, "other labels at %u tokens", max);
+        size_t longer = 0;
+        for (size_t i = 0; i < whole.n; i++)
+            longer += whole.examples[i].n > max;
+        CHECK(d.n_overlong == longer && d.n - d.n_pieces == whole.n - longer, "%llu overlong, %zu expected",
+              (unsigned long long)d.n_overlong, longer);
+        dataset_free(&d);
+        fail_quiet(true);
+        bool some = load(&d, text, sizeof text - 1, &drop);
+        CHECK(some ? d.n == whole.n - longer && d.n_beyond == longer
+                   : longer == whole.n && strstr(fail_last(), "every example is longer"),
+              "dropped at %u tokens: %zu", max, d.n);
+        fail_quiet(false);
+        if (some)
+            dataset_free(&d);
+    }
+    dataset_free(&whole);
+}
+
+// What does not fit in the memory that is allowed lies in a file, and is the same.
+static void test_spilled(void) {
+    struct Dataset d, file, held;
+    struct DataOptions little = {.max_tokens = 4096, .memory_bytes = 1000};
+    static char text[40000];
+    size_t at = 0;
+    for (unsigned i = 0; i < 300; i++)
+        at += (size_t)sprintf(text + at, "{\"text\": \"%u %.*s\"}\n", i, (int)(i % 60),
+                              "go go go go go go go go go go go go go go go go go go go go");
+    if (CHECK(load(&d, text, at, &OPTIONS) && load(&file, text, at, &little), "%s", fail_last())) {
+        CHECK(same_data(&d, &file) && file.store.mapped && !d.store.mapped, "%zu and %zu examples", d.n, file.n);
+        CHECK(dataset_split(&file, 0.1, 3, &held) && held.n == 30, "%zu held out", held.n);
+        for (size_t i = 0; i < held.n; i++) {
+            const struct Example *a = &held.examples[i], *b = &d.examples[a->line - 1];
+            CHECK(a->n == b->n && memcmp(a->ids, b->ids, a->n * sizeof *a->ids) == 0, "line %u is another", a->line);
+        }
+        dataset_free(&held);
+    }
+    dataset_free(&d);
+    dataset_free(&file);
+}
+
+// A file of weight 2.5 is seen two or three times an epoch, one of 0.25 every fourth epoch, evenly; and a resume needs the cursor alone.
+static void test_weights(void) {
+    struct Dataset d, plain;
+    double weights[] = {2.5, 0.25};
+    if (!numbered(&plain, 60))
+        return;
+    d = plain;
+    d.weights = weights;
+    d.n_paths = 2;
+    for (size_t i = 0; i < d.n; i++)
+        d.examples[i].file = i >= 20;
+    CHECK(batcher_examples_per_epoch(&d) == 50 + 10 && batcher_steps_per_epoch(&d, 16) == 4, "%zu an epoch",
+          batcher_examples_per_epoch(&d));
+    struct Batcher b, resumed;
+    struct DataCursor cursor = {0};
+    unsigned seen[61] = {0};
+    batcher_init(&b, &d, 9);
+    batcher_init(&resumed, &d, 9);
+    for (unsigned step = 0; step < 4 * 4; step++) {
+        size_t n, m;
+        struct DataCursor again = cursor;
+        const struct Example *const *batch = batcher_next(&b, &cursor, 16, &n);
+        if (step % 3 == 2) { // as if the run began here
+            batcher_free(&resumed);
+            batcher_init(&resumed, &d, 9);
+        }
+        const struct Example *const *other = batcher_next(&resumed, &again, 16, &m);
+        CHECK(n == m && n == (step % 4 == 3 ? 12u : 16u) && memcmp(batch, other, n * sizeof *batch) == 0,
+              "step %u of a resumed run is another", step);
+        for (size_t i = 0; i < n; i++)
+            seen[batch[i]->line]++;
+    }
+    CHECK(cursor.epoch == 4 && cursor.next == 0, "epoch %llu", (unsigned long long)cursor.epoch);
+    for (unsigned line = 1; line <= 60; line++)
+        CHECK(seen[line] == (line <= 20 ? 10u : 1u), "line %u is seen %u times in 4 epochs", line, seen[line]);
+    batcher_free(&b);
+    batcher_free(&resumed);
+    dataset_free(&plain);
+}
+
+// ---- Events ----
+
+static uint32_t little(const uint8_t *at) { return at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24; }
+
+// Records follow each other with the lengths and sums that readers check; one says the value that was given.
+static void test_events(void) {
+    CHECK(crc32c("123456789", 9) == 0xe3069283, "CRC-32C is %08x", crc32c("123456789", 9));
+    char folder[] = "test-events-XXXXXX";
+    struct Events e;
+    const struct EventScalar scalars[] = {{"a/b", 0.5}, {"nan", NAN}};
+    if (!CHECK(mkdtemp(folder) && events_open(&e, folder, 7) && events_scalars(&e, 300, scalars, 2), "%s", fail_last()))
+        return;
+    uint8_t *data = NULL;
+    uint64_t bytes = 0, at = 0, records = 0;
+    CHECK(file_read(e.path, 1 << 20, &data, &bytes), "%s", fail_last());
+    for (; at + 12 <= bytes; records++) {
+        uint32_t n = little(data + at), sums[2] = {crc32c(data + at, 8), crc32c(data + at + 12, n)};
+        for (int i = 0; i < 2; i++)
+            sums[i] = (sums[i] >> 15 | sums[i] << 17) + 0xa282ead8;
+        CHECK(little(data + at + 8) == sums[0] && little(data + at + 12 + n) == sums[1], "sums of record %llu",
+              (unsigned long long)records);
+        // time (9 bytes), step 300 (3), summary { value { "a/b", 0.5 } }
+        static const uint8_t last[] = {0x10, 0xac, 0x02, 0x2a, 0x0c, 0x0a, 0x0a, 0x0a, 0x03,
+                                       'a',  '/',  'b',  0x15, 0,    0,    0,    0x3f};
+        CHECK(records != 2 || (n == 9 + sizeof last && memcmp(data + at + 12 + 9, last, sizeof last) == 0),
+              "a record of %u bytes", n);
+        at += 16 + n;
+    }
+    CHECK(at == bytes && records == 3, "%llu records in %llu bytes", (unsigned long long)records,
+          (unsigned long long)bytes);
+    unlink(e.path);
+    events_close(&e);
+    rmdir(folder);
+    free(data);
+    fail_quiet(true);
+    CHECK(!events_open(&e, "no/such/folder", 1) && strstr(fail_last(), "no/such/folder"), "'%s'", fail_last());
+    fail_quiet(false);
+}
+
 int main(void) {
     if (open_tools()) {
         test_forms();
@@ -500,6 +823,14 @@ int main(void) {
         test_files();
         test_order();
         test_batches();
+        test_gzip();
+        test_csv();
+        test_columns();
+        test_unlearnt();
+        test_overlong();
+        test_spilled();
+        test_weights();
+        test_events();
         test_packing();
         template_free(&deepseek);
         tokenizer_free(&tokenizer);

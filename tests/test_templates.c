@@ -275,7 +275,8 @@ static void test_T3_refused_files(void) {
 static void test_messages(void) {
     struct Tokenizer tokenizer;
     struct Template t;
-    const struct Message user = {ROLE_USER, "u", 1, false}, system = {ROLE_SYSTEM, "s", 1, false}, answer = {ROLE_ASSISTANT, "a", 1, false};
+    const struct Message user = {ROLE_USER, "u", 1, false}, system = {ROLE_SYSTEM, "s", 1, false},
+                         answer = {ROLE_ASSISTANT, "a", 1, false};
     const struct {
         const char *name;
         struct Message talk[2];

@@ -548,7 +548,9 @@ static const char SMOLLM_JINJA[] =
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
     "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}" CHATML_BODY;
 
-static struct Message message(enum Role role, const char *text) { return (struct Message){role, text, strlen(text), false}; }
+static struct Message message(enum Role role, const char *text) {
+    return (struct Message){role, text, strlen(text), false};
+}
 
 // Renders, and checks the text, what is trained (decoded), and that the ids are those of the whole text.
 static void check_render(const struct Template *t, const struct Tokenizer *tokenizer, const struct Message *m, size_t n,

@@ -9,7 +9,7 @@ only=${2:-}
 [[ -f build-fuzz/build.ninja ]] || cmake --preset fuzz
 cmake --build --preset fuzz
 # The words that the readers look for, as a dictionary.
-git grep -hoE "\"[a-z][A-Za-z0-9_.]{2,40}\"" -- model/*.c train/data.c | sort -u >build-fuzz/words.dict
+git grep -hoE "\"[a-z][A-Za-z0-9_.]{2,40}\"" -- model/*.c train/forms.c | sort -u >build-fuzz/words.dict
 targets=()
 for source in tests/fuzz_*.c; do
     name=$(basename "$source" .c)

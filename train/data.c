@@ -15,7 +15,7 @@ struct Reader {
     const struct DataOptions *options;
     struct FormReader form;
     uint32_t file;
-    size_t room; // examples that fit
+    size_t room;     // examples that fit
     int32_t *labels; // (labels_room) of the example in hand
     size_t labels_room;
 };
@@ -157,9 +157,8 @@ static struct Reader begin(struct Dataset *d, const char *const *paths, size_t n
         d->weights = xcalloc(n_paths, sizeof *d->weights);
         memcpy(d->weights, options->weights, n_paths * sizeof *d->weights);
     }
-    return (struct Reader){.d = d,
-                           .options = options,
-                           .form = {.tokenizer = tokenizer, .chat = chat, .columns = options->columns}};
+    return (struct Reader){
+        .d = d, .options = options, .form = {.tokenizer = tokenizer, .chat = chat, .columns = options->columns}};
 }
 
 bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, const struct Tokenizer *tokenizer,

@@ -17,8 +17,8 @@ struct Example {
 
 // What becomes of an example that is longer than max_tokens.
 enum Overlong {
-    OVERLONG_CUT,   // its first max_tokens tokens
-    OVERLONG_DROP,  // nothing
+    OVERLONG_CUT,  // its first max_tokens tokens
+    OVERLONG_DROP, // nothing
     OVERLONG_SPLIT, // pieces of max_tokens, each an example; the last token of one is the first of the next: every token is learnt once
 };
 
@@ -41,10 +41,10 @@ struct Dataset {
     uint64_t n_tokens, n_labels;
     uint64_t n_overlong; // examples that were longer than max_tokens
     uint64_t n_pieces;   // of those, with OVERLONG_SPLIT: the examples that they became
-    uint64_t n_beyond;   // of those: left out whole, by OVERLONG_DROP or because nothing is to be learnt in what is kept
-    uint64_t n_skipped;  // left out by skip_bad
-    uint64_t hash;       // of all ids, labels and their order, and of the weights: the checkpoint contract
-    uint32_t longest;    // tokens of the longest example
+    uint64_t n_beyond;  // of those: left out whole, by OVERLONG_DROP or because nothing is to be learnt in what is kept
+    uint64_t n_skipped; // left out by skip_bad
+    uint64_t hash;      // of all ids, labels and their order, and of the weights: the checkpoint contract
+    uint32_t longest;   // tokens of the longest example
 };
 
 bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, const struct Tokenizer *tokenizer,

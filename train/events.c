@@ -106,8 +106,7 @@ static bool write_record(struct Events *e, const struct Wire *w) {
     frame.n = 0;
     put_little(&frame, masked_crc(w->bytes, w->n), 4);
     fwrite(frame.bytes, 1, frame.n, e->file);
-    return (fflush(e->file) == 0 && !ferror(e->file)) ||
-           fail("%s: cannot be written: %s", e->path, strerror(errno));
+    return (fflush(e->file) == 0 && !ferror(e->file)) || fail("%s: cannot be written: %s", e->path, strerror(errno));
 }
 
 bool events_open(struct Events *e, const char *dir, uint64_t first_step) {

@@ -40,9 +40,10 @@ bool columns_parse(struct Columns *c, const char *text) {
         c->n++;
         const char *name = c->names[c->n - 1].ours;
         if (find_key(name) == N_KEYS)
-            return fail("--columns: '%.40s' is none of messages, conversations, instruction, input, output, system, history, "
-                        "prompt, completion, text, role, content, from, value, weight, mask",
-                        name);
+            return fail(
+                "--columns: '%.40s' is none of messages, conversations, instruction, input, output, system, history, "
+                "prompt, completion, text, role, content, from, value, weight, mask",
+                name);
         for (uint32_t i = 0; i + 1 < c->n; i++)
             if (strcmp(c->names[i].ours, name) == 0)
                 return fail("--columns: '%.40s' is given twice", name);
@@ -149,7 +150,9 @@ static bool read_weight(const struct FormReader *r, const json_t *message, struc
         const json_t *value = json_object_get(message, their_name(r, keys[i]));
         if (!value || json_is_null(value))
             continue;
-        double weight = json_is_boolean(value) ? json_is_true(value) : json_is_number(value) ? json_number_value(value) : -1;
+        double weight = json_is_boolean(value)  ? json_is_true(value)
+                        : json_is_number(value) ? json_number_value(value)
+                                                : -1;
         if (found)
             return fail("%s: both '%s' and '%s': it could mean two things", where, found, their_name(r, keys[i]));
         found = their_name(r, keys[i]);

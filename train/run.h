@@ -27,7 +27,7 @@ struct TrainOptions {
     const char *const *data; // paths
     size_t n_data;
     struct DataOptions reading; // max_tokens is seq_len's
-    const char *validation; // path, or NULL
+    const char *validation;     // path, or NULL
     const char *out;
     bool resume;
     const char *base_name; // of the model, for the adapter's config

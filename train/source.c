@@ -225,9 +225,7 @@ bool source_next(struct Source *s, struct SourceRecord *r) {
     *r = (struct SourceRecord){0};
     if (s->failed)
         return false;
-    return s->kind == SOURCE_LINES   ? next_line(s, r)
-           : s->kind == SOURCE_ARRAY ? next_object(s, r)
-                                     : next_row(s, r);
+    return s->kind == SOURCE_LINES ? next_line(s, r) : s->kind == SOURCE_ARRAY ? next_object(s, r) : next_row(s, r);
 }
 
 // ---- Values ----

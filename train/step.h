@@ -31,8 +31,9 @@ struct Step {
     struct Tensor order, segment_start, segment_id, n_segments; // embedding gradient
     struct Tensor group_start, token_group, group_weight;       // balance loss
     struct Tensor chosen; // (n_layers, t, n_active) experts of the micro-batch at work
-    uint32_t *loads;      // (n_layers, n_experts) tokens of the step that an expert was chosen for, padding apart; NULL: no experts
-    uint32_t uncounted;   // tokens of the micro-batch whose choices are not in `loads` yet
+    uint32_t *
+        loads; // (n_layers, n_experts) tokens of the step that an expert was chosen for, padding apart; NULL: no experts
+    uint32_t uncounted; // tokens of the micro-batch whose choices are not in `loads` yet
     struct StepShape shapes[STEP_SHAPES];
     uint32_t n_shapes;
     struct Program *begin, *update;
