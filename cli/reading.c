@@ -1,6 +1,5 @@
 // Data flags and what is said about the data, for all commands that read them.
 #include "cli/reading.h"
-#include "cli/term.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +21,18 @@ static bool read_weights(struct Reading *r, const char *text) {
     return n == r->n_paths || fail("--data-weights: %zu numbers for %zu files", n, r->n_paths);
 }
 
+static void show_progress(void *context, uint64_t done, uint64_t all) {
+    struct Progress *p = context;
+    if (!p->what)
+        progress_begin(p, "read", "MiB", 0, all >> 20);
+    if (done < all) {
+        progress_update(p, done >> 20, "MiB of data");
+        return;
+    }
+    progress_clear(p);
+    p->what = NULL;
+}
+
 bool reading_open(struct Reading *r, const struct Args *args, const char *const *paths, size_t n_paths) {
     *r = (struct Reading){.paths = xcalloc(n_paths, sizeof *r->paths), .n_paths = n_paths};
     for (size_t i = 0; i < n_paths; i++)
@@ -33,7 +44,9 @@ bool reading_open(struct Reading *r, const struct Args *args, const char *const 
                                                                                           : OVERLONG_CUT,
                                       .skip_bad = args_switch(args, "skip-bad"),
                                       .columns = columns ? &r->columns : NULL,
-                                      .weights = r->weights};
+                                      .weights = r->weights,
+                                      .progress = show_progress,
+                                      .progress_context = &r->progress};
     if (!ok)
         reading_free(r);
     return ok;

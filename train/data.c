@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const uint64_t STORE_BYTES = UINT64_C(64) << 20;
 
@@ -15,8 +16,9 @@ struct Reader {
     const struct DataOptions *options;
     struct FormReader form;
     uint32_t file;
-    size_t room;     // examples that fit
-    int32_t *labels; // (labels_room) of the example in hand
+    uint64_t done_bytes, all_bytes; // of the files before the one in hand, of all
+    size_t room;                    // examples that fit
+    int32_t *labels;                // (labels_room) of the example in hand
     size_t labels_room;
 };
 
@@ -86,12 +88,18 @@ static enum Outcome read_example(struct Reader *r, const struct Source *s, const
 }
 
 static bool read_source(struct Reader *r, struct Source *s) {
+    enum { TOLD_EVERY = 512 };
     struct SourceRecord record;
     bool any = false;
+    uint32_t untold = 0;
     while (source_next(s, &record)) {
         if (!record.text)
             return any || fail("%s: no example in it", s->path);
         any = true;
+        if (r->options->progress && ++untold == TOLD_EVERY) {
+            r->options->progress(r->options->progress_context, r->done_bytes + s->bytes_read, r->all_bytes);
+            untold = 0;
+        }
         enum Outcome outcome = read_example(r, s, &record);
         if (outcome == READ_STOP || (outcome == READ_BAD && !r->options->skip_bad))
             return false;
@@ -165,14 +173,21 @@ bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, c
                   const struct Template *chat, const struct DataOptions *options) {
     struct Reader r = begin(d, paths, n_paths, tokenizer, chat, options);
     bool ok = n_paths > 0 || fail("no data file is named");
+    for (size_t i = 0; i < n_paths; i++) {
+        struct stat info;
+        r.all_bytes += stat(paths[i], &info) == 0 ? (uint64_t)info.st_size : 0; // one that is not there is told below
+    }
     for (; ok && r.file < n_paths; r.file++) {
         struct Source source;
         ok = source_open(&source, paths[r.file]);
         if (ok) {
             ok = read_source(&r, &source);
+            r.done_bytes += source.bytes_read;
             source_close(&source);
         }
     }
+    if (options->progress)
+        options->progress(options->progress_context, r.all_bytes, r.all_bytes);
     return finish(&r, ok);
 }
 

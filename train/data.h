@@ -29,6 +29,9 @@ struct DataOptions {
     const struct Columns *columns; // NULL: none is renamed
     const double *weights;         // (n_paths) how often an epoch sees a file; NULL: once each
     uint64_t memory_bytes;         // of ids and labels, above which they lie in a file; 0: 64 MiB
+    // Told now and then while files are read, and at the end with done == all; may be NULL.
+    void (*progress)(void *context, uint64_t done_bytes, uint64_t all_bytes);
+    void *progress_context;
 };
 
 struct Dataset {

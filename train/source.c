@@ -27,6 +27,7 @@ static size_t read_plain(struct Source *s, void *out, size_t room) {
             s->failed = true;
             fail("%s: cannot be read: %s", s->path, strerror(errno));
         }
+        s->bytes_read += n;
         return n;
     }
     size_t n = min_u64(room, s->memory_left);
