@@ -325,10 +325,9 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         return EXIT_FAILED;
     if (isfinite(before))
         fprintf(stderr, "held-out loss before training: %.4f (%zu examples)\n", before, t->held_out.n);
-    stop_asked = save_asked = 0;
+    stop_asked = 0;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    signal(SIGUSR1, on_save_signal);
     t->stop = &stop_asked;
     t->save = &save_asked;
     t->on_step = on_step;
@@ -340,7 +339,6 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         progress_end(&w.progress);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
-    signal(SIGUSR1, SIG_IGN); // one that comes late must not end the program while the result is written
     curves_draw_run(t->o.out);
     if (!ok)
         return EXIT_FAILED;
@@ -477,6 +475,7 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
 }
 
 int cmd_train(const struct Args *args) {
+    signal(SIGUSR1, on_save_signal); // for as long as the program lives: too early or too late it must do no harm
     static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets"};
     for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)
         if (args_given(args, LORA_FLAGS[i]) && !args_choice(args, "method", "lora"))

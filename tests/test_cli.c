@@ -4,6 +4,7 @@
 #include "cli/plot.h"
 #include "cli/term.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -191,11 +192,49 @@ static void test_plot(void) {
     fail_quiet(false);
 }
 
+// A chart in text: as wide as was asked for, a letter a series where there are no colours, and no trouble with what is not there.
+static void test_plot_terminal(void) {
+    const double x[] = {1, 2, 3, 4}, up[] = {0, 1, 2, 3}, down[] = {3, NAN, 1, 0};
+    const struct PlotSeries two[] = {{.name = "up", .x = x, .y = up, .n = 4},
+                                     {.name = "do\x1bwn", .x = x, .y = down, .n = 4}},
+                            none = {.name = ""}, point = {.name = "point", .x = x, .y = up, .n = 1};
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    plot_terminal(to, "Title", two, 2, 60, 8);
+    fflush(to);
+    CHECK(strstr(text, "Title\n") && strstr(text, "a up\n") && strstr(text, "b do^[wn\n"), "'%s'", text);
+    unsigned rows = 0, first = 0, second = 0;
+    for (const char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
+        CHECK(end - line <= 60, "a line of %td columns", end - line);
+        rows += memchr(line, '|', (size_t)(end - line)) != NULL;
+        for (const char *c = line; rows && c < end; c++)
+            first += *c == 'a', second += *c == 'b';
+    }
+    CHECK(rows == 8 && first > 20 && second > 10, "%u rows, %u and %u dots", rows, first, second);
+    plot_terminal(to, "Nothing", &none, 1, 5, 0);
+    plot_terminal(to, "A point", &point, 1, 30, 4);
+    fclose(to);
+    CHECK(strstr(text, "\xe2\xa0"), "no dot of Braille: '%s'", text);
+    free(text);
+    const double loads[] = {0, 1, 2, 4, 1, 1};
+    const uint32_t names[] = {7};
+    const char *path = "test-panels.png";
+    uint8_t *png = NULL;
+    uint64_t n = 0;
+    CHECK(plot_panels(path, "Loads", &(struct PlotPanels){loads, names, 1, 3, 2, "step", "expert"}) &&
+              file_read(path, 1 << 20, &png, &n) && n > 1000 && memcmp(png, "\x89PNG", 4) == 0,
+          "%s", fail_last());
+    free(png);
+    unlink(path);
+}
+
 int main(void) {
     test_parsing();
     test_table();
     test_exit_status();
     test_text();
     test_plot();
+    test_plot_terminal();
     return check_done();
 }
