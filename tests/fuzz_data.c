@@ -24,6 +24,8 @@ static void check(const struct Dataset *d, uint32_t max_tokens) {
                 abort();
         labels += e->n_labels;
     }
+    if (d->pairs && d->n % 2)
+        abort();
     struct PackPlan p;
     struct PackOptions options = {.seq_len = max_tokens, .micro_tokens = 3 * max_tokens, .round = max_tokens % 5};
     if (!pack_plan(&p, all, d->n, &options) || p.n_labels != labels || labels != d->n_labels)
@@ -51,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         abort();
     struct DataOptions options = {.max_tokens = 2 + mode % 61,
                                   .skip_bad = mode & 64,
-                                  .overlong = (enum Overlong)(way >> 3 & 3) % 3,
+                                  .overlong = way & 64 ? OVERLONG_DROP : (enum Overlong)(way >> 3 & 3) % 3,
+                                  .pairs = way & 64,
                                   .columns = way & 4 ? &columns : NULL,
                                   .memory_bytes = way & 32 ? 64 : 0};
     const char *path = way & 1 ? "fuzz.csv" : "fuzz.jsonl";

@@ -774,6 +774,65 @@ static void test_weights(void) {
     dataset_free(&plain);
 }
 
+// Chosen and rejected answers stay side by side, through cuts, a split and the order of an epoch.
+static void test_pairs(void) {
+    static const char text[] = "{\"prompt\": \"1 + 1 =\", \"chosen\": \" 2\", \"rejected\": \" 3\"}\n"
+                               "{\"prompt\": [" USER "], \"chosen\": \"Yes\", \"rejected\": \"No\"}\n";
+    struct DataOptions options = {.max_tokens = 4096, .pairs = true};
+    struct Dataset d, held;
+    if (CHECK(load(&d, text, sizeof text - 1, &options) && d.n == 4 && dataset_groups(&d) == 2, "%s", fail_last())) {
+        check_example(&d.examples[0], BOS "1 + 1 = 2" EOS, " 2" EOS);
+        check_example(&d.examples[1], BOS "1 + 1 = 3" EOS, " 3" EOS);
+        check_example(&d.examples[2], BOS "User: Hi\n\nAssistant: Yes" EOS, " Yes" EOS);
+        check_example(&d.examples[3], BOS "User: Hi\n\nAssistant: No" EOS, " No" EOS);
+        dataset_free(&d);
+    }
+    static const struct {
+        const char *text, *part;
+    } bad[] = {
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\"}", "are equal: nothing to prefer"},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\"}", "'rejected' must be a text"},
+        {"{\"chosen\": \"a\", \"rejected\": \"b\"}", "'prompt' must be a text"},
+        {"{\"prompt\": \"a\", \"chosen\": \"\", \"rejected\": \"b\"}", "'chosen' must be a text, and not an empty one"},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\", \"x\": 1}", "'x' is not known"},
+        {"[]", "no example in it"}};
+    fail_quiet(true);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK(!load(&d, bad[i].text, strlen(bad[i].text), &options) && strstr(fail_last(), bad[i].part),
+              "'%s': '%s', expected '%s'", bad[i].text, fail_last(), bad[i].part);
+    fail_quiet(false);
+    static char many[8000];
+    size_t at = 0, n;
+    for (unsigned i = 0; i < 40; i++) // line 10 and each tenth behind it have a long answer
+        at += (size_t)sprintf(many + at, "{\"prompt\": \"%u\", \"chosen\": \"yes\", \"rejected\": \"%s\"}\n", i,
+                              i % 10 == 9 ? "no no no no no no no no no no no no" : "no");
+    options.max_tokens = 10;
+    options.overlong = OVERLONG_DROP;
+    if (!CHECK(load(&d, many, at, &options) && d.n == 72 && d.n_beyond == 4 && d.n_overlong == 4 &&
+                   dataset_split(&d, 0.25, 3, &held) && held.n == 18 && d.n == 54,
+               "%zu: %s", d.n, fail_last()))
+        return;
+    struct Batcher b;
+    struct DataCursor cursor = {0};
+    bool seen[41] = {false};
+    batcher_init(&b, &d, 9);
+    for (unsigned step = 0; step < 3; step++) {
+        const struct Example *const *batch = batcher_next(&b, &cursor, 10, &n);
+        CHECK(n == (step < 2 ? 20u : 14u), "%zu examples", n);
+        for (size_t i = 0; i < n; i += 2) {
+            CHECK(batch[i] + 1 == batch[i + 1] && batch[i]->line == batch[i + 1]->line && !seen[batch[i]->line] &&
+                      (batch[i] - d.examples) % 2 == 0,
+                  "lines %u and %u", batch[i]->line, batch[i + 1]->line);
+            seen[batch[i]->line] = true;
+        }
+    }
+    CHECK(cursor.epoch == 1 && cursor.next == 0 && batcher_steps_per_epoch(&d, 10) == 3, "epoch %llu",
+          (unsigned long long)cursor.epoch);
+    batcher_free(&b);
+    dataset_free(&held);
+    dataset_free(&d);
+}
+
 // ---- Events ----
 
 static uint32_t little(const uint8_t *at) { return at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24; }
@@ -830,6 +889,7 @@ int main(void) {
         test_overlong();
         test_spilled();
         test_weights();
+        test_pairs();
         test_events();
         test_packing();
         template_free(&deepseek);

@@ -20,15 +20,17 @@ struct Reader {
     size_t room;                    // examples that fit
     int32_t *labels;                // (labels_room) of the example in hand
     size_t labels_room;
+    struct TokenList chosen; // of the pair in hand, while the rejected answer is read
 };
 
 // ---- One example ----
 
-// Tokens [first, first + n) of those in hand. An example without a label is none: *added is then false.
-static bool add_tokens(struct Reader *r, size_t first, size_t n, uint32_t line, bool *added) {
+// Tokens [first, first + n) of a list. An example without a label is none: *added is then false.
+static bool add_tokens(struct Reader *r, const struct TokenList *list, size_t first, size_t n, uint32_t line,
+                       bool *added) {
     struct Dataset *d = r->d;
-    const uint32_t *ids = r->form.list.ids + first;
-    const uint8_t *trained = r->form.list.trained + first;
+    const uint32_t *ids = list->ids + first;
+    const uint8_t *trained = list->trained + first;
     size_t n_labels = 0;
     if (n > r->labels_room) {
         r->labels_room = 2 * n;
@@ -57,11 +59,11 @@ static bool add_overlong(struct Reader *r, uint32_t line) {
     bool added = false, ok = true;
     d->n_overlong++;
     if (r->options->overlong == OVERLONG_CUT) {
-        ok = add_tokens(r, 0, max, line, &added);
+        ok = add_tokens(r, &r->form.list, 0, max, line, &added);
         pieces = added;
     } else if (r->options->overlong == OVERLONG_SPLIT) {
         for (size_t first = 0; first + 1 < n && ok; first += max - 1) {
-            ok = add_tokens(r, first, min_u64(max, n - first), line, &added);
+            ok = add_tokens(r, &r->form.list, first, min_u64(max, n - first), line, &added);
             pieces += added;
         }
         d->n_pieces += pieces;
@@ -72,17 +74,53 @@ static bool add_overlong(struct Reader *r, uint32_t line) {
 
 enum Outcome { READ_GOOD, READ_BAD, READ_STOP }; // bad: the next record can be read all the same
 
+static bool learns(const struct TokenList *list, size_t n) {
+    for (size_t t = 1; t < n && t < list->n; t++)
+        if (list->trained[t])
+            return true;
+    return false;
+}
+
+// Both answers or none: one alone is of no use.
+static enum Outcome read_pair(struct Reader *r, const json_t *value, uint32_t line, const char *where) {
+    struct Dataset *d = r->d;
+    size_t max = r->options->max_tokens;
+    if (!form_read_pair(&r->form, value, true, where))
+        return READ_BAD;
+    struct TokenList swap = r->chosen;
+    r->chosen = r->form.list;
+    r->form.list = swap;
+    if (!form_read_pair(&r->form, value, false, where))
+        return READ_BAD;
+    const struct TokenList *both[] = {&r->chosen, &r->form.list};
+    size_t longer = (both[0]->n > max) + (both[1]->n > max);
+    bool added, ok = true;
+    d->n_overlong += longer;
+    if ((longer && r->options->overlong == OVERLONG_DROP) || !learns(both[0], max) || !learns(both[1], max)) {
+        d->n_beyond++;
+        return READ_GOOD;
+    }
+    for (size_t i = 0; i < 2 && ok; i++)
+        ok = add_tokens(r, both[i], 0, min_u64(both[i]->n, max), line, &added);
+    return ok ? READ_GOOD : READ_STOP;
+}
+
 static enum Outcome read_example(struct Reader *r, const struct Source *s, const struct SourceRecord *record) {
     char where[512];
     snprintf(where, sizeof where, "%.480s:%u", s->path, record->line);
     json_t *value = source_value(s, record, where);
-    bool ok = value && form_read(&r->form, value, where), added = true;
+    enum Outcome outcome = READ_BAD;
+    bool added = true;
+    if (value && r->options->pairs)
+        outcome = read_pair(r, value, record->line, where);
+    else if (value && form_read(&r->form, value, where))
+        outcome = READ_GOOD;
     json_decref(value);
-    if (!ok)
-        return READ_BAD;
+    if (outcome != READ_GOOD || r->options->pairs)
+        return outcome;
     if (r->form.list.n > r->options->max_tokens)
         return add_overlong(r, record->line) ? READ_GOOD : READ_STOP;
-    if (!add_tokens(r, 0, r->form.list.n, record->line, &added))
+    if (!add_tokens(r, &r->form.list, 0, r->form.list.n, record->line, &added))
         return READ_STOP;
     return added || fail("%s: nothing to learn", where) ? READ_GOOD : READ_BAD;
 }
@@ -128,6 +166,7 @@ static void count(struct Dataset *d) {
 static bool finish(struct Reader *r, bool ok) {
     struct Dataset *d = r->d;
     form_free(&r->form);
+    token_list_free(&r->chosen);
     free(r->labels);
     if (ok && d->n == 0)
         ok = d->n_beyond && r->options->overlong != OVERLONG_DROP
@@ -155,7 +194,9 @@ static struct Reader begin(struct Dataset *d, const char *const *paths, size_t n
                            const struct DataOptions *options) {
     bool even = true;
     assert(options->max_tokens >= 2);
-    *d = (struct Dataset){.n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
+    assert(!options->pairs || options->overlong != OVERLONG_SPLIT);
+    *d = (struct Dataset){
+        .pairs = options->pairs, .n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
     tokenstore_init(&d->store, options->memory_bytes ? options->memory_bytes : STORE_BYTES);
     for (size_t i = 0; i < n_paths; i++) {
         d->paths[i] = xstrdup(paths[i]);
@@ -240,23 +281,24 @@ void data_permute(uint32_t *order, size_t n, uint64_t seed, uint64_t epoch) {
 }
 
 bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dataset *held_out) {
-    size_t take = (size_t)(fraction * (double)d->n + 0.5);
-    if (!(fraction > 0 && fraction < 1) || d->n < 2)
-        return fail("a held-out part of %g of %zu examples cannot be made", fraction, d->n);
-    take = take == 0 ? 1 : take == d->n ? d->n - 1 : take;
-    uint32_t *order = xmalloc(d->n * sizeof *order);
-    bool *out = xcalloc(d->n, sizeof *out);
-    permute(order, d->n, seed, STREAM_SPLIT);
+    size_t groups = dataset_groups(d), each = d->pairs ? 2 : 1, take = (size_t)(fraction * (double)groups + 0.5);
+    if (!(fraction > 0 && fraction < 1) || groups < 2)
+        return fail("a held-out part of %g of %zu examples cannot be made", fraction, groups);
+    take = take == 0 ? 1 : take == groups ? groups - 1 : take;
+    uint32_t *order = xmalloc(groups * sizeof *order);
+    bool *out = xcalloc(groups, sizeof *out);
+    permute(order, groups, seed, STREAM_SPLIT);
     for (size_t i = 0; i < take; i++)
         out[order[i]] = true;
-    *held_out = (struct Dataset){.n_paths = d->n_paths, .paths = xcalloc(d->n_paths, sizeof *d->paths)};
+    *held_out =
+        (struct Dataset){.pairs = d->pairs, .n_paths = d->n_paths, .paths = xcalloc(d->n_paths, sizeof *d->paths)};
     tokenstore_init(&held_out->store, 0);
     for (size_t i = 0; i < d->n_paths; i++)
         held_out->paths[i] = xstrdup(d->paths[i]);
-    held_out->examples = xmalloc(take * sizeof *held_out->examples);
+    held_out->examples = xmalloc(take * each * sizeof *held_out->examples);
     size_t kept = 0;
     for (size_t i = 0; i < d->n; i++) {
-        if (out[i])
+        if (out[i / each])
             held_out->examples[held_out->n++] = d->examples[i];
         else
             d->examples[kept++] = d->examples[i];
@@ -269,17 +311,18 @@ bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dat
     return true;
 }
 
-// Examples of one file: they stand together.
+// Examples (or pairs) of one file: they stand together.
 struct Range {
     size_t first, n;
     size_t take; // of them an epoch sees so many
+    uint32_t file;
 };
 static struct Range file_range(const struct Dataset *d, size_t first) {
-    struct Range r = {.first = first};
-    uint32_t file = d->examples[first].file;
-    while (first + r.n < d->n && d->examples[first + r.n].file == file)
+    size_t each = d->pairs ? 2 : 1, groups = dataset_groups(d);
+    struct Range r = {.first = first, .file = d->examples[first * each].file};
+    while (first + r.n < groups && d->examples[(first + r.n) * each].file == r.file)
         r.n++;
-    r.take = d->weights ? (size_t)llround(d->weights[file] * (double)r.n) : r.n;
+    r.take = d->weights ? (size_t)llround(d->weights[r.file] * (double)r.n) : r.n;
     r.take = r.take ? r.take : 1;
     return r;
 }
@@ -288,8 +331,8 @@ size_t batcher_examples_per_epoch(const struct Dataset *d) {
     size_t n = 0;
     struct Range r;
     if (!d->weights)
-        return d->n;
-    for (size_t first = 0; first < d->n; first += r.n) {
+        return dataset_groups(d);
+    for (size_t first = 0; first < dataset_groups(d); first += r.n) {
         r = file_range(d, first);
         n += r.take;
     }
@@ -315,7 +358,7 @@ static size_t draw_file(const struct Batcher *b, struct Range r, uint64_t epoch,
     for (size_t i = 0; i < r.take; i++, at++) {
         if (at / r.n != cycle) {
             cycle = at / r.n;
-            permute(order, r.n, b->seed, STREAM_FILE + ((uint64_t)b->data->examples[r.first].file << 32) + cycle);
+            permute(order, r.n, b->seed, STREAM_FILE + ((uint64_t)r.file << 32) + cycle);
         }
         out[i] = (uint32_t)r.first + order[at % r.n];
     }
@@ -332,7 +375,7 @@ static void order_epoch(struct Batcher *b, uint64_t epoch) {
     uint32_t *drawn = xmalloc(b->n * sizeof *drawn);
     size_t n = 0;
     struct Range r;
-    for (size_t first = 0; first < d->n; first += r.n) {
+    for (size_t first = 0; first < dataset_groups(d); first += r.n) {
         r = file_range(d, first);
         n += draw_file(b, r, epoch, drawn + n);
     }
@@ -348,12 +391,13 @@ const struct Example *const *batcher_next(struct Batcher *b, struct DataCursor *
     }
     if (b->order_epoch != cursor->epoch)
         order_epoch(b, cursor->epoch);
-    *n = min_u64(size, b->n - cursor->next);
+    size_t taken = min_u64(size, b->n - cursor->next), each = b->data->pairs ? 2 : 1;
+    *n = taken * each;
     if (*n > b->batch_room)
         b->batch = xrealloc(b->batch, (b->batch_room = *n) * sizeof *b->batch);
     for (size_t i = 0; i < *n; i++)
-        b->batch[i] = &b->data->examples[b->order[cursor->next + i]];
-    cursor->next += *n;
+        b->batch[i] = &b->data->examples[b->order[cursor->next + i / each] * each + i % each];
+    cursor->next += taken;
     if (cursor->next == b->n) {
         cursor->next = 0;
         cursor->epoch++;

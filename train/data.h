@@ -25,6 +25,7 @@ enum Overlong {
 struct DataOptions {
     uint32_t max_tokens; // at least 2
     enum Overlong overlong;
+    bool pairs;                    // every record is a pair: {"prompt", "chosen", "rejected"}; no OVERLONG_SPLIT then
     bool skip_bad;                 // bad records are told, counted and left out instead of stopping
     const struct Columns *columns; // NULL: none is renamed
     const double *weights;         // (n_paths) how often an epoch sees a file; NULL: once each
@@ -37,6 +38,7 @@ struct DataOptions {
 struct Dataset {
     struct Example *examples; // (n) in the order of the files and their lines
     size_t n;
+    bool pairs;              // examples 2i (chosen) and 2i + 1 (rejected) belong together, and stay so
     struct TokenStore store; // all ids and labels
     char **paths;            // (n_paths)
     double *weights;         // (n_paths), or NULL: each file once an epoch
@@ -50,13 +52,15 @@ struct Dataset {
     uint32_t longest;   // tokens of the longest example
 };
 
+// Examples, or pairs of them.
+static inline size_t dataset_groups(const struct Dataset *d) { return d->pairs ? d->n / 2 : d->n; }
 bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, const struct Tokenizer *tokenizer,
                   const struct Template *chat, const struct DataOptions *options);
 // The same from memory, one "file" (tests, fuzzing).
 bool dataset_load_memory(struct Dataset *d, const char *text, size_t bytes, const char *path,
                          const struct Tokenizer *tokenizer, const struct Template *chat,
                          const struct DataOptions *options);
-// Moves round(fraction * n) examples, at least one, drawn by the seed, to `held_out`, whose ids stay those of *d: it must not be used
+// Moves round(fraction * n) examples (pairs, where they are pairs), at least one, drawn by the seed, to `held_out`, whose ids stay those of *d: it must not be used
 // after *d is freed. Both must stay non-empty.
 bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dataset *held_out);
 void dataset_free(struct Dataset *d);
@@ -66,14 +70,14 @@ void data_permute(uint32_t *order, size_t n, uint64_t seed, uint64_t epoch);
 
 // Where training stands in the data: all there is to save.
 struct DataCursor {
-    uint64_t epoch, next; // `next` counts examples within the epoch
+    uint64_t epoch, next; // `next` counts examples (or pairs) within the epoch
 };
 // Gives batches in order. The last of an epoch may be smaller; none crosses an epoch. A file of weight w gives round(w * its examples) to
 // an epoch, the next ones of an endless row of its permutations: no example comes a third time before all came twice.
 struct Batcher {
     const struct Dataset *data;
     uint64_t seed;
-    size_t n;             // examples in an epoch
+    size_t n;             // examples (or pairs) in an epoch
     uint32_t *order;      // (n) of order_epoch
     uint64_t order_epoch; // UINT64_MAX: none yet
     const struct Example **batch;
@@ -81,8 +85,8 @@ struct Batcher {
 };
 void batcher_init(struct Batcher *b, const struct Dataset *data, uint64_t seed);
 void batcher_free(struct Batcher *b);
-// Up to `size` examples from the cursor on, and moves the cursor. The array belongs to the batcher and lives until the next call.
+// Up to `size` examples (pairs, where they are pairs) from the cursor on, *n examples in all, and moves the cursor. The array belongs to the batcher and lives until the next call.
 const struct Example *const *batcher_next(struct Batcher *b, struct DataCursor *cursor, size_t size, size_t *n);
-// Steps of `size` examples in one epoch, and the examples in it.
+// Steps of `size` examples (or pairs) in one epoch, and the examples (or pairs) in it.
 uint64_t batcher_steps_per_epoch(const struct Dataset *d, size_t size);
 size_t batcher_examples_per_epoch(const struct Dataset *d);

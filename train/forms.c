@@ -17,7 +17,7 @@ static const struct {
             {"text", false, false},     {"input", false, true},          {"system", false, true},
             {"history", false, true},   {"role", true, false},           {"content", true, false},
             {"from", true, false},      {"value", true, false},          {"weight", true, true},
-            {"mask", true, true}};
+            {"mask", true, true},       {"chosen", false, false},        {"rejected", false, false}};
 enum { N_KEYS = sizeof KEYS / sizeof *KEYS };
 
 static size_t find_key(const char *name) {
@@ -42,7 +42,7 @@ bool columns_parse(struct Columns *c, const char *text) {
         if (find_key(name) == N_KEYS)
             return fail(
                 "--columns: '%.40s' is none of messages, conversations, instruction, input, output, system, history, "
-                "prompt, completion, text, role, content, from, value, weight, mask",
+                "prompt, completion, text, role, content, from, value, weight, mask, chosen, rejected",
                 name);
         for (uint32_t i = 0; i + 1 < c->n; i++)
             if (strcmp(c->names[i].ours, name) == 0)
@@ -335,6 +335,39 @@ bool form_read(struct FormReader *r, const json_t *object, const char *where) {
     json_t *mapped = map_columns(r, (json_t *)object, where);
     bool ok = mapped && read_known(r, mapped, where);
     json_decref(mapped);
+    return ok;
+}
+
+// One answer in the words of the forms above: a completion of a text, or the assistant's next message.
+static bool read_answer(struct FormReader *r, const json_t *pair, const char *key, const char *where) {
+    json_t *prompt = json_object_get(pair, "prompt"), *answer = json_object_get(pair, key), *whole;
+    if (!json_is_string(answer) || json_string_length(answer) == 0)
+        return fail("%s: '%s' must be a text, and not an empty one", where, key);
+    if (json_is_array(prompt)) {
+        json_t *list = json_copy(prompt), *message = json_object();
+        json_object_set_new(message, their_name(r, "role"), json_string("assistant"));
+        json_object_set(message, their_name(r, "content"), answer);
+        json_array_append_new(list, message);
+        whole = json_pack("{s:o}", "messages", list);
+    } else {
+        whole = json_pack("{s:O, s:O}", "prompt", prompt ? prompt : json_null(), "completion", answer);
+    }
+    bool ok = json_is_array(prompt) ? read_messages(r, whole, false, where) : read_completion(r, whole, where);
+    json_decref(whole);
+    return ok;
+}
+
+bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, const char *where) {
+    static const char *const keys[] = {"prompt", "chosen", "rejected"};
+    r->list.n = 0;
+    if (!json_is_object(object))
+        return fail("%s: an object is expected", where);
+    json_t *pair = map_columns(r, (json_t *)object, where);
+    bool ok = pair && check_keys(pair, keys, 3, where);
+    if (ok && json_equal(json_object_get(pair, "chosen"), json_object_get(pair, "rejected")))
+        ok = fail("%s: 'chosen' and 'rejected' are equal: nothing to prefer", where);
+    ok = ok && read_answer(r, pair, chosen ? "chosen" : "rejected", where);
+    json_decref(pair);
     return ok;
 }
 
