@@ -194,7 +194,6 @@ static struct Reader begin(struct Dataset *d, const char *const *paths, size_t n
                            const struct DataOptions *options) {
     bool even = true;
     assert(options->max_tokens >= 2);
-    assert(!options->pairs || options->overlong != OVERLONG_SPLIT);
     *d = (struct Dataset){
         .pairs = options->pairs, .n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
     tokenstore_init(&d->store, options->memory_bytes ? options->memory_bytes : STORE_BYTES);
@@ -214,6 +213,8 @@ bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, c
                   const struct Template *chat, const struct DataOptions *options) {
     struct Reader r = begin(d, paths, n_paths, tokenizer, chat, options);
     bool ok = n_paths > 0 || fail("no data file is named");
+    if (options->pairs && options->overlong == OVERLONG_SPLIT)
+        ok = fail("--overlong split: pairs of answers are compared whole; cut or drop those that are too long");
     for (size_t i = 0; i < n_paths; i++) {
         struct stat info;
         r.all_bytes += stat(paths[i], &info) == 0 ? (uint64_t)info.st_size : 0; // one that is not there is told below
