@@ -39,7 +39,7 @@ void main() {
     RowTop t = row_top(row);
     uint owner = target < 4 * whole ? (target / 4) % LOCAL_SIZE : (target - 4 * whole) % LOCAL_SIZE;
     if (lane == owner)
-        p.loss.v[row] = target < p.vocab ? (t.top - logit(row, target)) + log(t.sum) : uintBitsToFloat(0x7fc00000u);
+        p.loss.v[row] = target < p.vocab ? (t.top - logit(row, target)) + t.log_sum : uintBitsToFloat(NAN_BITS);
     if (BACKWARD == 0)
         return;
     float inv_labels = p.params.v[0], factor = inv_labels / t.sum;
