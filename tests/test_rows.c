@@ -560,7 +560,8 @@ static void test_not_finite(struct Room *room) {
     get(room, &t_ids, ids);
     get(room, &t_logprob, logprob);
     CHECK(ids[0] < VOCAB && ids[1] < VOCAB, "tokens %u, %u", ids[0], ids[1]);
-    CHECK(isnan(logprob[0]) && !isfinite(logprob[1]), "log-probabilities %g, %g", (double)logprob[0], (double)logprob[1]);
+    CHECK(isnan(logprob[0]) && !isfinite(logprob[1]), "log-probabilities %g, %g", (double)logprob[0],
+          (double)logprob[1]);
     CHECK(ids[2] % 2 == 1, "a token of probability 0 was drawn: %u", ids[2]);
     get(room, &r.experts, experts);
     float weights[5][6];
