@@ -147,8 +147,12 @@ TEXT = "aba <s> ab12\r\n  don't 中文 \u0301é ".encode()
 for name, pre in PRE.items():
     write("fuzz_tokenizer", name, text({"version": "1.0", "added_tokens": ADDED, "normalizer": None, "pre_tokenizer": pre,
                                         "post_processor": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}, "model": BPE}) + b"\0" + TEXT)
-write("fuzz_tokenizer", "text", b"\0" + TEXT)
-write("fuzz_tokenizer", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
+write("fuzz_template", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
+
+# --- texts; the first byte chooses the vocabulary, the second the flags
+WORDS = "I'll see 12,500 m² of\r\n  Größe\t x = f(a)\n\n 二〇二四年，轮子 강가 e\u0301 😀 <s><tool>ö".encode() + b"\xff\xe4\xbd "
+for i, name in enumerate(("gpt2", "smollm", "deepseek-llm", "deepseek-coder", "deepseek-v3", "llama-bpe", "qwen2", "llama2")):
+    write("fuzz_text", name, bytes([i, 16 + i]) + WORDS)
 
 # --- tokenizer.model: 256 bytes, a few pieces and a text behind a line of dashes
 def varint(n):
