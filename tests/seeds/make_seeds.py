@@ -151,7 +151,7 @@ write("fuzz_template", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['
 
 # --- texts; the first byte chooses the vocabulary, the second the flags
 WORDS = "I'll see 12,500 m² of\r\n  Größe\t x = f(a)\n\n 二〇二四年，轮子 강가 e\u0301 😀 <s><tool>ö".encode() + b"\xff\xe4\xbd "
-for i, name in enumerate(("gpt2", "smollm", "deepseek-llm", "deepseek-coder", "deepseek-v3", "llama-bpe", "qwen2", "llama2")):
+for i, name in enumerate(("gpt2", "smollm", "deepseek-llm", "deepseek-coder", "deepseek-v3", "llama-bpe", "qwen2", "llama2", "odd")):
     write("fuzz_text", name, bytes([i, 16 + i]) + WORDS)
 
 # --- tokenizer.model: 256 bytes, a few pieces and a text behind a line of dashes
