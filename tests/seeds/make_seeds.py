@@ -136,7 +136,8 @@ write("fuzz_json", "generation", text({**HF, "model_type": "llama", "temperature
 
 # --- tokenizer.json and a text behind a 0 byte; a 0 byte first: the text alone
 BPE = {"type": "BPE", "unk_token": "b", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "aba": 4, "1": 5}, "merges": ["a b", ["ab", "a"]]}
-ADDED = [{"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": False, "single_word": True}]
+ADDED = [{"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": False, "single_word": False},
+         {"id": 7, "content": "<so>", "special": False, "lstrip": False, "rstrip": True, "normalized": True}]
 SPLITS = [{"type": "Split", "pattern": {"Regex": r}, "behavior": "Isolated", "invert": False}
           for r in ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")]
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
