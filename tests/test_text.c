@@ -403,6 +403,16 @@ static void test_refused_patterns(void) {
     check_refused_pattern("(a", "missing closing parenthesis");
     check_refused_pattern("", "0 bytes");
     struct Pretokenizer p = {0};
+    for (int depth = 10; depth <= 5000; depth *= 8) { // S1: groups inside each other
+        char *pattern = xcalloc(2 * (size_t)depth + 2, 1);
+        memset(pattern, '(', (size_t)depth);
+        pattern[depth] = 'a';
+        memset(pattern + depth + 1, ')', (size_t)depth);
+        bool taken = pretokenizer_add_regex(&p, pattern, SPLIT_ISOLATED, false, "file");
+        CHECK(depth == 10 ? taken : !taken && strstr(fail_last(), "nested"), "S1: depth %d: '%s'", depth, fail_last());
+        pretokenizer_free(&p);
+        free(pattern);
+    }
     CHECK(!pretokenizer_by_name(&p, "llama-4", "file") && strstr(fail_last(), "'llama-4' is not known"), "'%s'",
           fail_last());
     // A pattern made to run for ever ends with a message.
@@ -528,6 +538,34 @@ static void test_files(void) {
         tokenizer_free(&t);
     }
     free(processed);
+}
+
+// T1: lengths that do not fit 16 bits keep all of theirs, from the vocabulary to ids and back.
+static void test_T1_long_token(void) {
+    enum { LONG = 70000 };
+    char *word = xcalloc(LONG + 1, 1), *text;
+    memset(word, 'a', LONG);
+    text = xsprintf("{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": "
+                    "{\"type\": \"ByteLevel\"}, \"model\": {\"type\": "
+                    "\"BPE\", \"vocab\": {\"%s\": 0, \"a\": 1}, \"merges\": [], \"ignore_merges\": true}}",
+                    word);
+    struct Tokenizer t;
+    uint32_t *ids;
+    size_t n, bytes;
+    if (CHECK(tokenizer_open_json(&t, text, strlen(text), NULL, 0, "file.json") &&
+                  tokenizer_encode(&t, word, LONG, 0, &ids, &n),
+              "%s", fail_last())) {
+        CHECK(n == 1 && ids[0] == 0 && tokenizer_piece(&t, 0, NULL, 0) == LONG, "%zu ids", n);
+        char *back = tokenizer_decode(&t, (uint32_t[]){0, 1, 0}, 3, true, &bytes);
+        CHECK(bytes == 2 * LONG + 1 && strspn(back, "a") == bytes, "%zu bytes", bytes);
+        free(back);
+        free(ids);
+        CHECK(tokenizer_encode(&t, word, LONG - 1, 0, &ids, &n) && n == LONG - 1 && ids[n - 1] == 1, "%zu ids", n);
+        free(ids);
+        tokenizer_free(&t);
+    }
+    free(text);
+    free(word);
 }
 
 // ---- Templates ----
@@ -760,6 +798,7 @@ int main(void) {
     test_splits();
     test_refused_patterns();
     test_files();
+    test_T1_long_token();
     test_templates();
     test_default_system();
     test_masks();
