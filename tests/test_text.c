@@ -472,6 +472,8 @@ static void check_taken(const char *from, const char *to, const char *words, con
 static void test_files(void) {
     fail_quiet(true);
     check_taken("null", "null", "ab<s>abab", "2 3 2 2");
+    check_taken("{\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]",
+                "{\"\": 0, \"a\": 1, \"b\": 2}, \"merges\": []", "ab", "1 2"); // an empty piece before any text
     check_taken("null", "{\"type\": \"Sequence\", \"normalizers\": []}", "ba", "1 0");
     check_taken("[\"a b\"]", "[[\"a\", \"b\"]]", "ab", "2");
     check_taken("[\"a b\"]", "[], \"ignore_merges\": true", "ab", "2");
