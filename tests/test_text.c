@@ -398,11 +398,22 @@ static void test_refused_patterns(void) {
     check_refused_pattern("a{2}+", "one thing in Ruby");
     check_refused_pattern("a{2}?", "one thing in Ruby");
     check_refused_pattern("a{,2}", "is not a count");
+    check_refused_pattern("a{", "is not a count");
     check_refused_pattern("\\xff", "is a byte");
     check_refused_pattern("a\\", "'\\'");
     check_refused_pattern("(a", "missing closing parenthesis");
     check_refused_pattern("", "0 bytes");
     struct Pretokenizer p = {0};
+    // Every beginning of a pattern: refused, or one in its own right, and never read behind its end.
+    static const char WHOLE_PATTERN[] = "a{2,3}?[^\\p{L}\\x{41}\\u0041\\x41\\]&]+|(?i:b{4})(?<=c{2})\\P{^Nd}\\S{12}";
+    unsigned n_taken = 0;
+    for (size_t n = 1; n < sizeof WHOLE_PATTERN; n++) {
+        char *part = xsprintf("%.*s", (int)n, WHOLE_PATTERN);
+        n_taken += pretokenizer_add_regex(&p, part, SPLIT_ISOLATED, false, "file");
+        pretokenizer_free(&p);
+        free(part);
+    }
+    CHECK(n_taken == 11, "%u beginnings of a pattern are taken: %s", n_taken, fail_last());
     for (int depth = 10; depth <= 5000; depth *= 8) { // S1: groups inside each other
         char *pattern = xcalloc(2 * (size_t)depth + 2, 1);
         memset(pattern, '(', (size_t)depth);
