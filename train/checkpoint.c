@@ -218,6 +218,12 @@ struct Manifest {
     const char *hash;
 };
 
+// A number that this program may have written: hashes keep accidents out, not lies.
+static bool natural(const json_t *root, const char *key) {
+    const json_t *value = json_object_get(root, key);
+    return json_is_integer(value) && json_integer_value(value) >= 0;
+}
+
 // A whole manifest, or a word about what is wrong with it.
 static const char *manifest_read(const char *folder, struct Manifest *mf) {
     char *path = path_join(folder, "manifest.json"), *check = path_join(folder, "manifest.sha256"), sum[65];
@@ -244,6 +250,8 @@ static const char *manifest_read(const char *folder, struct Manifest *mf) {
         mf->hash = json_string_value(json_object_get(file, "hash"));
         if (!format || strcmp(format, FORMAT) != 0 || !mf->hash)
             wrong = "it has another format";
+        else if (!natural(mf->root, "step") || !natural(mf->root, "epoch") || !natural(mf->root, "next"))
+            wrong = "its place in the data is none";
     }
     free(path);
     free(check);
