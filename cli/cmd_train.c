@@ -37,6 +37,12 @@ static const char *setting(const struct Args *args, const char *flag) {
     return args_text(args, flag);
 }
 
+static enum TrainMethod method_of(const struct Args *args) {
+    return args_choice(args, "method", "lora")    ? TRAIN_LORA
+           : args_choice(args, "method", "qlora") ? TRAIN_QLORA
+                                                  : TRAIN_FULL;
+}
+
 static double number(const struct Args *args, const char *flag) { return strtod(setting(args, flag), NULL); }
 
 static enum TrainSchedule schedule_of(const struct Args *args) {
@@ -92,7 +98,7 @@ static bool lora_targets(const char *list, const struct Config *c, uint32_t *tar
 static bool options_read(const struct Args *args, const struct Config *c, const char *const *data, size_t n_data,
                          struct TrainOptions *o) {
     *o = (struct TrainOptions){
-        .method = args_choice(args, "method", "lora") ? TRAIN_LORA : TRAIN_FULL,
+        .method = method_of(args),
         .lora = {.rank = (uint32_t)args_int(args, "lora-rank"), .alpha = (float)args_float(args, "lora-alpha")},
         .epochs = number(args, "epochs"),
         .steps = args_given(args, "steps") ? (uint64_t)args_int(args, "steps") : 0,
@@ -219,7 +225,7 @@ static void print_plan(const struct TrainOptions *o, uint64_t steps, const struc
     static const char *const SCHEDULES[] = {"constant", "cosine", "linear"};
     struct RolePlan sum = plan_sum(p);
     json_t *j = json_pack("{s:s, s:f, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method",
-                          o->method == TRAIN_FULL ? "full" : "lora", "epochs", o->epochs, "batch",
+                          TRAIN_METHODS[o->method], "epochs", o->epochs, "batch",
                           (int)o->batch_examples, "context", (int)o->seq_len, "learning_rate", (double)o->learning_rate,
                           "schedule", SCHEDULES[o->schedule], "warmup", (json_int_t)o->warmup_steps, "weight_decay",
                           (double)o->weight_decay, "trained_parameters", (json_int_t)sum.trained, "parameters",
@@ -338,7 +344,7 @@ static void show_result(const struct Watch *w, double before) {
     if (isfinite(w->last_validation) && isfinite(before))
         fprintf(stderr, ", held out %.4f -> %.4f", before, w->last_validation);
     fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
-            t->o.method == TRAIN_FULL ? "model" : "adapter", t->o.out, took);
+            train_adapts(t->o.method) ? "adapter" : "model", t->o.out, took);
 }
 
 // What was not measured is left out.
@@ -412,13 +418,9 @@ static enum DType weight_type(const struct Args *args, enum TrainMethod method) 
     enum DType type = DT_F32;
     if (args_given(args, "type"))
         dtype_find(args_text(args, "type"), &type);
-    else if (method == TRAIN_LORA) // a frozen base stays as it is stored
+    else if (train_adapts(method)) // a frozen base stays as it is stored
         return DT_COUNT;
     return type;
-}
-
-static enum DType plan_type(const struct ModelFile *f, enum DType type) {
-    return type != DT_COUNT ? type : f->n_tensors ? f->tensors[f->n_tensors / 2].type : DT_F32;
 }
 
 static void show_load(void *context, uint64_t done, uint64_t all) {
@@ -429,7 +431,7 @@ static void show_load(void *context, uint64_t done, uint64_t all) {
 // The table of what is trained, the memory, one sample; false where the run does not fit.
 static bool plan_run(const struct Args *args, const struct Train *t, const struct ModelFile *f, enum DType type,
                      const struct Device *dev, struct TrainPlan *plan) {
-    if (!train_plan(&f->config, plan_type(f, type), &t->o, dev, plan))
+    if (!train_plan(f, type, &t->o, dev, plan))
         return false;
     show_trained(plan);
     show_memory(plan, dev->limits.memory_bytes);
@@ -441,7 +443,7 @@ static bool plan_run(const struct Args *args, const struct Train *t, const struc
         print_plan(&t->o, t->steps, plan, dev->limits.memory_bytes);
     return memory_fits(
         dev, plan->total, "this run",
-        "try --method lora, --type bf16, a smaller --context or --micro-batch, --recompute on, or another "
+        "try --method lora or qlora, --type bf16, a smaller --context or --micro-batch, --recompute on, or another "
         "--device");
 }
 
@@ -529,8 +531,8 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
 int cmd_train(const struct Args *args) {
     static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets"};
     for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)
-        if (args_given(args, LORA_FLAGS[i]) && !args_choice(args, "method", "lora"))
-            return args_wrong(args, "--%s needs --method lora", LORA_FLAGS[i]);
+        if (args_given(args, LORA_FLAGS[i]) && !train_adapts(method_of(args)))
+            return args_wrong(args, "--%s needs --method lora or qlora", LORA_FLAGS[i]);
     if (args_given(args, "validation") && args_given(args, "validation-split"))
         return args_wrong(args, "--validation and --validation-split exclude each other");
     struct ModelFile f;

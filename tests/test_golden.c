@@ -244,15 +244,18 @@ static void check_training(const struct Golden *g, struct Model *m, bool recompu
     step_free(&s);
 }
 
+// A quantised base, in model.gguf, stays as it is.
 static bool load(struct Model *m, struct Device *dev, const char *folder, const struct Golden *g, enum DType type) {
     struct ModelFile f;
-    char *adapter = path_join(folder, "adapter");
-    struct ModelOptions o = {.type = type};
-    bool ok = modelfile_open(&f, folder);
+    char *adapter = path_join(folder, "adapter"), *gguf = path_join(folder, "model.gguf");
+    bool quantised = file_exists(gguf);
+    struct ModelOptions o = {.type = quantised ? DT_COUNT : type};
+    bool ok = modelfile_open(&f, quantised ? gguf : folder);
     if (ok) {
         ok = model_load(m, dev, &f, &o) && (!g->lora || adapter_load(m, adapter));
         modelfile_close(&f);
     }
+    free(gguf);
     free(adapter);
     return ok;
 }

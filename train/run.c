@@ -12,6 +12,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+const char *const TRAIN_METHODS[] = {"full", "lora", "qlora"};
+
 // ---- Plan
 
 static uint32_t micro_tokens(const struct TrainOptions *o) { return o->seq_len * o->micro_rows; }
@@ -41,7 +43,18 @@ static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
     }
 }
 
-bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
+// A quantised base is what qlora promises; one that is not would take four times the memory without a word.
+static bool check_base(const struct Model *m, const struct TrainOptions *o) {
+    if (o->method != TRAIN_QLORA)
+        return true;
+    for (uint32_t i = 0; i < m->n_base; i++)
+        if (m->params[i].spec.layer != UINT32_MAX && dtype_is_quantised(m->params[i].w.type))
+            return true;
+    return fail("--method qlora: no matrix of the model's layers is quantised; give --type (q4_k, for example), a quantised "
+                "file, or --method lora");
+}
+
+bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
                 struct TrainPlan *plan) {
     struct Device dry;
     struct Model m;
@@ -49,10 +62,13 @@ bool train_plan(const struct Config *c, enum DType type, const struct TrainOptio
     struct StepOptions so = step_options(o);
     device_open_dry(&dry, like);
     memset(plan, 0, sizeof *plan);
-    bool ok = model_init(&m, &dry, c, type, (uint32_t)max_u64(o->seq_len, 1));
+    struct ModelOptions mo = {.type = type, .max_positions = (uint32_t)max_u64(o->seq_len, 1)};
+    bool ok = f->n_tensors ? model_load(&m, &dry, f, &mo)
+                           : model_init(&m, &dry, &f->config, type == DT_COUNT ? DT_F32 : type, mo.max_positions);
+    if (!ok)
+        return false;
     plan->weights = m.arena.used_bytes;
-    if (ok && o->method == TRAIN_LORA)
-        ok = model_add_lora(&m, &o->lora, o->seed);
+    ok = check_base(&m, o) && (!train_adapts(o->method) || model_add_lora(&m, &o->lora, o->seed));
     plan->adapters = m.adapters.used_bytes;
     ok = ok && step_init(&s, &m, &so, o->method == TRAIN_FULL);
     plan->state = s.state.peak_bytes;
@@ -125,8 +141,8 @@ static bool identify(struct Train *t) {
     free(config);
     identity_add(id, "base", "%016llx", (unsigned long long)weights);
     identity_add(id, "weight type", "%s", DTYPES[t->m->params[0].w.type].name);
-    identity_add(id, "method", "%s", o->method == TRAIN_FULL ? "full" : "lora");
-    if (o->method == TRAIN_LORA)
+    identity_add(id, "method", "%s", TRAIN_METHODS[o->method]);
+    if (train_adapts(o->method))
         identity_add(id, "LoRA", "rank %u, alpha %g, targets %#x", o->lora.rank, (double)o->lora.alpha,
                      o->lora.targets);
     identity_add(id, "data", "%016llx", (unsigned long long)t->data.hash);
@@ -194,7 +210,7 @@ bool train_begin(struct Train *t, struct Model *m) {
     struct StepOptions so = step_options(&t->o);
     if (m->max_positions < t->o.seq_len)
         return fail("--context %u is above the model's %u positions", t->o.seq_len, m->max_positions);
-    if (t->o.method == TRAIN_LORA && !model_add_lora(m, &t->o.lora, t->o.seed))
+    if (!check_base(m, &t->o) || (train_adapts(t->o.method) && !model_add_lora(m, &t->o.lora, t->o.seed)))
         return false;
     if (!step_init(&t->step, m, &so, t->o.method == TRAIN_FULL))
         return false;
@@ -399,7 +415,7 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     char *temporary = path_join(t->o.out, ".result");
     folder_clear(temporary);
     bool ok;
-    if (t->o.method == TRAIN_LORA) {
+    if (train_adapts(t->o.method)) {
         ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) &&
              folder_move(temporary, t->o.out, "adapter_config.json");
     } else {

@@ -4,7 +4,10 @@
 #include "train/checkpoint.h"
 #include <signal.h>
 
-enum TrainMethod { TRAIN_FULL, TRAIN_LORA };
+// qlora is lora on a base that must be quantised: the base's bits stay as they are, adapters are f32.
+enum TrainMethod { TRAIN_FULL, TRAIN_LORA, TRAIN_QLORA };
+extern const char *const TRAIN_METHODS[];
+static inline bool train_adapts(enum TrainMethod m) { return m == TRAIN_LORA || m == TRAIN_QLORA; }
 enum TrainSchedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
 
 struct TrainOptions {
@@ -70,8 +73,9 @@ struct Train {
     void *context;
 };
 
-// For a model of this config held as `type`, on a device that only counts.
-bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
+// For the file's model with its matrices stored as `type` (DT_COUNT: as in the file), on a device that only counts. A file without tensors, a
+// preset's, needs a type.
+bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
                 struct TrainPlan *plan);
 // Loads the data (before the model is touched, so that a bad line costs no time).
 bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct Tokenizer *tokenizer,
