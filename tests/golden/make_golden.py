@@ -522,7 +522,7 @@ CASES = {
     "deepseek-qlora": {"config": deepseek(hidden_size=256, vocab_size=64, num_attention_heads=2, num_key_value_heads=1,
                                           head_dim=16, intermediate_size=32, moe_intermediate_size=32,
                                           n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1,
-                                          aux_loss_alpha=0.0), "docs": [14, 10], "lora": (4, 8), "gguf": True},
+                                          aux_loss_alpha=0.001), "docs": [14, 10], "lora": (4, 1), "gguf": True},
     "deepseek-packing": {"config": deepseek(num_experts_per_tok=2, moe_intermediate_size=8, aux_loss_alpha=0.02,
                                             n_shared_experts=1, head_dim=16, num_key_value_heads=2),
                          "docs": [6, 1, 9, 2, 7, 3]},
