@@ -40,6 +40,7 @@ static const char *setting(const struct Args *args, const char *flag) {
 static enum TrainMethod method_of(const struct Args *args) {
     return args_choice(args, "method", "lora")    ? TRAIN_LORA
            : args_choice(args, "method", "qlora") ? TRAIN_QLORA
+           : args_choice(args, "method", "esft")  ? TRAIN_ESFT
                                                   : TRAIN_FULL;
 }
 
@@ -97,41 +98,48 @@ static bool lora_targets(const char *list, const struct Config *c, uint32_t *tar
 
 static bool options_read(const struct Args *args, const struct Config *c, const char *const *data, size_t n_data,
                          struct TrainOptions *o) {
-    *o = (struct TrainOptions){
-        .method = method_of(args),
-        .lora = {.rank = (uint32_t)args_int(args, "lora-rank"), .alpha = (float)args_float(args, "lora-alpha")},
-        .epochs = number(args, "epochs"),
-        .steps = args_given(args, "steps") ? (uint64_t)args_int(args, "steps") : 0,
-        .batch_examples = (uint32_t)number(args, "batch"),
-        .seq_len = row_tokens(args, c),
-        .micro_rows = (uint32_t)args_int(args, "micro-batch"),
-        .schedule = schedule_of(args),
-        .warmup_steps = (uint64_t)number(args, "warmup"),
-        .learning_rate = (float)number(args, "lr"),
-        .beta1 = (float)args_float(args, "beta1"),
-        .beta2 = (float)args_float(args, "beta2"),
-        .eps = (float)args_float(args, "epsilon"),
-        .weight_decay = (float)args_float(args, "weight-decay"),
-        .clip_norm = (float)args_float(args, "clip"),
-        .freeze_router = args_switch(args, "freeze-router"),
-        .recompute = args_choice(args, "recompute", "on"),
-        .seed = (uint64_t)args_int(args, "seed"),
-        .save_every = (uint64_t)args_int(args, "save-every"),
-        .validate_every = (uint64_t)args_int(args, "validate-every"),
-        .keep = (uint32_t)args_int(args, "keep"),
-        .validation_split = args_float(args, "validation-split"),
-        .data = data,
-        .n_data = n_data,
-        .validation = args_text(args, "validation"),
-        .out = args_text(args, "out"),
-        .resume = args_switch(args, "resume"),
-        .base_name = args->operands[0]};
+    *o = (struct TrainOptions){.method = method_of(args),
+                               .lora = {.rank = (uint32_t)args_int(args, "lora-rank"),
+                                        .alpha = (float)args_float(args, "lora-alpha"),
+                                        .rank_stabilised = args_switch(args, "rslora")},
+                               .lora_experts_share = args_float(args, "lora-experts-share"),
+                               .expert_score = args_choice(args, "esft-score", "gate") ? EXPERT_GATE : EXPERT_TOKEN,
+                               .expert_threshold = args_float(args, "esft-threshold"),
+                               .expert_sample = (uint64_t)args_int(args, "expert-sample"),
+                               .expert_config = args_text(args, "esft-config"),
+                               .experts_only = args_switch(args, "esft-only"),
+                               .epochs = number(args, "epochs"),
+                               .steps = args_given(args, "steps") ? (uint64_t)args_int(args, "steps") : 0,
+                               .batch_examples = (uint32_t)number(args, "batch"),
+                               .seq_len = row_tokens(args, c),
+                               .micro_rows = (uint32_t)args_int(args, "micro-batch"),
+                               .schedule = schedule_of(args),
+                               .warmup_steps = (uint64_t)number(args, "warmup"),
+                               .learning_rate = (float)number(args, "lr"),
+                               .beta1 = (float)args_float(args, "beta1"),
+                               .beta2 = (float)args_float(args, "beta2"),
+                               .eps = (float)args_float(args, "epsilon"),
+                               .weight_decay = (float)args_float(args, "weight-decay"),
+                               .clip_norm = (float)args_float(args, "clip"),
+                               .freeze_router = args_switch(args, "freeze-router"),
+                               .recompute = args_choice(args, "recompute", "on"),
+                               .seed = (uint64_t)args_int(args, "seed"),
+                               .save_every = (uint64_t)args_int(args, "save-every"),
+                               .validate_every = (uint64_t)args_int(args, "validate-every"),
+                               .keep = (uint32_t)args_int(args, "keep"),
+                               .validation_split = args_float(args, "validation-split"),
+                               .data = data,
+                               .n_data = n_data,
+                               .validation = args_text(args, "validation"),
+                               .out = args_text(args, "out"),
+                               .resume = args_switch(args, "resume"),
+                               .base_name = args->operands[0]};
     return lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
 }
 
 // Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
 static bool folder_free(const char *path) {
-    static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png"};
+    static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png", "expert_cfg.json"};
     DIR *d = opendir(path);
     bool all = true;
     for (struct dirent *e; all && d && (e = readdir(d));) {
@@ -224,12 +232,11 @@ static void show_trained(const struct TrainPlan *plan) {
 static void print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p, uint64_t budget) {
     static const char *const SCHEDULES[] = {"constant", "cosine", "linear"};
     struct RolePlan sum = plan_sum(p);
-    json_t *j = json_pack("{s:s, s:f, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method",
-                          TRAIN_METHODS[o->method], "epochs", o->epochs, "batch",
-                          (int)o->batch_examples, "context", (int)o->seq_len, "learning_rate", (double)o->learning_rate,
-                          "schedule", SCHEDULES[o->schedule], "warmup", (json_int_t)o->warmup_steps, "weight_decay",
-                          (double)o->weight_decay, "trained_parameters", (json_int_t)sum.trained, "parameters",
-                          (json_int_t)sum.all);
+    json_t *j = json_pack("{s:s, s:f, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method", TRAIN_METHODS[o->method],
+                          "epochs", o->epochs, "batch", (int)o->batch_examples, "context", (int)o->seq_len,
+                          "learning_rate", (double)o->learning_rate, "schedule", SCHEDULES[o->schedule], "warmup",
+                          (json_int_t)o->warmup_steps, "weight_decay", (double)o->weight_decay, "trained_parameters",
+                          (json_int_t)sum.trained, "parameters", (json_int_t)sum.all);
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
     json_object_set_new(j, "memory",
@@ -529,10 +536,17 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
 }
 
 int cmd_train(const struct Args *args) {
-    static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets"};
+    static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets", "rslora", "lora-experts-share"};
+    static const char *const ESFT_FLAGS[] = {"esft-score", "esft-threshold", "esft-config", "esft-only"};
     for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)
         if (args_given(args, LORA_FLAGS[i]) && !train_adapts(method_of(args)))
             return args_wrong(args, "--%s needs --method lora or qlora", LORA_FLAGS[i]);
+    for (size_t i = 0; i < sizeof ESFT_FLAGS / sizeof ESFT_FLAGS[0]; i++)
+        if (args_given(args, ESFT_FLAGS[i]) && method_of(args) != TRAIN_ESFT)
+            return args_wrong(args, "--%s needs --method esft", ESFT_FLAGS[i]);
+    if (args_given(args, "esft-config") && (args_given(args, "esft-score") || args_given(args, "esft-threshold")))
+        return args_wrong(
+            args, "--esft-config says which experts are trained; --esft-score and --esft-threshold would choose");
     if (args_given(args, "validation") && args_given(args, "validation-split"))
         return args_wrong(args, "--validation and --validation-split exclude each other");
     struct ModelFile f;

@@ -3,6 +3,7 @@
 #include "check.h"
 #include "model/adapter.h"
 #include "model/safetensors.h"
+#include "train/esft.h"
 #include "train/layers_back.h"
 #include "train/step.h"
 #include <dirent.h>
@@ -14,7 +15,8 @@ static const double F32_BOUND = 1e-5; // relative, L2 over a tensor
 struct Golden {
     struct Safetensors file;
     struct MicroBatch batch;
-    bool lora;
+    bool lora, esft;
+    struct ExpertList experts; // of esft: what is trained
 };
 
 static float *golden_f32(const struct Golden *g, const char *name, uint64_t *n) {
@@ -50,6 +52,9 @@ static bool golden_open(struct Golden *g, const char *folder) {
     char *path = path_join(folder, "golden.safetensors"), *adapter = path_join(folder, "adapter");
     memset(g, 0, sizeof *g);
     g->lora = dir_exists(adapter);
+    char *experts = path_join(folder, "expert_cfg_token.json");
+    g->esft = file_exists(experts);
+    free(experts);
     bool ok = safetensors_open(&g->file, path);
     free(path);
     free(adapter);
@@ -80,6 +85,7 @@ static void golden_close(struct Golden *g) {
     safetensors_close(&g->file);
     free(g->batch.ids), free(g->batch.positions), free(g->batch.labels), free(g->batch.first), free(g->batch.end);
     free(g->batch.document);
+    esft_free(&g->experts);
 }
 
 static double relative(const float *got, const float *want, uint64_t n) {
@@ -151,13 +157,13 @@ static double compare_gradients(const struct Golden *g, struct Model *m, double 
             continue;
         float *all = download(m->dev, &p->g);
         uint32_t d = p->spec.n_dims;
-        uint32_t experts = d == 3 ? p->spec.dim[0] : 1, rows = d >= 2 ? p->spec.dim[d - 2] : 1,
-                 cols = p->spec.dim[d - 1];
+        uint32_t experts = d == 3 ? p->g.dim[0] : 1, rows = d >= 2 ? p->spec.dim[d - 2] : 1, cols = p->spec.dim[d - 1];
         uint32_t stored_rows = d >= 2 ? p->g.dim[d - 2] : 1, stored_cols = p->g.dim[d - 1];
         for (uint32_t e = 0; e < experts; e++) {
+            int expert = p->n_chosen ? (int)p->chosen[e] : (int)e;
             char name[200];
             uint64_t n = 0;
-            gradient_name(p, g->lora, d == 3 ? (int)e : -1, name, sizeof name);
+            gradient_name(p, g->lora, d == 3 ? expert : -1, name, sizeof name);
             float *want = golden_f32(g, name, &n), *got = xcalloc((size_t)rows * cols, sizeof *got);
             if (!CHECK(want && n == (uint64_t)rows * cols, "%s: the golden file has no %s of %u values", what, name,
                        rows * cols)) {
@@ -206,7 +212,61 @@ static struct StepOptions options(const struct Golden *g, bool recompute) {
                                 .eps = 1e-8f,
                                 .weight_decay = 0.1f,
                                 .clip_norm = 1.0f,
-                                .seed = 1};
+                                .seed = 1,
+                                .experts = g->esft ? &g->experts : NULL};
+}
+
+// Whether two lists name the same experts.
+static bool same_experts(const struct ExpertList *a, const struct ExpertList *b) {
+    return a->n_layers == b->n_layers && esft_hash(a) == esft_hash(b);
+}
+
+// The scores of the batch's experts, and the lists that follow from them, both kinds; the list of tokens is what is trained.
+static void check_experts(struct Golden *g, struct Model *m, const char *folder, const char *name) {
+    const struct Config *c = &m->config;
+    const struct MicroBatch *b = &g->batch;
+    struct Example *examples = xcalloc(b->n_documents, sizeof *examples);
+    struct Dataset d = {.examples = examples, .n = b->n_documents};
+    for (uint32_t t = 0; t < b->n_tokens; t++) {
+        struct Example *e = &examples[b->document[t]];
+        if (e->n++ == 0)
+            e->ids = b->ids + t, e->labels = b->labels + t;
+    }
+    double *scores = xcalloc((size_t)c->n_layers * c->n_experts, sizeof *scores);
+    for (int kind = 0; kind < 2; kind++) {
+        const char *what = kind == EXPERT_GATE ? "gate" : "token";
+        char entry[40], file[40];
+        snprintf(entry, sizeof entry, "experts.%s", what);
+        snprintf(file, sizeof file, "expert_cfg_%s.json", what);
+        char *path = path_join(folder, file);
+        uint64_t n = 0;
+        float *want = golden_f32(g, entry, &n);
+        snprintf(entry, sizeof entry, "experts.%s.threshold", what);
+        struct ExpertSample sample = {.seq_len = 16, .seed = 4};
+        struct ExpertList theirs, ours = {0};
+        bool ok = CHECK(n == (uint64_t)config_moe_layers(c) * c->n_experts && esft_read(&theirs, path, c) &&
+                            esft_score(m, &d, &sample, (enum ExpertScore)kind, scores),
+                        "%s: %s", name, fail_last());
+        if (ok) {
+            double worst = 0;
+            for (uint32_t layer = 0, at = 0; layer < c->n_layers; layer++)
+                for (uint32_t e = 0; e < c->n_experts && config_is_moe(c, layer); e++)
+                    worst = fmax(worst, fabs(scores[(size_t)layer * c->n_experts + e] - (double)want[at++]));
+            CHECK(worst <= 1e-6, "%s: scores by %s are off by %.2g", name, what, worst);
+            esft_choose(&ours, c, scores, golden_scalar(g, entry));
+            CHECK(same_experts(&ours, &theirs), "%s: other experts are chosen by %s", name, what);
+            printf("  experts by %s: scores %.1e\n", what, worst);
+            esft_free(&ours);
+            if (kind == EXPERT_TOKEN)
+                g->experts = theirs;
+            else
+                esft_free(&theirs);
+        }
+        free(want);
+        free(path);
+    }
+    free(scores);
+    free(examples);
 }
 
 static bool gradients(struct Step *s, const struct Golden *g) {
@@ -300,6 +360,8 @@ static void check_case(struct Device *dev, const char *folder, const char *name)
             CHECK(error <= F32_BOUND, "%s: logits off by %.2g relative", name, error);
             printf("  logits %.1e\n", error);
             free(want), free(got);
+            if (g.esft)
+                check_experts(&g, &m, folder, name);
         }
         check_training(&g, &m, recompute, what);
         model_free(&m);

@@ -12,7 +12,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-const char *const TRAIN_METHODS[] = {"full", "lora", "qlora"};
+const char *const TRAIN_METHODS[] = {"full", "lora", "qlora", "esft"};
+static const char EXPERTS_FILE[] = "expert_cfg.json";
 
 // ---- Plan
 
@@ -30,6 +31,28 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                 .seed = o->seed};
 }
 
+static bool chooses_experts(const struct TrainOptions *o) {
+    return o->method == TRAIN_ESFT ||
+           (train_adapts(o->method) && o->lora_experts_share < 1 && (o->lora.targets & LORA_EXPERTS));
+}
+
+static void choose_experts(struct ExpertList *l, const struct Config *c, const struct TrainOptions *o,
+                           const double *scores) {
+    if (o->method == TRAIN_ESFT)
+        esft_choose(l, c, scores, o->expert_threshold);
+    else
+        esft_choose_share(l, c, scores, o->lora_experts_share);
+}
+
+static bool check_experts(const struct Config *c, const struct TrainOptions *o) {
+    if (o->method == TRAIN_ESFT && config_moe_layers(c) == 0)
+        return fail("--method esft trains routed experts, and this model has none");
+    if (train_adapts(o->method) && o->lora_experts_share < 1 &&
+        (config_moe_layers(c) == 0 || !(o->lora.targets & LORA_EXPERTS)))
+        return fail("--lora-experts-share chooses among routed experts, and no adapter is asked for on any");
+    return true;
+}
+
 static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
     for (uint32_t i = 0; i < m->n_params; i++) {
         const struct Param *p = &m->params[i];
@@ -39,7 +62,7 @@ static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
             n *= p->spec.dim[d];
         r->all += n;
         if (tensor_exists(&p->g))
-            r->trained += n, r->tensors++;
+            r->trained += p->n_chosen ? n / p->spec.dim[0] * p->n_chosen : n, r->tensors++;
     }
 }
 
@@ -50,8 +73,9 @@ static bool check_base(const struct Model *m, const struct TrainOptions *o) {
     for (uint32_t i = 0; i < m->n_base; i++)
         if (m->params[i].spec.layer != UINT32_MAX && dtype_is_quantised(m->params[i].w.type))
             return true;
-    return fail("--method qlora: no matrix of the model's layers is quantised; give --type (q4_k, for example), a quantised "
-                "file, or --method lora");
+    return fail(
+        "--method qlora: no matrix of the model's layers is quantised; give --type (q4_k, for example), a quantised "
+        "file, or --method lora");
 }
 
 bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
@@ -59,18 +83,30 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
     struct Device dry;
     struct Model m;
     struct Step s = {0};
+    struct ExpertList experts = {0};
     struct StepOptions so = step_options(o);
-    device_open_dry(&dry, like);
     memset(plan, 0, sizeof *plan);
+    if (!check_experts(&f->config, o))
+        return false;
+    if (chooses_experts(o)) {
+        if (!o->expert_config) // which ones is known after a look at the data; how many at most, before
+            choose_experts(&experts, &f->config, o, NULL);
+        else if (!esft_read(&experts, o->expert_config, &f->config))
+            return false;
+        so.experts = &experts;
+    }
+    device_open_dry(&dry, like);
     struct ModelOptions mo = {.type = type, .max_positions = (uint32_t)max_u64(o->seq_len, 1)};
     bool ok = f->n_tensors ? model_load(&m, &dry, f, &mo)
                            : model_init(&m, &dry, &f->config, type == DT_COUNT ? DT_F32 : type, mo.max_positions);
-    if (!ok)
+    if (!ok) {
+        esft_free(&experts);
         return false;
+    }
     plan->weights = m.arena.used_bytes;
     ok = check_base(&m, o) && (!train_adapts(o->method) || model_add_lora(&m, &o->lora, o->seed));
     plan->adapters = m.adapters.used_bytes;
-    ok = ok && step_init(&s, &m, &so, o->method == TRAIN_FULL);
+    ok = ok && step_init(&s, &m, &so, !train_adapts(o->method));
     plan->state = s.state.peak_bytes;
     plan->activations = s.scratch.peak_bytes;
     plan->batch = s.host.peak_bytes;
@@ -79,6 +115,7 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
     plan_roles(&m, plan);
     step_free(&s);
     model_free(&m);
+    esft_free(&experts);
     return ok;
 }
 
@@ -143,8 +180,10 @@ static bool identify(struct Train *t) {
     identity_add(id, "weight type", "%s", DTYPES[t->m->params[0].w.type].name);
     identity_add(id, "method", "%s", TRAIN_METHODS[o->method]);
     if (train_adapts(o->method))
-        identity_add(id, "LoRA", "rank %u, alpha %g, targets %#x", o->lora.rank, (double)o->lora.alpha,
-                     o->lora.targets);
+        identity_add(id, "LoRA", "rank %u%s, alpha %g, targets %#x", o->lora.rank,
+                     o->lora.rank_stabilised ? " (stabilised)" : "", (double)o->lora.alpha, o->lora.targets);
+    if (chooses_experts(o))
+        identity_add(id, "experts", "%016llx", (unsigned long long)esft_hash(&t->experts));
     identity_add(id, "data", "%016llx", (unsigned long long)t->data.hash);
     identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
     identity_add(id, "examples a step", "%u", o->batch_examples);
@@ -204,17 +243,43 @@ static bool folder_lock(struct Train *t) {
     return ok;
 }
 
+// The list in the output folder: a resumed run's is that of the checkpoint, another run's is made anew.
+static bool find_experts(struct Train *t) {
+    const struct TrainOptions *o = &t->o;
+    const struct Config *c = &t->m->config;
+    char *path = path_join(o->out, EXPERTS_FILE);
+    bool known = o->resume && checkpoint_exists(o->out), ok = true;
+    if (known || o->expert_config) {
+        ok = esft_read(&t->experts, known ? path : o->expert_config, c);
+    } else {
+        double *scores = xcalloc((size_t)c->n_layers * c->n_experts, sizeof *scores);
+        struct ExpertSample sample = {.examples = o->expert_sample, .seed = o->seed, .seq_len = o->seq_len};
+        ok = esft_score(t->m, &t->data, &sample, o->method == TRAIN_ESFT ? o->expert_score : EXPERT_TOKEN, scores);
+        if (ok)
+            choose_experts(&t->experts, c, o, scores);
+        free(scores);
+    }
+    ok = ok && esft_write(&t->experts, path, c);
+    free(path);
+    return ok;
+}
+
 bool train_begin(struct Train *t, struct Model *m) {
     t->m = m;
     t->state = (struct CheckpointState){0};
     struct StepOptions so = step_options(&t->o);
     if (m->max_positions < t->o.seq_len)
         return fail("--context %u is above the model's %u positions", t->o.seq_len, m->max_positions);
-    if (!check_base(m, &t->o) || (train_adapts(t->o.method) && !model_add_lora(m, &t->o.lora, t->o.seed)))
+    if (!check_base(m, &t->o) || !check_experts(&m->config, &t->o) || !folder_lock(t))
         return false;
-    if (!step_init(&t->step, m, &so, t->o.method == TRAIN_FULL))
+    if (chooses_experts(&t->o)) {
+        if (!find_experts(t))
+            return false;
+        so.experts = &t->experts;
+    }
+    if (train_adapts(t->o.method) && !model_add_lora(m, &t->o.lora, t->o.seed))
         return false;
-    if (!folder_lock(t) || !identify(t))
+    if (!step_init(&t->step, m, &so, !train_adapts(t->o.method)) || !identify(t))
         return false;
     snprintf(t->state.device, sizeof t->state.device, "%.120s, %.120s", m->dev->name, m->dev->driver);
     if (t->o.resume) {
@@ -418,6 +483,8 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     if (train_adapts(t->o.method)) {
         ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) &&
              folder_move(temporary, t->o.out, "adapter_config.json");
+    } else if (t->o.method == TRAIN_ESFT && t->o.experts_only) {
+        ok = esft_save(t->m, temporary) && folder_move(temporary, t->o.out, ESFT_FILE);
     } else {
         struct WeightSource source = model_source(t->m);
         ok = modelwrite_hf(temporary, &t->m->config, t->m->params[0].w.type, &source, tokenizer, 0) &&
@@ -435,6 +502,7 @@ void train_end(struct Train *t) {
     t->metrics = NULL;
     t->lock = 0;
     step_free(&t->step);
+    esft_free(&t->experts);
 }
 
 void train_free(struct Train *t) {

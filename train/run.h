@@ -2,10 +2,11 @@
 // only parses flags and draws; everything that decides a bit of the result is here.
 #pragma once
 #include "train/checkpoint.h"
+#include "train/esft.h"
 #include <signal.h>
 
 // qlora is lora on a base that must be quantised: the base's bits stay as they are, adapters are f32.
-enum TrainMethod { TRAIN_FULL, TRAIN_LORA, TRAIN_QLORA };
+enum TrainMethod { TRAIN_FULL, TRAIN_LORA, TRAIN_QLORA, TRAIN_ESFT };
 extern const char *const TRAIN_METHODS[];
 static inline bool train_adapts(enum TrainMethod m) { return m == TRAIN_LORA || m == TRAIN_QLORA; }
 enum TrainSchedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
@@ -13,6 +14,12 @@ enum TrainSchedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
 struct TrainOptions {
     enum TrainMethod method;
     struct LoraOptions lora;
+    double lora_experts_share; // of the routed experts of a layer, the most used on the data have adapters; 1: all
+    enum ExpertScore expert_score;
+    double expert_threshold;   // esft: scores of the chosen ones sum up to it
+    uint64_t expert_sample;    // examples that experts are scored on; 0: all
+    const char *expert_config; // esft: a list to be taken instead; NULL: none
+    bool experts_only;         // esft: the result is what was trained alone
     double epochs;
     uint64_t steps; // 0: by epochs
     uint32_t batch_examples;
@@ -61,6 +68,7 @@ struct Train {
     struct Model *m;
     const struct Tokenizer *tokenizer;
     struct Step step;
+    struct ExpertList experts;     // where not all are trained
     struct Dataset data, held_out; // held_out.n 0: none
     struct Batcher batcher;
     struct RunIdentity identity;

@@ -1,6 +1,7 @@
 // Recording and replaying the training step. The batch lives in host memory that the device reads, so that a replay needs a few copies and
 // one submit; every shape of micro-batch has its program, and all programs share one stack of activations.
 #include "train/step.h"
+#include "train/esft.h"
 #include "train/layers_back.h"
 #include <math.h>
 #include <stdlib.h>
@@ -133,8 +134,10 @@ static void record_ends(struct Step *s) {
     op_norm(c, &s->scratch, grads, n, &s->params, &s->result);
     for (uint32_t i = 0; i < m->n_params; i++) {
         struct Param *p = &m->params[i];
-        if (trained(p))
-            op_adamw(c, &p->w, &p->g, &p->m1, &p->m2, &s->params, &s->result, i, p->decay ? s->o.weight_decay : 0);
+        // Each run draws its own random numbers; the first has those of the whole.
+        for (struct ParamRun r = {0}; trained(p) && param_next_run(p, &r);)
+            op_adamw(c, &r.w, &r.g, &r.m1, &r.m2, &s->params, &s->result, i + m->n_params * r.first,
+                     p->decay ? s->o.weight_decay : 0);
     }
     s->update = cmd_end(c);
     free(grads);
@@ -154,6 +157,30 @@ static bool moments_zero(struct Step *s) {
     return ok;
 }
 
+static bool is_asked_for(const struct Step *s, const struct Param *p, bool train_base) {
+    const struct ExpertList *l = s->o.experts;
+    bool adapter = p - s->m->params >= s->m->n_base;
+    if ((!adapter && !train_base) || (s->o.freeze_router && p->spec.role == ROLE_ROUTER))
+        return false;
+    if (l && p->spec.role == ROLE_EXPERTS)
+        return l->n[p->spec.layer] > 0;
+    if (adapter || !l)
+        return true;
+    return p->spec.role == ROLE_SHARED || p->spec.role == ROLE_SHARED_GATE ? l->shared : l->others;
+}
+
+static void param_train(struct Step *s, struct Param *p) {
+    uint32_t dim[4];
+    memcpy(dim, p->w.dim, sizeof dim);
+    if (s->o.experts && p->spec.role == ROLE_EXPERTS && s->o.experts->n[p->spec.layer] < dim[0]) {
+        p->chosen = s->o.experts->ids[p->spec.layer];
+        p->n_chosen = dim[0] = s->o.experts->n[p->spec.layer];
+    }
+    p->g = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
+    p->m1 = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
+    p->m2 = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
+}
+
 bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base) {
     memset(s, 0, sizeof *s);
     s->m = m;
@@ -163,18 +190,16 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->state.lasting = true;
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
     arena_init(&s->host, m->dev, "batch", ARENA_HOST);
-    uint32_t first = train_base ? 0 : m->n_base, t = s->o.micro_tokens;
-    for (uint32_t i = first; i < m->n_params; i++) {
+    uint32_t t = s->o.micro_tokens;
+    for (uint32_t i = 0; i < m->n_params; i++) {
         struct Param *p = &m->params[i];
-        if (o->freeze_router && p->spec.role == ROLE_ROUTER)
+        if (!is_asked_for(s, p, train_base))
             continue;
         if (p->w.type != DT_F32 && p->w.type != DT_BF16)
             return fail(
                 "%s is stored as %s; training changes f32 or bf16 weights: give --type f32 or bf16, or --method lora",
                 p->spec.name, DTYPES[p->w.type].name);
-        p->g = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
-        p->m1 = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
-        p->m2 = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
+        param_train(s, p);
     }
     s->params = TENSOR(&s->host, DT_F32, sizeof(struct StepParams) / 4);
     s->result = TENSOR(&s->host, DT_F32, sizeof(struct StepResult) / 4);
@@ -207,8 +232,11 @@ void step_free(struct Step *s) {
         program_free(s->shapes[i].program);
     program_free(s->begin);
     program_free(s->update);
-    for (uint32_t i = 0; i < s->m->n_params; i++)
-        s->m->params[i].g = s->m->params[i].m1 = s->m->params[i].m2 = (struct Tensor){0};
+    for (uint32_t i = 0; i < s->m->n_params; i++) {
+        struct Param *p = &s->m->params[i];
+        p->g = p->m1 = p->m2 = (struct Tensor){0};
+        p->chosen = NULL, p->n_chosen = 0;
+    }
     arena_free(&s->state);
     arena_free(&s->scratch);
     arena_free(&s->host);

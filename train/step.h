@@ -4,6 +4,7 @@
 #include "model/layers.h"
 #include "train/pack.h"
 
+struct ExpertList; // esft.h
 struct StepOptions {
     uint32_t micro_tokens; // most flat tokens of a micro-batch
     bool recompute;        // keep only the input of each block and compute the rest again in the backward
@@ -11,6 +12,8 @@ struct StepOptions {
     float beta1, beta2, eps, weight_decay, clip_norm;
     bool freeze_router;
     uint64_t seed; // of stochastic rounding
+    // Not NULL: of routed experts, or their adapters, only these are trained, and of the rest of the base what the list says. Outlives the step.
+    const struct ExpertList *experts;
 };
 
 struct StepShape {

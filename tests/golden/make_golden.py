@@ -163,6 +163,7 @@ class Moe(nn.Module):
             weight = weight / (weight.sum(-1, keepdim=True) + 1e-20)
         else:
             weight = weight * self.scale
+        self.routed = weight.detach(), chosen
         self.aux = self.balance(probability, chosen, document)
         expert_of_slot = chosen.flatten()  # slot t * k + i: the i-th expert of token t
         order = expert_of_slot.argsort(stable=True)
@@ -269,6 +270,38 @@ def add_lora(model, rank, alpha, generator):
         for part in (lora.lora_A, lora.lora_B):
             fill(part.weight, 0.5 / math.sqrt(part.in_features), generator)
         setattr(model.get_submodule(parent), leaf, lora)
+
+
+def expert_scores(model, kind):
+    """By layer, of the last forward: the paper's average gate score or token selection ratio, as shares of their sum."""
+    scores = {}
+    for index, layer in enumerate(model.model.layers):
+        if isinstance(layer.mlp, Moe):
+            weight, chosen = layer.mlp.routed
+            value = weight.double() if kind == "gate" else torch.full_like(weight, 1 / layer.mlp.k, dtype=torch.float64)
+            mean = torch.zeros(layer.mlp.n, dtype=torch.float64).index_add_(0, chosen.flatten(), value.flatten())
+            scores[index] = mean / mean.sum()
+    return scores
+
+
+def choose_experts(scores, threshold):
+    """In each layer the fewest whose scores sum up to the threshold; of equal scores the lower id."""
+    out = {}
+    for index, score in scores.items():
+        chosen, total = [], 0.0
+        for e in sorted(range(len(score)), key=lambda e: (-score[e].item(), e)):
+            if total >= threshold - 1e-12:
+                break
+            chosen.append(e)
+            total += score[e].item()
+        out[str(index)] = sorted(chosen)
+    return {"experts": out, "shared_experts": False, "non_expert_modules": False}
+
+
+def train_experts_alone(model, choice):
+    for name, p in model.named_parameters():
+        parts = name.split(".")
+        p.requires_grad_("experts" in parts and int(parts[5]) in choice["experts"][parts[2]])
 
 
 # --- A quantised base: a GGUF file, whose values as gguf-py decodes them are the model's ---
@@ -519,6 +552,9 @@ CASES = {
                          "docs": [9, 17, 5]},
     "deepseek-lora": {"config": deepseek(aux_loss_alpha=0.01, moe_intermediate_size=16, n_routed_experts=6),
                       "docs": [13, 12], "lora": (4, 8)},
+    "deepseek-esft": {"config": deepseek(num_hidden_layers=3, n_routed_experts=8, num_experts_per_tok=2,
+                                         moe_intermediate_size=8, n_shared_experts=1), "docs": [14, 9],
+                      "esft": {"token": 0.5, "gate": 0.3}},
     "deepseek-qlora": {"config": deepseek(hidden_size=256, vocab_size=64, num_attention_heads=2, num_key_value_heads=1,
                                           head_dim=16, intermediate_size=32, moe_intermediate_size=32,
                                           n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1,
@@ -544,6 +580,13 @@ def build(case, seed, dtype):
         quantise(model, generator)
     if "lora" in case:
         add_lora(model, *case["lora"], generator)
+    model.choices = {}
+    if "esft" in case:
+        with torch.no_grad():
+            model.double()(batch)
+        for kind, threshold in case["esft"].items():
+            model.choices[kind] = expert_scores(model, kind), threshold
+        train_experts_alone(model, choose_experts(*model.choices["token"]))
     return model.to(dtype), batch
 
 
@@ -666,6 +709,9 @@ def attempt(case, seed):
     out.update({"logits": logits.float(), "loss": scalar(loss), "aux": scalar(aux),
                 "grad_norm": scalar(global_norm(grads))})
     out.update({k: torch.tensor(v, dtype=torch.float32) for k, v in record.items()})
+    for kind, (scores, threshold) in model.choices.items():  # the scores of layers with experts, one below the other
+        out[f"experts.{kind}"] = torch.stack(list(scores.values())).float()
+        out[f"experts.{kind}.threshold"] = scalar(threshold)
     out.update({f"grad.{n}": g.float() for n, g in grads.items()})
     join = lambda g: torch.cat([v.double().flatten() for v in g.values()])
     out["bf16.logits_rel"] = scalar(relative(logits16, logits))
@@ -696,6 +742,10 @@ def write(name, case, seed, golden):
         save_file(state, os.path.join(folder, "model.safetensors"), {"format": "pt"})
     meta = {"case": name, "seed": str(seed), "torch": torch.__version__}
     save_file({k: v.contiguous() for k, v in golden.items()}, os.path.join(folder, "golden.safetensors"), meta)
+    for kind, (scores, threshold) in model.choices.items():
+        with open(os.path.join(folder, f"expert_cfg_{kind}.json"), "w") as f:
+            json.dump(choose_experts(scores, threshold), f)
+            f.write("\n")
     if adapter:
         rank, alpha = case["lora"]
         os.makedirs(os.path.join(folder, "adapter"))
