@@ -9,8 +9,8 @@
 // By layer; a layer without routed experts has none. Ids ascend.
 struct ExpertList {
     uint32_t n_layers;
-    uint32_t *n;    // (n_layers)
-    uint32_t **ids; // (n_layers), n[layer] each
+    uint32_t *n;         // (n_layers)
+    uint32_t **ids;      // (n_layers), n[layer] each
     bool shared, others; // whether shared experts, and all that is no expert, are trained as well
 };
 void esft_free(struct ExpertList *l);
