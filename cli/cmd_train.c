@@ -99,6 +99,8 @@ static bool lora_targets(const char *list, const struct Config *c, uint32_t *tar
 static bool options_read(const struct Args *args, const struct Config *c, const char *const *data, size_t n_data,
                          struct TrainOptions *o) {
     *o = (struct TrainOptions){.method = method_of(args),
+                               .loss = args_choice(args, "loss", "dpo") ? LOSS_DPO : LOSS_SFT,
+                               .dpo_beta = (float)args_float(args, "dpo-beta"),
                                .lora = {.rank = (uint32_t)args_int(args, "lora-rank"),
                                         .alpha = (float)args_float(args, "lora-alpha"),
                                         .rank_stabilised = args_switch(args, "rslora")},
@@ -324,7 +326,9 @@ static void on_step(void *context, const struct TrainStatus *s) {
         w->first_loss = s->loss;
     w->last_loss = s->loss;
     w->rate = s->tokens_per_second;
-    char validation[40] = "", balance[40] = "";
+    char validation[40] = "", balance[40] = "", preferred[40] = "";
+    if (isfinite(s->preferred))
+        snprintf(preferred, sizeof preferred, "  preferred %.0f %%", 100 * s->preferred);
     if (isfinite(s->validation_loss)) {
         w->last_validation = s->validation_loss;
         if (!(w->best_validation <= s->validation_loss))
@@ -334,8 +338,8 @@ static void on_step(void *context, const struct TrainStatus *s) {
         snprintf(validation, sizeof validation, "  held out %.4f", w->last_validation);
     if (s->balance > 0)
         snprintf(balance, sizeof balance, "  balance %.5f", s->balance);
-    progress_update(&w->progress, s->step, "epoch %.2f  loss %.4f%s%s  |g| %.3f  %.0f tok/s", s->epoch, s->loss,
-                    validation, balance, s->grad_norm, s->tokens_per_second);
+    progress_update(&w->progress, s->step, "epoch %.2f  loss %.4f%s%s%s  |g| %.3f  %.0f tok/s", s->epoch, s->loss,
+                    preferred, validation, balance, s->grad_norm, s->tokens_per_second);
     if (clock_seconds() - w->drawn > 15) {
         draw_loss(w->t);
         w->drawn = clock_seconds();
@@ -544,6 +548,8 @@ int cmd_train(const struct Args *args) {
     for (size_t i = 0; i < sizeof ESFT_FLAGS / sizeof ESFT_FLAGS[0]; i++)
         if (args_given(args, ESFT_FLAGS[i]) && method_of(args) != TRAIN_ESFT)
             return args_wrong(args, "--%s needs --method esft", ESFT_FLAGS[i]);
+    if (args_given(args, "dpo-beta") && !args_choice(args, "loss", "dpo"))
+        return args_wrong(args, "--dpo-beta needs --loss dpo");
     if (args_given(args, "esft-config") && (args_given(args, "esft-score") || args_given(args, "esft-threshold")))
         return args_wrong(
             args, "--esft-config says which experts are trained; --esft-score and --esft-threshold would choose");

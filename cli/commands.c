@@ -127,6 +127,9 @@ static const struct Flag train_flags[] = {
     CHOICE("method", "full|lora|qlora|esft", "full",
            "train all weights, low-rank adapters of every linear (qlora: on a quantised base), or the experts that "
            "matter"),
+    CHOICE("loss", "sft|dpo", "sft",
+           "cross-entropy of answers, or preference between two: {\"prompt\", \"chosen\", \"rejected\"}"),
+    FLOAT("dpo-beta", "0.1", 0.000001, 1000, "dpo: how much a gain in log-probability counts"),
     CHOICE("recipe", "deepseekmoe-sft", NULL, "defaults of the DeepSeekMoE paper's fine-tuning; flags given win"),
     SWITCH("resume", 0, "go on from the last checkpoint in --out"),
     SWITCH("dry-run", 0, "stop before the first step: the table of what is trained, the memory plan, one sample"),

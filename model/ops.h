@@ -157,8 +157,9 @@ struct StepResult {
 };
 // logits (rows, vocab): loss (rows) = logsumexp - logit[target], 0 where target is 0xffffffff; with backward logits become (softmax - onehot) * inv_labels.
 // Without backward params may be NULL and logits keep their value.
+// weights (rows) of the gradients, f32, may be NULL: 1.
 void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *targets, const struct Tensor *loss,
-             const struct Tensor *params, bool backward);
+             const struct Tensor *params, const struct Tensor *weights, bool backward);
 // out[index] += sum of all elements of x, in fixed order. out: f32 words (a StepResult).
 void op_sum(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *out, uint32_t index);
 // Global norm of n gradients (f32): result.grad_norm, clip, finite (also looks at result.loss). Partial sums per tensor, fixed order.

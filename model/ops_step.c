@@ -17,17 +17,20 @@ static struct Dispatch logits_dispatch(const struct Device *dev, enum KernelId k
 }
 
 void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *targets, const struct Tensor *loss,
-             const struct Tensor *params, bool backward) {
+             const struct Tensor *params, const struct Tensor *weights, bool backward) {
     assert(params || !backward);
     struct Device *dev = cmd_device(c);
     struct Args_xent args = {.logits = view(logits),
                              .targets = view(targets),
                              .loss = view(loss),
                              .params = view_or_none(params),
+                             .weights =
+                                 view(weights ? weights : targets), // not read without; but there must be something
                              .rows = (uint32_t)tensor_rows(logits),
                              .vocab = tensor_cols(logits),
                              .ld = tensor_cols(logits)};
     struct Dispatch d = logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_xent, KERNEL_xent_base), logits, backward);
+    d.spec[d.n_spec++] = weights != NULL;
     if (backward)
         d.flops *= 1.7, d.bytes *= 3;
     cmd_dispatch(c, &d, &args);

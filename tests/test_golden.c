@@ -3,6 +3,7 @@
 #include "check.h"
 #include "model/adapter.h"
 #include "model/safetensors.h"
+#include "train/dpo.h"
 #include "train/esft.h"
 #include "train/layers_back.h"
 #include "train/step.h"
@@ -17,6 +18,7 @@ struct Golden {
     struct MicroBatch batch;
     bool lora, esft;
     struct ExpertList experts; // of esft: what is trained
+    float *reference;          // of dpo: documents 2i are chosen, 2i + 1 rejected
 };
 
 static float *golden_f32(const struct Golden *g, const char *name, uint64_t *n) {
@@ -76,6 +78,14 @@ static bool golden_open(struct Golden *g, const char *folder) {
         b->document[i] = b->n_documents - 1;
         b->n_labels += b->labels[i] >= 0;
     }
+    b->documents = xcalloc(b->n_documents, sizeof *b->documents);
+    for (uint32_t i = 0; i < n; i++) {
+        struct PackedDocument *d = &b->documents[b->document[i]];
+        if (d->n++ == 0)
+            d->first = i, d->example = b->document[i];
+    }
+    uint64_t n_reference = 0;
+    g->reference = golden_f32(g, "dpo.reference", &n_reference);
     for (uint32_t i = n; i-- > 0;)
         b->end[i] = i + 1 < n && b->first[i + 1] == b->first[i] ? b->end[i + 1] : i + 1;
     return true;
@@ -85,6 +95,8 @@ static void golden_close(struct Golden *g) {
     safetensors_close(&g->file);
     free(g->batch.ids), free(g->batch.positions), free(g->batch.labels), free(g->batch.first), free(g->batch.end);
     free(g->batch.document);
+    free(g->batch.documents);
+    free(g->reference);
     esft_free(&g->experts);
 }
 
@@ -213,6 +225,7 @@ static struct StepOptions options(const struct Golden *g, bool recompute) {
                                 .weight_decay = 0.1f,
                                 .clip_norm = 1.0f,
                                 .seed = 1,
+                                .weighted = g->reference != NULL,
                                 .experts = g->esft ? &g->experts : NULL};
 }
 
@@ -269,9 +282,23 @@ static void check_experts(struct Golden *g, struct Model *m, const char *folder,
     free(examples);
 }
 
-static bool gradients(struct Step *s, const struct Golden *g) {
-    return step_begin(s, g->batch.n_labels) && step_micro(s, &g->batch, g->batch.n_documents, g->batch.n_tokens) &&
-           device_wait(s->m->dev);
+// *loss: of a preference, which is known before; of the others the device's result tells it.
+static bool gradients(struct Step *s, const struct Golden *g, double *loss) {
+    const struct MicroBatch *b = &g->batch;
+    uint32_t n = b->n_documents;
+    float *weight = xcalloc(n, sizeof *weight);
+    double *logp = xcalloc(n, sizeof *logp);
+    size_t wins;
+    bool ok = !g->reference || step_logprobs(s, b, logp);
+    if (g->reference) {
+        *loss = dpo_loss(logp, g->reference, n / 2, golden_scalar(g, "dpo.beta"), weight, &wins);
+        step_weights(s, weight);
+    }
+    ok = ok && step_begin(s, g->reference ? n / 2 : b->n_labels) && step_micro(s, b, n, b->n_tokens) &&
+         device_wait(s->m->dev);
+    step_weights(s, NULL);
+    free(weight), free(logp);
+    return ok;
 }
 
 static void check_training(const struct Golden *g, struct Model *m, bool recompute, const char *what) {
@@ -279,17 +306,19 @@ static void check_training(const struct Golden *g, struct Model *m, bool recompu
     struct StepOptions o = options(g, recompute);
     if (!CHECK(step_init(&s, m, &o, !g->lora), "%s: %s", what, fail_last()))
         return;
-    CHECK(gradients(&s, g), "%s: %s", what, fail_last());
+    double loss = 0;
+    CHECK(gradients(&s, g, &loss), "%s: %s", what, fail_last());
     compare_gradients(g, m, F32_BOUND, what);
     uint64_t n = 0, n_aux = 0;
     float *losses = golden_f32(g, "losses", &n), *auxes = golden_f32(g, "auxes", &n_aux);
     double worst = 0, worst_aux = 0;
     for (uint64_t i = 0; i < n; i++) {
         struct StepResult r = {0};
-        bool ok = (i == 0 || gradients(&s, g)) && step_update(&s, i + 1, 1e-3f, &r) && r.finite;
+        bool ok = (i == 0 || gradients(&s, g, &loss)) && step_update(&s, i + 1, 1e-3f, &r) && r.finite;
         if (!CHECK(ok, "%s: step %llu: %s", what, (unsigned long long)i + 1, fail_last()))
             break;
-        double loss = (double)r.loss / g->batch.n_labels;
+        if (!g->reference)
+            loss = (double)r.loss / g->batch.n_labels;
         worst = fmax(worst, fabs(loss / (double)losses[i] - 1));
         if (auxes[i] != 0)
             worst_aux = fmax(worst_aux, fabs((double)r.balance / (double)auxes[i] - 1));
@@ -332,7 +361,8 @@ static void check_bf16(struct Device *dev, const char *folder, const struct Gold
     float *want = golden_f32(g, "logits", &n), *got = logits_of(&m, &g->batch);
     double error = got ? relative(got, want, n) : INFINITY, theirs = golden_scalar(g, "bf16.logits_rel");
     CHECK(error <= theirs, "%s: bf16 logits off by %.2g, PyTorch's by %.2g", name, error, theirs);
-    if (CHECK(step_init(&s, &m, &o, true) && gradients(&s, g), "%s: %s", name, fail_last())) {
+    double loss;
+    if (CHECK(step_init(&s, &m, &o, true) && gradients(&s, g, &loss), "%s: %s", name, fail_last())) {
         double grad = compare_gradients(g, &m, 0, name), their_grad = golden_scalar(g, "bf16.grad_rel");
         CHECK(grad <= their_grad, "%s: bf16 gradients off by %.2g, PyTorch's by %.2g", name, grad, their_grad);
         printf("  bf16: logits %.1e (PyTorch %.1e), gradients %.1e (PyTorch %.1e)\n", error, theirs, grad, their_grad);

@@ -545,7 +545,7 @@ static void test_not_finite(struct Room *room) {
     r.weights = TENSOR(&room->arena, DT_F32, 5, 6);
     r.experts = TENSOR(&room->arena, DT_U32, 5, 6);
     struct Cmd *c = cmd_begin(room->dev, "not finite");
-    op_xent(c, &t, &target, &t_loss, NULL, false);
+    op_xent(c, &t, &target, &t_loss, NULL, NULL, false);
     op_sample(c, &t, &t_params, &t_ids, &t_logprob, NULL);
     op_route(c, &t, &r, true, 1);
     run(c);
@@ -592,8 +592,8 @@ static void test_row_alone(struct Room *room) {
     struct Cmd *c = cmd_begin(room->dev, "alone");
     op_rmsnorm(c, &t, &t_w, &t_y, NULL, 1e-6f);
     op_rmsnorm(c, &row, &t_w, &t_alone, NULL, 1e-6f);
-    op_xent(c, &t, &target, &t_loss, NULL, false);
-    op_xent(c, &row, &one, &t_loss_alone, NULL, false);
+    op_xent(c, &t, &target, &t_loss, NULL, NULL, false);
+    op_xent(c, &row, &one, &t_loss_alone, NULL, NULL, false);
     run(c);
     get(room, &t_y, y);
     get(room, &t_alone, alone);

@@ -102,6 +102,7 @@ static bool file_hash(const char *path, uint64_t *bytes, uint64_t *hash) {
 static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
 
 // Of a trained parameter: what is trained of the weights, and the moments; all have the gradient's shape.
+static const char REFERENCE[] = "reference";
 enum { PARTS = 3 };
 static const char *const PART_SUFFIX[PARTS] = {"", ".m1", ".m2"};
 static const struct Tensor *run_part(const struct ParamRun *r, int part) {
@@ -119,7 +120,7 @@ static bool tensor_write(struct Model *m, struct SafetensorsWriter *w, const str
     return true;
 }
 
-static bool state_write(const char *path, struct Model *m) {
+static bool state_write(const char *path, struct Model *m, const struct CheckpointState *s) {
     struct SafetensorsWriter w;
     char name[112];
     safetensors_writer_init(&w);
@@ -133,12 +134,16 @@ static bool state_write(const char *path, struct Model *m) {
             safetensors_writer_add(&w, name, part_type(p, k), p->g.n_dims, dim);
         }
     }
+    if (s->n_reference)
+        safetensors_writer_add(&w, REFERENCE, DT_F32, 1, &s->n_reference);
     bool ok = safetensors_writer_begin(&w, path);
     uint8_t *chunk = xmalloc(HASH_CHUNK);
     for (uint32_t i = 0; i < m->n_params && ok; i++)
         for (int k = 0; k < PARTS && trained(&m->params[i]); k++)
             for (struct ParamRun r = {0}; ok && param_next_run(&m->params[i], &r);)
                 ok = tensor_write(m, &w, run_part(&r, k), chunk);
+    if (ok && s->n_reference)
+        ok = safetensors_writer_data(&w, s->reference, s->n_reference * sizeof *s->reference);
     free(chunk);
     if (!ok) {
         safetensors_writer_abort(&w);
@@ -181,7 +186,7 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
     char *state = path_join(temporary, "state.safetensors");
     uint64_t bytes, hash, steps[MAX_CHECKPOINTS];
     temporaries_remove(out);
-    bool ok = dir_make(temporary) && state_write(state, m) && file_hash(state, &bytes, &hash) &&
+    bool ok = dir_make(temporary) && state_write(state, m, s) && file_hash(state, &bytes, &hash) &&
               manifest_write(temporary, id, s, bytes, hash) && dir_sync(temporary);
     if (ok && dir_exists(final)) // a damaged one of the same step, which the resumed run passed over
         folder_remove(final);
@@ -291,7 +296,7 @@ static bool part_read(struct Model *m, const struct Safetensors *s, const struct
     return true;
 }
 
-static bool state_read(const char *folder, struct Model *m) {
+static bool state_read(const char *folder, struct Model *m, struct CheckpointState *state) {
     char *path = path_join(folder, "state.safetensors");
     struct Safetensors s;
     bool ok = safetensors_open(&s, path);
@@ -300,6 +305,12 @@ static bool state_read(const char *folder, struct Model *m) {
     for (uint32_t i = 0; i < m->n_params && ok; i++)
         for (int k = 0; k < PARTS && ok && trained(&m->params[i]); k++)
             ok = part_read(m, &s, &m->params[i], k, chunk);
+    if (ok && state->n_reference) {
+        const struct SafetensorsEntry *e = safetensors_find(&s, REFERENCE);
+        ok = (e && e->bytes == state->n_reference * sizeof *state->reference) ||
+             fail("the checkpoint's tensor %s is %s", REFERENCE, e ? "of another size" : "missing");
+        ok = ok && safetensors_read(&s, e, 0, e->bytes, state->reference);
+    }
     if (opened)
         safetensors_close(&s);
     free(chunk);
@@ -324,7 +335,7 @@ bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity 
                  i + 1 < n ? "the checkpoint before it is used" : "there is no checkpoint before it");
         } else {
             *found = true;
-            ok = identity_check(folder, &mf, id) && state_read(folder, m);
+            ok = identity_check(folder, &mf, id) && state_read(folder, m, state);
             state->step = (uint64_t)json_integer_value(json_object_get(mf.root, "step"));
             state->cursor.epoch = (uint64_t)json_integer_value(json_object_get(mf.root, "epoch"));
             state->cursor.next = (uint64_t)json_integer_value(json_object_get(mf.root, "next"));

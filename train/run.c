@@ -2,6 +2,7 @@
 // batch, however it is cut. State on disk changes only through checkpoint.c.
 #include "train/run.h"
 #include "model/adapter.h"
+#include "train/dpo.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +29,7 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                 .weight_decay = o->weight_decay,
                                 .clip_norm = o->clip_norm,
                                 .freeze_router = o->freeze_router,
+                                .weighted = o->loss == LOSS_DPO,
                                 .seed = o->seed};
 }
 
@@ -131,7 +133,7 @@ bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct
     memset(t, 0, sizeof *t);
     t->o = *o;
     t->tokenizer = tokenizer;
-    struct DataOptions options = {.max_tokens = o->seq_len};
+    struct DataOptions options = {.max_tokens = o->seq_len, .pairs = o->loss == LOSS_DPO};
     if (!dataset_load(&t->data, o->data, o->n_data, tokenizer, chat, &options))
         return false;
     if (o->validation && !dataset_load(&t->held_out, &o->validation, 1, tokenizer, chat, &options))
@@ -182,6 +184,8 @@ static bool identify(struct Train *t) {
     if (train_adapts(o->method))
         identity_add(id, "LoRA", "rank %u%s, alpha %g, targets %#x", o->lora.rank,
                      o->lora.rank_stabilised ? " (stabilised)" : "", (double)o->lora.alpha, o->lora.targets);
+    if (o->loss == LOSS_DPO)
+        identity_add(id, "loss", "dpo, beta %.9g", (double)o->dpo_beta);
     if (chooses_experts(o))
         identity_add(id, "experts", "%016llx", (unsigned long long)esft_hash(&t->experts));
     identity_add(id, "data", "%016llx", (unsigned long long)t->data.hash);
@@ -243,6 +247,54 @@ static bool folder_lock(struct Train *t) {
     return ok;
 }
 
+static bool pack(const struct Train *t, const struct Example *const *examples, size_t n, struct PackPlan *plan) {
+    struct PackOptions options = {.seq_len = t->o.seq_len, .micro_tokens = micro_tokens(&t->o), .round = 32};
+    return pack_plan(plan, examples, n, &options);
+}
+
+// Log-probabilities of n examples under the model as it is; logp: (n), by their order.
+static bool measure(struct Train *t, const struct PackPlan *plan, size_t n, double *logp) {
+    bool ok = true;
+    memset(logp, 0, n * sizeof *logp);
+    for (size_t i = 0; i < plan->n && ok; i++)
+        ok = step_logprobs(&t->step, &plan->micro[i], logp);
+    return ok;
+}
+
+// Of all examples of a set, before the first step: that model is the reference. A pack at a time.
+static bool measure_reference(struct Train *t, const struct Dataset *d, float *reference) {
+    enum { AT_ONCE = 256 };
+    const struct Example *list[AT_ONCE];
+    double logp[AT_ONCE];
+    for (size_t first = 0; first < d->n; first += AT_ONCE) {
+        size_t n = min_u64(AT_ONCE, d->n - first);
+        struct PackPlan plan;
+        for (size_t i = 0; i < n; i++)
+            list[i] = &d->examples[first + i];
+        if (!pack(t, list, n, &plan))
+            return false;
+        bool ok = measure(t, &plan, n, logp);
+        pack_free(&plan);
+        if (!ok)
+            return false;
+        for (size_t i = 0; i < n; i++)
+            reference[first + i] = (float)logp[i];
+    }
+    return true;
+}
+
+// The loss of n examples, pairs, from what measure() found; `set` is where they come from.
+static double preference(const struct Train *t, const struct Dataset *set, const struct Example *const *examples,
+                         size_t n, const double *logp, float *weight, size_t *wins) {
+    const float *of_set = t->state.reference + (set == &t->held_out ? t->data.n : 0);
+    float *reference = xmalloc(n * sizeof *reference);
+    for (size_t i = 0; i < n; i++)
+        reference[i] = of_set[examples[i] - set->examples];
+    double loss = dpo_loss(logp, reference, n / 2, (double)t->o.dpo_beta, weight, wins);
+    free(reference);
+    return loss;
+}
+
 // The list in the output folder: a resumed run's is that of the checkpoint, another run's is made anew.
 static bool find_experts(struct Train *t) {
     const struct TrainOptions *o = &t->o;
@@ -266,7 +318,12 @@ static bool find_experts(struct Train *t) {
 
 bool train_begin(struct Train *t, struct Model *m) {
     t->m = m;
+    free(t->state.reference);
     t->state = (struct CheckpointState){0};
+    if (t->o.loss == LOSS_DPO) {
+        t->state.n_reference = t->data.n + t->held_out.n;
+        t->state.reference = xcalloc(t->state.n_reference, sizeof *t->state.reference);
+    }
     struct StepOptions so = step_options(&t->o);
     if (m->max_positions < t->o.seq_len)
         return fail("--context %u is above the model's %u positions", t->o.seq_len, m->max_positions);
@@ -282,8 +339,8 @@ bool train_begin(struct Train *t, struct Model *m) {
     if (!step_init(&t->step, m, &so, !train_adapts(t->o.method)) || !identify(t))
         return false;
     snprintf(t->state.device, sizeof t->state.device, "%.120s, %.120s", m->dev->name, m->dev->driver);
+    bool found = false;
     if (t->o.resume) {
-        bool found;
         char device[256];
         memcpy(device, t->state.device, sizeof device);
         if (!checkpoint_load(t->o.out, m, &t->identity, &t->state, &found))
@@ -293,6 +350,10 @@ bool train_begin(struct Train *t, struct Model *m) {
                  device);
         memcpy(t->state.device, device, sizeof device);
     }
+    if (t->o.loss == LOSS_DPO && !found &&
+        (!measure_reference(t, &t->data, t->state.reference) ||
+         !measure_reference(t, &t->held_out, t->state.reference + t->data.n)))
+        return false;
     return metrics_open(t);
 }
 
@@ -306,11 +367,6 @@ static double learning_rate(const struct Train *t, uint64_t step) { // step from
     if (t->o.schedule == SCHEDULE_COSINE)
         return lr * 0.5 * (1 + cos(3.14159265358979323846 * at));
     return t->o.schedule == SCHEDULE_LINEAR ? lr * (1 - at) : lr;
-}
-
-static bool pack(const struct Train *t, const struct Example *const *examples, size_t n, struct PackPlan *plan) {
-    struct PackOptions options = {.seq_len = t->o.seq_len, .micro_tokens = micro_tokens(&t->o), .round = 32};
-    return pack_plan(plan, examples, n, &options);
 }
 
 // Names the examples of a step that went wrong, so that the user can look at them.
@@ -340,10 +396,18 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
         documents += plan.micro[i].n_documents;
     double lr = learning_rate(t, step);
     struct StepResult r;
-    bool ok = step_begin(&t->step, plan.n_labels);
+    double *logp = t->o.loss == LOSS_DPO ? xcalloc(n, sizeof *logp) : NULL, loss = 0;
+    float *weight = xcalloc(n, sizeof *weight);
+    size_t wins = 0;
+    bool ok = !logp || measure(t, &plan, n, logp);
+    if (ok && logp)
+        loss = preference(t, &t->data, batch, n, logp, weight, &wins);
+    step_weights(&t->step, logp ? weight : NULL);
+    ok = ok && step_begin(&t->step, logp ? n / 2 : plan.n_labels);
     for (size_t i = 0; i < plan.n && ok; i++)
         ok = step_micro(&t->step, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
     ok = ok && step_update(&t->step, step, (float)lr, &r);
+    step_weights(&t->step, NULL);
     if (ok && !r.finite)
         ok = not_finite(t, batch, n, step, &r);
     if (ok) {
@@ -352,19 +416,22 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
         t->state.cursor = cursor;
         t->state.seconds += seconds;
         uint64_t tokens = plan.n_tokens - plan.n_padding;
-        *status = (struct TrainStatus){.step = step,
-                                       .steps = t->steps,
-                                       .epoch = (double)cursor.epoch + (double)cursor.next / (double)t->data.n,
-                                       .loss = (double)r.loss / (double)plan.n_labels,
-                                       .balance = (double)r.balance,
-                                       .grad_norm = (double)r.grad_norm,
-                                       .learning_rate = lr,
-                                       .tokens_per_second = (double)tokens / seconds,
-                                       .validation_loss = NAN,
-                                       .packing = (double)tokens / (double)plan.n_tokens,
-                                       .tokens = tokens,
-                                       .labels = plan.n_labels};
+        *status =
+            (struct TrainStatus){.step = step,
+                                 .steps = t->steps,
+                                 .epoch = (double)cursor.epoch + (double)cursor.next / (double)dataset_groups(&t->data),
+                                 .loss = logp ? loss : (double)r.loss / (double)plan.n_labels,
+                                 .preferred = logp ? (double)wins / (double)(n / 2) : NAN,
+                                 .balance = (double)r.balance,
+                                 .grad_norm = (double)r.grad_norm,
+                                 .learning_rate = lr,
+                                 .tokens_per_second = (double)tokens / seconds,
+                                 .validation_loss = NAN,
+                                 .packing = (double)tokens / (double)plan.n_tokens,
+                                 .tokens = tokens,
+                                 .labels = plan.n_labels};
     }
+    free(logp), free(weight);
     pack_free(&plan);
     return ok;
 }
@@ -383,11 +450,15 @@ bool train_validate(struct Train *t, double *loss) {
         list[i] = &t->held_out.examples[i];
     struct PackPlan plan;
     bool ok = pack(t, list, t->held_out.n, &plan);
-    double sum = 0;
     if (ok) {
-        for (size_t i = 0; i < plan.n && ok; i++)
-            ok = step_evaluate(&t->step, &plan.micro[i], &sum);
-        *loss = sum / (double)plan.n_labels;
+        double *logp = xcalloc(t->held_out.n, sizeof *logp), sum = 0;
+        size_t wins;
+        ok = measure(t, &plan, t->held_out.n, logp);
+        for (size_t i = 0; i < t->held_out.n; i++)
+            sum -= logp[i];
+        *loss = t->o.loss == LOSS_DPO ? preference(t, &t->held_out, list, t->held_out.n, logp, NULL, &wins)
+                                      : sum / (double)plan.n_labels;
+        free(logp);
         pack_free(&plan);
     }
     if (ok && !isfinite(*loss))
@@ -508,6 +579,7 @@ void train_end(struct Train *t) {
 void train_free(struct Train *t) {
     train_end(t);
     batcher_free(&t->batcher);
+    free(t->state.reference);
     dataset_free(&t->data);
     dataset_free(&t->held_out);
     memset(t, 0, sizeof *t);

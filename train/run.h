@@ -9,10 +9,13 @@
 enum TrainMethod { TRAIN_FULL, TRAIN_LORA, TRAIN_QLORA, TRAIN_ESFT };
 extern const char *const TRAIN_METHODS[];
 static inline bool train_adapts(enum TrainMethod m) { return m == TRAIN_LORA || m == TRAIN_QLORA; }
+enum TrainLoss { LOSS_SFT, LOSS_DPO };
 enum TrainSchedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
 
 struct TrainOptions {
     enum TrainMethod method;
+    enum TrainLoss loss;
+    float dpo_beta;
     struct LoraOptions lora;
     double lora_experts_share; // of the routed experts of a layer, the most used on the data have adapters; 1: all
     enum ExpertScore expert_score;
@@ -49,6 +52,7 @@ struct TrainStatus {
     double tokens_per_second; // of documents, padding apart
     double validation_loss;   // NaN: not measured after this step
     double packing;           // tokens of documents / tokens computed
+    double preferred; // dpo: share of the step's pairs whose chosen answer has gained on the rejected one; NaN: not dpo
     uint64_t tokens, labels;
 };
 

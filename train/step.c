@@ -50,7 +50,8 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
         op_gather_rows(p->c, x, &rows, &xl);
         op_rmsnorm(p->c, &xl, &s->m->norm->w, &xn, &rstd, c->norm_eps);
         linear_forward(p, &head, &xn, &logits, NULL, false, false);
-        op_xent(p->c, &logits, &ids, &loss, &s->params, backward);
+        struct Tensor weights = part_of(&s->label_weights, first, n);
+        op_xent(p->c, &logits, &ids, &loss, &s->params, s->o.weighted ? &weights : NULL, backward);
         if (backward) {
             struct Tensor dxn = TENSOR(p->arena, DT_F32, n, c->dim), dxl = TENSOR(p->arena, DT_F32, n, c->dim);
             linear_backward_w(p, &head, &xn, &logits, NULL, false);
@@ -209,6 +210,7 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->key_span = TENSOR(&s->host, DT_U32, t, 2);
     s->label_rows = TENSOR(&s->host, DT_U32, 2 * t);
     s->label_ids = TENSOR(&s->host, DT_U32, 2 * t);
+    s->label_weights = TENSOR(&s->host, DT_F32, 2 * t);
     s->losses = TENSOR(&s->host, DT_F32, 2 * t);
     s->order = TENSOR(&s->host, DT_U32, t);
     s->segment_start = TENSOR(&s->host, DT_U32, t + 1);
@@ -323,6 +325,7 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct Shape 
     uint32_t *ids = tensor_host(dev, &s->ids), *positions = tensor_host(dev, &s->positions);
     uint32_t *span = tensor_host(dev, &s->span), *key_span = tensor_host(dev, &s->key_span);
     uint32_t *rows = tensor_host(dev, &s->label_rows), *labels = tensor_host(dev, &s->label_ids);
+    float *weights = tensor_host(dev, &s->label_weights);
     if (!ids)
         return false;
     uint32_t n = 0;
@@ -336,11 +339,12 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct Shape 
         key_span[2 * i + 1] = inside ? b->end[i] : i + 1;
         if (inside && b->labels[i] >= 0) {
             rows[n] = i;
+            weights[n] = s->weights ? s->weights[b->documents[b->document[i]].example] : 1;
             labels[n++] = (uint32_t)b->labels[i];
         }
     }
     for (; n < shape.labels; n++)
-        rows[n] = labels[n] = NONE;
+        rows[n] = labels[n] = NONE, weights[n] = 0;
     sort_ids(s, b);
     fill_groups(s, b, shape.tokens, shape.groups, documents, tokens);
     return true;
@@ -413,4 +417,18 @@ bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss) {
         return false;
     *loss += result->loss;
     return true;
+}
+
+void step_weights(struct Step *s, const float *weights) { s->weights = weights; }
+
+bool step_logprobs(struct Step *s, const struct MicroBatch *b, double *logp) {
+    double sum = 0;
+    if (!step_evaluate(s, b, &sum))
+        return false;
+    const float *losses = tensor_host(s->m->dev, &s->losses);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->n_tokens; i++)
+        if (b->labels[i] >= 0)
+            logp[b->documents[b->document[i]].example] -= (double)losses[n++];
+    return losses != NULL;
 }

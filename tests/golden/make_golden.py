@@ -555,6 +555,10 @@ CASES = {
     "deepseek-esft": {"config": deepseek(num_hidden_layers=3, n_routed_experts=8, num_experts_per_tok=2,
                                          moe_intermediate_size=8, n_shared_experts=1), "docs": [14, 9],
                       "esft": {"token": 0.5, "gate": 0.3}},
+    "deepseek-dpo": {"config": deepseek(num_experts_per_tok=2, n_routed_experts=6, moe_intermediate_size=8,
+                                        n_shared_experts=1), "docs": [9, 7, 6, 12], "dpo": 0.1},
+    "deepseek-dpo-lora": {"config": deepseek(num_experts_per_tok=2, n_routed_experts=6, moe_intermediate_size=8,
+                                             n_shared_experts=1), "docs": [9, 7, 6, 12], "dpo": 0.1, "lora": (4, 8)},
     "deepseek-qlora": {"config": deepseek(hidden_size=256, vocab_size=64, num_attention_heads=2, num_key_value_heads=1,
                                           head_dim=16, intermediate_size=32, moe_intermediate_size=32,
                                           n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1,
@@ -587,6 +591,10 @@ def build(case, seed, dtype):
         for kind, threshold in case["esft"].items():
             model.choices[kind] = expert_scores(model, kind), threshold
         train_experts_alone(model, choose_experts(*model.choices["token"]))
+    model.preference = None
+    if "dpo" in case:
+        with torch.no_grad():
+            model.preference = log_probabilities(model.double()(batch), batch), case["dpo"]
     return model.to(dtype), batch
 
 
@@ -597,10 +605,25 @@ def trained(model, lora):
             yield ("base_model.model." + name if lora else name), p
 
 
+def log_probabilities(logits, batch):
+    """Of each document's labelled tokens, summed."""
+    each = -F.cross_entropy(logits, batch["labels"].long(), ignore_index=-1, reduction="none")
+    return torch.stack([each[batch["doc_start"] == s].sum() for s in sorted(set(batch["doc_start"].tolist()))])
+
+
+def preference_loss(logits, batch, reference, beta):
+    """Documents 2i are chosen, 2i + 1 rejected."""
+    gain = (log_probabilities(logits, batch) - reference.to(logits.dtype)).view(-1, 2)
+    return -F.logsigmoid(beta * (gain[:, 0] - gain[:, 1])).mean()
+
+
 def total_loss(model, batch):
     logits = model(batch)
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    loss = F.cross_entropy(wide, batch["labels"].long(), ignore_index=-1)  # mean over the labelled tokens of the batch
+    if model.preference:
+        loss = preference_loss(wide, batch, *model.preference)
+    else:
+        loss = F.cross_entropy(wide, batch["labels"].long(), ignore_index=-1)  # mean over the labelled tokens
     aux = sum((m.aux for m in model.moe_layers()), wide.new_zeros(()))
     return wide, loss, aux
 
@@ -709,6 +732,8 @@ def attempt(case, seed):
     out.update({"logits": logits.float(), "loss": scalar(loss), "aux": scalar(aux),
                 "grad_norm": scalar(global_norm(grads))})
     out.update({k: torch.tensor(v, dtype=torch.float32) for k, v in record.items()})
+    if model.preference:
+        out["dpo.reference"], out["dpo.beta"] = model.preference[0].float(), scalar(case["dpo"])
     for kind, (scores, threshold) in model.choices.items():  # the scores of layers with experts, one below the other
         out[f"experts.{kind}"] = torch.stack(list(scores.values())).float()
         out[f"experts.{kind}.threshold"] = scalar(threshold)
@@ -838,6 +863,8 @@ def cross_check(name, case):
         logits = torch.cat(parts)
         loss = F.cross_entropy(logits, golden["labels"].long(), ignore_index=-1)
         words.append(f"logits by transformers {relative(logits, golden['logits']):.1e}")
+        if "dpo" in case:
+            loss = preference_loss(logits, golden, golden["dpo.reference"], case["dpo"])
         words.append(f"loss {abs(loss.item() / golden['loss'].item() - 1):.1e}")
         c = case["config"]
         if inputs and c.get("aux_loss_alpha", 0) > 0:
