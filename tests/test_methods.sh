@@ -10,13 +10,15 @@ fi
 run 0 init --preset tiny-moe --out "$work/model" --seed 3
 run 0 convert "$work/model" --out "$work/model.gguf" --type q4_0
 for i in $(seq 24); do
-    echo "{\"prompt\": \"what is $i plus $((i * 7 % 13))?\", \"completion\": \" It is $((i + i * 7 % 13)).\"}"
-    echo "{\"prompt\": \"what is $i plus $((i * 7 % 13))?\", \"chosen\": \" It is $((i + i * 7 % 13)).\", \"rejected\": \"No.\"}" >&3
-done >"$work/data.jsonl"
+    question="what is $i plus $((i * 7 % 13))?" answer=" It is $((i + i * 7 % 13))."
+    echo "{\"prompt\": \"$question\", \"completion\": \"$answer\"}"
+    echo "{\"prompt\": \"$question\", \"chosen\": \"$answer\", \"rejected\": \" No.\"}" >&3
+done >"$work/data.jsonl" 3>"$work/pairs.jsonl"
+data=$work/data.jsonl
 train() { # train STATUS MODEL OUT FLAGS...
     local status=$1 model=$2 to=$3
     shift 3
-    run "$status" train "$work/$model" --out "$work/$to" --data "$work/data.jsonl" --context 64 --batch 6 --lr 1e-3 "$@"
+    run "$status" train "$work/$model" --out "$work/$to" --data "$data" --context 64 --batch 6 --lr 1e-3 "$@"
 }
 hash_of() { # of the result in a folder
     cat "$work/$1/"*.safetensors 2>/dev/null | sha256sum
@@ -30,9 +32,11 @@ methods=(
     "model --method esft --esft-threshold 0.5"
     "model --method esft --esft-score gate --esft-only"
     "model.gguf --method qlora --lora-experts-share 0.25"
+    "model.gguf --method qlora --loss dpo --dpo-beta 0.3 --validation-split 0.2"
 )
 for method in "${methods[@]}"; do
     read -r model flags <<<"$method"
+    [[ $flags == *dpo* ]] && data=$work/pairs.jsonl
     # shellcheck disable=SC2086
     {
         train 0 "$model" whole $flags --steps 4 --dry-run --json
@@ -50,6 +54,28 @@ for method in "${methods[@]}"; do
     fi
     rm -rf "$work/whole" "$work/cut"
 done
+
+# Pairs: before the first step neither answer is preferred; a prompt may be messages; what is no pair is refused with its line.
+run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 6 --lr 0 --loss dpo --steps 1 --validation-split 0.2
+[[ $(grep -oE '"(validation_)?loss": [0-9.]*' "$work/new/metrics.jsonl" | sed 's/.*: //' | sort -u) == 0.693147 ]]
+note $? "a loss before training that is not log 2: $(cat "$work/new/metrics.jsonl")"
+rm -rf "$work/new"
+pair='{"prompt": [{"role": "user", "content": "hi"}], "chosen": "ho", "rejected": "no"}'
+echo "$pair" >"$work/pairs.jsonl"
+train 0 model new --loss dpo --dry-run
+says "$err" "data: 2 examples"
+bad() { # bad PART LINE
+    printf '%s\n' "$pair" "" "$2" >"$work/pairs.jsonl"
+    train 1 model new --loss dpo
+    says "$err" "$work/pairs.jsonl:3: "
+    says "$err" "$1"
+}
+bad "'chosen' and 'rejected' are equal" '{"prompt": "a", "chosen": "b", "rejected": "b"}'
+bad "'rejected' must be a text" '{"prompt": "a", "chosen": "b"}'
+bad "'chosen' must be a text" '{"prompt": "a", "chosen": "", "rejected": "b"}'
+bad "'prompt' must be a text" '{"chosen": "b", "rejected": "c"}'
+bad "'completion' is not known here" '{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"}'
+data=$work/data.jsonl
 
 # What is frozen takes no memory: a list of one expert a layer of eight, three matrices of 64 x 32 each, weights and moments apart.
 list() { # list LAYERS: of expert 2 each

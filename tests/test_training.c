@@ -2,6 +2,7 @@
 // start, an expert without tokens, upcycling with all shards active; and what must stop it: a non-finite loss. Also every
 // barrier of a training step is removed in turn, and the range checker has to notice.
 #include "check.h"
+#include "train/dpo.h"
 #include "train/layers_back.h"
 #include "train/run.h"
 #include "train/upcycle.h"
@@ -26,11 +27,13 @@ struct Corpus {
     struct Example example[N_EXAMPLES];
     const struct Example *list[N_EXAMPLES];
     uint32_t n;
+    bool pairs; // neighbours are a chosen and a rejected answer
 };
 
 // Documents of 5 to 20 tokens whose first third is not trained; ids from `low` on.
 static void corpus_make(struct Corpus *c, uint32_t n, uint64_t seed, uint32_t vocab) {
     c->n = n;
+    c->pairs = false;
     for (uint32_t i = 0; i < n; i++) {
         struct Example *e = &c->example[i];
         *e = (struct Example){.n = 5 + (uint32_t)(random_uniform(seed, 1, i) * 16), .line = i + 1};
@@ -70,16 +73,19 @@ static const struct Method {
     bool moe, lora;
     enum DType base;
     bool chosen; // of routed experts some alone; without LoRA nothing but them
+    bool pairs;  // the loss is a preference's
 } METHODS[] = {
-    {"full, dense", false, false, DT_F32, false},
-    {"full", true, false, DT_F32, false},
-    {"lora", true, true, DT_F32, false},
-    {"lora on bf16", true, true, DT_BF16, false},
-    {"qlora q4_0", true, true, DT_Q4_0, false},
-    {"qlora q6_k", true, true, DT_Q6_K, false},
-    {"esft", true, false, DT_F32, true},
-    {"lora of some experts", true, true, DT_F32, true},
-    {"qlora of some experts", true, true, DT_Q4_0, true},
+    {"full, dense", false, false, DT_F32, false, false},
+    {"full", true, false, DT_F32, false, false},
+    {"lora", true, true, DT_F32, false, false},
+    {"lora on bf16", true, true, DT_BF16, false, false},
+    {"qlora q4_0", true, true, DT_Q4_0, false, false},
+    {"qlora q6_k", true, true, DT_Q6_K, false, false},
+    {"esft", true, false, DT_F32, true, false},
+    {"lora of some experts", true, true, DT_F32, true, false},
+    {"qlora of some experts", true, true, DT_Q4_0, true, false},
+    {"full, dpo", true, false, DT_F32, false, true},
+    {"qlora of some experts, dpo", true, true, DT_Q4_0, true, true},
 };
 enum { N_METHODS = sizeof METHODS / sizeof METHODS[0] };
 
@@ -128,7 +134,20 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
     uint64_t documents = 0;
     for (size_t i = 0; i < plan.n; i++)
         documents += plan.micro[i].n_documents;
-    bool ok = step_init(&s, m, &o, m->n_params == m->n_base) && step_begin(&s, plan.n_labels);
+    o.weighted = c->pairs;
+    bool ok = step_init(&s, m, &o, m->n_params == m->n_base);
+    double logp[N_EXAMPLES] = {0}, preference = 0;
+    float weight[N_EXAMPLES], reference[N_EXAMPLES];
+    for (size_t i = 0; c->pairs && i < plan.n && ok; i++)
+        ok = step_logprobs(&s, &plan.micro[i], logp);
+    if (c->pairs) {
+        size_t wins;
+        for (uint32_t i = 0; i < c->n; i++)
+            reference[i] = -30 - (float)i; // of some other model
+        preference = dpo_loss(logp, reference, c->n / 2, 0.2, weight, &wins);
+        step_weights(&s, weight);
+    }
+    ok = ok && step_begin(&s, c->pairs ? c->n / 2 : plan.n_labels);
     for (size_t i = 0; i < plan.n && ok; i++)
         ok = step_micro(&s, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
     CHECK(ok && device_wait(m->dev), "gradients: %s", fail_last());
@@ -142,7 +161,7 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
     }
     struct StepResult r;
     tensor_download(m->dev, &s.result, 0, &r, sizeof r);
-    losses[0] = (double)r.loss, losses[1] = (double)r.balance;
+    losses[0] = c->pairs ? preference : (double)r.loss, losses[1] = (double)r.balance;
     pack_free(&plan);
     step_free(&s);
     return all;
@@ -171,6 +190,7 @@ static void test_micro_batches(struct Device *dev, const struct Method *method) 
     if (!method_make(method, dev, &config, &m, &experts))
         return;
     corpus_make(&c, N_EXAMPLES, 3, config.vocab_size);
+    c.pairs = method->pairs;
     uint64_t n;
     double want_loss[2], loss[2];
     float *want = chosen_gradients(&m, &c, N_EXAMPLES * SEQ, false, &experts, &n, want_loss);
@@ -610,8 +630,10 @@ int main(void) {
         return 1;
     for (uint32_t i = 0; i < N_METHODS; i++) {
         test_micro_batches(&dev, &METHODS[i]);
-        test_packing(&dev, &METHODS[i]);
-        test_frozen(&dev, &METHODS[i]);
+        if (!METHODS[i].pairs) { // an answer alone is no pair
+            test_packing(&dev, &METHODS[i]);
+            test_frozen(&dev, &METHODS[i]);
+        }
     }
     test_batch_balance(&dev);
     test_leak(&dev);
