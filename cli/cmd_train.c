@@ -473,6 +473,8 @@ static int load_and_run(const struct Args *args, struct Train *t, const struct M
         return EXIT_FAILED;
     if (args_given(args, "balance"))
         m.config.aux_alpha = (float)args_float(args, "balance");
+    if (args_given(args, "balance-over"))
+        m.config.seq_aux = args_choice(args, "balance-over", "document");
     int status = run(args, t, &m, f);
     train_end(t);
     model_free(&m);

@@ -149,6 +149,7 @@ static const struct Flag train_flags[] = {
     FLOAT("weight-decay", "0.1", 0, 10, "decoupled; not on norms and vectors"),
     FLOAT("clip", "1", 0, 1000000, "largest norm of the whole gradient; 0: no clipping"),
     FLOAT("balance", NULL, 0, 1000, "weight of the experts' balance loss (default: the model's aux_loss_alpha)"),
+    CHOICE("balance-over", "document|batch", NULL, "what the balance loss counts over (default: the model's seq_aux)"),
     SWITCH("freeze-router", 0, "leave the router's weights as they are"),
     HEADING("LoRA"),
     INT("lora-rank", 0, "16", 1, 1024, "rank"),
