@@ -123,6 +123,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .eps = (float)args_float(args, "epsilon"),
                                .weight_decay = (float)args_float(args, "weight-decay"),
                                .clip_norm = (float)args_float(args, "clip"),
+                               .moments8 = args_choice(args, "moments", "8bit"),
                                .freeze_router = args_switch(args, "freeze-router"),
                                .recompute = args_choice(args, "recompute", "on"),
                                .seed = (uint64_t)args_int(args, "seed"),

@@ -147,6 +147,7 @@ static const struct Flag train_flags[] = {
     FLOAT("beta2", "0.95", 0, 0.999999, "decay of the second moment"),
     FLOAT("epsilon", "1e-8", 0, 1, "added to the root of the second moment"),
     FLOAT("weight-decay", "0.1", 0, 10, "decoupled; not on norms and vectors"),
+    CHOICE("moments", "f32|8bit", "f32", "how both moments are kept; 8bit: by blocks of 64, stochastically rounded"),
     FLOAT("clip", "1", 0, 1000000, "largest norm of the whole gradient; 0: no clipping"),
     FLOAT("balance", NULL, 0, 1000, "weight of the experts' balance loss (default: the model's aux_loss_alpha)"),
     CHOICE("balance-over", "document|batch", NULL, "what the balance loss counts over (default: the model's seq_aux)"),

@@ -25,11 +25,11 @@ hash_of() { # of the result in a folder
 }
 
 methods=(
-    "model --method full --type bf16"
+    "model --method full --type bf16 --moments 8bit"
     "model --method lora --rslora --lora-rank 4 --lora-targets all,gate"
     "model.gguf --method qlora"
     "model --method qlora --type q6_k"
-    "model --method esft --esft-threshold 0.5"
+    "model --method esft --esft-threshold 0.5 --moments 8bit"
     "model --method esft --esft-score gate --esft-only"
     "model.gguf --method qlora --lora-experts-share 0.25"
     "model.gguf --method qlora --loss dpo --dpo-beta 0.3 --validation-split 0.2"

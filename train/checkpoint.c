@@ -101,7 +101,7 @@ static bool file_hash(const char *path, uint64_t *bytes, uint64_t *hash) {
 
 static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
 
-// Of a trained parameter: what is trained of the weights, and the moments; all have the gradient's shape.
+// Of a trained parameter: what is trained of the weights, in the gradient's shape, and the moments.
 static const char REFERENCE[] = "reference";
 enum { PARTS = 3 };
 static const char *const PART_SUFFIX[PARTS] = {"", ".m1", ".m2"};
@@ -109,6 +109,7 @@ static const struct Tensor *run_part(const struct ParamRun *r, int part) {
     return part == 0 ? &r->w : part == 1 ? &r->m1 : &r->m2;
 }
 static enum DType part_type(const struct Param *p, int part) { return part == 0 ? p->w.type : p->m1.type; }
+static const struct Tensor *part_shape(const struct Param *p, int part) { return part == 0 ? &p->g : &p->m1; }
 
 static bool tensor_write(struct Model *m, struct SafetensorsWriter *w, const struct Tensor *t, uint8_t *chunk) {
     uint64_t bytes = tensor_rows(t) * dtype_row_bytes(t->type, tensor_cols(t));
@@ -127,11 +128,12 @@ static bool state_write(const char *path, struct Model *m, const struct Checkpoi
     for (uint32_t i = 0; i < m->n_params; i++) {
         const struct Param *p = &m->params[i];
         for (int k = 0; k < PARTS && trained(p); k++) {
+            const struct Tensor *shape = part_shape(p, k);
             uint64_t dim[4];
-            for (uint32_t d = 0; d < p->g.n_dims; d++)
-                dim[d] = p->g.dim[d];
+            for (uint32_t d = 0; d < shape->n_dims; d++)
+                dim[d] = shape->dim[d];
             snprintf(name, sizeof name, "%s%s", p->spec.name, PART_SUFFIX[k]);
-            safetensors_writer_add(&w, name, part_type(p, k), p->g.n_dims, dim);
+            safetensors_writer_add(&w, name, part_type(p, k), shape->n_dims, dim);
         }
     }
     if (s->n_reference)
@@ -280,7 +282,8 @@ static bool part_read(struct Model *m, const struct Safetensors *s, const struct
     snprintf(name, sizeof name, "%s%s", p->spec.name, PART_SUFFIX[part]);
     const struct SafetensorsEntry *e = safetensors_find(s, name);
     enum DType type = part_type(p, part);
-    if (!e || e->type != type || e->bytes != tensor_rows(&p->g) * dtype_row_bytes(type, tensor_cols(&p->g)))
+    const struct Tensor *shape = part_shape(p, part);
+    if (!e || e->type != type || e->bytes != tensor_rows(shape) * dtype_row_bytes(type, tensor_cols(shape)))
         return fail("the checkpoint's tensor %s is %s", name, e ? "of another type or size" : "missing");
     uint64_t from = 0;
     for (struct ParamRun r = {0}; param_next_run(p, &r);) {

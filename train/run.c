@@ -29,6 +29,7 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                 .weight_decay = o->weight_decay,
                                 .clip_norm = o->clip_norm,
                                 .freeze_router = o->freeze_router,
+                                .moments8 = o->moments8,
                                 .weighted = o->loss == LOSS_DPO,
                                 .seed = o->seed};
 }
@@ -199,8 +200,9 @@ static bool identify(struct Train *t) {
     // A schedule that ends depends on where it ends.
     if (o->schedule != SCHEDULE_CONSTANT)
         identity_add(id, "steps", "%llu", (unsigned long long)t->steps);
-    identity_add(id, "optimiser", "betas %.9g %.9g, eps %.9g, decay %.9g, clip %.9g", (double)o->beta1,
-                 (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm);
+    identity_add(id, "optimiser", "betas %.9g %.9g, eps %.9g, decay %.9g, clip %.9g%s", (double)o->beta1,
+                 (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm,
+                 o->moments8 ? ", 8 bits" : "");
     identity_add(id, "router", "%s, balance %.9g", o->freeze_router ? "frozen" : "trained",
                  (double)t->m->config.aux_alpha);
     return true;

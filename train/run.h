@@ -31,6 +31,7 @@ struct TrainOptions {
     enum TrainSchedule schedule;
     uint64_t warmup_steps;
     float learning_rate, beta1, beta2, eps, weight_decay, clip_norm;
+    bool moments8; // AdamW's moments in 8 bits
     bool freeze_router, recompute;
     uint64_t seed;
     uint64_t save_every, validate_every; // steps; 0: at the end only

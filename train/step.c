@@ -3,6 +3,7 @@
 #include "train/step.h"
 #include "train/esft.h"
 #include "train/layers_back.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,8 +179,16 @@ static void param_train(struct Step *s, struct Param *p) {
         p->n_chosen = dim[0] = s->o.experts->n[p->spec.layer];
     }
     p->g = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
-    p->m1 = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
-    p->m2 = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
+    uint32_t n_dims = p->w.n_dims;
+    if (s->o.moments8) { // words, by expert where there are several: an expert is whole blocks
+        uint32_t stack = n_dims == 3 ? dim[0] : 1;
+        uint64_t each = tensor_elements(&p->g) / stack;
+        assert(stack == 1 || each % 64 == 0);
+        n_dims = 2;
+        dim[0] = stack, dim[1] = (uint32_t)adamw8_words(each);
+    }
+    p->m1 = arena_tensor(&s->state, DT_F32, n_dims, dim);
+    p->m2 = arena_tensor(&s->state, DT_F32, n_dims, dim);
 }
 
 bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base) {

@@ -12,6 +12,7 @@ struct StepOptions {
     float beta1, beta2, eps, weight_decay, clip_norm;
     bool freeze_router;
     uint64_t seed; // of stochastic rounding
+    bool moments8; // in 8 bits, by blocks of 64
     bool weighted; // tokens have the weight of their example (step_weights)
     // Not NULL: of routed experts, or their adapters, only these are trained, and of the rest of the base what the list says. Outlives the step.
     const struct ExpertList *experts;
