@@ -142,16 +142,16 @@ static bool describe(struct Job *j, json_t **about) {
         return false;
     eval_hash(j->asked, j->n_asked, questions);
     char *name = output_name(&j->l.file);
-    char *identity = xsprintf("%016llx %016llx %016llx %016llx", (unsigned long long)id.model,
-                              (unsigned long long)id.tokenizer, (unsigned long long)id.adapter,
-                              (unsigned long long)id.held);
-    *about = json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:s?, s:s?, s:i, s:i, s:s}", "vkmoe_eval", 1, "model", name,
-                       "architecture", ARCHS[c->arch].model_type, "parameters", (json_int_t)config_parameters(c),
-                       "activated_parameters", (json_int_t)config_activated_parameters(c), "flops_per_4k_tokens",
-                       (json_int_t)config_train_flops(c, FLOPS_TOKENS), "identity", identity, "adapter", adapter,
-                       "template", j->l.has_template ? template_name(&j->l.template) : NULL, "context",
-                       (int)j->model.context, "limit",
-                       args_given(j->args, "limit") ? (int)args_int(j->args, "limit") : 0, "questions", questions);
+    char *identity =
+        xsprintf("%016llx %016llx %016llx %016llx", (unsigned long long)id.model, (unsigned long long)id.tokenizer,
+                 (unsigned long long)id.adapter, (unsigned long long)id.held);
+    *about =
+        json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:s?, s:s?, s:i, s:i, s:s}", "vkmoe_eval", 1, "model", name,
+                  "architecture", ARCHS[c->arch].model_type, "parameters", (json_int_t)config_parameters(c),
+                  "activated_parameters", (json_int_t)config_activated_parameters(c), "flops_per_4k_tokens",
+                  (json_int_t)config_train_flops(c, FLOPS_TOKENS), "identity", identity, "adapter", adapter, "template",
+                  j->l.has_template ? template_name(&j->l.template) : NULL, "context", (int)j->model.context, "limit",
+                  args_given(j->args, "limit") ? (int)args_int(j->args, "limit") : 0, "questions", questions);
     free(name);
     free(identity);
     return *about || fail("the model's name or the adapter's is not UTF-8");
@@ -186,6 +186,8 @@ static bool run(struct Job *j, const char *out) {
     double begin = clock_seconds();
     bool ok = describe(j, &j->run.about) && eval_run(&j->run);
     progress_clear(&j->progress);
+    if (j->run.resumed)
+        fprintf(stderr, "%llu answers are those of an interrupted run\n", (unsigned long long)j->run.resumed);
     ok = ok && eval_write(&j->run, j->failures, j->n_failures, clock_seconds() - begin, out);
     struct Report table;
     if (ok && args_switch(j->args, "json")) {

@@ -173,7 +173,8 @@ static const struct Flag eval_flags[] = {
     TEXT("tasks", 0, "LIST", "all", "benchmarks by commas, as `vkmoe eval tasks` lists them"),
     LIST("task-file", "FILE", "a task of your own, instead of --tasks or beside it"),
     FILENAME("data", 0, "DIR", "folder of the benchmarks' files as they are published"),
-    FILENAME("out", 'o', "FILE", "results as JSON (default: results.json); every prompt and answer goes to FILE with .jsonl behind it, "
+    FILENAME("out", 'o', "FILE",
+             "results as JSON (default: results.json); every prompt and answer goes to FILE with .jsonl behind it, "
              "from where an interrupted run goes on"),
     INT("shots", 0, NULL, 0, 1000, "worked examples in front of each question (default: the task's own number)"),
     INT("limit", 0, NULL, 1, 100000000, "records of a task at most, taken from all its subjects in turn"),

@@ -513,7 +513,10 @@ bool plot_table(const char *path, const struct PlotCell *cells, uint32_t n_rows,
             bool bold = cell->bold || row == 0;
             double column = widths[k] * size, indent = k < 2 ? 0 : column - text_width(cell->text, size);
             draw_text(&c, x + indent, base, cell->text, size, size / 22 * (bold ? 2.6 : 1.5),
-                      bold ? 0x111827 : k == 1 ? 0x6b7280 : 0x374151, false);
+                      bold     ? 0x111827
+                      : k == 1 ? 0x6b7280
+                               : 0x374151,
+                      false);
             x += column + gap * size;
         }
         if (row == 0 || row == n_top)

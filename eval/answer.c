@@ -70,9 +70,8 @@ static bool choice_tokens(const struct AnswerModel *m, const char *prompt, const
                           struct TokenList *ids, struct TokenList *said) {
     char *bare = bare_prompt(m, prompt);
     *said = (struct TokenList){0};
-    bool ok = prompt_tokens(m, bare, ids) &&
-              (m->template ? spoken_tokens(m, prompt, continuation, ids->n, said)
-                           : continuation_tokens(m, prompt, continuation, said));
+    bool ok = prompt_tokens(m, bare, ids) && (m->template ? spoken_tokens(m, prompt, continuation, ids->n, said)
+                                                          : continuation_tokens(m, prompt, continuation, said));
     free(bare);
     return ok && (said->n > 0 || fail("a choice without a token: \"%s\"", continuation));
 }
@@ -305,4 +304,6 @@ static bool generate(void *context, const struct Ask *asks, uint32_t n, const st
     return ok;
 }
 
-struct Answerer answer_model(struct AnswerModel *m) { return (struct Answerer){m, likelihoods, generate}; }
+struct Answerer answer_model(struct AnswerModel *m) {
+    return (struct Answerer){m, likelihoods, generate};
+}

@@ -52,7 +52,8 @@ static bool unpack(const char *data, size_t bytes, int window_bits, const char *
         z.avail_out = (uInt)part;
         status = inflate(&z, Z_NO_FLUSH);
         used += part - z.avail_out;
-        if (status == Z_STREAM_END && window_bits == 31 && z.avail_in > 2 && z.next_in[0] == 0x1f) // another part follows
+        if (status == Z_STREAM_END && window_bits == 31 && z.avail_in > 2 &&
+            z.next_in[0] == 0x1f) // another part follows
             status = inflateReset(&z);
         else if ((status == Z_BUF_ERROR || status == Z_OK) && z.avail_in == 0 && fed == bytes && z.avail_out > 0)
             break; // it ends too early
@@ -83,13 +84,9 @@ static bool octal(const char *field, size_t width, uint64_t *value) {
     return true;
 }
 
-static bool is_tar(const char *data, size_t bytes) {
-    return bytes >= TAR_BLOCK && memcmp(data + 257, "ustar", 5) == 0;
-}
+static bool is_tar(const char *data, size_t bytes) { return bytes >= TAR_BLOCK && memcmp(data + 257, "ustar", 5) == 0; }
 
-static bool wanted(const char *member, const char *name) {
-    return !member || fnmatch(member, name, FNM_PATHNAME) == 0;
-}
+static bool wanted(const char *member, const char *name) { return !member || fnmatch(member, name, FNM_PATHNAME) == 0; }
 
 static void add_copy(struct DataFiles *files, const char *archive, const char *name, const char *member,
                      const char *data, size_t bytes) {
@@ -115,9 +112,9 @@ static bool read_tar(struct DataFiles *files, const char *data, size_t bytes, co
             free(long_name);
             long_name = xsprintf("%.*s", (int)min_u64(size, 4096), data + at);
         } else if (kind == '0' || kind == 0) {
-            char *name = long_name     ? long_name
-                         : head[345]   ? xsprintf("%.155s/%.100s", head + 345, head)
-                                       : xsprintf("%.100s", head);
+            char *name = long_name   ? long_name
+                         : head[345] ? xsprintf("%.155s/%.100s", head + 345, head)
+                                     : xsprintf("%.100s", head);
             if (wanted(member, name))
                 add_copy(files, archive, name, member, data + at, size);
             free(name);

@@ -148,7 +148,8 @@ static char *number_text(const char *text) {
 }
 
 static bool is_article(const char *word, size_t n) {
-    return (n == 1 && *word == 'a') || (n == 2 && memcmp(word, "an", 2) == 0) || (n == 3 && memcmp(word, "the", 3) == 0);
+    return (n == 1 && *word == 'a') || (n == 2 && memcmp(word, "an", 2) == 0) ||
+           (n == 3 && memcmp(word, "the", 3) == 0);
 }
 
 static bool is_punctuation(const char *c) { return (unsigned char)*c < 0x80 && ispunct((unsigned char)*c); }

@@ -236,8 +236,8 @@ static bool build_accepted(const struct Task *t, struct Item *item) {
         }
         free(gold);
     }
-    return item->n_accepted > 0 || fail("%s: the record's answer holds none of the form that is expected",
-                                        item->record.where);
+    return item->n_accepted > 0 ||
+           fail("%s: the record's answer holds none of the form that is expected", item->record.where);
 }
 
 // Without the group's fixed text in front. Takes the record over.

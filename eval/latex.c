@@ -19,10 +19,9 @@ static void swap(char **text, const char *from, const char *to) {
 }
 
 static const char *const SWAPS[][2] = {
-    {"\n", ""},      {"\\!", ""},      {"\\\\", "\\"},          {"tfrac", "frac"}, {"dfrac", "frac"},
-    {"\\left", ""},  {"\\right", ""},  {"^{\\circ}", ""},       {"^\\circ", ""},   {"\\$", ""},
-    {"$", ""},       {"\\%", ""},      {"%", ""},               {" .", " 0."},     {"{.", "{0."},
-    {"\\,", ""},     {"\\ ", ""},      {"\\mbox{", "\\text{"},
+    {"\n", ""},      {"\\!", ""},       {"\\\\", "\\"},  {"tfrac", "frac"}, {"dfrac", "frac"}, {"\\left", ""},
+    {"\\right", ""}, {"^{\\circ}", ""}, {"^\\circ", ""}, {"\\$", ""},       {"$", ""},         {"\\%", ""},
+    {"%", ""},       {" .", " 0."},     {"{.", "{0."},   {"\\,", ""},       {"\\ ", ""},       {"\\mbox{", "\\text{"},
 };
 
 // "5 \text{ cm}": what stands behind a number as \text{ ...} is its unit.

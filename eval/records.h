@@ -8,8 +8,10 @@ enum RecordKind { RECORDS_JSONL, RECORDS_JSON, RECORDS_CSV, RECORDS_TSV, RECORDS
 struct RecordForm {
     enum RecordKind kind;
     const char *columns; // of csv and tsv without a heading line: names by blanks; NULL: the first line has them
-    const char *at;      // of json: the path where the list stands ("examples"); "*": the members of an object; NULL: the value itself
-    const char *each;    // arrays of equal length, by blanks: a record becomes one per element, "part" being its number; NULL: none
+    const char *
+        at; // of json: the path where the list stands ("examples"); "*": the members of an object; NULL: the value itself
+    const char *
+        each; // arrays of equal length, by blanks: a record becomes one per element, "part" being its number; NULL: none
 };
 bool record_kind_find(const char *name, enum RecordKind *kind);
 

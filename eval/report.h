@@ -7,8 +7,8 @@ struct ReportCell {
     bool best;          // of its row, where several models have a score
 };
 struct ReportRow {
-    char *name, *note;         // "HellaSwag", "acc_norm, 0-shot"
-    bool uneven;               // not all models were asked the same: records, shots or task file differ
+    char *name, *note;        // "HellaSwag", "acc_norm, 0-shot"
+    bool uneven;              // not all models were asked the same: records, shots or task file differ
     struct ReportCell *cells; // (n_models)
 };
 struct Report {

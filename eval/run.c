@@ -13,10 +13,9 @@ struct Runner {
     struct EvalRun *r;
     FILE *journal;
     uint64_t done, total;
-    uint32_t task; // at hand
+    uint32_t task;             // at hand
     const char *old, *old_end; // lines of an interrupted run that are not yet taken over
     size_t old_line;
-    uint64_t resumed;
     // Answers of the task at hand that wait for those before them: (n), in the order of `asks`.
     struct Ask *asks;
     json_t **waiting;
@@ -74,7 +73,8 @@ static struct GroupScore *group_score(struct Runner *x, const struct Ask *ask) {
 static void count(struct Runner *x, const struct Ask *ask, const json_t *line) {
     struct GroupScore *g = group_score(x, ask), *all = &x->r->scores[x->task].all;
     uint32_t correct = json_is_true(json_object_get(line, "correct"));
-    uint32_t norm = json_is_true(json_object_get(line, "correct_norm")), cut = json_is_true(json_object_get(line, "cut"));
+    uint32_t norm = json_is_true(json_object_get(line, "correct_norm")),
+             cut = json_is_true(json_object_get(line, "cut"));
     g->n++, all->n++;
     g->correct += correct, all->correct += correct;
     g->correct_norm += norm, all->correct_norm += norm;
@@ -236,7 +236,7 @@ static bool take_old(struct Runner *x, const struct Ask *ask, bool *any) {
                   ask->item->record.where);
     if (ok) {
         count(x, ask, line);
-        x->resumed++;
+        x->r->resumed++;
     }
     json_decref(line);
     return ok;
@@ -330,6 +330,7 @@ static bool ask_task(struct Runner *x) {
 bool eval_run(struct EvalRun *r) {
     struct Runner x = {.r = r};
     uint8_t *data;
+    r->resumed = 0;
     for (uint32_t i = 0; i < r->n; i++) {
         x.total += r->asked[i].n_items;
         r->scores[i].groups = xcalloc(r->asked[i].n_groups, sizeof *r->scores[i].groups);
@@ -341,9 +342,6 @@ bool eval_run(struct EvalRun *r) {
         ok = fail("%s:%zu: has more answers than there are questions", r->journal, x.old_line + 1);
     if (x.journal && fclose(x.journal) != 0 && ok)
         ok = fail("%s: cannot be written: %s", r->journal, strerror(errno));
-    if (ok && x.resumed)
-        fprintf(stderr, "%llu of %llu answers are those of an interrupted run\n", (unsigned long long)x.resumed,
-                (unsigned long long)x.total);
     for (uint32_t i = 0; i < r->n; i++)
         finish(&r->asked[i], &r->scores[i]);
     free(data);

@@ -23,11 +23,12 @@ struct EvalRun {
     // How programs are run; code_run but in tests.
     bool (*execute)(const char *program, const char *checks, struct CodeVerdict *verdict);
     const char *journal; // path
-    json_t *about;       // who answers and how: the journal's first line, which must be the same for an evaluation to go on
+    json_t *about; // who answers and how: the journal's first line, which must be the same for an evaluation to go on
     void (*progress)(void *context, uint64_t done, uint64_t total, const char *task, double score);
     void *context;
+    uint64_t resumed; // so many answers were taken over from an interrupted run
 };
-// Says with a line how many answers are taken over from an interrupted run. False after one line.
+// False after one line; what was answered is in the journal.
 bool eval_run(struct EvalRun *r);
 void eval_scores_free(struct TaskScore *scores, uint32_t n);
 // Of everything that the tasks ask: part of `about`.

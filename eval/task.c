@@ -46,9 +46,9 @@ static const struct Key KEYS[] = {
     {"normalise", KEY_WORD, offsetof(struct Task, normal), "strip|answer|qa|drop|number|math"},
 };
 static const struct Key SECTIONS[] = {
-    KEY("intro", KEY_TEXT, intro),         KEY("query", KEY_TEXT, query),     KEY("chat", KEY_TEXT, chat),  KEY("answer", KEY_TEXT, answer),
-    KEY("choice", KEY_TEXT, choice_text),  KEY("between", KEY_TEXT, between), KEY("shot", KEY_LINES, shot),
-    KEY("program", KEY_TEXT, program),     KEY("checks", KEY_TEXT, checks),
+    KEY("intro", KEY_TEXT, intro),   KEY("query", KEY_TEXT, query),        KEY("chat", KEY_TEXT, chat),
+    KEY("answer", KEY_TEXT, answer), KEY("choice", KEY_TEXT, choice_text), KEY("between", KEY_TEXT, between),
+    KEY("shot", KEY_LINES, shot),    KEY("program", KEY_TEXT, program),    KEY("checks", KEY_TEXT, checks),
 };
 enum { N_KEYS = sizeof KEYS / sizeof *KEYS, N_SECTIONS = sizeof SECTIONS / sizeof *SECTIONS };
 
@@ -106,8 +106,7 @@ static bool read_filter(const struct Reader *r, const char *value, struct TaskFi
     int used = 0;
     if (!to->field && equals) {
         to->text = xstrdup(equals + 3);
-    } else if (to->field || !in || sscanf(in + 4, "%lld..%lld%n", &to->first, &to->last, &used) != 2 ||
-               in[4 + used]) {
+    } else if (to->field || !in || sscanf(in + 4, "%lld..%lld%n", &to->first, &to->last, &used) != 2 || in[4 + used]) {
         return wrong(r, "FIELD = TEXT or FIELD in FIRST..LAST is expected, once, not ", value);
     }
     to->field = xsprintf("%.*s", (int)((equals ? equals : in) - value), value);
@@ -135,7 +134,8 @@ static bool read_value(const struct Reader *r, const struct Key *key, const char
         lines_add(member, xstrdup(name), xstrdup(value), r->line);
         return true;
     case KEY_FORM:
-        return record_kind_find(value, member) || wrong(r, "format is one of jsonl, json, csv, tsv, lines, not ", value);
+        return record_kind_find(value, member) ||
+               wrong(r, "format is one of jsonl, json, csv, tsv, lines, not ", value);
     case KEY_WORD:
         return read_word(r, key, value);
     case KEY_FILTER:
@@ -181,7 +181,8 @@ static char *next_line(struct Reader *r) {
 // Up to the next section's line or the end, without the empty lines at its end.
 static bool read_section(struct Reader *r, const char *head) {
     const char *close = strchr(head, ']');
-    const struct Key *key = close && !close[1] ? find(SECTIONS, N_SECTIONS, head + 1, (size_t)(close - head - 1)) : NULL;
+    const struct Key *key =
+        close && !close[1] ? find(SECTIONS, N_SECTIONS, head + 1, (size_t)(close - head - 1)) : NULL;
     if (!key)
         return wrong(r, "there is no section ", head);
     uint32_t first = r->line;
@@ -222,15 +223,15 @@ static bool unescape_stops(struct Task *t) {
 
 static bool check(const struct Reader *r) {
     const struct Task *t = r->t;
-    const char *missing = !t->title                            ? "title"
-                          : !t->source                         ? "source"
-                          : !t->data                           ? "data"
-                          : !t->query                          ? "[query]"
+    const char *missing = !t->title                             ? "title"
+                          : !t->source                          ? "source"
+                          : !t->data                            ? "data"
+                          : !t->query                           ? "[query]"
                           : t->kind == TASK_CODE && !t->checks  ? "[checks]"
                           : t->kind == TASK_CODE && !t->program ? "[program]"
-                          : t->kind == TASK_CODE               ? NULL
-                          : !t->gold && !t->golds              ? "gold or golds"
-                                                               : NULL;
+                          : t->kind == TASK_CODE                ? NULL
+                          : !t->gold && !t->golds               ? "gold or golds"
+                                                                : NULL;
     if (missing)
         return fail("%s: the task has no %s", r->path, missing);
     bool chooses = t->kind == TASK_CHOICE || t->kind == TASK_CLOZE;

@@ -12,7 +12,12 @@ enum TaskKind {
 };
 // ACC_NORM: the choice with the greatest log-likelihood per character of its text. EM: the answer is an accepted one. PASS: the program passes.
 enum TaskMetric { METRIC_ACC, METRIC_ACC_NORM, METRIC_EM, METRIC_PASS };
-enum GoldKind { GOLD_TEXT, GOLD_INDEX, GOLD_NUMBER, GOLD_LABEL }; // the answer itself; its place from 0 or from 1; its letter
+enum GoldKind {
+    GOLD_TEXT,
+    GOLD_INDEX,
+    GOLD_NUMBER,
+    GOLD_LABEL
+}; // the answer itself; its place from 0 or from 1; its letter
 
 struct TaskLines {
     struct TaskLine {
@@ -29,8 +34,8 @@ struct TaskFilter {
 };
 
 struct Task {
-    char *name, *path;   // name: what --tasks takes
-    char sha256[65];     // of the file
+    char *name, *path;    // name: what --tasks takes
+    char sha256[65];      // of the file
     char *title, *source; // title: in tables; source: whose protocol is followed
     enum TaskKind kind;
     enum TaskMetric metric;

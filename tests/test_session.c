@@ -195,8 +195,8 @@ static void test_batch(struct Model *m, const char *what) {
     static struct Talk together, alone;
     for (uint32_t i = 0; i < TEXTS; i++) {
         uint32_t n = i == 5 ? CONTEXT - 2 : 1 + 11 * i % 71;
-        texts[i] = (struct BatchText){
-            .prompt = random_ids(&m->config, n, 300 + i), .n_prompt = n, .limit = 1 + i * 5 % NEW};
+        texts[i] =
+            (struct BatchText){.prompt = random_ids(&m->config, n, 300 + i), .n_prompt = n, .limit = 1 + i * 5 % NEW};
     }
     for (uint32_t k = 0; k < sizeof SETTINGS / sizeof *SETTINGS; k++) {
         uint32_t stopped = 0, cut = 0, different = 0;
