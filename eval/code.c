@@ -26,7 +26,7 @@ char *code_program(const struct Task *t, const struct Item *item, const char *an
 
 bool code_available(void) { return fail("code execution is refused: this build has no sandbox to run programs in"); }
 
-bool code_run(const char *program, const char *checks, struct CodeVerdict *verdict) {
-    (void)program, (void)checks, (void)verdict;
+bool code_run(const struct CodeJob *job, struct CodeVerdict *verdict) {
+    (void)job, (void)verdict;
     return code_available();
 }

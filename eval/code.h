@@ -6,11 +6,19 @@
 // into the task's [program] as {code}. malloc'ed; NULL after a message.
 char *code_program(const struct Task *t, const struct Item *item, const char *answer);
 
+// What is to be run: the program of the model; the rest is the record's and is believed.
+struct CodeJob {
+    const char *program;
+    const char *setup;     // runs before the checks, beside them (NULL: nothing)
+    const char *checks;    // have passed when they run to their end without an exception
+    const char *entry;     // the function that they call, which must be the program's (NULL: by what the checks use)
+    const char *reference; // the record's own solution, which is not run (NULL: none)
+};
 struct CodeVerdict {
     bool passed;
-    char text[64]; // "passed", "failed", "timeout", ...
+    char text[64]; // "passed", "failed", ...
 };
-// Runs program and checks in the sandbox (Linux). False after a message where it cannot be had, which no verdict may come from.
-bool code_run(const char *program, const char *checks, struct CodeVerdict *verdict);
+// Runs the program against its checks in the sandbox (Linux). False after a message where there is none: no verdict then.
+bool code_run(const struct CodeJob *job, struct CodeVerdict *verdict);
 // Whether code_run can be had here; false after a message that says which layer is missing.
 bool code_available(void);

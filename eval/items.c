@@ -240,6 +240,13 @@ static bool build_accepted(const struct Task *t, struct Item *item) {
            fail("%s: the record's answer holds none of the form that is expected", item->record.where);
 }
 
+static bool build_checks(const struct Task *t, struct Item *item) {
+    const struct Record *r = &item->record;
+    return fill(t->checks, r, NULL, &item->checks) && (!t->setup || fill(t->setup, r, NULL, &item->setup)) &&
+           (!t->entry || fill(t->entry, r, NULL, &item->entry)) &&
+           (!t->reference || fill(t->reference, r, NULL, &item->reference));
+}
+
 // Without the group's fixed text in front. Takes the record over.
 static bool build(const struct Builder *b, struct Item *item, struct Record *record, const char *subject) {
     const struct Task *t = b->t;
@@ -252,7 +259,7 @@ static bool build(const struct Builder *b, struct Item *item, struct Record *rec
         return false;
     if (t->kind == TASK_CHOICE)
         return build_choices(b, item, subject);
-    return t->kind == TASK_CODE ? fill(t->checks, &item->record, NULL, &item->checks) : build_accepted(t, item);
+    return t->kind == TASK_CODE ? build_checks(t, item) : build_accepted(t, item);
 }
 
 static void item_free(struct Item *item) {
@@ -260,6 +267,9 @@ static void item_free(struct Item *item) {
     free(item->record.where);
     free(item->prompt);
     free(item->checks);
+    free(item->setup);
+    free(item->entry);
+    free(item->reference);
     field_list_free(item->choices, item->choices ? item->n_choices : 0);
     field_list_free(item->contexts, item->contexts ? item->n_choices : 0);
     field_list_free(item->continuations, item->continuations ? item->n_choices : 0);

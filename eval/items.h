@@ -10,7 +10,7 @@ struct Item {
     char **choices, **contexts, **continuations; // (n_choices); choices: their bare texts
     char **accepted;                             // (n_accepted), of a task that generates
     uint32_t n_accepted;
-    char *checks; // of a code task
+    char *checks, *setup, *entry, *reference; // of a code task; the last three may be NULL
 };
 struct Group {
     char *subject; // "" where the task has none

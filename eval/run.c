@@ -56,6 +56,7 @@ void eval_hash(const struct Asked *asked, uint32_t n, char hex[65]) {
                 }
                 for (uint32_t k = 0; k < item->n_accepted; k++)
                     hash_text(&sha, item->accepted[k]);
+                hash_text(&sha, item->setup);
                 hash_text(&sha, item->checks);
                 sha256_add(&sha, &item->gold, sizeof item->gold);
             }
@@ -183,13 +184,15 @@ static json_t *answer_line(struct Runner *x, const struct Ask *ask, const struct
     }
     struct CodeVerdict verdict = {0};
     char *program = code_program(t, ask->item, answer->text);
-    if (!program || !x->r->execute(program, ask->item->checks, &verdict)) {
+    const struct Item *item = ask->item;
+    struct CodeJob job = {program, item->setup, item->checks, item->entry, item->reference};
+    if (!program || !x->r->execute(&job, &verdict)) {
         free(program);
         json_decref(line);
         return NULL;
     }
     json_object_set_new(line, "program", text_value(program));
-    json_object_set_new(line, "checks", text_value(ask->item->checks));
+    json_object_set_new(line, "checks", text_value(item->checks));
     json_object_set_new(line, "verdict", text_value(verdict.text));
     json_object_set_new(line, "correct", json_boolean(verdict.passed));
     free(program);

@@ -21,7 +21,7 @@ struct EvalRun {
     struct TaskScore *scores; // (n), to be filled
     struct Answerer answerer;
     // How programs are run; code_run but in tests.
-    bool (*execute)(const char *program, const char *checks, struct CodeVerdict *verdict);
+    bool (*execute)(const struct CodeJob *job, struct CodeVerdict *verdict);
     const char *journal; // path
     json_t *about; // who answers and how: the journal's first line, which must be the same for an evaluation to go on
     void (*progress)(void *context, uint64_t done, uint64_t total, const char *task, double score);

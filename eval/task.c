@@ -38,6 +38,7 @@ static const struct Key KEYS[] = {
     KEY("labels", KEY_TEXT, labels),
     KEY("gold", KEY_TEXT, gold),
     KEY("golds", KEY_TEXT, golds),
+    KEY("entry", KEY_TEXT, entry),
     KEY("gold_split", KEY_TEXT, gold_split),
     {"gold_is", KEY_WORD, offsetof(struct Task, gold_is), "text|index|number|label"},
     KEY("stop", KEY_LINES, stop),
@@ -48,7 +49,7 @@ static const struct Key KEYS[] = {
 static const struct Key SECTIONS[] = {
     KEY("intro", KEY_TEXT, intro),   KEY("query", KEY_TEXT, query),        KEY("chat", KEY_TEXT, chat),
     KEY("answer", KEY_TEXT, answer), KEY("choice", KEY_TEXT, choice_text), KEY("between", KEY_TEXT, between),
-    KEY("shot", KEY_LINES, shot),    KEY("program", KEY_TEXT, program),    KEY("checks", KEY_TEXT, checks),
+    KEY("shot", KEY_LINES, shot),    KEY("program", KEY_TEXT, program),    KEY("checks", KEY_TEXT, checks), KEY("setup", KEY_TEXT, setup), KEY("reference", KEY_TEXT, reference),
 };
 enum { N_KEYS = sizeof KEYS / sizeof *KEYS, N_SECTIONS = sizeof SECTIONS / sizeof *SECTIONS };
 

@@ -46,7 +46,8 @@ struct Task {
     struct TaskFilter where, shot_where;
     struct TaskLines set, replace; // fields made of others, in their order; patterns replaced in them
     // Texts. chat: what a chat's user says instead of query.
-    char *intro, *query, *chat, *answer, *choice_text, *between, *program, *checks;
+    char *intro, *query, *chat, *answer, *choice_text, *between;
+    char *program, *setup, *checks, *entry, *reference; // of code; see code.h
     struct TaskLines shot; // shots written out
     // Choices and answers.
     char *choices, *labels, *gold, *golds, *gold_split;

@@ -209,8 +209,8 @@ static bool mock_generate(void *context, const struct Ask *asks, uint32_t n, con
     return true;
 }
 
-static bool mock_execute(const char *program, const char *checks, struct CodeVerdict *v) {
-    v->passed = strstr(program, "return") != NULL && strstr(checks, "assert") != NULL;
+static bool mock_execute(const struct CodeJob *job, struct CodeVerdict *v) {
+    v->passed = strstr(job->program, "return") != NULL && strstr(job->checks, "assert") != NULL;
     snprintf(v->text, sizeof v->text, "%s", v->passed ? "passed" : "failed");
     return true;
 }
@@ -332,7 +332,7 @@ static const struct {
      "Task: Three.\nThe Python code must pass these tests:\nassert three() == 3\n[BEGIN]\ndef three():\n  return "
      "3\n[DONE]\n\nTask: Four.\nThe Python code must pass these tests:\nassert four() == 4\n[BEGIN]\ndef four():\n  return "
      "4\n[DONE]\n\nTask: Six.\nThe Python code must pass these tests:\nassert six() == 6\nassert six() > x\n[BEGIN]",
-     "x = 1\nassert six() == 6\nassert six() > x"},
+     "assert six() == 6\nassert six() > x"},
     {"triviaqa", 0, 0,
      "Question: q1\nAnswer: a1\n\nQuestion: q2\nAnswer: a2\n\nQuestion: q3\nAnswer: a3\n\nQuestion: q4\nAnswer: "
      "a4\n\nQuestion: q5\nAnswer: a5\n\nQuestion: Who?\nAnswer:",
@@ -366,6 +366,10 @@ static void test_prompts(const struct World *w) {
     CHECK(strstr(race->groups[0].fixed, "Q: q one?\n\nA. o1\nB. o2\nC. o3\nD. o4\n\nAnswer: B\n\nArticle"), "%s",
           race->groups[0].fixed);
     CHECK(!strstr(race->groups[0].fixed, "q two"), "a second question of a passage is a shot");
+    const struct Item *six = &w->asked[find(w, "mbpp")].groups[0].items[0];
+    const struct Item *one = &w->asked[find(w, "humaneval")].groups[0].items[0];
+    CHECK(strcmp(six->setup, "x = 1") == 0 && strcmp(six->reference, "def six():\n  return 6") == 0, "%s", six->reference);
+    CHECK(strcmp(one->entry, "one") == 0 && strcmp(one->setup, one->prompt) == 0, "%s", one->setup);
     const struct Asked *wsc = &w->asked[find(w, "cluewsc")], *math = &w->asked[find(w, "math")];
     CHECK(strstr(wsc->groups[0].fixed, "“他”指的是“乙”吗？请回答是或否。\n回答：否\n\n"), "%s", wsc->groups[0].fixed);
     CHECK(strstr(math->groups[0].fixed, "The final answer is $-\\frac{1}{2}$. I hope"), "%s", math->groups[0].fixed);
