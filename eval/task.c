@@ -47,9 +47,10 @@ static const struct Key KEYS[] = {
     {"normalise", KEY_WORD, offsetof(struct Task, normal), "strip|answer|qa|drop|number|math"},
 };
 static const struct Key SECTIONS[] = {
-    KEY("intro", KEY_TEXT, intro),   KEY("query", KEY_TEXT, query),        KEY("chat", KEY_TEXT, chat),
-    KEY("answer", KEY_TEXT, answer), KEY("choice", KEY_TEXT, choice_text), KEY("between", KEY_TEXT, between),
-    KEY("shot", KEY_LINES, shot),    KEY("program", KEY_TEXT, program),    KEY("checks", KEY_TEXT, checks), KEY("setup", KEY_TEXT, setup), KEY("reference", KEY_TEXT, reference),
+    KEY("intro", KEY_TEXT, intro),   KEY("query", KEY_TEXT, query),         KEY("chat", KEY_TEXT, chat),
+    KEY("answer", KEY_TEXT, answer), KEY("choice", KEY_TEXT, choice_text),  KEY("between", KEY_TEXT, between),
+    KEY("shot", KEY_LINES, shot),    KEY("program", KEY_TEXT, program),     KEY("checks", KEY_TEXT, checks),
+    KEY("setup", KEY_TEXT, setup),   KEY("reference", KEY_TEXT, reference),
 };
 enum { N_KEYS = sizeof KEYS / sizeof *KEYS, N_SECTIONS = sizeof SECTIONS / sizeof *SECTIONS };
 

@@ -48,7 +48,7 @@ struct Task {
     // Texts. chat: what a chat's user says instead of query.
     char *intro, *query, *chat, *answer, *choice_text, *between;
     char *program, *setup, *checks, *entry, *reference; // of code; see code.h
-    struct TaskLines shot; // shots written out
+    struct TaskLines shot;                              // shots written out
     // Choices and answers.
     char *choices, *labels, *gold, *golds, *gold_split;
     struct TaskLines choice, stop;

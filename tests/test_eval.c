@@ -16,7 +16,8 @@ static const struct {
     const char *path, *text;
 } FILES[] = {
     {"hellaswag/hellaswag_val.jsonl",
-     "{\"ind\":1,\"activity_label\":\"Baking\",\"ctx_a\":\"A man [step] mixes flour.\",\"ctx_b\":\"then HE\",\"label\":2,"
+     "{\"ind\":1,\"activity_label\":\"Baking\",\"ctx_a\":\"A man [step] mixes flour.\",\"ctx_b\":\"then "
+     "HE\",\"label\":2,"
      "\"endings\":[\"sleeps.\",\"flies away.\",\"bakes it. [title] Done\",\"sings.\"]}\n"
      "{\"ind\":2,\"activity_label\":\"Rowing\",\"ctx_a\":\"Two boats start.\",\"ctx_b\":\"\",\"label\":\"0\","
      "\"endings\":[\"They race.\",\"They eat.\",\"They melt.\",\"They read.\"]}\n"},
@@ -32,7 +33,8 @@ static const struct {
     {"bbh/bbh/adding.json", "{\"canary\":\"c\",\"examples\":[{\"input\":\"1+1 is\",\"target\":\"2\"},"
                             "{\"input\":\"Pick.\\nOptions:\\n(A) x\\n(B) y\",\"target\":\"(B)\"}]}"},
     {"bbh/cot-prompts/adding.txt",
-     "canary\n-----\nAdd numbers.\n\nQ: 1+2 is\nA: Let's think step by step.\nSo the answer is 3.\n\nQ: 2+2 is\nA: Let's "
+     "canary\n-----\nAdd numbers.\n\nQ: 1+2 is\nA: Let's think step by step.\nSo the answer is 3.\n\nQ: 2+2 is\nA: "
+     "Let's "
      "think step by step.\nSo the answer is 4.\n\nQ: 3+2 is\nA: Let's think step by step.\nSo the answer is 5.\n"},
     {"drop/drop_v0_dev.jsonl",
      "{\"context\":\"Passage: p\\nQuestion: q\\nAnswer:\",\"completion\":\" seven\",\"ref_text\":\"seven\"}\n"
@@ -43,22 +45,30 @@ static const struct {
     {"math/test.jsonl", "{\"problem\":\"Half of $1$?\",\"level\":\"Level 1\",\"type\":\"Algebra\",\"solution\":\"It is "
                         "$\\\\boxed{\\\\frac{1}{2}}$.\"}\n"},
     {"mbpp/mbpp.jsonl",
-     "{\"text\":\"Two.\",\"code\":\"def two():\\r\\n  return 2\",\"task_id\":2,\"test_setup_code\":\"\",\"test_list\":[\"assert two() == 2\"]}\n"
-     "{\"text\":\"Three.\",\"code\":\"def three():\\r\\n  return 3\",\"task_id\":3,\"test_setup_code\":\"\",\"test_list\":[\"assert three() == 3\"]}\n"
-     "{\"text\":\"Four.\",\"code\":\"def four():\\r\\n  return 4\",\"task_id\":4,\"test_setup_code\":\"\",\"test_list\":[\"assert four() == 4\"]}\n"
-     "{\"text\":\"Five.\",\"code\":\"def five():\\r\\n  return 5\",\"task_id\":5,\"test_setup_code\":\"\",\"test_list\":[\"assert five() == 5\"]}\n"
-     "{\"text\":\"Six.\",\"code\":\"def six():\\r\\n  return 6\",\"task_id\":11,\"test_setup_code\":\"x = 1\",\"test_list\":[\"assert six() == 6\",\"assert six() > x\"]}\n"},
-    {"triviaqa/triviaqa_test.jsonl", "{\"id\":\"1\",\"question\":\"q1\",\"golden_answers\":[\"a1\"]}\n"
-                                     "{\"id\":\"2\",\"question\":\"q2\",\"golden_answers\":[\"a2\"]}\n"
-                                     "{\"id\":\"3\",\"question\":\"q3\",\"golden_answers\":[\"a3\"]}\n"
-                                     "{\"id\":\"4\",\"question\":\"q4\",\"golden_answers\":[\"a4\"]}\n"
-                                     "{\"id\":\"5\",\"question\":\"q5\",\"golden_answers\":[\"a5\"]}\n"
-                                     "{\"id\":\"6\",\"question\":\"Who?\",\"golden_answers\":[\"The Fox\",\"A fox.\"]}\n"},
+     "{\"text\":\"Two.\",\"code\":\"def two():\\r\\n  return "
+     "2\",\"task_id\":2,\"test_setup_code\":\"\",\"test_list\":[\"assert two() == 2\"]}\n"
+     "{\"text\":\"Three.\",\"code\":\"def three():\\r\\n  return "
+     "3\",\"task_id\":3,\"test_setup_code\":\"\",\"test_list\":[\"assert three() == 3\"]}\n"
+     "{\"text\":\"Four.\",\"code\":\"def four():\\r\\n  return "
+     "4\",\"task_id\":4,\"test_setup_code\":\"\",\"test_list\":[\"assert four() == 4\"]}\n"
+     "{\"text\":\"Five.\",\"code\":\"def five():\\r\\n  return "
+     "5\",\"task_id\":5,\"test_setup_code\":\"\",\"test_list\":[\"assert five() == 5\"]}\n"
+     "{\"text\":\"Six.\",\"code\":\"def six():\\r\\n  return 6\",\"task_id\":11,\"test_setup_code\":\"x = "
+     "1\",\"test_list\":[\"assert six() == 6\",\"assert six() > x\"]}\n"},
+    {"triviaqa/triviaqa_test.jsonl",
+     "{\"id\":\"1\",\"question\":\"q1\",\"golden_answers\":[\"a1\"]}\n"
+     "{\"id\":\"2\",\"question\":\"q2\",\"golden_answers\":[\"a2\"]}\n"
+     "{\"id\":\"3\",\"question\":\"q3\",\"golden_answers\":[\"a3\"]}\n"
+     "{\"id\":\"4\",\"question\":\"q4\",\"golden_answers\":[\"a4\"]}\n"
+     "{\"id\":\"5\",\"question\":\"q5\",\"golden_answers\":[\"a5\"]}\n"
+     "{\"id\":\"6\",\"question\":\"Who?\",\"golden_answers\":[\"The Fox\",\"A fox.\"]}\n"},
     {"naturalquestions/NQ-open.dev.jsonl", "{\"question\":\"who made it\",\"answer\":[\"Ada\",\"Ada L\"]}\n"},
-    {"mmlu/test/high_school_logic_test.csv", "\"If \"\"p\"\", then q?\",yes,\"no, never\",perhaps,p,B\nEmpty?,a,b,c,d,A\n"},
+    {"mmlu/test/high_school_logic_test.csv",
+     "\"If \"\"p\"\", then q?\",yes,\"no, never\",perhaps,p,B\nEmpty?,a,b,c,d,A\n"},
     {"mmlu/test/zoology_test.csv", "A cat is,a bird,a fish,a mammal,a plant,C\n"},
-    {"winogrande/dev.jsonl", "{\"qID\":\"1\",\"sentence\":\"Ann told Bea that _ had won the game.\",\"option1\":\"Ann\","
-                             "\"option2\":\"Bea\",\"answer\":\"2\"}\n"},
+    {"winogrande/dev.jsonl",
+     "{\"qID\":\"1\",\"sentence\":\"Ann told Bea that _ had won the game.\",\"option1\":\"Ann\","
+     "\"option2\":\"Bea\",\"answer\":\"2\"}\n"},
     {"cluewsc/cluewsc2020/train.json",
      "{\"target\":{\"span1_text\":\"甲\",\"span2_text\":\"他\"},\"label\":\"true\",\"text\":\"甲说他来。\"}\n"
      "{\"target\":{\"span1_text\":\"乙\",\"span2_text\":\"他\"},\"label\":\"false\",\"text\":\"甲说他来。\"}\n"
@@ -71,11 +81,13 @@ static const struct {
 };
 
 static const char HUMANEVAL[] =
-    "{\"task_id\":\"HumanEval/0\",\"prompt\":\"def one():\\n    \\\"\\\"\\\"One.\\\"\\\"\\\"\\n\",\"entry_point\":\"one\","
+    "{\"task_id\":\"HumanEval/0\",\"prompt\":\"def one():\\n    "
+    "\\\"\\\"\\\"One.\\\"\\\"\\\"\\n\",\"entry_point\":\"one\","
     "\"canonical_solution\":\"    return 1\\n\",\"test\":\"def check(candidate):\\n    assert candidate() == 1\\n\"}\n";
 static const char CEVAL[] = "id,question,A,B,C,D,answer\n0,哪一个？,甲,乙,丙,丁,C\n";
-static const char RACE[] = "{\"answers\":[\"B\",\"A\"],\"options\":[[\"o1\",\"o2\",\"o3\",\"o4\"],[\"p1\",\"p2\",\"p3\",\"p4\"]],"
-                           "\"questions\":[\"q one?\",\"q two?\"],\"article\":\"  Once. \",\"id\":\"high1.txt\"}";
+static const char RACE[] =
+    "{\"answers\":[\"B\",\"A\"],\"options\":[[\"o1\",\"o2\",\"o3\",\"o4\"],[\"p1\",\"p2\",\"p3\",\"p4\"]],"
+    "\"questions\":[\"q one?\",\"q two?\"],\"article\":\"  Once. \",\"id\":\"high1.txt\"}";
 
 static void put_file(const char *name, const void *data, size_t bytes) {
     char *path = path_join(DIR, name), *slash = strrchr(path, '/');
@@ -88,7 +100,8 @@ static void put_file(const char *name, const void *data, size_t bytes) {
 
 // Packs with the window bits of gzip (31) or of zip's members (-15).
 static size_t packed(const void *data, size_t bytes, int window_bits, void *out, size_t room) {
-    z_stream z = {.next_in = (Bytef *)(uintptr_t)data, .avail_in = (uInt)bytes, .next_out = out, .avail_out = (uInt)room};
+    z_stream z = {
+        .next_in = (Bytef *)(uintptr_t)data, .avail_in = (uInt)bytes, .next_out = out, .avail_out = (uInt)room};
     CHECK(deflateInit2(&z, 9, Z_DEFLATED, window_bits, 8, Z_DEFAULT_STRATEGY) == Z_OK, "deflateInit2");
     CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END, "deflate");
     deflateEnd(&z);
@@ -99,7 +112,10 @@ static void tar_add(struct Text *tar, const char *name, const char *data) {
     char head[512] = {0};
     snprintf(head, 100, "%s", name);
     snprintf(head + 124, 12, "%011o", (unsigned)strlen(data));
-    memcpy(head + 257, "ustar\0" "00", 8);
+    memcpy(head + 257,
+           "ustar\0"
+           "00",
+           8);
     head[156] = '0';
     text_add(tar, head, sizeof head);
     text_add_string(tar, data);
@@ -247,9 +263,9 @@ static void world_close(struct World *w) {
 }
 
 static bool world_run(struct World *w, struct Mock *m, const char *journal, const char *results) {
-    json_t *about = json_pack("{s:s, s:I, s:I, s:I}", "model", "mock", "parameters", (json_int_t)16400000000,
-                              "activated_parameters", (json_int_t)2800000000, "flops_per_4k_tokens",
-                              (json_int_t)74400000000000);
+    json_t *about =
+        json_pack("{s:s, s:I, s:I, s:I}", "model", "mock", "parameters", (json_int_t)16400000000,
+                  "activated_parameters", (json_int_t)2800000000, "flops_per_4k_tokens", (json_int_t)74400000000000);
     scores_new(w);
     struct EvalRun r = {.asked = w->asked,
                         .n = w->n,
@@ -315,8 +331,10 @@ static const struct {
     {"arc_easy", 0, 0, "Question: What is hot?\nAnswer:", " fire"},
     {"arc_challenge", 0, 0, "Question: What is cold?\nAnswer:", " sun"},
     {"bbh", 0, 0,
-     "Add numbers.\n\nQ: 1+2 is\nA: Let's think step by step.\nSo the answer is 3.\n\nQ: 2+2 is\nA: Let's think step by "
-     "step.\nSo the answer is 4.\n\nQ: 3+2 is\nA: Let's think step by step.\nSo the answer is 5.\n\nQ: 1+1 is\nA: Let's "
+     "Add numbers.\n\nQ: 1+2 is\nA: Let's think step by step.\nSo the answer is 3.\n\nQ: 2+2 is\nA: Let's think step "
+     "by "
+     "step.\nSo the answer is 4.\n\nQ: 3+2 is\nA: Let's think step by step.\nSo the answer is 5.\n\nQ: 1+1 is\nA: "
+     "Let's "
      "think step by step.",
      "2"},
     {"race_high", 0, 1, NULL, " D"},
@@ -326,11 +344,14 @@ static const struct {
      "twelve"},
     {"gsm8k", 0, 1, "Question: A thousand and one?\nAnswer:", "1,001"},
     {"math", 0, 0, NULL, "\\frac{1}{2}"},
-    {"humaneval", 0, 0, "def one():\n    \"\"\"One.\"\"\"\n", "def check(candidate):\n    assert candidate() == 1\n\ncheck(one)"},
+    {"humaneval", 0, 0, "def one():\n    \"\"\"One.\"\"\"\n",
+     "def check(candidate):\n    assert candidate() == 1\n\ncheck(one)"},
     {"mbpp", 0, 0,
-     "Task: Two.\nThe Python code must pass these tests:\nassert two() == 2\n[BEGIN]\ndef two():\n  return 2\n[DONE]\n\n"
+     "Task: Two.\nThe Python code must pass these tests:\nassert two() == 2\n[BEGIN]\ndef two():\n  return "
+     "2\n[DONE]\n\n"
      "Task: Three.\nThe Python code must pass these tests:\nassert three() == 3\n[BEGIN]\ndef three():\n  return "
-     "3\n[DONE]\n\nTask: Four.\nThe Python code must pass these tests:\nassert four() == 4\n[BEGIN]\ndef four():\n  return "
+     "3\n[DONE]\n\nTask: Four.\nThe Python code must pass these tests:\nassert four() == 4\n[BEGIN]\ndef four():\n  "
+     "return "
      "4\n[DONE]\n\nTask: Six.\nThe Python code must pass these tests:\nassert six() == 6\nassert six() > x\n[BEGIN]",
      "assert six() == 6\nassert six() > x"},
     {"triviaqa", 0, 0,
@@ -339,7 +360,8 @@ static const struct {
      "A fox."},
     {"naturalquestions", 0, 0, "Short answers to questions.\n\nQ: who made it?\nA:", "Ada L"},
     {"mmlu", 0, 0,
-     "Multiple choice questions about high school logic, with their answers.\n\nIf \"p\", then q?\nA. yes\nB. no, never\nC. "
+     "Multiple choice questions about high school logic, with their answers.\n\nIf \"p\", then q?\nA. yes\nB. no, "
+     "never\nC. "
      "perhaps\nD. p\nAnswer:",
      " D"},
     {"winogrande", 0, 0, "Ann told Bea that Ann", " had won the game."},
@@ -368,7 +390,8 @@ static void test_prompts(const struct World *w) {
     CHECK(!strstr(race->groups[0].fixed, "q two"), "a second question of a passage is a shot");
     const struct Item *six = &w->asked[find(w, "mbpp")].groups[0].items[0];
     const struct Item *one = &w->asked[find(w, "humaneval")].groups[0].items[0];
-    CHECK(strcmp(six->setup, "x = 1") == 0 && strcmp(six->reference, "def six():\n  return 6") == 0, "%s", six->reference);
+    CHECK(strcmp(six->setup, "x = 1") == 0 && strcmp(six->reference, "def six():\n  return 6") == 0, "%s",
+          six->reference);
     CHECK(strcmp(one->entry, "one") == 0 && strcmp(one->setup, one->prompt) == 0, "%s", one->setup);
     const struct Asked *wsc = &w->asked[find(w, "cluewsc")], *math = &w->asked[find(w, "math")];
     CHECK(strstr(wsc->groups[0].fixed, "“他”指的是“乙”吗？请回答是或否。\n回答：否\n\n"), "%s", wsc->groups[0].fixed);
@@ -407,8 +430,8 @@ static void test_resume(struct World *w) {
         read_all("test-eval/cut.jsonl", &again, &n);
         read_all("test-eval/cut.json", &results_again, &results_n);
         CHECK(n == bytes && memcmp(again, whole, n) == 0, "cut at %llu: another journal", (unsigned long long)cut);
-        CHECK(results_n == results_bytes && memcmp(results_again, results, results_n) == 0, "cut at %llu: other results",
-              (unsigned long long)cut);
+        CHECK(results_n == results_bytes && memcmp(results_again, results, results_n) == 0,
+              "cut at %llu: other results", (unsigned long long)cut);
         free(again);
         free(results_again);
     }
@@ -567,7 +590,8 @@ static void test_bad_input(void) {
         {"{q}", "{q|upper}", RECORD, "there is no filter \"upper\""},
         {"", "", "{\"q\":\"x\",\"c\":[\"1\",\"2\"],\"g\":1}\n{\"q\":1,\"c\":[],\"g\":0}\n",
          "own.jsonl:2: the record has no list \"c\""},
-        {"", "", "{\"q\":\"x\",\"c\":[\"1\",\"2\"],\"g\":2}\n", "own.jsonl:1: the answer \"2\" is none of the 2 choices"},
+        {"", "", "{\"q\":\"x\",\"c\":[\"1\",\"2\"],\"g\":2}\n",
+         "own.jsonl:1: the answer \"2\" is none of the 2 choices"},
         {"", "", "\n", "own: own.jsonl holds no record"},
     };
     CHECK(own_task(GOOD_TASK, RECORD, 0), "%s", fail_last());
