@@ -195,7 +195,7 @@ static bool run(struct Job *j, const char *out) {
         ok = results && json_dumpf(results, stdout, JSON_REAL_PRECISION(9)) == 0;
         putchar('\n');
         json_decref(results);
-    } else if (ok && (ok = report_read(&table, &out, 1))) {
+    } else if (ok && (ok = report_read(&table, &out, 1, args_switch(j->args, "subjects")))) {
         table_print(&table, stdout);
         report_free(&table);
     }
@@ -223,7 +223,7 @@ static int report(const struct Args *args) {
     struct Report r;
     if (args->n_operands < 2)
         return args_wrong(args, "report needs files of results");
-    if (!report_read(&r, args->operands + 1, args->n_operands - 1))
+    if (!report_read(&r, args->operands + 1, args->n_operands - 1, args_switch(args, "subjects")))
         return EXIT_FAILED;
     bool ok = true;
     if (args_given(args, "png"))

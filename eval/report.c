@@ -92,11 +92,44 @@ static void add_task(struct Report *r, json_t *const *results, const char *name)
     }
 }
 
+static const json_t *find_subject(const json_t *task, const char *name) {
+    size_t i;
+    const json_t *subject;
+    json_array_foreach(json_object_get(task, "subjects"), i, subject) {
+        const char *found = json_string_value(json_object_get(subject, "subject"));
+        if (found && strcmp(found, name) == 0)
+            return subject;
+    }
+    return NULL;
+}
+
+// Those of the first model that has the task.
+static void add_subjects(struct Report *r, json_t *const *results, const char *name) {
+    const json_t *subjects = NULL, *subject;
+    for (uint32_t m = 0; m < r->n_models && !subjects; m++)
+        subjects = json_object_get(find_task(results[m], name), "subjects");
+    size_t i;
+    json_array_foreach(subjects, i, subject) {
+        const char *text = json_string_value(json_object_get(subject, "subject"));
+        char *label = xsprintf("  %s", text ? text : "");
+        struct ReportRow *row =
+            add_row(r, label, xsprintf("n = %lld", (long long)json_integer_value(json_object_get(subject, "n"))));
+        free(label);
+        for (uint32_t m = 0; m < r->n_models; m++) {
+            const json_t *own = find_subject(find_task(results[m], name), text ? text : "");
+            row->uneven = row->uneven || !json_equal(json_object_get(own, "n"), json_object_get(subject, "n"));
+            row->cells[m].text = has_score(own) ? xsprintf("%.1f", 100 * score_of(own)) : xstrdup("-");
+        }
+    }
+}
+
 // The paper's tasks in its order, then users' own in theirs.
-static void add_tasks(struct Report *r, json_t *const *results) {
+static void add_tasks(struct Report *r, json_t *const *results, bool subjects) {
     json_t *seen = json_object();
     for (const struct TaskSource *t = TASKS; t->name; t++) {
         add_task(r, results, t->name);
+        if (subjects)
+            add_subjects(r, results, t->name);
         json_object_set_new(seen, t->name, json_true());
     }
     for (uint32_t m = 0; m < r->n_models; m++) {
@@ -107,13 +140,15 @@ static void add_tasks(struct Report *r, json_t *const *results) {
             if (!name || json_object_get(seen, name))
                 continue;
             add_task(r, results, name);
+            if (subjects)
+                add_subjects(r, results, name);
             json_object_set_new(seen, name, json_true());
         }
     }
     json_decref(seen);
 }
 
-bool report_read(struct Report *r, const char *const *paths, uint32_t n) {
+bool report_read(struct Report *r, const char *const *paths, uint32_t n, bool subjects) {
     *r = (struct Report){.n_models = n, .models = xcalloc(n, sizeof *r->models)};
     json_t **results = xcalloc(n, sizeof *results);
     bool ok = true;
@@ -127,7 +162,7 @@ bool report_read(struct Report *r, const char *const *paths, uint32_t n) {
     }
     if (ok) {
         add_costs(r, results);
-        add_tasks(r, results);
+        add_tasks(r, results, subjects);
     }
     for (uint32_t m = 0; m < n; m++)
         json_decref(results[m]);

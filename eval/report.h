@@ -16,6 +16,6 @@ struct Report {
     char **models;
     struct ReportRow *rows;
 };
-// From result files of eval_write. False after one line.
-bool report_read(struct Report *r, const char *const *paths, uint32_t n);
+// From result files of eval_write; with a row for each subject behind its task, where that is wanted. False after one line.
+bool report_read(struct Report *r, const char *const *paths, uint32_t n, bool subjects);
 void report_free(struct Report *r);

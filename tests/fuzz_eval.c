@@ -9,7 +9,8 @@ static void read_records(const struct DataFiles *files, enum RecordKind kind) {
         struct Records r = {0};
         struct Text text = {0};
         if (records_read(&r, &files->list[i], &form) && r.n)
-            field_fill(&text, "{a}{question.choices.0.text|strip|capitalise}{list|lines}\\n{a|words}", &r.list[0], NULL);
+            field_fill(&text, "{a}{question.choices.0.text|strip|capitalise}{list|lines}\\n{a|words}", &r.list[0],
+                       NULL);
         text_free(&text);
         records_free(&r);
     }

@@ -465,7 +465,7 @@ static void test_limit(void) {
 static void test_report(void) {
     const char *const paths[] = {"test-eval/knows.json", "test-eval/first.json"};
     struct Report r;
-    if (!CHECK(report_read(&r, paths, 2), "%s", fail_last()))
+    if (!CHECK(report_read(&r, paths, 2, false), "%s", fail_last()))
         return;
     CHECK(r.n_models == 2 && r.n_costs == 3 && r.n_rows == 3 + 19, "%u rows", r.n_rows);
     CHECK(strcmp(r.rows[0].cells[0].text, "16.4B") == 0 && strcmp(r.rows[1].cells[0].text, "2.8B") == 0 &&
@@ -475,9 +475,12 @@ static void test_report(void) {
               r.rows[3].cells[0].best && !r.rows[3].cells[1].best && !r.rows[3].uneven,
           "%s %s", r.rows[3].name, r.rows[3].cells[0].text);
     report_free(&r);
+    CHECK(report_read(&r, paths, 2, true) && r.n_rows == 3 + 19 + 1 + 2 + 1 + 1, "%u rows with those of subjects",
+          r.n_rows);
+    report_free(&r);
     put_file("other.json", "{\"model\": 3}", 12);
     const char *const other[] = {"test-eval/other.json"};
-    CHECK(refused(report_read(&r, other, 1), "holds no results"), "%s", fail_last());
+    CHECK(refused(report_read(&r, other, 1, false), "holds no results"), "%s", fail_last());
 }
 
 // ---- Archives and tables
