@@ -141,7 +141,7 @@ static bool describe(struct Job *j, json_t **about) {
     if (!chatfile_identify(&j->l.file, &j->l.tokenizer, &j->l.model, adapter, &id))
         return false;
     eval_hash(j->asked, j->n_asked, questions);
-    char *name = output_name(&j->l.file);
+    char *name = args_given(j->args, "name") ? xstrdup(args_text(j->args, "name")) : output_name(&j->l.file);
     char *identity =
         xsprintf("%016llx %016llx %016llx %016llx", (unsigned long long)id.model, (unsigned long long)id.tokenizer,
                  (unsigned long long)id.adapter, (unsigned long long)id.held);

@@ -176,6 +176,7 @@ static const struct Flag eval_flags[] = {
     FILENAME("out", 'o', "FILE",
              "results as JSON (default: results.json); every prompt and answer goes to FILE with .jsonl behind it, "
              "from where an interrupted run goes on"),
+    TEXT("name", 0, "TEXT", NULL, "what the model is called in tables (default: the name that its file gives it)"),
     INT("shots", 0, NULL, 0, 1000, "worked examples in front of each question (default: the task's own number)"),
     INT("limit", 0, NULL, 1, 100000000, "records of a task at most, taken from all its subjects in turn"),
     SWITCH("chat", 0, "each prompt is a user's message: wrap it in the model's chat template"),

@@ -225,6 +225,7 @@ static bool unescape_stops(struct Task *t) {
 
 static bool check(const struct Reader *r) {
     const struct Task *t = r->t;
+    bool chooses = t->kind == TASK_CHOICE || t->kind == TASK_CLOZE;
     const char *missing = !t->title                             ? "title"
                           : !t->source                          ? "source"
                           : !t->data                            ? "data"
@@ -232,11 +233,11 @@ static bool check(const struct Reader *r) {
                           : t->kind == TASK_CODE && !t->checks  ? "[checks]"
                           : t->kind == TASK_CODE && !t->program ? "[program]"
                           : t->kind == TASK_CODE                ? NULL
+                          : chooses && !t->gold                 ? "gold"
                           : !t->gold && !t->golds               ? "gold or golds"
                                                                 : NULL;
     if (missing)
         return fail("%s: the task has no %s", r->path, missing);
-    bool chooses = t->kind == TASK_CHOICE || t->kind == TASK_CLOZE;
     if (chooses && !t->choices == !t->choice.n)
         return fail("%s: the task has neither \"choices\" nor \"choice\", or both", r->path);
     if (chooses != (t->metric == METRIC_ACC || t->metric == METRIC_ACC_NORM) ||

@@ -580,6 +580,7 @@ static void test_bad_input(void) {
         {"title: T", "titel: T", RECORD, "own.task:1: there is no key \"titel\""},
         {"title: T\n", "title: T\ntitle: U\n", RECORD, "own.task:2: a second title"},
         {"title: T\n", "", RECORD, "own.task: the task has no title"},
+        {"gold: {g}", "golds: c", RECORD, "own.task: the task has no gold"},
         {"metric: acc", "metric: ac", RECORD, "own.task:4: metric is one of"},
         {"metric: acc", "metric: em", RECORD, "does not go with this kind"},
         {"[query]", "[qeury]", RECORD, "own.task:9: there is no section [qeury]"},

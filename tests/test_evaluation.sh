@@ -76,7 +76,7 @@ note $? "with the same results"
 refused 1 "holds answers of another evaluation" eval "$work/dense" "${ask[@]}" -o "$work/killed.json"
 
 # Shots, chat, prompts that are too long.
-run 0 eval "$work/dense" --data "$data" --task-file "$work/own.task" --limit 4 --chat --template plain -o "$work/chat.json" --json
+run 0 eval "$work/dense" --data "$data" --task-file "$work/own.task" --limit 4 --chat --template plain --name chatty -o "$work/chat.json" --json
 says "$(cat "$work/chat.json")" '"template": "plain"'
 says "$out" '"task": "own"'
 run 0 eval "$work/dense" --data "$data" --tasks gsm8k --shots 2 --limit 3 --context 300 -o "$work/cut.json"
@@ -99,6 +99,7 @@ says "$err" "none of the tasks can be asked"
 # Reports.
 run 0 eval report "$work/one.json" "$work/chat.json" --png "$work/table.png"
 says "$out" "Activated parameters"
+says "$out" "chatty"
 says "$out" "Own *"
 [[ $(head -c 4 "$work/table.png" | tail -c 3) == PNG ]]
 note $? "a picture"
