@@ -1,6 +1,7 @@
 // See answer.h.
 #include "eval/answer.h"
 #include "model/stops.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,17 +175,36 @@ static bool score_choice(struct AnswerModel *m, uint32_t last, const struct Toke
     return ok;
 }
 
+// Choices of one token each (letters) come out of one pass.
+static bool score_letters(struct AnswerModel *m, uint32_t last, const struct TokenList *said, uint32_t n,
+                          double *logprobs) {
+    struct Session *s = m->session;
+    const struct SampleParams greedy = {0};
+    uint32_t vocab = s->m->config.vocab_size, next;
+    float *logits = xmalloc(vocab * sizeof *logits);
+    bool ok = session_prefill(s, 0, &last, 1, &greedy, &next, NULL) && session_logits(s, 0, logits);
+    double sum = 0;
+    for (uint32_t id = 0; ok && id < vocab; id++)
+        sum += exp((double)logits[id] - (double)logits[next]); // the next token is the likeliest
+    for (uint32_t i = 0; ok && i < n; i++)
+        logprobs[i] = (double)logits[said[i].ids[0]] - (double)logits[next] - log(sum);
+    session_rewind(s, 0, ok ? s->length[0] - 1 : 0);
+    free(logits);
+    return ok;
+}
+
 static bool likelihoods(void *context, const struct Ask *ask, double *logprobs, bool *cut) {
     struct AnswerModel *m = context;
     const struct Item *item = ask->item;
     struct TokenList *said = xcalloc(item->n_choices, sizeof *said), ids = {0};
     size_t longest = 0;
-    bool ok = true;
+    bool ok = true, letters = !item->contexts;
     *cut = false;
     for (uint32_t i = 0; ok && i < item->n_choices; i++) {
         token_list_free(&ids);
         ok = choice_tokens(m, context_of(item, i), item->continuations[i], &ids, &said[i]);
         longest = max_u64(longest, said[i].n);
+        letters = letters && said[i].n == 1;
     }
     for (uint32_t i = 0; ok && i < item->n_choices; i++) {
         if (i == 0 || item->contexts) {
@@ -196,7 +216,10 @@ static bool likelihoods(void *context, const struct Ask *ask, double *logprobs, 
             *cut = *cut || short_now;
             ok = ok && read_prompt(m, ask->group, &ids, short_now);
         }
-        ok = ok && score_choice(m, ids.ids[ids.n - 1], &said[i], &logprobs[i]);
+        if (letters)
+            ok = ok && (i > 0 || score_letters(m, ids.ids[ids.n - 1], said, item->n_choices, logprobs));
+        else
+            ok = ok && score_choice(m, ids.ids[ids.n - 1], &said[i], &logprobs[i]);
     }
     token_list_free(&ids);
     for (uint32_t i = 0; i < item->n_choices; i++)

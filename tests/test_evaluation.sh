@@ -58,6 +58,18 @@ note $? "subjects take turns"
 diff <(grep -v '"seconds"' "$work/one.json") <(grep -v '"seconds"' "$work/many.json") >/dev/null
 note $? "and so are the results"
 
+# Choices of one token each come out of one pass; beside a longer one they are scored one by one, with the same log-likelihoods.
+sed '/^choice:/d; s/^kind:.*/&\nchoice: y\nchoice: n/' "$work/own.task" >"$work/letters.task"
+printf '\n[choice]\n{choice}\n' >>"$work/letters.task"
+sed 's/^choice: n/&\nchoice: longer/' "$work/letters.task" >"$work/longer.task"
+for task in letters longer; do
+    run 0 eval "$work/tiny" --data "$data" --task-file "$work/$task.task" -o "$work/$task.json"
+    sed -nE 's/.*"logprobs":\[([^],]*),([^],]*).*/\1 \2/p' "$work/$task.json.jsonl" >"$work/$task.txt"
+done
+paste "$work/letters.txt" "$work/longer.txt" | awk 'function far(a, b) { return a - b > 1e-4 || b - a > 1e-4 }
+    far($1, $3) || far($2, $4) || NF != 4 { wrong = 1 } END { exit wrong || NR != 18 }'
+note $? "log-likelihoods of one pass: $(paste "$work/letters.txt" "$work/longer.txt" | head -n 3)"
+
 # Killed and taken up: nothing is asked twice, and the files are the same.
 for lines in 1 4 9; do
     "$VKMOE" eval "$work/tiny" "${ask[@]}" -o "$work/killed.json" --parallel 3 >/dev/null 2>&1 &
