@@ -32,11 +32,11 @@ demo: build
 	@tools/demo.sh
 
 test: build
-	@tools/setup.sh vulkan
+	@tools/setup.sh vulkan code
 	@ctest --preset release
 
 asan:
-	@tools/setup.sh build vulkan
+	@tools/setup.sh build vulkan code
 	@test -f build-asan/build.ninja || cmake --preset asan
 	@cmake --build --preset asan
 	@echo "left out here, because they spend their time in device code, which is not instrumented: $(ASAN_LEAVES_OUT)"

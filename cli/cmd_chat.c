@@ -104,14 +104,16 @@ static void converse(struct Chat *c) {
 }
 
 static void banner(const struct Chat *c) {
-    char total[16], active[16], memory[16];
+    char total[16], active[16], memory[16], mapped[16];
     const struct Config *config = &c->l.file.config;
     term_format_count((double)config_parameters(config), total);
     term_format_count((double)config_activated_parameters(config), active);
     term_format_bytes(c->l.dev.peak_bytes, memory);
-    printf("%s%s%s: %s parameters, %s activated, on %s (%s), context %u\n/help lists the commands\n",
+    term_format_bytes(c->l.dev.mapped_bytes, mapped);
+    printf("%s%s%s: %s parameters, %s activated, on %s (%s%s%s), context %u\n/help lists the commands\n",
            term_paint(stdout, PAINT_BOLD), c->l.file.path, term_paint(stdout, PAINT_NONE), total, active, c->l.dev.name,
-           memory, c->l.session.context);
+           memory, c->l.dev.mapped_bytes ? ", and of the file " : "", c->l.dev.mapped_bytes ? mapped : "",
+           c->l.session.context);
 }
 
 static void chat_free(struct Chat *c) {

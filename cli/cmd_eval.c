@@ -215,6 +215,7 @@ static void job_free(struct Job *j) {
     free(j->asked);
     free(j->failures);
     free(j->tasks);
+    code_close();
     load_free(&j->l);
     free(j);
 }

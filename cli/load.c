@@ -34,7 +34,7 @@ bool load_preset(struct ModelFile *f, const char *model) {
 }
 
 static struct ModelOptions model_options(const struct Args *args, uint32_t positions) {
-    struct ModelOptions o = {.type = DT_COUNT, .max_positions = positions};
+    struct ModelOptions o = {.type = DT_COUNT, .max_positions = positions, .map = true};
     const char *type = args_text(args, "type");
     if (type)
         dtype_find(type, &o.type);

@@ -9,6 +9,7 @@
 struct Plan {
     uint64_t weights, cache, rest; // on the device
     uint64_t host;
+    uint64_t mapped; // read where the file is; in the page cache, which gives way to everything else
     struct ExpertUse use;
 };
 
@@ -29,18 +30,24 @@ static bool plan_make(struct Loaded *l, const struct Args *args, const struct Se
     uint64_t weights = dry.allocated_bytes;
     ok = ok && session_init(&s, &m, session);
     uint64_t cache = ok ? s.cache.peak_bytes : 0;
-    *p = (struct Plan){weights, cache, dry.peak_bytes - weights - cache, dry.host_bytes, experts_use(&m)};
+    *p = (struct Plan){weights,          cache,          dry.peak_bytes - weights - cache, dry.host_bytes,
+                       dry.mapped_bytes, experts_use(&m)};
     session_free(&s);
     if (m.dev)
         model_free(&m);
     return ok;
 }
 
+// Integrated devices hold on to what is mapped; where the processor computes, the page cache gives it back.
+static uint64_t on_host(const struct Loaded *l, const struct Plan *p) {
+    return p->host + (l->dev.is_cpu ? 0 : p->mapped);
+}
+
 // CPU devices and integrated ones have no memory of their own.
 static bool fits(const struct Loaded *l, const struct Plan *p) {
     const struct DeviceLimits *limits = &l->dev.limits;
     bool shared = l->dev.is_cpu || l->dev.is_integrated;
-    return on_device(p) <= limits->memory_bytes && p->host + (shared ? on_device(p) : 0) <= limits->host_bytes;
+    return on_device(p) <= limits->memory_bytes && on_host(l, p) + (shared ? on_device(p) : 0) <= limits->host_bytes;
 }
 
 static bool layers_asked(const struct Args *args, uint32_t n_layers, bool *automatic, uint32_t *host_layers) {
@@ -76,7 +83,7 @@ static bool slots_grow(struct Loaded *l, const struct Args *args, const struct S
     uint64_t each = more ? (on_device(&twice) - on_device(p)) / more : 0, all = l->dev.limits.memory_bytes;
     uint64_t room = all - min_u64(all, on_device(p) + all / 50); // a little is left to the driver
     if (l->dev.is_cpu || l->dev.is_integrated)
-        room = min_u64(room, l->dev.limits.host_bytes - on_device(p) - p->host);
+        room = min_u64(room, l->dev.limits.host_bytes - on_device(p) - on_host(l, p));
     uint64_t slots = each ? min_u64(least + room / each, p->use.experts) : least;
     o->expert_slots = (uint32_t)max_u64(slots, least);
     while (plan_make(l, args, session, o, p)) {
@@ -89,13 +96,17 @@ static bool slots_grow(struct Loaded *l, const struct Args *args, const struct S
 
 static void tell(const struct Loaded *l, const struct SessionOptions *session, const struct ModelOptions *o,
                  const struct Plan *p) {
-    char weights[16], cache[16], rest[16], host[16];
-    if (!o->expert_slots && !o->host_layers && on_device(p) < UINT64_C(1) << 30)
+    char weights[16], cache[16], rest[16], host[16], mapped[16];
+    if (!o->expert_slots && !o->host_layers && on_device(p) + p->mapped < UINT64_C(1) << 30)
         return;
     term_format_bytes(p->weights, weights), term_format_bytes(p->cache, cache);
     term_format_bytes(p->rest, rest), term_format_bytes(p->host, host);
+    term_format_bytes(p->mapped, mapped);
     fprintf(stderr, "%son the device: weights %s, keys and values of %u tokens %s, the rest %s; in host memory %s",
             term_paint(stderr, PAINT_DIM), weights, session->context * session->n_sequences, cache, rest, host);
+    if (p->mapped)
+        fprintf(stderr, "; %s mapped from the file%s", mapped,
+                p->mapped > l->dev.limits.host_bytes ? ", more than there is memory: the disk will be read again" : "");
     if (o->host_layers)
         fprintf(stderr, "; the last %u of %u layers in host memory", o->host_layers, l->file.config.n_layers);
     if (o->expert_slots)
@@ -119,8 +130,8 @@ static bool refuse(const struct Loaded *l, const struct Args *args, const struct
     char all[16], have[16], w[16], kv[16], rest[16], host[64] = "", part[16], small[96];
     term_format_bytes(on_device(p), all), term_format_bytes(l->dev.limits.memory_bytes, have);
     term_format_bytes(p->weights, w), term_format_bytes(p->cache, kv), term_format_bytes(p->rest, rest);
-    term_format_bytes(p->host, part);
-    if (p->host > UINT64_C(64) << 20)
+    term_format_bytes(on_host(l, p), part);
+    if (on_host(l, p) > UINT64_C(64) << 20)
         snprintf(host, sizeof host, ", and %s in host memory", part);
     return fail("%s needs %s (weights %s, keys and values of %u tokens %s, the rest %s%s), and %s has %s; %sa smaller "
                 "--context or another --device helps too",

@@ -16,9 +16,10 @@ struct CodeJob {
 };
 struct CodeVerdict {
     bool passed;
-    char text[64]; // "passed", "failed", ...
+    char text[64]; // see SANDBOX_VERDICTS
 };
-// Runs the program against its checks in the sandbox (Linux). False after a message where there is none: no verdict then.
+// Runs the program against its checks in the sandbox. False after a message where there is none: no verdict then. One thread.
 bool code_run(const struct CodeJob *job, struct CodeVerdict *verdict);
 // Whether code_run can be had here; false after a message that says which layer is missing.
 bool code_available(void);
+void code_close(void);

@@ -74,10 +74,23 @@ static bool lies_on_host(const struct Config *c, const struct WeightSpec *w, con
            (w->layer != UINT32_MAX && w->layer + o->host_layers >= c->n_layers);
 }
 
-// type_of gives the stored type of each weight.
+// Where a parameter of that shape can be read in its file's mapping; 0: it needs memory.
+static uint64_t mapped_address(struct Model *m, const struct ModelFile *file, const char *name,
+                               const struct Tensor *w) {
+    const struct FileTensor *t = modelfile_find(file, name);
+    struct FilePart at;
+    if (!t || t->type != w->type || dtype_is_quantised(w->type) || !modelfile_place(t, &at))
+        return 0;
+    const struct FileIn *in = file->shards[at.shard];
+    if (!m->maps[at.shard])
+        m->maps[at.shard] = filemap_open(m->dev, in->fd, in->bytes, in->name);
+    return m->maps[at.shard] ? filemap_address(m->maps[at.shard], at.offset, w->bytes) : 0;
+}
+
+// type_of gives the stored type of each weight; `file` is where they will be read from (NULL: from none).
 static bool model_build(struct Model *m, struct Device *dev, const struct Config *c,
                         enum DType (*type_of)(const void *context, const struct WeightSpec *w), const void *context,
-                        const struct ModelOptions *o) {
+                        const struct ModelFile *file, const struct ModelOptions *o) {
     memset(m, 0, sizeof *m);
     m->config = *c;
     m->dev = dev;
@@ -85,17 +98,23 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
     arena_init(&m->arena, dev, "weights", ARENA_DEVICE);
     arena_init(&m->host, dev, "weights in host memory", ARENA_HOST);
     arena_init(&m->pool, dev, "slots of experts", ARENA_DEVICE);
-    m->pool.exact = true;
+    arena_init(&m->adapters, dev, "adapters", ARENA_DEVICE);
+    m->arena.lasting = m->adapters.lasting = m->pool.exact = true;
     struct WeightSpec *list = weight_list(c, &m->n_params);
     // Two adapters per base parameter at most; the table must not move once layers point into it.
     m->params = xcalloc((size_t)m->n_params * 3, sizeof *m->params);
     m->n_base = m->n_params;
+    m->n_maps = file ? file->n_shards : 0;
+    m->maps = xcalloc(m->n_maps + 1, sizeof *m->maps);
     for (uint32_t i = 0; i < m->n_params; i++) {
         struct Param *p = &m->params[i];
         p->spec = list[i];
         p->decay = list[i].n_dims > 1;
-        p->w = arena_tensor(lies_on_host(c, &list[i], o) ? &m->host : &m->arena, type_of(context, &list[i]),
-                            list[i].n_dims, list[i].dim);
+        p->w = tensor_shape(type_of(context, &list[i]), list[i].n_dims, list[i].dim);
+        p->w.address = file && o->map ? mapped_address(m, file, list[i].name, &p->w) : 0;
+        p->mapped = p->w.address != 0;
+        if (!p->mapped)
+            p->w = arena_tensor(lies_on_host(c, &list[i], o) ? &m->host : &m->arena, p->w.type, p->w.n_dims, p->w.dim);
         if (list[i].role == ROLE_EMBED)
             m->embed = p;
         else if (list[i].role == ROLE_HEAD)
@@ -112,7 +131,6 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
     if (o->expert_slots && c->n_experts)
         experts_init(m, o->expert_slots);
     bool ok = rope_check_context(c, m->max_positions, "the model") && rope_fill(m) && dev->state == DEVICE_OK;
-    m->base_end = arena_mark(&m->arena);
     return ok;
 }
 
@@ -121,7 +139,7 @@ static enum DType type_fixed(const void *context, const struct WeightSpec *w) {
 }
 
 bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions) {
-    return model_build(m, dev, c, type_fixed, &type, &(struct ModelOptions){.max_positions = max_positions});
+    return model_build(m, dev, c, type_fixed, &type, NULL, &(struct ModelOptions){.max_positions = max_positions});
 }
 
 static enum DType type_of_file(const void *context, const struct WeightSpec *w) {
@@ -188,13 +206,17 @@ static bool param_load(struct Model *m, const struct ModelFile *file, struct Par
 }
 
 bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o) {
-    bool ok = o->type == DT_COUNT ? model_build(m, dev, &file->config, type_of_file, file, o)
-                                  : model_build(m, dev, &file->config, type_fixed, &o->type, o);
+    bool ok = o->type == DT_COUNT ? model_build(m, dev, &file->config, type_of_file, file, file, o)
+                                  : model_build(m, dev, &file->config, type_fixed, &o->type, file, o);
+    for (uint32_t i = 0; i < m->n_maps && ok; i++)
+        if (m->maps[i])
+            filemap_read_ahead(m->maps[i]);
     uint64_t done = 0, all = 0;
     for (uint32_t i = 0; i < file->n_tensors; i++)
         all += file->tensors[i].n_rows * file->tensors[i].row_bytes;
+    all -= min_u64(all, dev->is_dry ? 0 : dev->mapped_bytes);
     for (uint32_t i = 0; i < m->n_params && ok && !dev->is_dry; i++) // a dry run needs no contents
-        ok = param_load(m, file, &m->params[i], o, &done, all);
+        ok = m->params[i].mapped || param_load(m, file, &m->params[i], o, &done, all);
     ok = ok && device_wait(dev);
     if (!ok)
         model_free(m);
@@ -205,9 +227,13 @@ void model_free(struct Model *m) {
     experts_free(m);
     if (m->dev) {
         arena_free(&m->arena);
+        arena_free(&m->adapters);
         arena_free(&m->host);
         arena_free(&m->pool);
     }
+    for (uint32_t i = 0; i < m->n_maps; i++)
+        filemap_close(m->maps[i]);
+    free(m->maps);
     free(m->params);
     free(m->layers);
     memset(m, 0, sizeof *m);
@@ -361,7 +387,7 @@ static struct Param *lora_param(struct Model *m, const struct Param *base, const
     uint32_t d = base->spec.n_dims - 2, dim[4] = {base->spec.dim[0]};
     p->spec.dim[d] = rows, p->spec.dim[d + 1] = cols;
     dim[d] = stored_rows, dim[d + 1] = stored_cols;
-    p->w = arena_tensor(&m->arena, DT_F32, base->spec.n_dims, dim);
+    p->w = arena_tensor(&m->adapters, DT_F32, base->spec.n_dims, dim);
     return p;
 }
 
@@ -449,5 +475,5 @@ void model_remove_lora(struct Model *m) {
     }
     memset(m->params + m->n_base, 0, (size_t)(m->n_params - m->n_base) * sizeof *m->params);
     m->n_params = m->n_base;
-    arena_release(&m->arena, m->base_end);
+    arena_free(&m->adapters);
 }

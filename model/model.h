@@ -3,12 +3,14 @@
 #pragma once
 #include "model/modelwrite.h"
 #include "model/ops.h"
+#include "runtime/filemap.h"
 
 struct Param {
     struct WeightSpec spec; // canonical name, role, shape; adapters: "<name of the linear>.lora_A" and ".lora_B"
     struct Tensor w;        // storage type of the model; norms and routers always f32
     struct Tensor g;        // gradient, f32, same shape; absent: frozen
     struct Tensor m1, m2;   // AdamW's moments, f32
+    bool mapped;            // w lies in a mapped file: nothing may write to it
     bool decay;             // weight decay applies: matrices yes, norms and biases no
 };
 
@@ -37,8 +39,10 @@ struct Layer {
 struct Model {
     struct Config config;
     struct Device *dev;
-    struct Arena arena;          // weights and adapters
-    struct Arena host, pool;     // weights that lie in host memory; slots of streamed experts
+    struct Arena arena, adapters; // the weights; what model_add_lora adds
+    struct Arena host, pool;      // weights that lie in host memory; slots of streamed experts
+    struct FileMap **maps;        // of the files that weights are read from where they are; NULL: none of that file
+    uint32_t n_maps;
     struct ExpertCache *experts; // NULL: nothing is streamed
     struct Param *params;
     uint32_t n_params, n_base;         // adapters follow the base parameters
@@ -46,7 +50,6 @@ struct Model {
     struct Layer *layers;
     struct Tensor rope; // (max_positions, head_dim/2, 2) f32: cosine, sine, both times rope_magnitude
     uint32_t max_positions;
-    struct ArenaMark base_end; // of the arena: what lies behind it belongs to adapters
 };
 
 struct ModelOptions {
@@ -54,6 +57,9 @@ struct ModelOptions {
     uint32_t max_positions; // 0: the model's context
     uint32_t host_layers;  // the weights of so many last layers lie in host memory, which the device reads over the bus
     uint32_t expert_slots; // above 0: routed experts lie in host memory and are streamed through so many slots
+    // For inference alone: weights that stand in the file as they would on the device (plain types, aligned, in our order) are not copied but
+    // read from its mapping, where the device can (runtime/filemap.h). They take none of its memory.
+    bool map;
     void (*progress)(void *context, uint64_t done_bytes, uint64_t all_bytes); // NULL: none
     void *progress_context;
 };

@@ -560,6 +560,15 @@ const struct FileTensor *modelfile_find(const struct ModelFile *f, const char *n
     return NULL;
 }
 
+bool modelfile_place(const struct FileTensor *t, struct FilePart *place) {
+    *place = t->parts[0];
+    for (uint64_t p = 1; p < t->n_rows / t->rows_per_part; p++)
+        if (t->parts[p].shard != place->shard ||
+            t->parts[p].offset != place->offset + p * t->rows_per_part * t->row_bytes)
+            return false;
+    return t->rope_head == 0;
+}
+
 // GGUF's row 2i+j of a head is Hugging Face's row j*half+i; `bytes` of a row.
 static bool read_head_rows(const struct ModelFile *f, const struct FileTensor *t, uint64_t first, uint64_t count,
                            uint64_t bytes, uint8_t *out) {

@@ -82,6 +82,8 @@ bool modelfile_open(struct ModelFile *f, const char *path);
 bool modelfile_open_config(struct ModelFile *f, const char *path);
 void modelfile_close(struct ModelFile *f);
 const struct FileTensor *modelfile_find(const struct ModelFile *f, const char *name); // NULL: absent
+// Where in a file all rows stand as modelfile_read_rows gives them, one behind the other; false: nowhere, they must be put together.
+bool modelfile_place(const struct FileTensor *t, struct FilePart *place);
 // Rows first .. first+count (over all outer dimensions) in file layout: count * row_bytes bytes.
 bool modelfile_read_rows(const struct ModelFile *f, const struct FileTensor *t, uint64_t first, uint64_t count,
                          void *out);

@@ -29,7 +29,7 @@ struct LinearOptions {
     bool coarse; // dw: operands may be rounded to 16 bits (matrix units); set it where the weights are not f32 either
     // w is a gate's and this is what it lets through: y = silu(x w^T) * (x swiglu^T). Few rows alone (linear_is_few).
     const struct Tensor *swiglu;
-    // For x (dy) as bf16, which some matrix units want ready in memory. NULL: those are not used.
+    // For x (dy) and w as bf16, which some matrix units want ready in memory. NULL: those are not used.
     struct Arena *scratch;
 };
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
@@ -49,6 +49,7 @@ bool linear_is_few(uint32_t rows, const struct Routing *g);
 uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_experts);
 
 // ---- Rows
+// y(t,dim) = table[ids[t]], or with ids NULL the first rows of the table, unpacked. table of any storage type, y f32, f16 or bf16.
 void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *table, const struct Tensor *y);
 // order (t), segment_start (t+1), segment_id (t), n_segments (4: count, 1, 1, 0): positions of equal ids grouped, made by the host; dw f32.
 void op_embed_back(struct Cmd *c, const struct Tensor *dy, const struct Tensor *order,

@@ -95,7 +95,7 @@ struct Job {
     const struct Routing *g;
     enum DType type;
     bool coarse; // operands may be rounded to 16 bits
-    bool packed; // x is bf16, its rows in the order in which they are used
+    bool packed; // x and w are bf16, the rows of x in the order in which they are used
     struct Args_gemm args;
     uint32_t n_experts, max_tiles, tile_rows;
     uint32_t gather; // bit 0: x, bit 1: w
@@ -206,7 +206,7 @@ static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
 }
 
 static bool takes_cm2(const struct Job *j) {
-    return j->form != TN && j->coarse && j->type == DT_BF16 && j->args.ldx % 8 == 0 && !j->dev->is_cpu &&
+    return j->form != TN && j->coarse && j->args.ldx % 8 == 0 && !j->dev->is_cpu &&
            KERNEL_PICK(j->dev, cm2_module(j), pick_body(j)) == cm2_module(j);
 }
 
@@ -239,13 +239,22 @@ static void run(struct Cmd *c, const struct Job *j) {
     cmd_dispatch(c, &d, a);
 }
 
-// Where this device multiplies so, on x packed for the time of the multiply: as bf16, its rows gathered on the way.
-static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, struct Arena *scratch) {
+// Where this device multiplies so, on operands packed for the time of the multiply: x as bf16, its rows gathered on the way, and weights of
+// another type as bf16 too. Whatever the number of rows: unpacking costs few rows much, but a row must not depend on its neighbours.
+static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
+                       struct Arena *scratch) {
     if (!scratch || !takes_cm2(j)) {
         run(c, j);
         return;
     }
     struct ArenaMark mark = arena_mark(scratch);
+    if (w->type != DT_BF16) {
+        struct Tensor unpacked = arena_tensor(scratch, DT_BF16, w->n_dims, w->dim);
+        op_embed(c, NULL, w, &unpacked);
+        j->args.w = view(&unpacked);
+        j->args.w_row_bytes = 2 * tensor_cols(w);
+        j->type = DT_BF16;
+    }
     struct Tensor packed = TENSOR(scratch, DT_BF16, j->args.m, tensor_cols(x));
     op_gather_rows(c, x, j->args.flags & 2 ? &j->g->gather : NULL, &packed);
     j->args.x = view(&packed);
@@ -405,7 +414,7 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     j.coarse = w->type != DT_F32;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run_packed(c, &j, x, o.scratch);
+    run_packed(c, &j, x, w, o.scratch);
 }
 
 void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w, const struct Tensor *dx,
@@ -420,7 +429,7 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     if (!g && is_cpu_body(&j, pick_body(&j)))
         run_slices(c, &j);
     else
-        run_packed(c, &j, dy, o.scratch);
+        run_packed(c, &j, dy, w, o.scratch);
 }
 
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,

@@ -10,21 +10,22 @@ void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *tabl
     struct Device *dev = cmd_device(c);
     uint32_t rows = rows_of(y), dim = tensor_cols(y);
     uint64_t row_bytes = dtype_row_bytes(table->type, dim);
-    struct Args_embed args = {.ids = view(ids),
+    struct Args_embed args = {.ids = view(ids ? ids : table),
                               .w = view(table),
                               .y = view(y),
                               .rows = rows,
                               .dim = dim,
                               .vocab = rows_of(table),
                               .w_row_bytes = (uint32_t)row_bytes};
-    cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_embed),
-                                    .local_size = dispatch_local_size(dev, dim / 8),
-                                    .spec = {[11] = (uint32_t)table->type},
-                                    .n_spec = 12,
-                                    .groups = {rows},
-                                    .bytes = (double)rows * (4.0 * dim + (double)row_bytes)},
-                 &args);
+    cmd_dispatch(
+        c,
+        &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_embed),
+                           .local_size = dispatch_local_size(dev, dim / 8),
+                           .spec = {[1] = cache_code(y->type), [2] = ids == NULL, [11] = (uint32_t)table->type},
+                           .n_spec = 12,
+                           .groups = {rows},
+                           .bytes = (double)y->bytes + (double)rows * (double)row_bytes},
+        &args);
 }
 
 void op_embed_back(struct Cmd *c, const struct Tensor *dy, const struct Tensor *order,

@@ -315,7 +315,7 @@ static bool write_header(struct SafetensorsWriter *w) {
     }
     fprintf(stream, "}");
     fflush(stream);
-    while (bytes % 8) { // so that the data is aligned
+    while ((8 + bytes) % 64) { // so that the data is aligned, also where a device reads it in the file's mapping
         fprintf(stream, " ");
         fflush(stream);
     }

@@ -10,7 +10,7 @@ enum { SESSION_MAX_SEQUENCES = 32, SESSION_GROUP = 8, SESSION_MAX_PREFILLS = 24,
 struct SessionOptions {
     uint32_t n_sequences;  // 1 .. SESSION_MAX_SEQUENCES
     uint32_t context;      // tokens that a sequence can hold; at most the model's max_positions
-    uint32_t chunk;        // most tokens of a prompt in one program; 0: 512
+    uint32_t chunk;        // most tokens of a prompt in one program; 0: 512, or 2048 on GPUs of 16 GiB or more
     bool scoring;          // session_score will be called: count its memory in a dry run
     bool biased;           // session_bias will be called
     bool masked, chances;  // session_mask, session_chance will be called

@@ -342,7 +342,7 @@ static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index)
         vkCmdPushConstants(s->cb, vk->layouts[KERNELS[n->kernel].push], VK_SHADER_STAGE_COMPUTE_BIT, 0, push->bytes,
                            n->push);
         if (n->indirect) {
-            const struct Block *b = block_find(dev, n->indirect);
+            const struct Block *b = block_find(dev, n->indirect, 12);
             vkCmdDispatchIndirect(s->cb, b->buffer, n->indirect - b->address);
         } else {
             vkCmdDispatch(s->cb, n->groups[0], n->groups[1], n->groups[2]);

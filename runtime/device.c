@@ -1,10 +1,12 @@
 // Finding and opening devices. A device is asked for what Vulkan 1.3 makes mandatory and nothing more; everything else is probed
 // into a capability with a reason when it is off.
 #include "runtime/device.h"
+#include "runtime/filemap.h"
 #include "runtime/vk.h"
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 static const char *CAP_NAMES[CAP_COUNT] = {
 #define CAP_NAME(name, text) #name,
@@ -467,6 +469,10 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     const char *why_not = coopmat2_why_not(dev, f);
     cap_set(dev, CAP_coopmat2, !why_not[0], why_not);
     cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
+    const char *map_why_not = !(dev->is_cpu || dev->is_integrated) ? "memory of its own behind a bus"
+                              : dev->limits.import_alignment == 0  ? "no VK_EXT_external_memory_host"
+                                                                   : "";
+    cap_set(dev, CAP_file_map, !map_why_not[0], map_why_not);
     cap_set(dev, CAP_timestamps, dev->limits.timestamp_ns > 0, "no timestamps on the compute queue");
 }
 
@@ -527,6 +533,13 @@ static void limits_read(struct Device *dev) {
     vkGetPhysicalDeviceProperties2(dev->vk->physical, &q);
     out->max_allocation_bytes = min_u64(out->max_allocation_bytes, m3.maxMemoryAllocationSize);
     out->max_allocation_bytes = min_u64(out->max_allocation_bytes, limit_bytes("VKMOE_MAX_ALLOCATION_MIB"));
+    VkPhysicalDeviceExternalMemoryHostPropertiesEXT import = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT};
+    q.pNext = &import;
+    if (has_extension(dev->vk->physical, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME)) {
+        vkGetPhysicalDeviceProperties2(dev->vk->physical, &q);
+        out->import_alignment = max_u64(import.minImportedHostPointerAlignment, (uint64_t)sysconf(_SC_PAGESIZE));
+    }
     out->memory_bytes = local_memory_bytes(dev->vk->physical, dev->is_cpu);
     // A share of a card that others use as well.
     out->memory_bytes = min_u64(out->memory_bytes, limit_bytes("VKMOE_MEMORY_MIB"));
@@ -606,6 +619,8 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
         *tail = &coopmat2;
         tail = (const void **)&coopmat2.pNext;
     }
+    if (device_can(dev, CAP_file_map))
+        extensions[n++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
         .pipelineExecutableInfo = VK_TRUE};
@@ -623,6 +638,9 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
     if (!VK_TRY(dev, vkCreateDevice(vk->physical, &info, NULL, &vk->device)))
         return false;
     vkGetDeviceQueue(vk->device, vk->family, 0, &vk->queue);
+    if (device_can(dev, CAP_file_map))
+        vk->host_pointer_properties = (PFN_vkGetMemoryHostPointerPropertiesEXT)vkGetDeviceProcAddr(
+            vk->device, "vkGetMemoryHostPointerPropertiesEXT");
     VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                     .queueFamilyIndex = vk->family};
     VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
@@ -659,6 +677,9 @@ bool device_open(struct Device *dev, const char *which) {
         dev->gflops = dev->is_cpu ? 15 : dev->is_integrated ? 500 : 4000;
         dev->gbytes_per_s = dev->is_cpu ? 5 : dev->is_integrated ? 30 : 200;
         ok = logical_device_make(dev, &features) && kernels_open(dev);
+        if (ok && device_can(dev, CAP_file_map) && !filemap_works(dev))
+            cap_set(dev, CAP_file_map, false, "the driver takes no mapped files");
+        ok = ok && dev->state == DEVICE_OK;
         static bool rehearsed; // once a process: the device that is opened after the loss holds
         const char *lose = getenv("VKMOE_LOSE_AT");
         if (ok && lose && !rehearsed)
@@ -675,7 +696,7 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
     if (like) {
         *dev = *like;
         dev->vk = NULL;
-        dev->allocated_bytes = dev->peak_bytes = dev->host_bytes = 0;
+        dev->allocated_bytes = dev->peak_bytes = dev->host_bytes = dev->mapped_bytes = 0;
     } else {
         dev->limits = (struct DeviceLimits){.subgroup_size = 32,
                                             .subgroup_min = 32,

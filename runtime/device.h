@@ -14,6 +14,7 @@ enum DeviceState { DEVICE_OK, DEVICE_FAILED, DEVICE_LOST };
     X(coopmat, "cooperative matrices (VK_KHR_cooperative_matrix)")                                                     \
     X(coopmat2, "cooperative matrices 2 (VK_NV_cooperative_matrix2)")                                                  \
     X(host_visible, "device memory that the host can map")                                                             \
+    X(file_map, "files mapped as device memory (VK_EXT_external_memory_host)")                                         \
     X(timestamps, "timestamps")
 enum Cap {
 #define CAP_ENUM(name, text) CAP_##name,
@@ -40,9 +41,10 @@ struct DeviceLimits {
     uint32_t max_groups[3];
     uint32_t max_invocations; // per workgroup
     uint64_t max_allocation_bytes;
-    uint64_t memory_bytes; // of the device-local heap
-    uint64_t host_bytes;   // main memory that was free when the device was opened
-    double timestamp_ns;   // a tick; 0: none
+    uint64_t import_alignment; // of host memory that becomes device memory (a page); 0: none can
+    uint64_t memory_bytes;     // of the device-local heap
+    uint64_t host_bytes;       // main memory that was free when the device was opened
+    double timestamp_ns;       // a tick; 0: none
 };
 
 struct Device {
@@ -62,6 +64,7 @@ struct Device {
     bool kernel_off[KERNEL_COUNT]; // modules that the device lacks the means for or that failed their known-answer test
     int force_kernel; // a KernelId that kernel_pick prefers where it is in the list (tests, bench); -1: none
     uint64_t allocated_bytes, peak_bytes, host_bytes; // host_bytes: of host memory that the device reads
+    uint64_t mapped_bytes;                            // of tensors that lie in mapped files
     double gflops, gbytes_per_s;                      // rates of the cost model, corrected by measured submits
     double longest_submit_ms;                         // measured
     uint64_t dry_address;                             // where the next block of a dry run lies

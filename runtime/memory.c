@@ -13,8 +13,7 @@ struct ArenaBlock {
     uint64_t used;
 };
 
-// Behind the last tensor of a block; see the top of memory.h.
-static uint64_t padding_bytes(const struct Device *dev) { return dev->is_cpu ? 1 << 20 : 1 << 16; }
+uint64_t block_padding(const struct Device *dev) { return dev->is_cpu ? 1 << 20 : 1 << 16; }
 
 static int memory_type(const struct Device *dev, uint32_t allowed, VkMemoryPropertyFlags want,
                        VkMemoryPropertyFlags better) {
@@ -75,7 +74,7 @@ static void count_bytes(struct Device *dev, enum ArenaKind kind, uint64_t bytes)
 bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block) {
     struct DeviceVk *vk = dev->vk;
     *block = (struct Block){.bytes = bytes, .on_host = kind == ARENA_HOST};
-    uint64_t whole = bytes + padding_bytes(dev);
+    uint64_t whole = bytes + block_padding(dev);
     if (dev->state != DEVICE_OK)
         return false;
     if (whole > vk->max_buffer_bytes ||
@@ -134,6 +133,49 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
     return true;
 }
 
+bool block_import(struct Device *dev, void *host, uint64_t bytes, struct Block *block) {
+    struct DeviceVk *vk = dev->vk;
+    const VkExternalMemoryHandleTypeFlagBits kind = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+    *block = (struct Block){.bytes = bytes - block_padding(dev), .host = host, .imported = true};
+    VkExternalMemoryBufferCreateInfo external = {.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO,
+                                                 .handleTypes = kind};
+    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+                               .pNext = &external,
+                               .size = bytes,
+                               .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT |
+                                        VK_BUFFER_USAGE_TRANSFER_SRC_BIT};
+    VkMemoryHostPointerPropertiesEXT allowed = {.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT};
+    if (vk->host_pointer_properties(vk->device, kind, host, &allowed) != VK_SUCCESS ||
+        vkCreateBuffer(vk->device, &info, NULL, &block->buffer) != VK_SUCCESS)
+        return false;
+    VkMemoryRequirements need;
+    vkGetBufferMemoryRequirements(vk->device, block->buffer, &need);
+    int type = memory_type(dev, need.memoryTypeBits & allowed.memoryTypeBits, 0, VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
+    VkImportMemoryHostPointerInfoEXT import = {
+        .sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT, .handleType = kind, .pHostPointer = host};
+    VkMemoryAllocateFlagsInfo flags = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                       .pNext = &import,
+                                       .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT};
+    VkMemoryAllocateInfo allocate = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                     .pNext = &flags,
+                                     .allocationSize = bytes,
+                                     .memoryTypeIndex = (uint32_t)type};
+    bool ok = type >= 0 && need.size <= bytes &&
+              vkAllocateMemory(vk->device, &allocate, NULL, &block->memory) == VK_SUCCESS &&
+              vkBindBufferMemory(vk->device, block->buffer, block->memory, 0) == VK_SUCCESS;
+    if (!ok) {
+        vkDestroyBuffer(vk->device, block->buffer, NULL);
+        vkFreeMemory(vk->device, block->memory, NULL);
+        *block = (struct Block){0};
+        return false;
+    }
+    VkBufferDeviceAddressInfo address = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
+                                         .buffer = block->buffer};
+    block->address = vkGetBufferDeviceAddress(vk->device, &address);
+    register_block(vk, block);
+    return true;
+}
+
 void block_free(struct Device *dev, struct Block *block) {
     struct DeviceVk *vk = dev->vk;
     if (!vk || !block->buffer)
@@ -145,14 +187,15 @@ void block_free(struct Device *dev, struct Block *block) {
         }
     vkDestroyBuffer(vk->device, block->buffer, NULL);
     vkFreeMemory(vk->device, block->memory, NULL);
-    *(block->on_host ? &dev->host_bytes : &dev->allocated_bytes) -= block->bytes + padding_bytes(dev);
+    if (!block->imported)
+        *(block->on_host ? &dev->host_bytes : &dev->allocated_bytes) -= block->bytes + block_padding(dev);
     *block = (struct Block){0};
 }
 
-const struct Block *block_find(const struct Device *dev, uint64_t address) {
+const struct Block *block_find(const struct Device *dev, uint64_t address, uint64_t bytes) {
     for (uint32_t i = 0; i < dev->vk->n_blocks; i++) {
         const struct Block *b = dev->vk->blocks[i];
-        if (address >= b->address && address < b->address + b->bytes)
+        if (address >= b->address && address + bytes <= b->address + b->bytes)
             return b;
     }
     return NULL;
@@ -171,14 +214,15 @@ void arena_free(struct Arena *a) {
         if (a->dev->vk)
             block_free(a->dev, &a->blocks[i].block);
     free(a->blocks);
-    *a = (struct Arena){.dev = a->dev, .name = a->name, .kind = a->kind, .exact = a->exact};
+    *a = (struct Arena){.dev = a->dev, .name = a->name, .kind = a->kind, .exact = a->exact, .lasting = a->lasting};
 }
 
 // Blocks must not move while registered: room for all of them is taken once.
 enum { ARENA_MAX_BLOCKS = 1024 };
+static const uint64_t LASTING_ALONE = UINT64_C(32) << 20;
 
 uint64_t arena_largest(const struct Arena *a) {
-    return a->dev->limits.max_allocation_bytes - 2 * padding_bytes(a->dev);
+    return a->dev->limits.max_allocation_bytes - 2 * block_padding(a->dev);
 }
 
 static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
@@ -191,8 +235,9 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     }
     uint64_t limit = arena_largest(a);
     uint64_t size = bytes;
-    if (!a->exact && a->kind == ARENA_DEVICE)
-        size = max_u64(bytes, min_u64(UINT64_C(16) << 20 << min_u64(a->n_blocks, 5), limit));
+    bool own = a->exact || a->kind == ARENA_HOST || (a->lasting && bytes >= LASTING_ALONE);
+    if (!own)
+        size = max_u64(bytes, min_u64(UINT64_C(16) << 20 << min_u64(a->n_blocks, a->lasting ? 2 : 5), limit));
     if (bytes > limit) {
         if (dev->state == DEVICE_OK) {
             dev->state = DEVICE_FAILED;
@@ -206,7 +251,7 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     if (dev->is_dry) {
         b->block = (struct Block){.address = (UINT64_C(1) << 40) + dev->dry_address, .bytes = size};
         dev->dry_address += align_up(size, TENSOR_ALIGNMENT) + TENSOR_ALIGNMENT;
-        count_bytes(dev, a->kind, size + padding_bytes(dev));
+        count_bytes(dev, a->kind, size + block_padding(dev));
     } else if (!block_make(dev, a->kind, size, a->name, &b->block)) {
         return NULL;
     }
@@ -215,18 +260,22 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     return b;
 }
 
+static uint64_t used_bytes(const struct Arena *a) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < (a->lasting ? a->n_blocks : a->current + 1); i++)
+        bytes += a->blocks[i].used;
+    return bytes;
+}
+
 struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, const uint32_t *dim) {
-    struct Tensor t = {.type = type, .n_dims = n_dims, .dim = {1, 1, 1, 1}};
-    uint64_t rows = 1;
-    for (uint32_t i = 0; i < n_dims; i++) {
-        t.dim[i] = dim[i];
-        if (i + 1 < n_dims)
-            rows *= dim[i];
-    }
-    t.bytes = align_up(rows * dtype_row_bytes(type, dim[n_dims - 1]), 4);
+    struct Tensor t = tensor_shape(type, n_dims, dim);
     uint64_t need = align_up(max_u64(t.bytes, 4), TENSOR_ALIGNMENT);
     if (a->dev->state != DEVICE_OK)
         return t;
+    if (a->lasting)
+        for (a->current = 0; a->current + 1 < a->n_blocks; a->current++)
+            if (a->blocks[a->current].used + need <= a->blocks[a->current].block.bytes)
+                break;
     struct ArenaBlock *b = a->n_blocks ? &a->blocks[a->current] : NULL;
     while (b && b->used + need > b->block.bytes) {
         if (a->current + 1 < a->n_blocks) {
@@ -244,9 +293,7 @@ struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, co
     }
     t.address = b->block.address + b->used;
     b->used += need;
-    a->used_bytes = 0;
-    for (uint32_t i = 0; i <= a->current; i++)
-        a->used_bytes += a->blocks[i].used;
+    a->used_bytes = used_bytes(a);
     a->peak_bytes = max_u64(a->peak_bytes, a->used_bytes);
     return t;
 }
@@ -260,9 +307,7 @@ void arena_release(struct Arena *a, struct ArenaMark mark) {
         return;
     a->current = mark.block;
     a->blocks[mark.block].used = mark.used;
-    a->used_bytes = 0;
-    for (uint32_t i = 0; i <= a->current; i++)
-        a->used_bytes += a->blocks[i].used;
+    a->used_bytes = used_bytes(a);
 }
 
 // ---- Transfers
@@ -335,13 +380,17 @@ static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t off
     return ok;
 }
 
-// The block of a range, and how far into it the range begins; NULL after a message.
+// The block of a range, and how far into it the range begins; NULL after a message, also where it is to be written and lies in a mapped file.
 static const struct Block *place_of(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes,
-                                    uint64_t *at) {
-    const struct Block *b = block_find(dev, t->address);
-    if (!b || offset + bytes > t->bytes || t->address + t->bytes > b->address + b->bytes) {
+                                    bool write, uint64_t *at) {
+    const struct Block *b = block_find(dev, t->address, t->bytes);
+    if (!b || offset + bytes > t->bytes) {
         fail("%s: transfer of %llu bytes at %llu outside of a tensor of %llu bytes", dev->name,
              (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)t->bytes);
+        return NULL;
+    }
+    if (write && b->imported) {
+        fail("%s: a tensor that lies in a mapped file cannot be written", dev->name);
         return NULL;
     }
     *at = t->address - b->address + offset;
@@ -350,7 +399,7 @@ static const struct Block *place_of(struct Device *dev, const struct Tensor *t, 
 
 void *upload_room(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes) {
     uint64_t at;
-    const struct Block *b = dev->state == DEVICE_OK ? place_of(dev, t, offset, bytes, &at) : NULL;
+    const struct Block *b = dev->state == DEVICE_OK ? place_of(dev, t, offset, bytes, true, &at) : NULL;
     if (!b || b->host)
         return b ? (uint8_t *)b->host + at : NULL;
     struct DeviceVk *vk = dev->vk;
@@ -371,7 +420,7 @@ void *upload_room(struct Device *dev, const struct Tensor *t, uint64_t offset, u
 
 bool upload_send(struct Device *dev, const struct Tensor *t, uint64_t offset, uint64_t bytes) {
     uint64_t at;
-    const struct Block *b = dev->state == DEVICE_OK ? place_of(dev, t, offset, bytes, &at) : NULL;
+    const struct Block *b = dev->state == DEVICE_OK ? place_of(dev, t, offset, bytes, true, &at) : NULL;
     if (!b || b->host)
         return b != NULL;
     struct DeviceVk *vk = dev->vk;
@@ -406,8 +455,9 @@ bool tensors_copy(struct Device *dev, const struct TensorCopy *copies, uint32_t 
     bool ok = true, mapped = true;
     for (uint32_t i = 0; i < n && ok; i++) {
         uint64_t from_at = 0, to_at = 0;
-        const struct Block *from = place_of(dev, copies[i].from, copies[i].from_offset, copies[i].bytes, &from_at);
-        const struct Block *to = place_of(dev, copies[i].to, copies[i].to_offset, copies[i].bytes, &to_at);
+        const struct Block *from =
+            place_of(dev, copies[i].from, copies[i].from_offset, copies[i].bytes, false, &from_at);
+        const struct Block *to = place_of(dev, copies[i].to, copies[i].to_offset, copies[i].bytes, true, &to_at);
         ok = from && to;
         if (ok)
             regions[i] = (struct Region){from->buffer, to->buffer, {from_at, to_at, copies[i].bytes}};
@@ -430,7 +480,7 @@ static bool transfer(struct Device *dev, const struct Tensor *t, uint64_t offset
     if (dev->state != DEVICE_OK)
         return false;
     uint64_t at;
-    const struct Block *b = place_of(dev, t, offset, bytes, &at);
+    const struct Block *b = place_of(dev, t, offset, bytes, up, &at);
     if (!b || !device_wait(dev))
         return false;
     if (b->host) {
@@ -466,6 +516,6 @@ bool tensor_download(struct Device *dev, const struct Tensor *t, uint64_t offset
 void *tensor_host(struct Device *dev, const struct Tensor *t) {
     if (dev->is_dry || dev->state != DEVICE_OK || t->address == 0)
         return NULL;
-    const struct Block *b = block_find(dev, t->address);
+    const struct Block *b = block_find(dev, t->address, t->bytes);
     return b && b->host ? (uint8_t *)b->host + (t->address - b->address) : NULL;
 }

@@ -21,6 +21,7 @@ struct Arena {
     uint32_t current;
     uint64_t used_bytes, peak_bytes; // of tensors, padding included
     bool exact;                      // blocks as large as the first request instead of rounded up
+    bool lasting; // nothing is released: tensors go where there is room, large ones into blocks of their own
 };
 
 void arena_init(struct Arena *a, struct Device *dev, const char *name, enum ArenaKind kind);

@@ -49,6 +49,18 @@ uint64_t dtype_row_bytes(enum DType type, uint64_t cols) {
     return dtype_is_quantised(type) ? align_up(bytes, 16) : bytes;
 }
 
+struct Tensor tensor_shape(enum DType type, uint32_t n_dims, const uint32_t *dim) {
+    struct Tensor t = {.type = type, .n_dims = n_dims, .dim = {1, 1, 1, 1}};
+    uint64_t rows = 1;
+    for (uint32_t i = 0; i < n_dims; i++) {
+        t.dim[i] = dim[i];
+        if (i + 1 < n_dims)
+            rows *= dim[i];
+    }
+    t.bytes = align_up(rows * dtype_row_bytes(type, dim[n_dims - 1]), 4);
+    return t;
+}
+
 struct Tensor tensor_slice(const struct Tensor *t, uint32_t first, uint32_t count) {
     assert(t->n_dims > 0 && t->dim[0] > 0 && (uint64_t)first + count <= t->dim[0]);
     struct Tensor slice = *t;

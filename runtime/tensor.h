@@ -47,6 +47,8 @@ struct Tensor {
     uint64_t address; // device address of the first element
     uint64_t bytes;   // size on the device; 0: no tensor
 };
+// A tensor of that shape (outermost first) that lies nowhere yet.
+struct Tensor tensor_shape(enum DType type, uint32_t n_dims, const uint32_t *dim);
 static inline bool tensor_exists(const struct Tensor *t) { return t->bytes != 0; }
 static inline uint32_t tensor_cols(const struct Tensor *t) { return t->dim[t->n_dims - 1]; }
 static inline uint64_t tensor_elements(const struct Tensor *t) {

@@ -63,7 +63,8 @@ struct Block {
     uint64_t address;
     uint64_t bytes; // usable; padding follows
     void *host;
-    bool on_host; // counted there
+    bool on_host;  // counted there
+    bool imported; // a file's mapping: counted nowhere, never written
 };
 
 struct Pipeline {
@@ -89,6 +90,7 @@ struct DeviceVk {
     bool has_executable_properties;
     VkPhysicalDeviceMemoryProperties memory;
     uint64_t max_buffer_bytes;
+    PFN_vkGetMemoryHostPointerPropertiesEXT host_pointer_properties; // NULL: no such extension in use
     VkPipelineLayout layouts[PUSH_COUNT];
     VkShaderModule modules[KERNEL_COUNT];
     VkPipelineCache cache;
@@ -131,8 +133,13 @@ VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t
 
 // memory.c
 bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block);
+// The same over `bytes` of the host's memory, which is read alone; the padding is the last part of it. False without a message where the
+// driver does not take it.
+bool block_import(struct Device *dev, void *host, uint64_t bytes, struct Block *block);
 void block_free(struct Device *dev, struct Block *block);
-const struct Block *block_find(const struct Device *dev, uint64_t address);
+uint64_t block_padding(const struct Device *dev); // bytes behind the last tensor of a block; see the top of memory.h
+// The one that all of the range lies in (pieces of a file overlap); NULL: none.
+const struct Block *block_find(const struct Device *dev, uint64_t address, uint64_t bytes);
 
 // cmd.c
 void programs_settle(struct Device *dev); // after a wait: reads timestamps of what ran

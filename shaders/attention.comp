@@ -60,7 +60,7 @@ void main() {
     barrier();
     [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
         const uint row = first + ty() + 16 * r;
-        float total = 0;
+        precise float total = 0;
         [[unroll]] for (uint i = 0; i < 8; i++)
             total += reduced[(ty() + 16 * r) * 8 + i];
         const float inverse = total == 0 ? 0 : 1 / total;

@@ -1,7 +1,6 @@
 // What the attention kernels share: the head's width as a constant, and the constants of a softmax in base 2. Scores are kept
 // times log2(e), so that exp2 does the work (`precise`, because a driver that fuses a multiply with a sum for some rows of a thread and not
 // for others makes a row's bits depend on its place); a key that a row does not see weighs exactly 0, by a choice and not by a small exponential.
-#extension GL_EXT_buffer_reference_uvec2 : require
 #include "types.glsl"
 #include "cache.glsl"
 
@@ -15,7 +14,10 @@ const float NO_SCORE = -3.0e38; // below every score; finite, so that difference
 uint tile_of_group(uint n_tiles, uint n_heads) { return n_tiles - 1 - min(group_index() / n_heads, n_tiles - 1); }
 uint head_of_group(uint n_heads) { return group_index() % n_heads; }
 
-float logsumexp_of(float most, float sum) { return sum == 0 ? uintBitsToFloat(0xff800000u) : most * LN2 + log(sum); }
+float logsumexp_of(float most, float sum) {
+    precise float x = fma(most, LN2, log(sum));
+    return sum == 0 ? uintBitsToFloat(0xff800000u) : x;
+}
 // The weight of a score relative to its row's logsumexp (natural). At most 1, also where rounding of huge scores says more.
 float weight_of(float score2, float lse) {
     precise float x = score2 - lse * LOG2E;

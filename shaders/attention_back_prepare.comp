@@ -7,8 +7,8 @@ void main() {
     const uint i = group_index() * LOCAL_SIZE + gl_LocalInvocationID.x, vecs = p.head_dim / 4;
     if (i >= p.rows * p.n_heads)
         return;
-    float sum = 0;
+    precise float sum = 0;
     for (uint d = 0; d < vecs; d++)
-        sum += dot(f32x4_in(p.o).v[i * vecs + d], f32x4_in(p.dy).v[i * vecs + d]);
+        [[unroll]] for (uint j = 0; j < 4; j++) sum = fma(f32x4_in(p.o).v[i * vecs + d][j], f32x4_in(p.dy).v[i * vecs + d][j], sum);
     p.delta.v[i] = sum;
 }

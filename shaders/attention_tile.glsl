@@ -42,7 +42,9 @@ void multiply_chunk(inout vec4 s[THREAD_ROWS]) {
         [[unroll]] for (uint r = 0; r < THREAD_ROWS; r++) {
             const vec4 a = left[(ty() + 16 * r) * PITCH + d];
             // One order of sums, written out: what a driver makes of dot() may differ between the rows of a thread.
-            [[unroll]] for (uint i = 0; i < 4; i++) s[r] = fma(vec4(a[i]), vec4(b0[i], b1[i], b2[i], b3[i]), s[r]);
+            precise vec4 to = s[r];
+            [[unroll]] for (uint i = 0; i < 4; i++) to = fma(vec4(a[i]), vec4(b0[i], b1[i], b2[i], b3[i]), to);
+            s[r] = to;
         }
     }
 }

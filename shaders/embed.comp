@@ -1,27 +1,35 @@
-// y[row] = table[ids[row]], from any storage type. A workgroup is a row; an id outside the vocabulary gives zeros.
+// y[row] = table[ids[row]], from any storage type; with ALL, y[row] = table[row], a table unpacked. A workgroup is a row; an id outside the
+// vocabulary gives zeros. y is f32, or (what matrix units take) bf16 or f16.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
-#include "formats.glsl"
+#include "cache.glsl"
+
+layout(constant_id = 4) const uint ALL = 0;
+
+// Elements 8 at .. 8 at + 7 of y.
+void store8(uint at, vec4 a, vec4 b) {
+    if (CACHE_TYPE != 0) {
+        u32x4_rw(p.y).v[at] = uvec4(cache_pack4(a), cache_pack4(b));
+        return;
+    }
+    f32x4_rw(p.y).v[2 * at] = a;
+    f32x4_rw(p.y).v[2 * at + 1] = b;
+}
 
 void main() {
     uint row = group_index();
     if (row >= p.rows)
         return;
-    uint id = p.ids.v[row], units = p.dim / W_UNIT, to = row * (p.dim / 4);
-    if (id >= p.vocab) {
-        for (uint i = gl_LocalInvocationID.x; i < p.dim / 4; i += LOCAL_SIZE)
-            f32x4_rw(p.y).v[to + i] = vec4(0);
-        return;
-    }
-    for (uint unit = gl_LocalInvocationID.x; unit < units; unit += LOCAL_SIZE) {
-        Unit u;
-        unit_load(p.w, id * (p.w_row_bytes / 16), unit, units, u);
-        [[unroll]] for (uint g = 0; g < W_UNIT / 8; g++) {
-            vec4 a, b;
-            unit_get8(u, g, a, b);
-            f32x4_rw(p.y).v[to + unit * (W_UNIT / 4) + 2 * g] = a;
-            f32x4_rw(p.y).v[to + unit * (W_UNIT / 4) + 2 * g + 1] = b;
+    const uint id = ALL != 0 ? row : p.ids.v[row], each = W_UNIT / 8;
+    // Neighbouring threads write neighbouring eights, though those of one unit load the same words.
+    for (uint i = gl_LocalInvocationID.x; i < p.dim / 8; i += LOCAL_SIZE) {
+        vec4 a = vec4(0), b = vec4(0);
+        if (id < p.vocab) {
+            Unit u;
+            unit_load(p.w, id * (p.w_row_bytes / 16), i / each, p.dim / W_UNIT, u);
+            unit_get8(u, i % each, a, b);
         }
+        store8(row * (p.dim / 8) + i, a, b);
     }
 }

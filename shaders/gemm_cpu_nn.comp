@@ -25,7 +25,7 @@ void main() {
         [[unroll]] for (uint c = 0; c < COLS; c++) sum[i][c] = 0;
     }
 
-    XUnits x = XUnits(p.x);
+    XUnits x = XUnits(uvec2(p.x));
     for (uint k = 0; k < p.k; k += 8) {
         float w[8][COLS];
         // Bounded also where k is a multiple of 8: lavapipe runs the loop's uniform loads once more after its last pass.

@@ -27,7 +27,7 @@ void main() {
     [[unroll]] for (uint c = 0; c < COLS; c++)
         w_row[c] = (t.expert * p.n + min(col0 + SUBGROUP_SIZE * c, p.n - 1)) * (p.w_row_bytes / 16);
 
-    XUnits x = XUnits(p.x);
+    XUnits x = XUnits(uvec2(p.x));
     for (uint u = 0; u < units; u++) {
         vec4 w[COLS][2 * G];
         [[unroll]] for (uint c = 0; c < COLS; c++) {

@@ -36,7 +36,7 @@ float sum[TILE_ROWS][COLS];
         [[unroll]] for (uint j = 0; j < N; j++)                                                                        \
             [[unroll]] for (uint r = 0; r < BLOCK; r++) {                                                              \
                 uint at = i + r;                                                                                       \
-                float xv = ALIGNED != 0 ? XParts(p.x).v[x_at[j] / 16 + at / 16].v[at / 4 % 4][at % 4]                  \
+                float xv = ALIGNED != 0 ? XParts(uvec2(p.x)).v[x_at[j] / 16 + at / 16].v[at / 4 % 4][at % 4]                  \
                                         : p.x.v[x_at[j] - row0 + min(row0 + at, p.n - 1)];                             \
                 [[unroll]] for (uint c = 0; c < COLS; c++) sum[at][c] = fma(xv, w[j][c], sum[at][c]);                  \
             }

@@ -27,7 +27,7 @@ float sum[ROWS][COLS], sum2[ROWS][COLS];
 void add_unit(inout float to[ROWS][COLS], u32x4_in w, uint x_at[ROWS], uint w_row[COLS], uint first_row, uint first_col, uint u,
               uint units) {
     Unit raw[COLS];
-    XUnits x = XUnits(p.x);
+    XUnits x = XUnits(uvec2(p.x));
     [[unroll]] for (uint c = 0; c < COLS; c++) {
         if (CHOOSE_LANES != 0) {
             uint rows[8];

@@ -34,7 +34,7 @@
     IN(f32, x) IN(u32x4, w) IN(u32x4, w2) RW(f32, y) IN(u32, row_expert)                                               \
     U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(x_divide)
 
-// y(t,dim) = table[ids[t]]; an id outside the vocabulary gives zeros.
+// y(t,dim) = table[ids[t]], or table[t]; an id outside the vocabulary gives zeros. y f32, or f16 or bf16.
 #define PUSH_embed(IN, OUT, RW, U32, F32) IN(u32, ids) IN(u32x4, w) OUT(f32, y) U32(rows) U32(dim) U32(vocab) U32(w_row_bytes)
 // dw[segment_id[s]] += sum of dy[order[i]] over i in segment_start[s] .. segment_start[s+1]; n_segments[0] segments.
 #define PUSH_embed_back(IN, OUT, RW, U32, F32)                                                                         \

@@ -4,6 +4,7 @@
 #define VKMOE_TYPES_GLSL
 #extension GL_EXT_buffer_reference : require
 #extension GL_EXT_buffer_reference2 : require
+#extension GL_EXT_buffer_reference_uvec2 : require
 #extension GL_EXT_control_flow_attributes : require
 #include "push.h"
 
@@ -17,6 +18,16 @@ layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer u32
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer u32x2_rw { uvec2 v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer u32x4_in { uvec4 v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer u32x4_rw { uvec4 v[]; };
+
+// A pointer as one of another type, on the way through its two words: SwiftShader knows no other cast, and compilers see through it.
+#define f32x4_in(pointer) f32x4_in(uvec2(pointer))
+#define f32x4_rw(pointer) f32x4_rw(uvec2(pointer))
+#define u32_in(pointer) u32_in(uvec2(pointer))
+#define u32_rw(pointer) u32_rw(uvec2(pointer))
+#define u32x2_in(pointer) u32x2_in(uvec2(pointer))
+#define u32x2_rw(pointer) u32x2_rw(uvec2(pointer))
+#define u32x4_in(pointer) u32x4_in(uvec2(pointer))
+#define u32x4_rw(pointer) u32x4_rw(uvec2(pointer))
 
 #define PUSH_FIELD_IN(type, name) type##_in name;
 #define PUSH_FIELD_RW(type, name) type##_rw name;

@@ -95,8 +95,8 @@ static void test_neighbours(struct Device *dev) {
     }
 }
 
-// What is recorded where a whole workgroup drives the matrix units, on a device that only counts: x is packed in front of each multiply, the
-// scratch is given back, and no barrier is missing. (Results need the hardware; there the known-answer tests see to them.)
+// What is recorded where a whole workgroup drives the matrix units, on a device that only counts: x is packed in front of each multiply and
+// quantised weights unpacked, the scratch is given back, and no barrier is missing. (Results need the hardware; there the known-answer tests see to them.)
 static void test_packing(void) {
     struct Device dev;
     device_open_dry(&dev, NULL);
@@ -112,7 +112,8 @@ static void test_packing(void) {
     arena_init(&arena, &dev, "packing", ARENA_DEVICE);
     enum { M = 300, N = 96, K = 64, E = 4, ACTIVE = 2 };
     struct Tensor x = TENSOR(&arena, DT_F32, M, K), w = TENSOR(&arena, DT_BF16, N, K), y = TENSOR(&arena, DT_F32, M, N);
-    struct Tensor experts = TENSOR(&arena, DT_BF16, E, N, K), rows = TENSOR(&arena, DT_F32, M * ACTIVE, N);
+    struct Tensor q4 = TENSOR(&arena, DT_Q4_0, N, K), experts = TENSOR(&arena, DT_BF16, E, N, K),
+                  rows = TENSOR(&arena, DT_F32, M * ACTIVE, N);
     struct Routing g = routing_make(&arena, &dev, M, E, ACTIVE);
     uint64_t before = arena_mark(&arena).used;
     struct LinearOptions o = {.scratch = &arena}, gathered = {.scratch = &arena, .gather = true};
@@ -120,8 +121,10 @@ static void test_packing(void) {
     op_linear(c, &x, &w, &y, NULL, o);
     op_linear_dx(c, &y, &w, &x, NULL, o);
     op_linear(c, &x, &experts, &rows, &g, gathered);
+    op_linear(c, &x, &q4, &y, NULL, o);
     struct Program *p = cmd_end(c);
-    CHECK(p && program_dispatches(p) == 6 && program_uses(p, KERNEL_gather_rows), "each multiply has its packing");
+    CHECK(p && program_dispatches(p) == 9 && program_uses(p, KERNEL_gather_rows), "each multiply has its packing");
+    CHECK(p && program_uses(p, KERNEL_embed), "quantised weights are unpacked");
     CHECK(program_uses(p, KERNEL_gemm_nt_cm2) && program_uses(p, KERNEL_gemm_nn_cm2), "the modules were taken");
     CHECK(program_check(p, -1) == 0, "a barrier is missing");
     CHECK(arena_mark(&arena).used == before, "scratch was not given back");

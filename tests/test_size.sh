@@ -47,6 +47,30 @@ for type in f32 f16 bf16; do
 done
 answer --cache-type q8_0
 says "$err" "heads of 16 are no multiple of its blocks of 32"
+# Plain weights read where their file is mapped: the same answer, also within less memory than they take, and in pieces.
+if "$VKMOE" devices | grep -q "on *file_map"; then
+    "$VKMOE" init --preset smollm2-135m --type bf16 --out "$work/plain.gguf" 2>"$work/err"
+    note $? "init: $(cat "$work/err")"
+    ids() { # ids FLAGS...: ids and log-probabilities in $out
+        out=$("$VKMOE" generate "$work/plain.gguf" -p mapped -n 3 --temperature 0 --ignore-eos --json --gpu-layers all \
+            "$@" 2>"$work/err" | sed -E 's/, "stopped".*//')
+        err=$(cat "$work/err")
+    }
+    VKMOE_OFF=file_map ids
+    want=$out
+    says "$want" '"logprobs": [-'
+    VKMOE_MEMORY_MIB=120 ids
+    [[ $out == "$want" ]]
+    note $? "mapped, within 120 MiB: '$out', copied '$want' ($err)"
+    VKMOE_MAX_ALLOCATION_MIB=64 ids
+    [[ $out == "$want" ]]
+    note $? "mapped in pieces of 64 MiB: '$out', copied '$want' ($err)"
+    VKMOE_OFF=file_map VKMOE_MEMORY_MIB=120 ids
+    says "$err" "has 120 MiB"
+    rm "$work/plain.gguf"
+else
+    echo "SKIP: no device here reads mapped files"
+fi
 answer --gpu-layers some
 says "$err" "--gpu-layers some: auto, all or a number of layers is expected"
 answer --experts-on disk

@@ -7,7 +7,7 @@ if ((${#layers[@]} == 0)); then
     echo "skipped: Khronos' validation layer is not installed" >&2
     exit 77
 fi
-tests=(runtime adapter session training)
+tests=(runtime filemap adapter session training)
 [[ -z ${VKMOE_VALIDATE_ALL:-} ]] || tests+=(rows attention linear golden)
 failed=0
 modes=(core,sync gpu)

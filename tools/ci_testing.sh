@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tools/setup.sh build vulkan
+tools/setup.sh build vulkan code
 [[ -f build/build.ninja ]] || cmake --preset release -DVKMOE_WERROR=ON
 cmake --build --preset release
 

@@ -2,7 +2,9 @@
 """Compares vkmoe with other engines on one model file. For development: needs vkmoe, and llama.cpp's llama-server or
 transformers with gguf, on this machine. Uses the standard library alone, but for `perplexity`.
 
-  compare_peer.py greedy MODEL.gguf [N]          greedy tokens beside llama.cpp's CPU backend, ten prompts of N (64) tokens
+  compare_peer.py greedy MODEL.gguf [N [PROMPTS]]  greedy tokens beside llama.cpp, ten prompts (or the first PROMPTS) of N (64) tokens: beside its CPU
+                                                 backend, which rounds activations to 8 bits where weights are quantised, or the device named
+                                                 by LLAMA_DEVICE (Vulkan0), where it is told not to
   compare_peer.py perplexity MODEL TEXT [LIMIT]  mean negative log-likelihood of windows of 512 beside transformers in f32
                                                  (MODEL: a .gguf, which transformers unpacks to f32, or a Hugging Face folder)
   compare_peer.py mixed OUT MIB FILE...          writes MIB MiB of text for `tokens`: lines of the files (English, Chinese, code) in a
@@ -43,10 +45,11 @@ class LlamaServer:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
+        environment = dict(os.environ, GGML_VK_DISABLE_COOPMAT="1", GGML_VK_DISABLE_INTEGER_DOT_PRODUCT="1")
         self.process = subprocess.Popen(
-            ["llama-server", "-m", model, "--device", "none", "-c", "2048", "-np", "1", "--port", str(self.port), *options],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
+            ["llama-server", "-m", model, "--device", os.environ.get("LLAMA_DEVICE", "none"), "-ngl", "99", "-c", "2048", "-np", "1", "--port", str(self.port), *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        for _ in range(6000):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health").read()
                 return
@@ -68,11 +71,12 @@ class LlamaServer:
 EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
 
 
-def greedy(model, n=64):
+def greedy(model, n=64, n_prompts=len(PROMPTS)):
+    prompts = PROMPTS[:n_prompts]
     server = LlamaServer(model, *EXACT)
     equal = 0
     try:
-        for prompt in PROMPTS:
+        for prompt in prompts:
             ids = vkmoe("tokenize", model, "--special", "-p", prompt)["ids"]
             ours = vkmoe("generate", model, "--raw", "-p", prompt, "-n", str(n), "--temperature", "0", "--ignore-eos",
                          "--cache-type", "f32")["ids"]
@@ -89,8 +93,8 @@ def greedy(model, n=64):
             print(f"{line}  {prompt[:40]!r}", flush=True)
     finally:
         server.process.terminate()
-    print(f"{equal} of {len(PROMPTS)} prompts equal over {n} tokens")
-    return equal == len(PROMPTS)
+    print(f"{equal} of {len(prompts)} prompts equal over {n} tokens")
+    return equal == len(prompts)
 
 
 def transformers_model(model):
@@ -220,7 +224,7 @@ def speed(model, rounds=5):
 if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command == "greedy" and len(sys.argv) > 2:
-        sys.exit(0 if greedy(sys.argv[2], *map(int, sys.argv[3:4])) else 1)
+        sys.exit(0 if greedy(sys.argv[2], *map(int, sys.argv[3:5])) else 1)
     elif command == "perplexity" and len(sys.argv) > 3:
         perplexity(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:5]))
     elif command == "mixed" and len(sys.argv) > 4:

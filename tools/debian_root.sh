@@ -100,6 +100,7 @@ git -C "$clone" clean -q -fd
 export root packages repository
 # Mounts in a namespace of their own: they are gone when the command ends, however it ends.
 exec unshare --mount --propagation private bash -euo pipefail -c '
+    mount --bind "$root" "$root"
     mount -t proc proc "$root/proc"
     mount --rbind /sys "$root/sys"
     mount --rbind /dev "$root/dev"
@@ -122,5 +123,9 @@ exec unshare --mount --propagation private bash -euo pipefail -c '
         chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >"$root/root/apt.log" 2>&1 ||
             { tail -n 5 "$root/root/apt.log" >&2; exit 1; }
     fi
-    exec chroot "$root" bash -c "cd /root/vkmoe && exec \"\$@\"" bash "$@"
+    # A root that was only changed by chroot would have no user namespaces, and the sandbox of model-written programs needs them.
+    cd "$root"
+    pivot_root . mnt
+    umount --lazy mnt
+    exec chroot . bash -c "cd /root/vkmoe && exec \"\$@\"" bash "$@"
 ' bash "$@"

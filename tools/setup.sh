@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools/setup.sh [build] [vulkan] [model] [ci]: makes sure that what the named parts need is there, and installs what is
+# tools/setup.sh [build] [vulkan] [code] [model] [ci]: makes sure that what the named parts need is there, and installs what is
 # missing with apt (as root, or through sudo). It looks for programs and libraries, not for packages, so that a machine
 # set up in another way is left alone; when nothing is missing it says nothing and takes a fraction of a second.
 set -euo pipefail
@@ -71,6 +71,12 @@ look_for_vulkan() {
     elif lavapipe_too_old; then
         need mesa-vulkan-drivers "a newer lavapipe (Debian 12's own is 10 to 50 times slower than the one in its backports)"
     fi
+}
+
+# The sandbox of model-written programs takes the system's own Python, with its whole standard library.
+look_for_code() {
+    [[ -x /usr/bin/python3 ]] && /usr/bin/python3 -c "import ctypes, random" >/dev/null 2>&1 ||
+        need python3 "a Python at /usr/bin/python3, to run what models write"
 }
 
 look_for_model() {
@@ -205,8 +211,8 @@ if (($# == 0)); then
 fi
 for part in "$@"; do
     case $part in
-    build | vulkan | model | ci) "look_for_$part" ;;
-    *) die "there is no part '$part': build, vulkan, model or ci" ;;
+    build | vulkan | code | model | ci) "look_for_$part" ;;
+    *) die "there is no part '$part': build, vulkan, code, model or ci" ;;
     esac
 done
 if ((${#missing[@]})); then

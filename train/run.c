@@ -53,7 +53,7 @@ bool train_plan(const struct Config *c, enum DType type, const struct TrainOptio
     plan->weights = m.arena.used_bytes;
     if (ok && o->method == TRAIN_LORA)
         ok = model_add_lora(&m, &o->lora, o->seed);
-    plan->adapters = m.arena.used_bytes - plan->weights;
+    plan->adapters = m.adapters.used_bytes;
     ok = ok && step_init(&s, &m, &so, o->method == TRAIN_FULL);
     plan->state = s.state.peak_bytes;
     plan->activations = s.scratch.peak_bytes;

@@ -160,6 +160,7 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->o = *o;
     s->o.micro_tokens = round_tokens(o->micro_tokens);
     arena_init(&s->state, m->dev, "gradients and moments", ARENA_DEVICE);
+    s->state.lasting = true;
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
     arena_init(&s->host, m->dev, "batch", ARENA_HOST);
     uint32_t first = train_base ? 0 : m->n_base, t = s->o.micro_tokens;
