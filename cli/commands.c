@@ -186,6 +186,31 @@ static const struct Flag score_flags[] = {
     INT("window", 'w', NULL, 2, 1048576, "tokens seen at once (default: the model's context, at most 2048)"),
     END,
 };
+static const struct Flag eval_flags[] = {
+    TEXT("tasks", 0, "LIST", "all", "benchmarks by commas, as `vkmoe eval tasks` lists them"),
+    LIST("task-file", "FILE", "a task of your own, instead of --tasks or beside it"),
+    FILENAME("data", 0, "DIR", "folder of the benchmarks' files as they are published"),
+    FILENAME("out", 'o', "FILE",
+             "results as JSON (default: results.json); every prompt and answer goes to FILE with .jsonl behind it, "
+             "from where an interrupted run goes on"),
+    TEXT("name", 0, "TEXT", NULL, "what the model is called in tables (default: the name that its file gives it)"),
+    INT("shots", 0, NULL, 0, 1000, "worked examples in front of each question (default: the task's own number)"),
+    INT("limit", 0, NULL, 1, 100000000, "records of a task at most, taken from all its subjects in turn"),
+    SWITCH("chat", 0, "each prompt is a user's message: wrap it in the model's chat template"),
+    TEMPLATE,
+    SWITCH("subjects", 0, "the table has a row for each subject too"),
+    SWITCH("allow-code-execution", 0, "run the programs that the model writes (HumanEval, MBPP), in a sandbox"),
+    INT("parallel", 0, "8", 1, SESSION_MAX_SEQUENCES, "answers at once: changes the time, not the scores"),
+    TYPE_AS_FILE,
+    ADAPTER,
+    CONTEXT,
+    CACHE,
+    PLACE,
+    HEADING("Of `eval report`"),
+    SWITCH("md", 0, "the table in Markdown"),
+    FILENAME("png", 0, "FILE", "the table as a picture"),
+    END,
+};
 static const struct Flag bench_flags[] = {
     END,
 };
@@ -256,6 +281,10 @@ const struct Command COMMANDS[] = {
      "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
     {"score", cmd_score, "log-probabilities and perplexity of a text", "MODEL", 1, 1, score_flags,
      "vkmoe score smollm2.gguf --file wiki.txt --json"},
+    {"eval", cmd_eval, "benchmarks of the DeepSeekMoE paper, and tables of their results",
+     "MODEL | report RESULTS... | tasks", 1, ARGS_MAX_OPERANDS, eval_flags,
+     "vkmoe eval smollm2.gguf --tasks hellaswag,piqa --data benchmarks --limit 100\n"
+     "vkmoe eval report dense.json moe.json --png table.png"},
     {"bench", cmd_bench, "WHAT is kernels, device or static: times beside this device's own measured peak",
      "WHAT [FILTER]", 1, 2, bench_flags, "vkmoe bench kernels gemm"},
     {"tokenize", cmd_tokenize, "text to token numbers, and back", "MODEL", 1, 1, tokenize_flags,

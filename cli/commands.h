@@ -8,6 +8,7 @@ int cmd_chat(const struct Args *args);
 int cmd_generate(const struct Args *args);
 int cmd_train(const struct Args *args);
 int cmd_score(const struct Args *args);
+int cmd_eval(const struct Args *args);
 int cmd_bench(const struct Args *args);
 int cmd_tokenize(const struct Args *args);
 int cmd_init(const struct Args *args);

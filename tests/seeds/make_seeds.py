@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes the seeds of the fuzz targets beside this file: the smallest inputs that get to the end of each reader."""
-import json, os, struct
+import gzip, io, json, os, struct, tarfile, zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -254,3 +254,28 @@ write("fuzz_chatfile", "talk", conversation([(b"temperature", b"0.7"), (b"stop",
                                             [(0, b"Be kind.", []), (1, b"Hi", []), (2, "你好".encode(), [7, 8])], [1, 2, 3], 2, 16))
 write("fuzz_chatfile", "words", conversation([], [(1, b"Hi", [])], [], 0, 16))
 write("fuzz_chatfile", "empty", conversation([], [], [], 0, 256))
+
+
+# --- data sets and task files; the first byte chooses the reader
+def archive(kind):
+    out = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+            z.writestr(zipfile.ZipInfo("d/a.txt"), '{"a": 1}\n' * 5, zipfile.ZIP_DEFLATED)
+        return out.getvalue()
+    with tarfile.open(fileobj=out, mode="w") as t:
+        member = tarfile.TarInfo("d/a.txt")
+        member.size = 8
+        t.addfile(member, io.BytesIO(b'{"a": 1}'))
+    return out.getvalue()[:2048]
+
+
+write("fuzz_eval", "csv", b'\x02a,"b ""x"", y"\n1,"2\n3"\n')
+write("fuzz_eval", "jsonl", b'\x00{"a": "x_y", "list": ["p", 1], "question": {"choices": [{"text": "t"}]}}\n')
+write("fuzz_eval", "json", b'\x01{"examples": [{"a": [{"q": 1}, {"q": 2}]}]}')
+write("fuzz_eval", "gzip", b"\x00" + gzip.compress(b'{"a": 1}\n', mtime=0))
+write("fuzz_eval", "tar", b"\x08" + archive("tar"))
+write("fuzz_eval", "zip", b"\x08" + archive("zip"))
+write("fuzz_eval", "task", b"\x07# c\ntitle: T\nsource: s\nkind: generate\nmetric: em\ndata: d\ngold: {g}\nset x: {a|strip}\n"
+                           b"replace x: /a/b/\nextract: last (\\d+)\nstop: \\n\n\n[query]\n{q}\n[shot]\nx\n")
+write("fuzz_eval", "latex", b"\x06x = \\boxed{\\frac12 + \\sqrt3, \\text{ cm}} 3/4")
