@@ -230,7 +230,7 @@ static bool generate(struct Job *j) {
     struct BatchHooks hooks = {j, on_token, on_end};
     for (uint32_t i = 0; i < j->prompts.n; i++) {
         struct TokenList *ids = &j->prompts.list[i];
-        texts[i] = (struct BatchText){ids->ids, (uint32_t)ids->n, j->limit};
+        texts[i] = (struct BatchText){.prompt = ids->ids, .n_prompt = (uint32_t)ids->n, .limit = j->limit};
         j->answers[i].stops = j->stops;
     }
     j->begin = clock_seconds();

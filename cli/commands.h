@@ -10,6 +10,7 @@ int cmd_train(const struct Args *args);
 int cmd_data(const struct Args *args);
 int cmd_plot(const struct Args *args);
 int cmd_score(const struct Args *args);
+int cmd_eval(const struct Args *args);
 int cmd_bench(const struct Args *args);
 int cmd_tokenize(const struct Args *args);
 int cmd_init(const struct Args *args);

@@ -534,3 +534,37 @@ bool plot_lines(const char *path, const char *title, const char *x_label, const 
     }
     return canvas_close(&c, path);
 }
+
+// ---- Tables
+
+// As large as the canvas lets it be: the letters' size follows from the rows and from the widest texts.
+bool plot_table(const char *path, const struct PlotCell *cells, uint32_t n_rows, uint32_t n_columns, uint32_t n_top) {
+    enum { EDGE = 28 };
+    double *widths = xcalloc(n_columns, sizeof *widths), all = 0, gap = 1.6, height = (HEIGHT - 2.0 * EDGE) / n_rows;
+    for (uint32_t i = 0; i < n_rows * n_columns; i++)
+        widths[i % n_columns] = fmax(widths[i % n_columns], text_width(cells[i].text, 1));
+    for (uint32_t k = 0; k < n_columns; k++)
+        all += widths[k] + (k ? gap : 0);
+    double size = fmin(fmin(height * 0.7, 24), (WIDTH - 2.0 * EDGE) / all);
+    height = fmin(height, size * 2);
+    struct Canvas c;
+    canvas_open(&c);
+    for (uint32_t row = 0; row < n_rows; row++) {
+        double x = EDGE, base = EDGE + height * (row + 0.68);
+        for (uint32_t k = 0; k < n_columns; k++) {
+            const struct PlotCell *cell = &cells[(size_t)row * n_columns + k];
+            bool bold = cell->bold || row == 0;
+            double column = widths[k] * size, indent = k < 2 ? 0 : column - text_width(cell->text, size);
+            draw_text(&c, x + indent, base, cell->text, size, size / 22 * (bold ? 2.6 : 1.5),
+                      bold     ? 0x111827
+                      : k == 1 ? 0x6b7280
+                               : 0x374151,
+                      false);
+            x += column + gap * size;
+        }
+        if (row == 0 || row == n_top)
+            draw_line(&c, EDGE, EDGE + height * (row + 1), EDGE + all * size, EDGE + height * (row + 1), 1.2, 0x9ca3af);
+    }
+    free(widths);
+    return canvas_close(&c, path);
+}

@@ -32,3 +32,11 @@ struct PlotPanels {
     const char *x_label, *y_label;
 };
 bool plot_panels(const char *path, const char *title, const struct PlotPanels *p);
+
+struct PlotCell {
+    const char *text; // ASCII
+    bool bold;
+};
+// A table (n_rows, n_columns): the first row is the heading, the first two columns are words and the others figures; lines are drawn under the
+// heading and under `n_top` more rows.
+bool plot_table(const char *path, const struct PlotCell *cells, uint32_t n_rows, uint32_t n_columns, uint32_t n_top);

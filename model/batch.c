@@ -6,6 +6,7 @@
 struct Slot {
     bool busy;
     uint32_t text, sequence, n, id; // n: tokens so far; id: the last of them, which goes in next
+    uint32_t shared, group;         // what the cache begins with; shared 0: nothing that could be kept
     struct Sampler sampler;
 };
 
@@ -42,6 +43,16 @@ static bool take(struct Batch *b, struct Slot *slot, uint32_t row, uint32_t id, 
     return b->s->length[slot->sequence] < b->s->context || end(b, slot, BATCH_CONTEXT);
 }
 
+// Brings the cache to the end of what the text shares with its group.
+static bool begin_shared(struct Batch *b, struct Slot *slot, const struct BatchText *text) {
+    bool there = text->shared > 0 && slot->shared == text->shared && slot->group == text->group;
+    session_rewind(b->s, slot->sequence, there ? text->shared : 0);
+    slot->shared = text->shared;
+    slot->group = text->group;
+    return there || text->shared == 0 ||
+           session_prefill(b->s, slot->sequence, text->prompt, text->shared, NULL, NULL, NULL);
+}
+
 // Texts are begun in the slot until one needs more than its first token.
 static bool begin(struct Batch *b, struct Slot *slot) {
     while (!slot->busy && b->next < b->n_texts) {
@@ -51,12 +62,11 @@ static bool begin(struct Batch *b, struct Slot *slot) {
         slot->n = 0;
         sampler_begin(&slot->sampler, b->set, b->set->params.stream + slot->text, b->m);
         sampler_see(&slot->sampler, text->prompt, text->n_prompt);
-        session_rewind(b->s, slot->sequence, 0);
         uint32_t id;
         float logprob;
-        if (!sampler_prepare(&slot->sampler, b->s, 0, text->limit) ||
-            !session_prefill(b->s, slot->sequence, text->prompt, text->n_prompt, &slot->sampler.params, &id,
-                             &logprob) ||
+        if (!begin_shared(b, slot, text) || !sampler_prepare(&slot->sampler, b->s, 0, text->limit) ||
+            !session_prefill(b->s, slot->sequence, text->prompt + text->shared, text->n_prompt - text->shared,
+                             &slot->sampler.params, &id, &logprob) ||
             !take(b, slot, 0, id, logprob))
             return false;
     }

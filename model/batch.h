@@ -10,6 +10,9 @@ struct BatchText {
     const uint32_t *prompt;
     uint32_t n_prompt;
     uint32_t limit; // tokens to generate at most
+    // The first `shared` tokens (fewer than n_prompt) are those of all texts of this group that share as many: a sequence that has just had
+    // such a text keeps them. They are read in a pass of their own, so that an answer does not depend on whether they were there.
+    uint32_t shared, group;
 };
 
 struct BatchToken {

@@ -57,7 +57,7 @@ static void sample_shaped(struct Session *s, struct Cmd *c, const struct Tensor 
         op_penalty(c, &shaped, &penalties);
     }
     op_sample(c, &shaped, &params, &ids, NULL, &chances);
-    op_xent(c, logits, &ids, &logprobs, NULL, false); // the loss: take_next() turns its sign
+    op_xent(c, logits, &ids, &logprobs, NULL, NULL, false); // the loss: take_next() turns its sign
 }
 
 // Norm, head and sampling of n rows, those from `first` on.
@@ -89,7 +89,7 @@ static void score_rows(struct Session *s, struct Pass *p, const struct Tensor *x
         struct Tensor xn = TENSOR(p->arena, DT_F32, n, c->dim), logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
         op_rmsnorm(p->c, &rows, &s->m->norm->w, &xn, NULL, c->norm_eps);
         linear_forward(p, &linear, &xn, &logits, NULL, false, false);
-        op_xent(p->c, &logits, &targets, &losses, NULL, false);
+        op_xent(p->c, &logits, &targets, &losses, NULL, NULL, false);
         arena_release(p->arena, mark);
     }
 }
@@ -403,10 +403,10 @@ void session_rewind(struct Session *s, uint32_t sequence, uint32_t length) {
     s->length[sequence] = length;
 }
 
-bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *logprobs) {
+// Puts n tokens behind those of sequence 0; ids[n_scored - 1] is the last whose log-probability is wanted.
+static bool score_tokens(struct Session *s, const uint32_t *ids, uint32_t n, uint32_t n_scored, float *logprobs) {
     struct Device *dev = s->m->dev;
-    session_rewind(s, 0, 0);
-    if (!check_room(s, 0, n) || !check_ids(s, ids, n))
+    if (!check_room(s, 0, n) || !check_ids(s, ids, n_scored))
         return false;
     if (n)
         logprobs[0] = NAN;
@@ -417,11 +417,11 @@ bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *lo
             return false;
         uint32_t *targets = tensor_host(dev, &s->targets);
         for (uint32_t i = 0; i < t; i++)
-            targets[i] = done + i + 1 < n ? ids[done + i + 1] : NO_TARGET;
+            targets[i] = done + i + 1 < n_scored ? ids[done + i + 1] : NO_TARGET;
         if (!program_run(p))
             return false;
         const float *losses = tensor_host(dev, &s->losses);
-        for (uint32_t i = 0; i < t && done + i + 1 < n; i++)
+        for (uint32_t i = 0; i < t && done + i + 1 < n_scored; i++)
             logprobs[done + i + 1] = -losses[i];
         s->length[0] += t;
         s->chosen_tokens = t;
@@ -429,6 +429,16 @@ bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *lo
         done += t;
     }
     return true;
+}
+
+bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *logprobs) {
+    session_rewind(s, 0, 0);
+    return score_tokens(s, ids, n, n, logprobs);
+}
+
+bool session_score_behind(struct Session *s, const uint32_t *ids, uint32_t n, float *logprobs) {
+    assert(n >= 2);
+    return score_tokens(s, ids, n - 1, n, logprobs);
 }
 
 bool session_warm_up(struct Session *s) {

@@ -84,6 +84,9 @@ void session_rewind(struct Session *s, uint32_t sequence, uint32_t length);
 // Log-probabilities of ids[1 .. n) given what stands before them, as one sequence of at most `context` tokens: logprobs[0] is NAN. Uses
 // sequence 0 and leaves the tokens in its cache.
 bool session_score(struct Session *s, const uint32_t *ids, uint32_t n, float *logprobs);
+// The same behind the tokens that sequence 0 holds, and without the last of ids, which is scored but not put into the cache: what several
+// continuations have in common is read once. n is 2 at least.
+bool session_score_behind(struct Session *s, const uint32_t *ids, uint32_t n, float *logprobs);
 
 // Runs a short prompt and a decode step, so that the driver has compiled what it compiles on first use. Sequences must be empty.
 bool session_warm_up(struct Session *s);

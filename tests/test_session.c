@@ -195,7 +195,8 @@ static void test_batch(struct Model *m, const char *what) {
     static struct Talk together, alone;
     for (uint32_t i = 0; i < TEXTS; i++) {
         uint32_t n = i == 5 ? CONTEXT - 2 : 1 + 11 * i % 71;
-        texts[i] = (struct BatchText){random_ids(&m->config, n, 300 + i), n, 1 + i * 5 % NEW};
+        texts[i] =
+            (struct BatchText){.prompt = random_ids(&m->config, n, 300 + i), .n_prompt = n, .limit = 1 + i * 5 % NEW};
     }
     for (uint32_t k = 0; k < sizeof SETTINGS / sizeof *SETTINGS; k++) {
         uint32_t stopped = 0, cut = 0, different = 0;
@@ -218,6 +219,64 @@ static void test_batch(struct Model *m, const char *what) {
     }
     for (uint32_t i = 0; i < TEXTS; i++)
         free((uint32_t *)(uintptr_t)texts[i].prompt);
+}
+
+// Texts that begin alike: what a sequence keeps of the one before changes no bit of what a text says.
+static void test_shared(struct Model *m, const char *what) {
+    enum { ALIKE = 14 };
+    struct BatchText texts[ALIKE];
+    static struct Talk together, alone, whole;
+    const struct SamplerSettings greedy = {.params = {0}};
+    double furthest = 0;
+    memset(&together, 0, sizeof together);
+    memset(&alone, 0, sizeof alone);
+    memset(&whole, 0, sizeof whole);
+    for (uint32_t i = 0; i < ALIKE; i++) {
+        uint32_t group = i / 4, shared = group == 2 ? 0 : 20 + group, n = shared + 1 + 7 * i % 40;
+        uint32_t *ids = random_ids(&m->config, n, 700 + i), *begin = random_ids(&m->config, shared, 60 + group);
+        memcpy(ids, begin, shared * sizeof *ids);
+        free(begin);
+        texts[i] = (struct BatchText){.prompt = ids, .n_prompt = n, .limit = NEW, .shared = shared, .group = group};
+    }
+    CHECK(talk(m, texts, 0, ALIKE, 5, greedy, &together) && together.ended == ALIKE, "%s", fail_last());
+    for (uint32_t i = 0; i < ALIKE; i++) {
+        CHECK(talk(m, texts, i, 1, 1, greedy, &alone), "%s", fail_last());
+        CHECK(memcmp(alone.said[i].ids, together.said[i].ids, sizeof alone.said[i].ids) == 0 &&
+                  memcmp(alone.said[i].logprobs, together.said[i].logprobs, sizeof alone.said[i].logprobs) == 0,
+              "%s: text %u says something else where its beginning was there", what, i);
+        texts[i].shared = 0;
+    }
+    CHECK(talk(m, texts, 0, ALIKE, 5, greedy, &whole), "%s", fail_last());
+    for (uint32_t i = 0; i < ALIKE; i++)
+        if (whole.said[i].n && together.said[i].n && whole.said[i].ids[0] == together.said[i].ids[0])
+            furthest = fmax(furthest, fabs((double)whole.said[i].logprobs[0] - (double)together.said[i].logprobs[0]));
+    CHECK(furthest < apart(m, 1e-4), "%s: read in two passes a prompt gives log-probabilities %.2g away", what,
+          furthest);
+    for (uint32_t i = 0; i < ALIKE; i++)
+        free((uint32_t *)(uintptr_t)texts[i].prompt);
+}
+
+// Continuations scored behind a prompt that is read once have the log-probabilities of the whole text.
+static void test_score_behind(struct Model *m, const char *what) {
+    enum { PROMPT = 31, MORE = 12 };
+    struct SessionOptions o = {.n_sequences = 1, .context = CONTEXT, .chunk = 8, .scoring = true};
+    struct Session s;
+    float want[PROMPT + MORE], got[MORE + 1];
+    uint32_t *ids = random_ids(&m->config, PROMPT + MORE, 90);
+    if (!CHECK(session_init(&s, m, &o), "%s", fail_last()))
+        return;
+    CHECK(session_score(&s, ids, PROMPT + MORE, want), "%s", fail_last());
+    session_rewind(&s, 0, 0);
+    CHECK(session_prefill(&s, 0, ids, PROMPT - 1, NULL, NULL, NULL), "%s", fail_last());
+    for (uint32_t n = 1; n <= MORE; n++) {
+        CHECK(session_score_behind(&s, ids + PROMPT - 1, n + 1, got) && isnan(got[0]), "%s", fail_last());
+        CHECK(s.length[0] == PROMPT - 1 + n, "%s: %u tokens in the cache", what, s.length[0]);
+        for (uint32_t i = 1; i <= n; i++)
+            CHECK_NEAR((double)got[i], (double)want[PROMPT - 1 + i], apart(m, 1e-4), apart(m, 1e-4));
+        session_rewind(&s, 0, PROMPT - 1);
+    }
+    session_free(&s);
+    free(ids);
 }
 
 // Penalties keep a greedy text from saying a token again; log-probabilities stay the model's own.
@@ -305,7 +364,7 @@ static void test_grammar(struct Model *m, const char *what) {
     memset(&to, 0, sizeof to);
     to.stop = 99;
     for (uint32_t i = 0; i < 6; i++)
-        texts[i] = (struct BatchText){random_ids(&m->config, 4, 40 + i), 4, NEW};
+        texts[i] = (struct BatchText){.prompt = random_ids(&m->config, 4, 40 + i), .n_prompt = 4, .limit = NEW};
     sampler_options(&set, true, &o);
     CHECK(session_init(&s, m, &o) && batch_run(&s, &t, texts, 6, &set, matching, &hooks), "%s", fail_last());
     for (uint32_t i = 0; i < 6; i++) {
@@ -517,6 +576,8 @@ int main(void) {
         test_chunks(&m, what);
         test_beside_others(&m, what);
         test_batch(&m, what);
+        test_shared(&m, what);
+        test_score_behind(&m, what);
         test_penalties(&m, what);
         test_mirostat(&m, what);
         test_grammar(&m, what);

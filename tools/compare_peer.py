@@ -2,14 +2,17 @@
 """Compares vkmoe with other engines on one model file. For development: needs vkmoe, and llama.cpp's llama-server or
 transformers with gguf, on this machine. Uses the standard library alone, but for `perplexity`.
 
-  compare_peer.py greedy MODEL.gguf [N]          greedy tokens beside llama.cpp's CPU backend, ten prompts of N (64) tokens
+  compare_peer.py greedy MODEL.gguf [N [PROMPTS]]  greedy tokens beside llama.cpp, ten prompts (or the first PROMPTS) of N (64) tokens: beside its CPU
+                                                 backend, which rounds activations to 8 bits where weights are quantised, or the device named
+                                                 by LLAMA_DEVICE (Vulkan0), where it is told not to
   compare_peer.py perplexity MODEL TEXT [LIMIT]  mean negative log-likelihood of windows of 512 beside transformers in f32
                                                  (MODEL: a .gguf, which transformers unpacks to f32, or a Hugging Face folder)
   compare_peer.py mixed OUT MIB FILE...          writes MIB MiB of text for `tokens`: lines of the files (English, Chinese, code) in a
                                                  random order, emoji, every assigned character, rare blanks, broken UTF-8
-  compare_peer.py tokens TOKENIZER TEXT          ids of the text beside Hugging Face's `tokenizers` (TOKENIZER: a folder with
+  compare_peer.py tokens TOKENIZER TEXT [PEER]   ids of the text beside Hugging Face's `tokenizers` (TOKENIZER: a folder with
                                                  tokenizer.json) or sentencepiece (a tokenizer.model). What is no UTF-8 becomes U+FFFD on both
-                                                 sides: here by bytes.decode("utf-8", "replace"), in vkmoe by itself
+                                                 sides: here by bytes.decode("utf-8", "replace"), in vkmoe by itself. PEER: the folder or file
+                                                 that the other side reads instead, where TOKENIZER is a .gguf
   compare_peer.py lora MODEL ADAPTER TEXT [LIMIT]  log-probabilities of each token (256) beside PEFT with the same adapter
   compare_peer.py speed MODEL.gguf [ROUNDS]      prompt of 512 tokens and 64 tokens from an empty context beside llama.cpp's Vulkan
                                                  backend on the same device, in turns: medians, and the median of the ratios
@@ -43,10 +46,12 @@ class LlamaServer:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
+        environment = dict(os.environ, GGML_VK_VISIBLE_DEVICES="0", GGML_VK_DISABLE_COOPMAT="1",
+                           GGML_VK_DISABLE_INTEGER_DOT_PRODUCT="1")
         self.process = subprocess.Popen(
-            ["llama-server", "-m", model, "--device", "none", "-c", "2048", "-np", "1", "--port", str(self.port), *options],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
+            ["llama-server", "-m", model, "--device", os.environ.get("LLAMA_DEVICE", "none"), "-ngl", "99", "-c", "2048", "-np", "1", "--port", str(self.port), *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        for _ in range(6000):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health").read()
                 return
@@ -68,11 +73,12 @@ class LlamaServer:
 EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
 
 
-def greedy(model, n=64):
+def greedy(model, n=64, n_prompts=len(PROMPTS)):
+    prompts = PROMPTS[:n_prompts]
     server = LlamaServer(model, *EXACT)
     equal = 0
     try:
-        for prompt in PROMPTS:
+        for prompt in prompts:
             ids = vkmoe("tokenize", model, "--special", "-p", prompt)["ids"]
             ours = vkmoe("generate", model, "--raw", "-p", prompt, "-n", str(n), "--temperature", "0", "--ignore-eos",
                          "--cache-type", "f32")["ids"]
@@ -89,8 +95,8 @@ def greedy(model, n=64):
             print(f"{line}  {prompt[:40]!r}", flush=True)
     finally:
         server.process.terminate()
-    print(f"{equal} of {len(PROMPTS)} prompts equal over {n} tokens")
-    return equal == len(PROMPTS)
+    print(f"{equal} of {len(prompts)} prompts equal over {n} tokens")
+    return equal == len(prompts)
 
 
 def transformers_model(model):
@@ -151,16 +157,17 @@ def mixed(out, mib, files):
         f.write(text)
 
 
-def tokens(tokenizer, path):
+def tokens(tokenizer, path, source=None):
+    source = source or tokenizer
     with open(path, "rb") as f:
         text = f.read().decode("utf-8", "replace")
     started = time.time()
-    if tokenizer.endswith(".model"):
+    if source.endswith(".model"):
         import sentencepiece
-        peer, special = sentencepiece.SentencePieceProcessor(tokenizer).encode(text), ()
+        peer, special = sentencepiece.SentencePieceProcessor(source).encode(text), ()
     else:
         from tokenizers import Tokenizer
-        peer = Tokenizer.from_file(os.path.join(tokenizer, "tokenizer.json")).encode(text, add_special_tokens=False).ids
+        peer = Tokenizer.from_file(os.path.join(source, "tokenizer.json")).encode(text, add_special_tokens=False).ids
         special = ("--special",)
     theirs = time.time() - started
     started = time.time()
@@ -220,13 +227,13 @@ def speed(model, rounds=5):
 if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command == "greedy" and len(sys.argv) > 2:
-        sys.exit(0 if greedy(sys.argv[2], *map(int, sys.argv[3:4])) else 1)
+        sys.exit(0 if greedy(sys.argv[2], *map(int, sys.argv[3:5])) else 1)
     elif command == "perplexity" and len(sys.argv) > 3:
         perplexity(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:5]))
     elif command == "mixed" and len(sys.argv) > 4:
         mixed(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
     elif command == "tokens" and len(sys.argv) > 3:
-        sys.exit(0 if tokens(sys.argv[2], sys.argv[3]) else 1)
+        sys.exit(0 if tokens(sys.argv[2], sys.argv[3], *sys.argv[4:5]) else 1)
     elif command == "lora" and len(sys.argv) > 4:
         lora(sys.argv[2], sys.argv[3], sys.argv[4], *map(int, sys.argv[5:6]))
     elif command == "speed" and len(sys.argv) > 2:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes the seeds of the fuzz targets beside this file: the smallest inputs that get to the end of each reader."""
-import gzip, json, os, struct
+import gzip, io, json, os, struct, tarfile, zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -136,7 +136,8 @@ write("fuzz_json", "generation", text({**HF, "model_type": "llama", "temperature
 
 # --- tokenizer.json and a text behind a 0 byte; a 0 byte first: the text alone
 BPE = {"type": "BPE", "unk_token": "b", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "aba": 4, "1": 5}, "merges": ["a b", ["ab", "a"]]}
-ADDED = [{"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": False, "single_word": True}]
+ADDED = [{"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": False, "single_word": False},
+         {"id": 7, "content": "<so>", "special": False, "lstrip": False, "rstrip": True, "normalized": True}]
 SPLITS = [{"type": "Split", "pattern": {"Regex": r}, "behavior": "Isolated", "invert": False}
           for r in ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")]
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -147,8 +148,12 @@ TEXT = "aba <s> ab12\r\n  don't 中文 \u0301é ".encode()
 for name, pre in PRE.items():
     write("fuzz_tokenizer", name, text({"version": "1.0", "added_tokens": ADDED, "normalizer": None, "pre_tokenizer": pre,
                                         "post_processor": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}, "model": BPE}) + b"\0" + TEXT)
-write("fuzz_tokenizer", "text", b"\0" + TEXT)
-write("fuzz_tokenizer", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
+write("fuzz_template", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
+
+# --- texts; the first byte chooses the vocabulary, the second the flags
+WORDS = "I'll see 12,500 m² of\r\n  Größe\t x = f(a)\n\n 二〇二四年，轮子 강가 e\u0301 😀 <s><tool>ö".encode() + b"\xff\xe4\xbd "
+for i, name in enumerate(("gpt2", "smollm", "deepseek-llm", "deepseek-coder", "deepseek-v3", "llama-bpe", "qwen2", "llama2", "odd")):
+    write("fuzz_text", name, bytes([i, 16 + i]) + WORDS)
 
 # --- tokenizer.model: 256 bytes, a few pieces and a text behind a line of dashes
 def varint(n):
@@ -258,3 +263,28 @@ write("fuzz_chatfile", "talk", conversation([(b"temperature", b"0.7"), (b"stop",
                                             [(0, b"Be kind.", []), (1, b"Hi", []), (2, "你好".encode(), [7, 8])], [1, 2, 3], 2, 16))
 write("fuzz_chatfile", "words", conversation([], [(1, b"Hi", [])], [], 0, 16))
 write("fuzz_chatfile", "empty", conversation([], [], [], 0, 256))
+
+
+# --- data sets and task files; the first byte chooses the reader
+def archive(kind):
+    out = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
+            z.writestr(zipfile.ZipInfo("d/a.txt"), '{"a": 1}\n' * 5, zipfile.ZIP_DEFLATED)
+        return out.getvalue()
+    with tarfile.open(fileobj=out, mode="w") as t:
+        member = tarfile.TarInfo("d/a.txt")
+        member.size = 8
+        t.addfile(member, io.BytesIO(b'{"a": 1}'))
+    return out.getvalue()[:2048]
+
+
+write("fuzz_eval", "csv", b'\x02a,"b ""x"", y"\n1,"2\n3"\n')
+write("fuzz_eval", "jsonl", b'\x00{"a": "x_y", "list": ["p", 1], "question": {"choices": [{"text": "t"}]}}\n')
+write("fuzz_eval", "json", b'\x01{"examples": [{"a": [{"q": 1}, {"q": 2}]}]}')
+write("fuzz_eval", "gzip", b"\x00" + gzip.compress(b'{"a": 1}\n', mtime=0))
+write("fuzz_eval", "tar", b"\x08" + archive("tar"))
+write("fuzz_eval", "zip", b"\x08" + archive("zip"))
+write("fuzz_eval", "task", b"\x07# c\ntitle: T\nsource: s\nkind: generate\nmetric: em\ndata: d\ngold: {g}\nset x: {a|strip}\n"
+                           b"replace x: /a/b/\nextract: last (\\d+)\nstop: \\n\n\n[query]\n{q}\n[shot]\nx\n")
+write("fuzz_eval", "latex", b"\x06x = \\boxed{\\frac12 + \\sqrt3, \\text{ cm}} 3/4")

@@ -1,0 +1,13 @@
+# cmake -DDIR=folder -DNAMES=a,b -DOUT=tasks.c -P embed_tasks.cmake: the task files as C, in this order.
+string(REPLACE "," ";" names "${NAMES}")
+set(code "// Made by cmake/embed_tasks.cmake.\n#include \"eval/task.h\"\n")
+set(table "")
+foreach(name IN LISTS names)
+  file(READ ${DIR}/${name}.task hex HEX)
+  string(LENGTH "${hex}" digits)
+  math(EXPR bytes "${digits} / 2")
+  string(REGEX REPLACE "(..)" "'\\\\x\\1'," hex "${hex}")
+  string(APPEND code "static const char task_${name}[] = {${hex}0};\n")
+  string(APPEND table "    {\"${name}\", task_${name}, ${bytes}},\n")
+endforeach()
+file(WRITE ${OUT} "${code}const struct TaskSource TASKS[] = {\n${table}    {0},\n};\n")

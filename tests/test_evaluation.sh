@@ -1,0 +1,132 @@
+# `vkmoe eval` on a tiny random model: the same journal at any number of answers at once, after a kill, and with a chat template; prompts that are
+# too long; tasks that cannot be asked; reports. $VKMOE is the program, the working directory the build folder.
+work=test-evaluation
+. "${BASH_SOURCE%/*}/check.sh"
+
+: >"$work/in"
+if ! "$VKMOE" devices >"$work/out" 2>&1; then
+    echo "SKIP: no Vulkan device: $(tail -n 1 "$work/out")"
+    exit 77
+fi
+run 0 init --preset tiny-moe --out "$work/tiny" --seed 3
+run 0 init --preset tiny --out "$work/dense" --seed 4
+data=$work/data
+mkdir -p "$data/gsm8k" "$data/naturalquestions" "$data/own" "$data/arc"
+for i in 1 2 3 4 5 6 7 8 9; do
+    echo "{\"question\": \"$i and $i?\", \"answer\": \"Add.\\n#### $((2 * i))\"}" >>"$data/gsm8k/test.jsonl"
+    echo "{\"question\": \"$i or $i?\", \"answer\": \"Or.\\n#### $i\"}" >>"$data/gsm8k/train.jsonl"
+    echo "{\"question\": \"who is $i\", \"answer\": [\"$i\", \"none\"]}" >>"$data/naturalquestions/NQ-open.dev.jsonl"
+    printf '"What, %s?",yes,no,%s\n' $i $((i % 2)) >>"$data/own/a_set.csv"
+    printf 'How %s?,up,down,%s\n' $i $((i % 2)) >>"$data/own/b_set.csv"
+done
+cat >"$work/own.task" <<'END'
+# A task of our own.
+title: Own
+source: nobody
+kind: choice
+metric: acc
+data: own/*_set.csv
+format: csv
+columns: q a b gold
+subjects: 2
+choice: {a}
+choice: {b}
+gold: {gold}
+gold_is: index
+shots: 2
+shot_data: own/{subject}_set.csv
+
+[intro]
+Questions about {subject}, in a long introduction which all prompts of the subject have in common.
+
+[query]
+Q: {q}
+A:
+END
+ask=(--data "$data" --tasks naturalquestions --task-file "$work/own.task" --limit 6 --context 500)
+
+# The journal is the same at any number of answers at once.
+run 0 eval "$work/tiny" "${ask[@]}" -o "$work/one.json" --parallel 1
+says "$out" "Own"
+run 0 eval "$work/tiny" "${ask[@]}" -o "$work/many.json" --parallel 7
+cmp -s "$work/one.json.jsonl" "$work/many.json.jsonl"
+note $? "one after the other the answers are the same as 7 at once"
+[[ $(wc -l <"$work/one.json.jsonl") == 13 ]]
+note $? "a line for each of 12 questions behind the first"
+[[ $(grep -c '"task":"own","subject":"[ab]"' "$work/one.json.jsonl") == 6 && $(grep -c '"subject":"b"' "$work/one.json.jsonl") == 3 ]]
+note $? "subjects take turns"
+diff <(grep -v '"seconds"' "$work/one.json") <(grep -v '"seconds"' "$work/many.json") >/dev/null
+note $? "and so are the results"
+
+# Choices of one token each come out of one pass; beside a longer one they are scored one by one, with the same log-likelihoods.
+sed '/^choice:/d; s/^kind:.*/&\nchoice: y\nchoice: n/' "$work/own.task" >"$work/letters.task"
+printf '\n[choice]\n{choice}\n' >>"$work/letters.task"
+sed 's/^choice: n/&\nchoice: longer/' "$work/letters.task" >"$work/longer.task"
+for task in letters longer; do
+    run 0 eval "$work/tiny" --data "$data" --task-file "$work/$task.task" -o "$work/$task.json"
+    sed -nE 's/.*"logprobs":\[([^],]*),([^],]*).*/\1 \2/p' "$work/$task.json.jsonl" >"$work/$task.txt"
+done
+paste "$work/letters.txt" "$work/longer.txt" | awk 'function far(a, b) { return a - b > 1e-4 || b - a > 1e-4 }
+    far($1, $3) || far($2, $4) || NF != 4 { wrong = 1 } END { exit wrong || NR != 18 }'
+note $? "log-likelihoods of one pass: $(paste "$work/letters.txt" "$work/longer.txt" | head -n 3)"
+
+# Killed and taken up: nothing is asked twice, and the files are the same.
+for lines in 1 4 9; do
+    "$VKMOE" eval "$work/tiny" "${ask[@]}" -o "$work/killed.json" --parallel 3 >/dev/null 2>&1 &
+    pid=$!
+    until [[ -e $work/killed.json.jsonl && $(wc -l <"$work/killed.json.jsonl") -ge $lines ]] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+    kill -9 $pid 2>/dev/null
+    wait $pid 2>/dev/null
+done
+truncate -s -1 "$work/killed.json.jsonl" # as if it was killed in the middle of a line
+run 0 eval "$work/tiny" "${ask[@]}" -o "$work/killed.json"
+says "$err" "answers are those of an interrupted run"
+cmp -s "$work/killed.json.jsonl" "$work/one.json.jsonl"
+note $? "what was killed ends the same"
+diff <(grep -v '"seconds"' "$work/killed.json") <(grep -v '"seconds"' "$work/one.json") >/dev/null
+note $? "with the same results"
+refused 1 "holds answers of another evaluation" eval "$work/dense" "${ask[@]}" -o "$work/killed.json"
+
+# Shots, chat, prompts that are too long.
+run 0 eval "$work/dense" --data "$data" --task-file "$work/own.task" --limit 4 --chat --template plain --name chatty -o "$work/chat.json" --json
+says "$(cat "$work/chat.json")" '"template": "plain"'
+says "$out" '"task": "own"'
+run 0 eval "$work/dense" --data "$data" --tasks gsm8k --shots 2 --limit 3 --context 300 -o "$work/cut.json"
+says "$(cat "$work/cut.json")" '"cut": 3'
+says "$(cat "$work/cut.json.jsonl")" 'Or.\n#### 2\n\nQuestion: 1 and 1?\nAnswer:"'
+
+# A task that cannot be asked is left out with a line; the others go on, and the exit status tells.
+run 1 eval "$work/dense" --data "$data" --tasks piqa,naturalquestions,humaneval --limit 2 --context 200 -o "$work/some.json"
+says "$err" "piqa: no data: there is no piqa/dev.jsonl"
+says "$err" "humaneval: runs programs that the model writes; --allow-code-execution allows it"
+says "$out" "NaturalQuestions"
+says "$(cat "$work/some.json")" '"error": "piqa: no data'
+echo '{"question": "x"}' >>"$data/gsm8k/test.jsonl"
+run 1 eval "$work/dense" --data "$data" --tasks gsm8k,naturalquestions --context 300 -o "$work/record.json"
+says "$err" 'gsm8k/test.jsonl:10: the record has no text "answer"'
+says "$out" "NaturalQuestions"
+run 1 eval "$work/dense" --data "$work/none" --tasks arc_easy -o "$work/none.json"
+says "$err" "none of the tasks can be asked"
+
+# Reports.
+run 0 eval report "$work/one.json" "$work/chat.json" --png "$work/table.png"
+says "$out" "Activated parameters"
+says "$out" "chatty"
+says "$out" "Own *"
+[[ $(head -c 4 "$work/table.png" | tail -c 3) == PNG ]]
+note $? "a picture"
+run 0 eval report "$work/one.json" "$work/many.json" --md
+says "$out" "| NaturalQuestions (em, 0-shot) | **"
+refused 1 "holds no results" eval report "$work/tiny/config.json"
+
+# Wrong use.
+refused 2 "--data names the folder" eval "$work/tiny"
+refused 2 "one model at a time" eval "$work/tiny" "$work/dense" --data "$data"
+refused 2 "report needs files" eval report
+refused 1 "there is no task mmul; those built in are hellaswag, piqa" eval "$work/tiny" --data "$data" --tasks mmul
+sed -i 's/^kind/kinds/' "$work/own.task"
+refused 1 "own.task:4: there is no key \"kinds\"" eval "$work/tiny" --data "$data" --task-file "$work/own.task"
+run 0 eval tasks
+[[ $(wc -l <"$work/out") == 19 ]]
+note $? "nineteen tasks"
+finish
