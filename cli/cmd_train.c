@@ -37,6 +37,13 @@ static const char *setting(const struct Args *args, const char *flag) {
     return args_text(args, flag);
 }
 
+static enum TrainMethod method_of(const struct Args *args) {
+    return args_choice(args, "method", "lora")    ? TRAIN_LORA
+           : args_choice(args, "method", "qlora") ? TRAIN_QLORA
+           : args_choice(args, "method", "esft")  ? TRAIN_ESFT
+                                                  : TRAIN_FULL;
+}
+
 static double number(const struct Args *args, const char *flag) { return strtod(setting(args, flag), NULL); }
 
 static enum TrainSchedule schedule_of(const struct Args *args) {
@@ -91,41 +98,51 @@ static bool lora_targets(const char *list, const struct Config *c, uint32_t *tar
 
 static bool options_read(const struct Args *args, const struct Config *c, const char *const *data, size_t n_data,
                          struct TrainOptions *o) {
-    *o = (struct TrainOptions){
-        .method = args_choice(args, "method", "lora") ? TRAIN_LORA : TRAIN_FULL,
-        .lora = {.rank = (uint32_t)args_int(args, "lora-rank"), .alpha = (float)args_float(args, "lora-alpha")},
-        .epochs = number(args, "epochs"),
-        .steps = args_given(args, "steps") ? (uint64_t)args_int(args, "steps") : 0,
-        .batch_examples = (uint32_t)number(args, "batch"),
-        .seq_len = row_tokens(args, c),
-        .micro_rows = (uint32_t)args_int(args, "micro-batch"),
-        .schedule = schedule_of(args),
-        .warmup_steps = (uint64_t)number(args, "warmup"),
-        .learning_rate = (float)number(args, "lr"),
-        .beta1 = (float)args_float(args, "beta1"),
-        .beta2 = (float)args_float(args, "beta2"),
-        .eps = (float)args_float(args, "epsilon"),
-        .weight_decay = (float)args_float(args, "weight-decay"),
-        .clip_norm = (float)args_float(args, "clip"),
-        .freeze_router = args_switch(args, "freeze-router"),
-        .recompute = args_choice(args, "recompute", "on"),
-        .seed = (uint64_t)args_int(args, "seed"),
-        .save_every = (uint64_t)args_int(args, "save-every"),
-        .validate_every = (uint64_t)args_int(args, "validate-every"),
-        .keep = (uint32_t)args_int(args, "keep"),
-        .validation_split = args_float(args, "validation-split"),
-        .data = data,
-        .n_data = n_data,
-        .validation = args_text(args, "validation"),
-        .out = args_text(args, "out"),
-        .resume = args_switch(args, "resume"),
-        .base_name = args->operands[0]};
+    *o = (struct TrainOptions){.method = method_of(args),
+                               .loss = args_choice(args, "loss", "dpo") ? LOSS_DPO : LOSS_SFT,
+                               .dpo_beta = (float)args_float(args, "dpo-beta"),
+                               .lora = {.rank = (uint32_t)args_int(args, "lora-rank"),
+                                        .alpha = (float)args_float(args, "lora-alpha"),
+                                        .rank_stabilised = args_switch(args, "rslora")},
+                               .lora_experts_share = args_float(args, "lora-experts-share"),
+                               .expert_score = args_choice(args, "esft-score", "gate") ? EXPERT_GATE : EXPERT_TOKEN,
+                               .expert_threshold = args_float(args, "esft-threshold"),
+                               .expert_sample = (uint64_t)args_int(args, "expert-sample"),
+                               .expert_config = args_text(args, "esft-config"),
+                               .experts_only = args_switch(args, "esft-only"),
+                               .epochs = number(args, "epochs"),
+                               .steps = args_given(args, "steps") ? (uint64_t)args_int(args, "steps") : 0,
+                               .batch_examples = (uint32_t)number(args, "batch"),
+                               .seq_len = row_tokens(args, c),
+                               .micro_rows = (uint32_t)args_int(args, "micro-batch"),
+                               .schedule = schedule_of(args),
+                               .warmup_steps = (uint64_t)number(args, "warmup"),
+                               .learning_rate = (float)number(args, "lr"),
+                               .beta1 = (float)args_float(args, "beta1"),
+                               .beta2 = (float)args_float(args, "beta2"),
+                               .eps = (float)args_float(args, "epsilon"),
+                               .weight_decay = (float)args_float(args, "weight-decay"),
+                               .clip_norm = (float)args_float(args, "clip"),
+                               .moments8 = args_choice(args, "moments", "8bit"),
+                               .freeze_router = args_switch(args, "freeze-router"),
+                               .recompute = args_choice(args, "recompute", "on"),
+                               .seed = (uint64_t)args_int(args, "seed"),
+                               .save_every = (uint64_t)args_int(args, "save-every"),
+                               .validate_every = (uint64_t)args_int(args, "validate-every"),
+                               .keep = (uint32_t)args_int(args, "keep"),
+                               .validation_split = args_float(args, "validation-split"),
+                               .data = data,
+                               .n_data = n_data,
+                               .validation = args_text(args, "validation"),
+                               .out = args_text(args, "out"),
+                               .resume = args_switch(args, "resume"),
+                               .base_name = args->operands[0]};
     return lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
 }
 
 // Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
 static bool folder_free(const char *path) {
-    static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png"};
+    static const char *const OWN[] = {".lock", ".result", "metrics.jsonl", "loss.png", "expert_cfg.json"};
     DIR *d = opendir(path);
     bool all = true;
     for (struct dirent *e; all && d && (e = readdir(d));) {
@@ -218,12 +235,11 @@ static void show_trained(const struct TrainPlan *plan) {
 static void print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p, uint64_t budget) {
     static const char *const SCHEDULES[] = {"constant", "cosine", "linear"};
     struct RolePlan sum = plan_sum(p);
-    json_t *j = json_pack("{s:s, s:f, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method",
-                          o->method == TRAIN_FULL ? "full" : "lora", "epochs", o->epochs, "batch",
-                          (int)o->batch_examples, "context", (int)o->seq_len, "learning_rate", (double)o->learning_rate,
-                          "schedule", SCHEDULES[o->schedule], "warmup", (json_int_t)o->warmup_steps, "weight_decay",
-                          (double)o->weight_decay, "trained_parameters", (json_int_t)sum.trained, "parameters",
-                          (json_int_t)sum.all);
+    json_t *j = json_pack("{s:s, s:f, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method", TRAIN_METHODS[o->method],
+                          "epochs", o->epochs, "batch", (int)o->batch_examples, "context", (int)o->seq_len,
+                          "learning_rate", (double)o->learning_rate, "schedule", SCHEDULES[o->schedule], "warmup",
+                          (json_int_t)o->warmup_steps, "weight_decay", (double)o->weight_decay, "trained_parameters",
+                          (json_int_t)sum.trained, "parameters", (json_int_t)sum.all);
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
     json_object_set_new(j, "memory",
@@ -311,7 +327,9 @@ static void on_step(void *context, const struct TrainStatus *s) {
         w->first_loss = s->loss;
     w->last_loss = s->loss;
     w->rate = s->tokens_per_second;
-    char validation[40] = "", balance[40] = "";
+    char validation[40] = "", balance[40] = "", preferred[40] = "";
+    if (isfinite(s->preferred))
+        snprintf(preferred, sizeof preferred, "  preferred %.0f %%", 100 * s->preferred);
     if (isfinite(s->validation_loss)) {
         w->last_validation = s->validation_loss;
         if (!(w->best_validation <= s->validation_loss))
@@ -321,8 +339,8 @@ static void on_step(void *context, const struct TrainStatus *s) {
         snprintf(validation, sizeof validation, "  held out %.4f", w->last_validation);
     if (s->balance > 0)
         snprintf(balance, sizeof balance, "  balance %.5f", s->balance);
-    progress_update(&w->progress, s->step, "epoch %.2f  loss %.4f%s%s  |g| %.3f  %.0f tok/s", s->epoch, s->loss,
-                    validation, balance, s->grad_norm, s->tokens_per_second);
+    progress_update(&w->progress, s->step, "epoch %.2f  loss %.4f%s%s%s  |g| %.3f  %.0f tok/s", s->epoch, s->loss,
+                    preferred, validation, balance, s->grad_norm, s->tokens_per_second);
     if (clock_seconds() - w->drawn > 15) {
         draw_loss(w->t);
         w->drawn = clock_seconds();
@@ -338,7 +356,7 @@ static void show_result(const struct Watch *w, double before) {
     if (isfinite(w->last_validation) && isfinite(before))
         fprintf(stderr, ", held out %.4f -> %.4f", before, w->last_validation);
     fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
-            t->o.method == TRAIN_FULL ? "model" : "adapter", t->o.out, took);
+            train_adapts(t->o.method) ? "adapter" : "model", t->o.out, took);
 }
 
 // What was not measured is left out.
@@ -412,13 +430,9 @@ static enum DType weight_type(const struct Args *args, enum TrainMethod method) 
     enum DType type = DT_F32;
     if (args_given(args, "type"))
         dtype_find(args_text(args, "type"), &type);
-    else if (method == TRAIN_LORA) // a frozen base stays as it is stored
+    else if (train_adapts(method)) // a frozen base stays as it is stored
         return DT_COUNT;
     return type;
-}
-
-static enum DType plan_type(const struct ModelFile *f, enum DType type) {
-    return type != DT_COUNT ? type : f->n_tensors ? f->tensors[f->n_tensors / 2].type : DT_F32;
 }
 
 static void show_load(void *context, uint64_t done, uint64_t all) {
@@ -429,7 +443,7 @@ static void show_load(void *context, uint64_t done, uint64_t all) {
 // The table of what is trained, the memory, one sample; false where the run does not fit.
 static bool plan_run(const struct Args *args, const struct Train *t, const struct ModelFile *f, enum DType type,
                      const struct Device *dev, struct TrainPlan *plan) {
-    if (!train_plan(&f->config, plan_type(f, type), &t->o, dev, plan))
+    if (!train_plan(f, type, &t->o, dev, plan))
         return false;
     show_trained(plan);
     show_memory(plan, dev->limits.memory_bytes);
@@ -441,7 +455,7 @@ static bool plan_run(const struct Args *args, const struct Train *t, const struc
         print_plan(&t->o, t->steps, plan, dev->limits.memory_bytes);
     return memory_fits(
         dev, plan->total, "this run",
-        "try --method lora, --type bf16, a smaller --context or --micro-batch, --recompute on, or another "
+        "try --method lora or qlora, --type bf16, a smaller --context or --micro-batch, --recompute on, or another "
         "--device");
 }
 
@@ -460,6 +474,8 @@ static int load_and_run(const struct Args *args, struct Train *t, const struct M
         return EXIT_FAILED;
     if (args_given(args, "balance"))
         m.config.aux_alpha = (float)args_float(args, "balance");
+    if (args_given(args, "balance-over"))
+        m.config.seq_aux = args_choice(args, "balance-over", "document");
     int status = run(args, t, &m, f);
     train_end(t);
     model_free(&m);
@@ -527,10 +543,19 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
 }
 
 int cmd_train(const struct Args *args) {
-    static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets"};
+    static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets", "rslora", "lora-experts-share"};
+    static const char *const ESFT_FLAGS[] = {"esft-score", "esft-threshold", "esft-config", "esft-only"};
     for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)
-        if (args_given(args, LORA_FLAGS[i]) && !args_choice(args, "method", "lora"))
-            return args_wrong(args, "--%s needs --method lora", LORA_FLAGS[i]);
+        if (args_given(args, LORA_FLAGS[i]) && !train_adapts(method_of(args)))
+            return args_wrong(args, "--%s needs --method lora or qlora", LORA_FLAGS[i]);
+    for (size_t i = 0; i < sizeof ESFT_FLAGS / sizeof ESFT_FLAGS[0]; i++)
+        if (args_given(args, ESFT_FLAGS[i]) && method_of(args) != TRAIN_ESFT)
+            return args_wrong(args, "--%s needs --method esft", ESFT_FLAGS[i]);
+    if (args_given(args, "dpo-beta") && !args_choice(args, "loss", "dpo"))
+        return args_wrong(args, "--dpo-beta needs --loss dpo");
+    if (args_given(args, "esft-config") && (args_given(args, "esft-score") || args_given(args, "esft-threshold")))
+        return args_wrong(
+            args, "--esft-config says which experts are trained; --esft-score and --esft-threshold would choose");
     if (args_given(args, "validation") && args_given(args, "validation-split"))
         return args_wrong(args, "--validation and --validation-split exclude each other");
     struct ModelFile f;

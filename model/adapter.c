@@ -52,18 +52,15 @@ static bool check_known(const json_t *c, const char *where) {
 }
 
 static bool read_options(const json_t *c, const char *where, struct LoraOptions *o) {
-    bool rank_stabilised = false;
     *o = (struct LoraOptions){0};
     if (!json_is_object(c))
         return fail("%s: an object is expected", where);
     if (!check_known(c, where) || !json_get_u32(c, "r", 1, 65536, &o->rank, where) ||
         !json_get_float(c, "lora_alpha", 0, 1e9f, &o->alpha, where) ||
-        !json_get_bool(c, "use_rslora", &rank_stabilised, where))
+        !json_get_bool(c, "use_rslora", &o->rank_stabilised, where))
         return false;
     if (o->rank == 0 || !json_object_get(c, "lora_alpha"))
         return fail("%s: %s is missing", where, o->rank ? "lora_alpha" : "r");
-    if (rank_stabilised) // the scale is alpha / sqrt(rank) then
-        o->alpha *= sqrtf((float)o->rank);
     return true;
 }
 
@@ -344,7 +341,11 @@ static void tensor_name(const struct WeightSpec *w, uint32_t e, char *out, size_
     snprintf(out, room, "%s%s.weight", PREFIX, name);
 }
 
-static uint32_t copies_of(const struct Param *p) { return p->spec.role == ROLE_EXPERTS ? p->spec.dim[0] : 1; }
+// Experts that were not trained have an adapter of zero, which is none.
+static uint32_t copies_of(const struct Param *p) {
+    return p->n_chosen ? p->n_chosen : p->spec.role == ROLE_EXPERTS ? p->spec.dim[0] : 1;
+}
+static uint32_t expert_of(const struct Param *p, uint32_t copy) { return p->n_chosen ? p->chosen[copy] : copy; }
 
 static bool save_part(struct Model *m, const struct Param *p, uint32_t e, struct SafetensorsWriter *w) {
     uint64_t rows = p->spec.dim[p->spec.n_dims - 2], cols = p->spec.dim[p->spec.n_dims - 1];
@@ -366,7 +367,7 @@ static bool save_tensors(struct Model *m, const char *path) {
         const struct WeightSpec *spec = &m->params[i].spec;
         for (uint32_t e = 0; e < copies_of(&m->params[i]); e++) {
             char name[MODULE_NAME_BYTES + 40];
-            tensor_name(spec, e, name, sizeof name);
+            tensor_name(spec, expert_of(&m->params[i], e), name, sizeof name);
             safetensors_writer_add(&w, name, DT_F32, 2,
                                    (uint64_t[]){spec->dim[spec->n_dims - 2], spec->dim[spec->n_dims - 1]});
         }
@@ -374,11 +375,24 @@ static bool save_tensors(struct Model *m, const char *path) {
     bool ok = safetensors_writer_begin(&w, path);
     for (uint32_t i = m->n_base; i < m->n_params && ok; i++)
         for (uint32_t e = 0; e < copies_of(&m->params[i]) && ok; e++)
-            ok = save_part(m, &m->params[i], e, &w);
+            ok = save_part(m, &m->params[i], expert_of(&m->params[i], e), &w);
     if (ok)
         return safetensors_writer_end(&w);
     safetensors_writer_abort(&w);
     return false;
+}
+
+// Where some experts of a layer have an adapter and others none: the whole name of every module that has one.
+static json_t *modules_json(const struct Model *m) {
+    json_t *list = json_array();
+    for (uint32_t i = m->n_base; i < m->n_params; i += 2) // A and B follow each other
+        for (uint32_t e = 0; e < copies_of(&m->params[i]); e++) {
+            char name[MODULE_NAME_BYTES + 40];
+            tensor_name(&m->params[i].spec, expert_of(&m->params[i], e), name, sizeof name);
+            name[strlen(name) - strlen(SUFFIX[0])] = 0;
+            json_array_append_new(list, json_string(name + strlen(PREFIX)));
+        }
+    return list;
 }
 
 // Plain last parts of names where they say it all, else a regular expression: PEFT would give "gate_proj" to every module so called.
@@ -388,6 +402,9 @@ static json_t *targets_json(const struct Model *m, uint32_t targets) {
     for (uint32_t i = 0; i < m->n_base; i++)
         exist |= role_target(m->params[i].spec.role);
     targets &= exist;
+    for (uint32_t i = m->n_base; i < m->n_params; i++)
+        if (m->params[i].n_chosen)
+            return modules_json(m);
     bool all_ffn = (targets & ffn) == (exist & ffn);
     if (all_ffn || !(targets & ffn)) {
         json_t *list = json_array();
@@ -424,7 +441,7 @@ static bool save_config(struct Model *m, const char *path, const struct LoraOpti
     json_t *c = json_pack("{s:s, s:s, s:s?, s:i, s:f, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:n, s:o}", "peft_type",
                           "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base_model, "r", (int)o->rank,
                           "lora_alpha", (double)o->alpha, "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0,
-                          "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0,
+                          "inference_mode", 1, "init_lora_weights", 1, "use_rslora", o->rank_stabilised, "use_dora", 0,
                           "modules_to_save", "target_modules", targets_json(m, o->targets));
     if (!c)
         return fail("%s: base model's name is no UTF-8 text", path);

@@ -28,8 +28,9 @@ void bpe_init(struct Bpe *b, uint32_t n_merges) {
     *b = (struct Bpe){0};
     memset(b->byte_id, 0xff, sizeof b->byte_id);
     bpe_reserve_merges(b, n_merges);
-    b->cache = xcalloc(CACHE_SLOTS, sizeof *b->cache);
 }
+
+void bpe_ready(struct Bpe *b) { b->cache = xcalloc(CACHE_SLOTS, sizeof *b->cache); }
 
 void bpe_reserve_merges(struct Bpe *b, uint32_t n_merges) {
     uint32_t slots = 16;

@@ -38,6 +38,7 @@ void bpe_add_merge(struct Bpe *b, uint32_t left, uint32_t right, uint32_t rank,
                    uint32_t merged);                                // a pair again: the later rank
 void bpe_init_chars(struct Bpe *b, uint32_t n_chars);               // from here on texts are read by characters ...
 void bpe_add_char(struct Bpe *b, uint32_t code_point, uint32_t id); // ... and one that is not added as its bytes
+void bpe_ready(struct Bpe *b); // all merges are there: takes the memory for encoding, which a refused file never costs
 void bpe_free(struct Bpe *b);
 // Appends the ids of the piece. A byte without a token is left out, as the tokenizers library and llama.cpp do. Fails only on
 // a piece of 4 GiB.

@@ -515,6 +515,8 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("combine_back", K_COMBINE_BACK, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine_back),
         CASE("xent", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent),
         CASE("xent back", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = BACKWARD),
+        CASE("xent back weighted", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent,
+             .variant = BACKWARD | WEIGHTED),
         CASE("xent back big", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = BACKWARD | BIG),
         CASE("sum", K_SUM, COUNTS, COUNTS_BENCH, "n", check_sum),
         CASE("norm", K_NORM, COUNTS, COUNTS_BENCH, "n", check_norm),

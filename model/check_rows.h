@@ -7,7 +7,7 @@
 #include <string.h>
 
 // Variants of a case.
-enum { BIG = 1, KEEP = 2, ACCUMULATE = 4, BACKWARD = 8 };
+enum { BIG = 1, KEEP = 2, ACCUMULATE = 4, BACKWARD = 8, WEIGHTED = 16 };
 enum { NORM_TOPK = 1, TIES = 2, HUGE_LOGITS = 4, WITH_BALANCE = 8, ONE_EXPERT = 16, PLAIN_WEIGHTS = 32, FUSED = 64 };
 
 #define BOUND_PLAIN 1e-12 // a few roundings: (1e-6)^2

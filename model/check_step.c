@@ -14,10 +14,13 @@ bool check_xent(struct Check *ck, const struct OpCase *oc, const uint32_t *shape
     struct CheckTensor *loss = checkrun_output(&r, DIMS(rows));
     struct CheckTensor *params = checkrun_values(&r, DT_F32, DIMS(12), (float[12]){0.125f});
     double *want = doubles(rows), *gradient = backward ? doubles(logits->n) : NULL;
+    struct CheckTensor *weights = oc->variant & WEIGHTED ? checkrun_random(&r, DT_F32, DIMS(rows), 2) : NULL;
     ref_xent(logits->value, target, rows, vocab, 0.125, want, gradient);
+    for (uint64_t i = 0; weights && i < logits->n; i++)
+        gradient[i] *= weights->value[i / vocab];
     logits->output = backward;
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_xent(c, &logits->t, &targets->t, &loss->t, backward ? &params->t : NULL, backward);
+    op_xent(c, &logits->t, &targets->t, &loss->t, backward ? &params->t : NULL, weights ? &weights->t : NULL, backward);
     ck->bytes = (backward ? 12.0 : 4.0) * rows * vocab;
     bool ok = checkrun_execute(&r, cmd_end(c));
     if (ok)

@@ -14,7 +14,7 @@ enum { OUT_BUFFER_BYTES = 1 << 20 };
 
 bool filein_open(struct FileIn *f, const char *path) {
     *f = (struct FileIn){.fd = -1};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a named pipe would be waited for, for ever
     if (fd < 0)
         return fail("%s: cannot be opened: %s", path, strerror(errno));
     struct stat st;

@@ -118,6 +118,10 @@ void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const 
         struct Tensor place = tensor_slice(&p->chosen, layer, 1);
         cmd_copy(p->c, &r->experts, &place);
     }
+    if (tensor_exists(&p->chosen_weights)) {
+        struct Tensor place = tensor_slice(&p->chosen_weights, layer, 1);
+        cmd_copy(p->c, &r->weights, &place);
+    }
     if (saved && p->n_groups && c->aux_alpha > 0) {
         // The loss is counted once; the recomputation (out NULL) adds it to a place that nobody reads.
         struct Tensor unread = TENSOR(p->arena, DT_F32, 1);

@@ -23,6 +23,7 @@ struct Pass {
     struct Tensor balance; // (1) f32, accumulated
     // Where the expert choices of a layer are kept for the reader (chat's /experts): (n_layers, t, n_active) u32; may be absent.
     struct Tensor chosen;
+    struct Tensor chosen_weights; // and their weights likewise, f32
 };
 
 struct AttentionSaved {

@@ -14,6 +14,28 @@ static enum DType storage_type(const struct WeightSpec *w, enum DType type) {
     return dtype_for_cols(type, w->dim[w->n_dims - 1]);
 }
 
+bool param_next_run(const struct Param *p, struct ParamRun *r) {
+    if (!p->n_chosen) {
+        if (r->n)
+            return false;
+        *r = (struct ParamRun){.n = p->w.dim[0], .w = p->w, .g = p->g, .m1 = p->m1, .m2 = p->m2};
+        return true;
+    }
+    uint32_t slot = r->slot + r->n, n = 1;
+    if (slot >= p->n_chosen)
+        return false;
+    while (slot + n < p->n_chosen && p->chosen[slot + n] == p->chosen[slot] + n)
+        n++;
+    *r = (struct ParamRun){.first = p->chosen[slot],
+                           .slot = slot,
+                           .n = n,
+                           .w = tensor_slice(&p->w, p->chosen[slot], n),
+                           .g = tensor_slice(&p->g, slot, n),
+                           .m1 = tensor_slice(&p->m1, slot, n),
+                           .m2 = tensor_slice(&p->m2, slot, n)};
+    return true;
+}
+
 static struct Param *param_named(struct Model *m, uint32_t layer, enum WeightRole role, const char *part) {
     for (uint32_t i = 0; i < m->n_params; i++) {
         struct Param *p = &m->params[i];
@@ -391,12 +413,16 @@ static struct Param *lora_param(struct Model *m, const struct Param *base, const
     return p;
 }
 
+float lora_scale(const struct LoraOptions *o) {
+    return o->alpha / (o->rank_stabilised ? sqrtf((float)o->rank) : (float)o->rank);
+}
+
 static bool linear_add_lora(struct Model *m, struct Linear *l, const struct LoraOptions *o, uint64_t seed) {
     uint32_t d = l->w->spec.n_dims - 2, out = l->w->spec.dim[d], in = l->w->spec.dim[d + 1];
     uint32_t padded = lora_padded_rank(o->rank);
     l->a = lora_param(m, l->w, ".lora_A", o->rank, in, padded, in);
     l->b = lora_param(m, l->w, ".lora_B", out, o->rank, out, padded);
-    l->scale = o->alpha / (float)o->rank;
+    l->scale = lora_scale(o);
     if (m->dev->is_dry)
         return true;
     uint8_t *zero = xcalloc(1, l->b->w.bytes);
@@ -462,7 +488,7 @@ void model_scale_lora(struct Model *m, const struct LoraOptions *o, float factor
         layer_linears(&m->layers[i], list);
         for (uint32_t k = 0; k < LAYER_LINEARS; k++)
             if (list[k].linear->a)
-                list[k].linear->scale = factor * (o->alpha / (float)o->rank);
+                list[k].linear->scale = factor * lora_scale(o);
     }
 }
 

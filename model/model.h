@@ -12,7 +12,17 @@ struct Param {
     struct Tensor m1, m2;   // AdamW's moments, f32
     bool mapped;            // w lies in a mapped file: nothing may write to it
     bool decay;             // weight decay applies: matrices yes, norms and biases no
+    // Of a weight stacked by expert: the experts that are trained, ascending; g, m1 and m2 are stacked by these. n_chosen 0: all.
+    const uint32_t *chosen;
+    uint32_t n_chosen;
 };
+// What is trained of a parameter, in pieces that lie side by side: all of it, or a run of chosen experts with consecutive numbers.
+struct ParamRun {
+    uint32_t first, slot, n; // number of the first expert, its place among the chosen, experts
+    struct Tensor w, g, m1, m2;
+};
+// The next one; *r is zero before the first.
+bool param_next_run(const struct Param *p, struct ParamRun *r);
 
 // A linear layer, dense (out, in) or stacked by expert (n_experts, out, in), with an optional low-rank adapter:
 // y = x W^T + bias + scale * (x A^T) B^T. A is (rank, in), B (out, rank), stacked likewise; rank is padded to a multiple of 8 with zeros
@@ -98,9 +108,11 @@ enum LoraTarget {
 };
 struct LoraOptions {
     uint32_t rank;
-    float alpha; // scale = alpha / rank
+    float alpha; // scale = alpha / rank, or alpha / sqrt(rank)
     uint32_t targets;
+    bool rank_stabilised; // the latter (Kalajdzievski 2023, arXiv 2312.03732)
 };
+float lora_scale(const struct LoraOptions *o);
 // Adds adapters with A ~ U(-1/sqrt(in), 1/sqrt(in)) as published, B = 0. A target that matches nothing fails by name.
 bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed);
 // The adapters' scale times `factor` from now on, by the scale they were made with; programs recorded before know nothing of it.

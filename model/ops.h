@@ -157,8 +157,9 @@ struct StepResult {
 };
 // logits (rows, vocab): loss (rows) = logsumexp - logit[target], 0 where target is 0xffffffff; with backward logits become (softmax - onehot) * inv_labels.
 // Without backward params may be NULL and logits keep their value.
+// weights (rows) of the gradients, f32, may be NULL: 1.
 void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *targets, const struct Tensor *loss,
-             const struct Tensor *params, bool backward);
+             const struct Tensor *params, const struct Tensor *weights, bool backward);
 // out[index] += sum of all elements of x, in fixed order. out: f32 words (a StepResult).
 void op_sum(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *out, uint32_t index);
 // Global norm of n gradients (f32): result.grad_norm, clip, finite (also looks at result.loss). Partial sums per tensor, fixed order.
@@ -166,6 +167,8 @@ void op_norm(struct Cmd *c, struct Arena *scratch, const struct Tensor *grads, u
              const struct Tensor *result);
 // AdamW (Loshchilov & Hutter 2019) with decoupled decay: w -= lr * (decay * w + m1hat / (sqrt(m2hat) + eps)); gradients times result.clip; nothing
 // happens when result.finite is 0. w f32, or bf16 with stochastic rounding from philox(seed, tensor_index, element and step).
+// Moments of g's shape in f32, or (adamw8_words) words a row of blocks that adamw.comp describes: 8 bits an element.
+static inline uint64_t adamw8_words(uint64_t elements) { return (elements + 63) / 64 * 17; }
 void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, const struct Tensor *m1,
               const struct Tensor *m2, const struct Tensor *params, const struct Tensor *result, uint32_t tensor_index,
               float decay);

@@ -17,17 +17,20 @@ static struct Dispatch logits_dispatch(const struct Device *dev, enum KernelId k
 }
 
 void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *targets, const struct Tensor *loss,
-             const struct Tensor *params, bool backward) {
+             const struct Tensor *params, const struct Tensor *weights, bool backward) {
     assert(params || !backward);
     struct Device *dev = cmd_device(c);
     struct Args_xent args = {.logits = view(logits),
                              .targets = view(targets),
                              .loss = view(loss),
                              .params = view_or_none(params),
+                             .weights =
+                                 view(weights ? weights : targets), // not read without; but there must be something
                              .rows = (uint32_t)tensor_rows(logits),
                              .vocab = tensor_cols(logits),
                              .ld = tensor_cols(logits)};
     struct Dispatch d = logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_xent, KERNEL_xent_base), logits, backward);
+    d.spec[d.n_spec++] = weights != NULL;
     if (backward)
         d.flops *= 1.7, d.bytes *= 3;
     cmd_dispatch(c, &d, &args);
@@ -108,9 +111,10 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
               float decay) {
     uint64_t n = tensor_elements(w);
     assert((w->type == DT_F32 || w->type == DT_BF16) && n % 8 == 0 && n <= UINT32_MAX);
-    assert(tensor_elements(g) == n && tensor_elements(m1) == n && tensor_elements(m2) == n);
+    bool narrow = tensor_elements(m1) != n;
+    assert(tensor_elements(g) == n && tensor_elements(m1) == (narrow ? adamw8_words(n) : n) && m1->bytes == m2->bytes);
     struct Device *dev = cmd_device(c);
-    uint32_t local = dispatch_local_size(dev, 256), steps = dev->is_cpu ? 8 : 1;
+    uint32_t local = dispatch_local_size(dev, 256), steps = dev->is_cpu && !narrow ? 8 : 1, unit = narrow ? 64 : 8;
     struct Args_adamw args = {.w = view(w),
                               .g = view(g),
                               .m1 = view(m1),
@@ -123,11 +127,11 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_adamw),
                                     .local_size = local,
-                                    .spec = {w->type == DT_BF16, steps},
-                                    .n_spec = 2,
-                                    .groups = {(uint32_t)div_up(n / 8, (uint64_t)local * steps)},
-                                    .flops = 20.0 * (double)n,
-                                    .bytes = (w->type == DT_BF16 ? 24.0 : 28.0) * (double)n},
+                                    .spec = {w->type == DT_BF16, steps, narrow},
+                                    .n_spec = 3,
+                                    .groups = {(uint32_t)div_up(div_up(n, unit), (uint64_t)local * steps)},
+                                    .flops = (narrow ? 80.0 : 20.0) * (double)n,
+                                    .bytes = ((w->type == DT_BF16 ? 8.0 : 12.0) + (narrow ? 4.25 : 16)) * (double)n},
                  &args);
 }
 

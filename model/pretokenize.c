@@ -220,9 +220,11 @@ static void translate_count(struct Translation *t) {
         while (t->from[i] >= '0' && t->from[i] <= '9')
             i++;
     }
-    if (i == 1 || t->from[i] != '}')
-        refuse_here(t, "is not a count");
-    else if (t->from[i + 1] == '+' || (t->from[i + 1] == '?' && !comma))
+    if (i == 1 || t->from[i] != '}') {
+        refuse_here(t, "is not a count"); // perhaps the pattern ends here: no step on
+        return;
+    }
+    if (t->from[i + 1] == '+' || (t->from[i + 1] == '?' && !comma))
         refuse(t, t->from, (int)i + 2, "means one thing in Ruby and another elsewhere");
     else
         put(t, t->from, i + 1);
@@ -232,7 +234,7 @@ static void translate_count(struct Translation *t) {
 static char *translate(const char *pattern, const char *where) {
     struct Translation t = {.from = pattern, .whole = pattern, .where = where};
     put_text(&t, "");
-    while (*t.from && !t.failed) {
+    while (!t.failed && *t.from) {
         switch (*t.from) {
         case '\\':
             translate_escape(&t, false);

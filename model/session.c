@@ -57,7 +57,7 @@ static void sample_shaped(struct Session *s, struct Cmd *c, const struct Tensor 
         op_penalty(c, &shaped, &penalties);
     }
     op_sample(c, &shaped, &params, &ids, NULL, &chances);
-    op_xent(c, logits, &ids, &logprobs, NULL, false); // the loss: take_next() turns its sign
+    op_xent(c, logits, &ids, &logprobs, NULL, NULL, false); // the loss: take_next() turns its sign
 }
 
 // Norm, head and sampling of n rows, those from `first` on.
@@ -89,7 +89,7 @@ static void score_rows(struct Session *s, struct Pass *p, const struct Tensor *x
         struct Tensor xn = TENSOR(p->arena, DT_F32, n, c->dim), logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
         op_rmsnorm(p->c, &rows, &s->m->norm->w, &xn, NULL, c->norm_eps);
         linear_forward(p, &linear, &xn, &logits, NULL, false, false);
-        op_xent(p->c, &logits, &targets, &losses, NULL, false);
+        op_xent(p->c, &logits, &targets, &losses, NULL, NULL, false);
         arena_release(p->arena, mark);
     }
 }

@@ -114,6 +114,7 @@ void build_begin(struct Tokenizer *t, uint32_t n_vocab, uint32_t n_merges) {
     t->n_vocab = n_vocab;
     t->unknown_id = TOKEN_NONE;
     t->pieces = xcalloc(n_vocab, sizeof *t->pieces);
+    t->pool = xmalloc(t->pool_room = 4096); // there even when the first piece is empty
     uint32_t slots = 16;
     while (slots < n_vocab * 3) // a piece may be set twice: by the vocabulary, then as an added token
         slots *= 2;
@@ -349,6 +350,7 @@ bool build_end(struct Tokenizer *t, const char *where) {
     t->hash = normalizer_hash(&t->normalizer, t->hash);
     if (t->spm)
         t->hash = t->hash * 16 + t->metaspace * 8 + t->metaspace_split * 4 + t->prefix;
+    bpe_ready(&t->bpe);
     return true;
 }
 

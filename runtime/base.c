@@ -23,6 +23,8 @@ static void harmless(char *text) {
     for (unsigned char *c = (unsigned char *)text; *c; c++) {
         if (*c < 0x20 || *c == 0x7f)
             *c = '?';
+        else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) // U+0080 to U+009F, which begin commands as ESC does
+            c[0] = c[1] = '?';
     }
 }
 

@@ -14,6 +14,6 @@ void main() {
     if (gl_LocalInvocationID.x == 0) {
         p.ids.v[row] = t.index;
         if (LOGPROB != 0)
-            p.logprob.v[row] = logit(row, t.index) - t.top - log(t.sum);
+            p.logprob.v[row] = logit(row, t.index) - t.top - t.log_sum;
     }
 }

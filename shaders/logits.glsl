@@ -19,15 +19,17 @@ vec4 logits4(uint row, uint quad) {
 struct RowTop {
     float top;
     uint index; // the lowest one where the logit is `top`; 0 where nothing compares
-    float sum;
+    float sum, log_sum;
 };
 
 RowTop row_top(uint row) {
     uint lane = gl_LocalInvocationID.x, whole = whole_quads(), best = 0xffffffffu;
     float top = uintBitsToFloat(0xff7fffffu); // the least finite number: no infinity minus infinity
     vec4 sums = vec4(0);
+    bool found_nan = false;
     for (uint q = lane; q < whole; q += LOCAL_SIZE) {
         vec4 l = logits4(row, q);
+        found_nan = found_nan || is_nan(l.x) || is_nan(l.y) || is_nan(l.z) || is_nan(l.w);
         float m = max(max(l.x, l.y), max(l.z, l.w));
         best = m > top ? 4 * q : best;
         m = max(m, top);
@@ -36,6 +38,7 @@ RowTop row_top(uint row) {
     }
     for (uint i = 4 * whole + lane; i < p.vocab; i += LOCAL_SIZE) {
         float l = logit(row, i), m = max(l, top);
+        found_nan = found_nan || is_nan(l);
         best = l > top ? i : best;
         sums = sums * exp(top - m);
         sums.x += exp(l - m);
@@ -48,7 +51,9 @@ RowTop row_top(uint row) {
     t.top = group_max(top);
     t.index = group_min(top == t.top ? best : 0xffffffffu);
     t.index = t.index < p.vocab ? t.index : 0;
-    t.sum = group_add(((sums.x + sums.y) + (sums.z + sums.w)) * exp(top - t.top));
+    float sum = ((sums.x + sums.y) + (sums.z + sums.w)) * exp(top - t.top);
+    t.sum = group_add(found_nan ? uintBitsToFloat(NAN_BITS) : sum);
+    t.log_sum = is_nan(t.sum) ? t.sum : log(t.sum);
     return t;
 }
 

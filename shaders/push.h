@@ -99,9 +99,9 @@
     IN(f32, x) IN(f32, dy) IN(f32, rstd) RW(f32, y) U32(rows) U32(dim) U32(rows_per_part) U32(accumulate)
 
 // Rows of logits (rows, vocab), row stride ld: loss[i] = logsumexp - logit of targets[i] (0 where targets[i] is 0xffffffff); with BACKWARD logits
-// become their gradient times params.inv_labels (params otherwise absent).
+// become their gradient times params.inv_labels (params otherwise absent) and, with WEIGHTED, weights[i].
 #define PUSH_xent(IN, OUT, RW, U32, F32)                                                                               \
-    RW(f32, logits) IN(u32, targets) OUT(f32, loss) IN(f32, params) U32(rows) U32(vocab) U32(ld)
+    RW(f32, logits) IN(u32, targets) OUT(f32, loss) IN(f32, params) IN(f32, weights) U32(rows) U32(vocab) U32(ld)
 // y[first + g] (+)= sum of elements g*chunk .. (g+1)*chunk-1 of x, or of their squares; fixed order.
 #define PUSH_sum(IN, OUT, RW, U32, F32) IN(f32, x) RW(f32, y) U32(n) U32(chunk) U32(first) U32(accumulate)
 // norm = sqrt(sum of part[0..n_parts]); clip factor and finite flag into result.

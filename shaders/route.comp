@@ -22,8 +22,9 @@ void main() {
     top = group_max(top);
     float sum = 0;
     [[unroll]] for (uint j = 0; j < PER_LANE; j++) {
+        bool nan = is_nan(prob[j]);
         prob[j] = exp(prob[j] - top);
-        sum += prob[j];
+        sum += nan ? uintBitsToFloat(NAN_BITS) : prob[j];
     }
     sum = group_add(sum);
     [[unroll]] for (uint j = 0; j < PER_LANE; j++) {
@@ -49,7 +50,7 @@ void main() {
         last = group_max(best);
         last_expert = group_min(best == last ? best_expert : 0xffffffffu);
         if (last_expert >= p.n_experts) { // nothing compares with NaN
-            last = uintBitsToFloat(0x7fc00000u);
+            last = uintBitsToFloat(NAN_BITS);
             last_expert = k;
         }
         total += last;

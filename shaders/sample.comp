@@ -292,7 +292,7 @@ float weigh() {
 void finish(uint id, float chance) {
     p.ids.v[row] = id;
     if ((WANTED & 1) != 0)
-        p.logprob.v[row] = logit(row, id) - t.top - log(t.sum);
+        p.logprob.v[row] = logit(row, id) - t.top - t.log_sum;
     if ((WANTED & 2) != 0)
         p.chance.v[row] = chance;
 }

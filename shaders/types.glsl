@@ -47,10 +47,14 @@ layout(constant_id = 1) const uint SUBGROUP_SIZE = 32;
 // Linear index of the workgroup: the runtime folds long grids into y.
 uint group_index() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
 
+// By bits: isnan(), and arithmetic with NaN, are the driver's choice (SwiftShader's exp() of one is a number).
+bool is_nan(float x) { return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u; }
+const uint NAN_BITS = 0x7fc00000u;
+
 // x rounded to the nearest bf16 (ties to even), as 16 bits; NaN stays NaN.
 uint bf16_bits(float x) {
     const uint bits = floatBitsToUint(x);
-    return (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 64u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    return is_nan(x) ? bits >> 16 | 64u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
 #endif

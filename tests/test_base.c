@@ -16,6 +16,10 @@ static void test_errors(void) {
     fail_quiet(true);
     CHECK(!fail("%s: line %d\n\x1b[31mred", "file", 7), "fail gives false");
     CHECK(strcmp(fail_last(), "file: line 7??[31mred") == 0, "found '%s'", fail_last());
+    fail("\xc2\x9b"
+         "31m \xc2\xa9"); // a control character of two bytes, and one that is none
+    CHECK(strcmp(fail_last(), "??31m \xc2\xa9") == 0, "found '%s'", fail_last());
+    fail("file: line %d\n\x1b[31mred", 7);
     fail("again: %s", fail_last()); // its own buffer as an argument
     CHECK(strcmp(fail_last(), "again: file: line 7??[31mred") == 0, "found '%s'", fail_last());
     char long_text[5000];

@@ -131,7 +131,7 @@ static void seal(uint8_t *data, size_t bytes) {
         data[bytes - 8 + (size_t)i] = (uint8_t)(sum >> 8 * i);
 }
 
-// Files that lie with a checksum that is right: every word in front of the keys and values takes every extreme value.
+// P9: files that lie with a checksum that is right: every word in front of the keys and values takes every extreme value.
 static void test_lies(const uint8_t *data, size_t bytes, size_t words) {
     static const uint32_t VALUES[] = {0, 1, 2, 0xff, 0x10000, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff};
     uint8_t *copy = xmalloc(bytes);

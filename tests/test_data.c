@@ -83,8 +83,8 @@ static void test_forms(void) {
     CHECK(load(&again, text, sizeof text - 1, &OPTIONS) && again.hash == d.hash, "the same data, another hash");
     fail_quiet(true);
     CHECK(!load(&other, text, sizeof text - 2, &OPTIONS), "a cut last line");
-    CHECK(load(&other, text, strlen(text) - 10, &(struct DataOptions){4096, true}) && other.n == 2 &&
-              other.n_skipped == 1 && other.hash != d.hash,
+    CHECK(load(&other, text, strlen(text) - 10, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) &&
+              other.n == 2 && other.n_skipped == 1 && other.hash != d.hash,
           "%zu examples, %llu skipped", other.n, (unsigned long long)other.n_skipped);
     fail_quiet(false);
     dataset_free(&d);
@@ -247,7 +247,8 @@ static void test_bad_lines(void) {
     struct Dataset d;
     CHECK(!load(&d, "", 0, &OPTIONS) && strcmp(fail_last(), "data.jsonl: no example in it") == 0, "'%s'", fail_last());
     CHECK(!load(&d, "\n \r\n\n", 5, &OPTIONS) && strstr(fail_last(), "no example in it"), "'%s'", fail_last());
-    CHECK(!load(&d, "7\n", 2, &(struct DataOptions){4096, true}) && strstr(fail_last(), "no example could be used"),
+    CHECK(!load(&d, "7\n", 2, &(struct DataOptions){.max_tokens = 4096, .skip_bad = true}) &&
+              strstr(fail_last(), "no example could be used"),
           "'%s'", fail_last());
     size_t bytes = 100000100;
     char *long_line = xmalloc(bytes);

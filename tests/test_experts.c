@@ -80,7 +80,8 @@ static void test_refusal(struct Device *dev) {
     CHECK(modelfile_open(&f, VKMOE_SOURCE_DIR "/tests/golden/deepseek-default") && model_load(&m, dev, &f, &o), "%s",
           fail_last());
     fail_quiet(true);
-    CHECK(!model_add_lora(&m, &(struct LoraOptions){4, 8, LORA_ALL}, 1) && strstr(fail_last(), "--experts-on gpu"),
+    CHECK(!model_add_lora(&m, &(struct LoraOptions){.rank = 4, .alpha = 8, .targets = LORA_ALL}, 1) &&
+              strstr(fail_last(), "--experts-on gpu"),
           "%s", fail_last());
     fail_quiet(false);
     model_free(&m);

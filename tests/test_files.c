@@ -6,6 +6,8 @@
 //   P3  rounding up to an alignment wraps                             P8  numbers of the config against tensors: test_config, test_modelfile
 //   P4  the length of a string                                        P9  readers beside the first (adapters, checkpoints): test_adapter
 //   P5  a value is read as another type than it has                   P10 overlaps, duplicates, holes, nothing at all
+//   S1  nesting becomes recursion without a limit
+// docs/proof.md says where each class is tried.
 #include "check.h"
 #include "files.h"
 #include "model/gguf.h"
@@ -14,6 +16,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct Buffer {
@@ -35,7 +38,6 @@ static void put_string(struct Buffer *b, const char *text) {
     put(b, text, strlen(text));
 }
 
-// Whether the last call failed with a message that has these words in it.
 // ---- GGUF ----
 
 // Places in the sound file, to be overwritten.
@@ -372,7 +374,9 @@ static void check_safetensors_cases(void) {
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         struct Buffer b = safetensors_of("{" A_ENTRY "}", 8);
         memcpy(b.data, &lengths[i], 8);
-        CHECK(refused(safetensors_open_memory(&s, b.data, b.bytes, "x"), "the header would have"), "%s", fail_last());
+        const char *words = lengths[i] > 100000000 ? "at most 100000000 are accepted" : "but the file ends after";
+        CHECK(refused(safetensors_open_memory(&s, b.data, b.bytes, "x"), words), "P1: a header of %llu bytes: %s",
+              (unsigned long long)lengths[i], fail_last());
         free(b.data);
     }
 }
@@ -393,19 +397,74 @@ static void check_p3_rounding(void) {
             free(b.data);
         }
     }
+    // A second tensor of 2^64 - 8 bytes at byte 32 would end at byte 24, within the file.
+    struct Buffer b = sound_gguf(at, 32);
+    struct Gguf g;
+    memcpy(b.data + at[SECOND_DIM], &(uint64_t){(UINT64_C(1) << 61) - 1}, 8);
+    memcpy(b.data + at[SECOND_TYPE], &(uint32_t){27}, 4); // I64
+    bool ok = gguf_open_memory(&g, b.data, at[DATA] + 32, "x");
+    CHECK(refused(ok, "does not fit in 62 bits"), "P3: a tensor whose end wraps: opened %d, %s", ok, fail_last());
+    if (ok)
+        gguf_close(&g);
+    free(b.data);
+}
+
+// P7: nothing behind the end is read, whatever a reader asks for.
+static void check_p7_reads(void) {
+    uint8_t *data = xcalloc(10, 1), out[16];
+    struct FileIn f;
+    filein_open_memory(&f, data, 10, "ten");
+    CHECK(filein_read(&f, 4, 6, out) && filein_read(&f, 10, 0, out), "%s", fail_last());
+    static const uint64_t BEYOND[][2] = {
+        {4, 7}, {11, 0}, {10, 1}, {UINT64_MAX, 1}, {UINT64_MAX, 2}, {1, UINT64_MAX}, {UINT64_MAX, UINT64_MAX}};
+    for (size_t i = 0; i < sizeof BEYOND / sizeof *BEYOND; i++)
+        CHECK(refused(filein_read(&f, BEYOND[i][0], min_u64(BEYOND[i][1], 16), out), "are wanted at byte") &&
+                  refused(filein_read(&f, BEYOND[i][0], BEYOND[i][1], out), "but the file has 10"),
+              "P7: case %zu: %s", i, fail_last());
+    filein_close(&f);
+    free(data);
 }
 
 // P6: what reads others' files must not lean on assert: a build with NDEBUG has none.
 static void check_p6_no_assert_on_input(void) {
-    static const char *const READERS[] = {"model/gguf.c",           "model/json.c",    "model/fileio.c",
-                                          "model/modelfile.c",      "model/config.c",  "model/config_hf.c",
-                                          "model/config_gguf.c",    "model/rope.c",    "model/vocabfile.c",
-                                          "model/tokenizer_load.c", "model/adapter.c", "train/checkpoint.c"};
+    static const char *const READERS[] = {"model/gguf.c",
+                                          "model/ggufsplit.c",
+                                          "model/safetensors.c",
+                                          "model/json.c",
+                                          "model/fileio.c",
+                                          "model/modelfile.c",
+                                          "model/config.c",
+                                          "model/config_hf.c",
+                                          "model/config_gguf.c",
+                                          "model/rope.c",
+                                          "model/imatrix.c",
+                                          "model/chatfile.c",
+                                          "model/adapter.c",
+                                          "model/vocabfile.c",
+                                          "model/vocabspm.c",
+                                          "model/tokenizer.c",
+                                          "model/tokenizer_load.c",
+                                          "model/tokenizer_json.c",
+                                          "model/spmfile.c",
+                                          "model/spm.c",
+                                          "model/bpe.c",
+                                          "model/normalize.c",
+                                          "model/pretokenize.c",
+                                          "model/utf8.c",
+                                          "model/template.c",
+                                          "model/template_parse.c",
+                                          "model/grammar.c",
+                                          "model/matcher.c",
+                                          "train/data.c",
+                                          "train/checkpoint.c"};
     for (size_t i = 0; i < sizeof READERS / sizeof *READERS; i++) {
         char *path = path_join(VKMOE_SOURCE_DIR, READERS[i]);
         uint8_t *text = NULL;
         uint64_t bytes = 0;
-        CHECK(file_read(path, 1 << 20, &text, &bytes) && !memmem(text, bytes, "assert(", 7), "P6: %s asserts",
+        CHECK(file_read(path, 1 << 20, &text, &bytes), "%s", fail_last());
+        const uint8_t *writer =
+            text ? memmem(text, bytes, "// ---- Writing", 15) : NULL; // it is called by our own code
+        CHECK(text && !memmem(text, writer ? (size_t)(writer - text) : bytes, "assert(", 7), "P6: %s asserts",
               READERS[i]);
         free(text);
         free(path);
@@ -476,6 +535,9 @@ static void check_files(const char *dir) {
     CHECK(refused(safetensors_open(&s, path), "cannot be opened") &&
               refused(safetensors_open(&s, dir), "not a regular file"),
           "%s", fail_last());
+    CHECK(mkfifo(path, 0600) == 0 && refused(safetensors_open(&s, path), "not a regular file"), "a named pipe: %s",
+          fail_last()); // and no waiting for who writes to it
+    unlink(path);
     free(path);
 }
 
@@ -513,7 +575,7 @@ static void check_json(void) {
         memset(text, '[', (size_t)depth);
         memset(text + depth, ']', (size_t)depth);
         value = json_parse(text, 2 * (size_t)depth, "deep.json");
-        CHECK(depth <= 64 ? value != NULL : refused(value, "nested deeper than 64"), "depth %d: %s", depth,
+        CHECK(depth <= 64 ? value != NULL : refused(value, "nested deeper than 64"), "S1: depth %d: %s", depth,
               fail_last());
         json_decref(value);
         free(text);
@@ -552,6 +614,7 @@ int main(int argc, char **argv) {
     check_safetensors_cases();
     check_safetensors_damage();
     check_p3_rounding();
+    check_p7_reads();
     check_p6_no_assert_on_input();
     check_json();
     check_files(dir);

@@ -3,6 +3,8 @@
 #include "check.h"
 #include "model/adapter.h"
 #include "model/safetensors.h"
+#include "train/dpo.h"
+#include "train/esft.h"
 #include "train/layers_back.h"
 #include "train/step.h"
 #include <dirent.h>
@@ -14,7 +16,9 @@ static const double F32_BOUND = 1e-5; // relative, L2 over a tensor
 struct Golden {
     struct Safetensors file;
     struct MicroBatch batch;
-    bool lora;
+    bool lora, esft;
+    struct ExpertList experts; // of esft: what is trained
+    float *reference;          // of dpo: documents 2i are chosen, 2i + 1 rejected
 };
 
 static float *golden_f32(const struct Golden *g, const char *name, uint64_t *n) {
@@ -50,6 +54,9 @@ static bool golden_open(struct Golden *g, const char *folder) {
     char *path = path_join(folder, "golden.safetensors"), *adapter = path_join(folder, "adapter");
     memset(g, 0, sizeof *g);
     g->lora = dir_exists(adapter);
+    char *experts = path_join(folder, "expert_cfg_token.json");
+    g->esft = file_exists(experts);
+    free(experts);
     bool ok = safetensors_open(&g->file, path);
     free(path);
     free(adapter);
@@ -71,6 +78,14 @@ static bool golden_open(struct Golden *g, const char *folder) {
         b->document[i] = b->n_documents - 1;
         b->n_labels += b->labels[i] >= 0;
     }
+    b->documents = xcalloc(b->n_documents, sizeof *b->documents);
+    for (uint32_t i = 0; i < n; i++) {
+        struct PackedDocument *d = &b->documents[b->document[i]];
+        if (d->n++ == 0)
+            d->first = i, d->example = b->document[i];
+    }
+    uint64_t n_reference = 0;
+    g->reference = golden_f32(g, "dpo.reference", &n_reference);
     for (uint32_t i = n; i-- > 0;)
         b->end[i] = i + 1 < n && b->first[i + 1] == b->first[i] ? b->end[i + 1] : i + 1;
     return true;
@@ -80,6 +95,9 @@ static void golden_close(struct Golden *g) {
     safetensors_close(&g->file);
     free(g->batch.ids), free(g->batch.positions), free(g->batch.labels), free(g->batch.first), free(g->batch.end);
     free(g->batch.document);
+    free(g->batch.documents);
+    free(g->reference);
+    esft_free(&g->experts);
 }
 
 static double relative(const float *got, const float *want, uint64_t n) {
@@ -151,13 +169,13 @@ static double compare_gradients(const struct Golden *g, struct Model *m, double 
             continue;
         float *all = download(m->dev, &p->g);
         uint32_t d = p->spec.n_dims;
-        uint32_t experts = d == 3 ? p->spec.dim[0] : 1, rows = d >= 2 ? p->spec.dim[d - 2] : 1,
-                 cols = p->spec.dim[d - 1];
+        uint32_t experts = d == 3 ? p->g.dim[0] : 1, rows = d >= 2 ? p->spec.dim[d - 2] : 1, cols = p->spec.dim[d - 1];
         uint32_t stored_rows = d >= 2 ? p->g.dim[d - 2] : 1, stored_cols = p->g.dim[d - 1];
         for (uint32_t e = 0; e < experts; e++) {
+            int expert = p->n_chosen ? (int)p->chosen[e] : (int)e;
             char name[200];
             uint64_t n = 0;
-            gradient_name(p, g->lora, d == 3 ? (int)e : -1, name, sizeof name);
+            gradient_name(p, g->lora, d == 3 ? expert : -1, name, sizeof name);
             float *want = golden_f32(g, name, &n), *got = xcalloc((size_t)rows * cols, sizeof *got);
             if (!CHECK(want && n == (uint64_t)rows * cols, "%s: the golden file has no %s of %u values", what, name,
                        rows * cols)) {
@@ -206,12 +224,81 @@ static struct StepOptions options(const struct Golden *g, bool recompute) {
                                 .eps = 1e-8f,
                                 .weight_decay = 0.1f,
                                 .clip_norm = 1.0f,
-                                .seed = 1};
+                                .seed = 1,
+                                .weighted = g->reference != NULL,
+                                .experts = g->esft ? &g->experts : NULL};
 }
 
-static bool gradients(struct Step *s, const struct Golden *g) {
-    return step_begin(s, g->batch.n_labels) && step_micro(s, &g->batch, g->batch.n_documents, g->batch.n_tokens) &&
-           device_wait(s->m->dev);
+// Whether two lists name the same experts.
+static bool same_experts(const struct ExpertList *a, const struct ExpertList *b) {
+    return a->n_layers == b->n_layers && esft_hash(a) == esft_hash(b);
+}
+
+// The scores of the batch's experts, and the lists that follow from them, both kinds; the list of tokens is what is trained.
+static void check_experts(struct Golden *g, struct Model *m, const char *folder, const char *name) {
+    const struct Config *c = &m->config;
+    const struct MicroBatch *b = &g->batch;
+    struct Example *examples = xcalloc(b->n_documents, sizeof *examples);
+    struct Dataset d = {.examples = examples, .n = b->n_documents};
+    for (uint32_t t = 0; t < b->n_tokens; t++) {
+        struct Example *e = &examples[b->document[t]];
+        if (e->n++ == 0)
+            e->ids = b->ids + t, e->labels = b->labels + t;
+    }
+    double *scores = xcalloc((size_t)c->n_layers * c->n_experts, sizeof *scores);
+    for (int kind = 0; kind < 2; kind++) {
+        const char *what = kind == EXPERT_GATE ? "gate" : "token";
+        char entry[40], file[40];
+        snprintf(entry, sizeof entry, "experts.%s", what);
+        snprintf(file, sizeof file, "expert_cfg_%s.json", what);
+        char *path = path_join(folder, file);
+        uint64_t n = 0;
+        float *want = golden_f32(g, entry, &n);
+        snprintf(entry, sizeof entry, "experts.%s.threshold", what);
+        struct ExpertSample sample = {.seq_len = 16, .seed = 4};
+        struct ExpertList theirs, ours = {0};
+        bool ok = CHECK(n == (uint64_t)config_moe_layers(c) * c->n_experts && esft_read(&theirs, path, c) &&
+                            esft_score(m, &d, &sample, (enum ExpertScore)kind, scores),
+                        "%s: %s", name, fail_last());
+        if (ok) {
+            double worst = 0;
+            for (uint32_t layer = 0, at = 0; layer < c->n_layers; layer++)
+                for (uint32_t e = 0; e < c->n_experts && config_is_moe(c, layer); e++)
+                    worst = fmax(worst, fabs(scores[(size_t)layer * c->n_experts + e] - (double)want[at++]));
+            CHECK(worst <= 1e-6, "%s: scores by %s are off by %.2g", name, what, worst);
+            esft_choose(&ours, c, scores, golden_scalar(g, entry));
+            CHECK(same_experts(&ours, &theirs), "%s: other experts are chosen by %s", name, what);
+            printf("  experts by %s: scores %.1e\n", what, worst);
+            esft_free(&ours);
+            if (kind == EXPERT_TOKEN)
+                g->experts = theirs;
+            else
+                esft_free(&theirs);
+        }
+        free(want);
+        free(path);
+    }
+    free(scores);
+    free(examples);
+}
+
+// *loss: of a preference, which is known before; of the others the device's result tells it.
+static bool gradients(struct Step *s, const struct Golden *g, double *loss) {
+    const struct MicroBatch *b = &g->batch;
+    uint32_t n = b->n_documents;
+    float *weight = xcalloc(n, sizeof *weight);
+    double *logp = xcalloc(n, sizeof *logp);
+    size_t wins;
+    bool ok = !g->reference || step_logprobs(s, b, logp);
+    if (g->reference) {
+        *loss = dpo_loss(logp, g->reference, n / 2, golden_scalar(g, "dpo.beta"), weight, &wins);
+        step_weights(s, weight);
+    }
+    ok = ok && step_begin(s, g->reference ? n / 2 : b->n_labels) && step_micro(s, b, n, b->n_tokens) &&
+         device_wait(s->m->dev);
+    step_weights(s, NULL);
+    free(weight), free(logp);
+    return ok;
 }
 
 static void check_training(const struct Golden *g, struct Model *m, bool recompute, const char *what) {
@@ -219,17 +306,19 @@ static void check_training(const struct Golden *g, struct Model *m, bool recompu
     struct StepOptions o = options(g, recompute);
     if (!CHECK(step_init(&s, m, &o, !g->lora), "%s: %s", what, fail_last()))
         return;
-    CHECK(gradients(&s, g), "%s: %s", what, fail_last());
+    double loss = 0;
+    CHECK(gradients(&s, g, &loss), "%s: %s", what, fail_last());
     compare_gradients(g, m, F32_BOUND, what);
     uint64_t n = 0, n_aux = 0;
     float *losses = golden_f32(g, "losses", &n), *auxes = golden_f32(g, "auxes", &n_aux);
     double worst = 0, worst_aux = 0;
     for (uint64_t i = 0; i < n; i++) {
         struct StepResult r = {0};
-        bool ok = (i == 0 || gradients(&s, g)) && step_update(&s, i + 1, 1e-3f, &r) && r.finite;
+        bool ok = (i == 0 || gradients(&s, g, &loss)) && step_update(&s, i + 1, 1e-3f, &r) && r.finite;
         if (!CHECK(ok, "%s: step %llu: %s", what, (unsigned long long)i + 1, fail_last()))
             break;
-        double loss = (double)r.loss / g->batch.n_labels;
+        if (!g->reference)
+            loss = (double)r.loss / g->batch.n_labels;
         worst = fmax(worst, fabs(loss / (double)losses[i] - 1));
         if (auxes[i] != 0)
             worst_aux = fmax(worst_aux, fabs((double)r.balance / (double)auxes[i] - 1));
@@ -244,15 +333,18 @@ static void check_training(const struct Golden *g, struct Model *m, bool recompu
     step_free(&s);
 }
 
+// A quantised base, in model.gguf, stays as it is.
 static bool load(struct Model *m, struct Device *dev, const char *folder, const struct Golden *g, enum DType type) {
     struct ModelFile f;
-    char *adapter = path_join(folder, "adapter");
-    struct ModelOptions o = {.type = type};
-    bool ok = modelfile_open(&f, folder);
+    char *adapter = path_join(folder, "adapter"), *gguf = path_join(folder, "model.gguf");
+    bool quantised = file_exists(gguf);
+    struct ModelOptions o = {.type = quantised ? DT_COUNT : type};
+    bool ok = modelfile_open(&f, quantised ? gguf : folder);
     if (ok) {
         ok = model_load(m, dev, &f, &o) && (!g->lora || adapter_load(m, adapter));
         modelfile_close(&f);
     }
+    free(gguf);
     free(adapter);
     return ok;
 }
@@ -269,7 +361,8 @@ static void check_bf16(struct Device *dev, const char *folder, const struct Gold
     float *want = golden_f32(g, "logits", &n), *got = logits_of(&m, &g->batch);
     double error = got ? relative(got, want, n) : INFINITY, theirs = golden_scalar(g, "bf16.logits_rel");
     CHECK(error <= theirs, "%s: bf16 logits off by %.2g, PyTorch's by %.2g", name, error, theirs);
-    if (CHECK(step_init(&s, &m, &o, true) && gradients(&s, g), "%s: %s", name, fail_last())) {
+    double loss;
+    if (CHECK(step_init(&s, &m, &o, true) && gradients(&s, g, &loss), "%s: %s", name, fail_last())) {
         double grad = compare_gradients(g, &m, 0, name), their_grad = golden_scalar(g, "bf16.grad_rel");
         CHECK(grad <= their_grad, "%s: bf16 gradients off by %.2g, PyTorch's by %.2g", name, grad, their_grad);
         printf("  bf16: logits %.1e (PyTorch %.1e), gradients %.1e (PyTorch %.1e)\n", error, theirs, grad, their_grad);
@@ -297,6 +390,8 @@ static void check_case(struct Device *dev, const char *folder, const char *name)
             CHECK(error <= F32_BOUND, "%s: logits off by %.2g relative", name, error);
             printf("  logits %.1e\n", error);
             free(want), free(got);
+            if (g.esft)
+                check_experts(&g, &m, folder, name);
         }
         check_training(&g, &m, recompute, what);
         model_free(&m);

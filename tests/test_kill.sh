@@ -66,6 +66,17 @@ for what in state.safetensors manifest.json; do
     check "resumed from the one before $what" test "$want" = "$(sha256sum <"$work/hurt/model.safetensors" 2>/dev/null)"
 done
 
+# P9: a manifest that lies under a hash that is right.
+rm -rf "$work/hurt"
+cp -r "$work/whole" "$work/hurt"
+rm -f "$work/hurt/config.json" "$work/hurt/model.safetensors"
+manifest=$work/hurt/checkpoint-24/manifest
+sed -i 's/"next": /"next": -/' "$manifest.json"
+printf %s "$(sha256sum <"$manifest.json" | cut -c1-64)" >"$manifest.sha256"
+train "$work/hurt" --resume 2>"$work/log"
+check "P9: a lie is named" grep -q "checkpoint-24 is damaged (its place in the data is none)" "$work/log"
+check "P9: resumed from the one before the lie" test "$want" = "$(sha256sum <"$work/hurt/model.safetensors" 2>/dev/null)"
+
 # A full disk while saving: one line, exit 1, the checkpoint before it whole.
 mkdir "$work/full"
 if mount -t tmpfs -o size=$(($(du -sb "$work/whole/checkpoint-24" | cut -f1) * 5 / 2)) tmpfs "$work/full" 2>/dev/null; then

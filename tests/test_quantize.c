@@ -222,6 +222,37 @@ static void test_old_matrix(void) {
     CHECK(refused(imatrix_open_memory(&m, b.data, b.n, "x"), "the number of calls is -4"), "%s", fail_last());
 }
 
+// P1, P4, P9: an importance matrix whose lengths and counts lie, and which goes into no model.
+static void test_P9_matrix_lies(void) {
+    static const struct {
+        size_t at; // of a number: entries, bytes of the first name, calls, values, chunks, bytes of the last text
+        int32_t value;
+        const char *words;
+    } LIES[] = {{0, 0, "1 to 65536 are expected"},
+                {0, -1, "1 to 65536 are expected"},
+                {0, INT32_MAX, "1 to 65536 are expected"},
+                {0, 3, "the file ends within a name"},
+                {4, 0, "1 to 1024 are expected"},
+                {4, -1, "1 to 1024 are expected"},
+                {4, 1025, "1 to 1024 are expected"},
+                {4, 1000, "ends within a name"},
+                {13, INT32_MIN, "the number of calls is -2147483648"},
+                {17, 0, "the number of values is 0"},
+                {17, -3, "the number of values is -3"},
+                {17, INT32_MAX, "2147483647 values are said to follow"},
+                {17, 1 << 30, "1073741824 values are said to follow"},
+                {50, -1, "the number of chunks is -1"},
+                {54, 5, "5 bytes of text are said to follow, but there are 4"},
+                {54, -1, "0 to 65536 are expected"}};
+    for (size_t i = 0; i < sizeof LIES / sizeof *LIES; i++) {
+        struct Imatrix m;
+        struct Bytes b = old_matrix("blk.0", 4, 2);
+        memcpy(b.data + LIES[i].at, &LIES[i].value, 4);
+        CHECK(refused(imatrix_open_memory(&m, b.data, b.n, "x"), LIES[i].words), "P9: %d at byte %zu: %s",
+              LIES[i].value, LIES[i].at, fail_last());
+    }
+}
+
 // A GGUF with the sums of one matrix, `rows` experts of 256 columns; counts of 2.
 static bool write_matrix(const char *path, const char *name, uint64_t rows, const char *type, uint64_t n_counts) {
     struct GgufWriter w;
@@ -326,6 +357,7 @@ int main(void) {
     test_round_trip(dir, DT_BF16);
     test_parts(dir);
     test_old_matrix();
+    test_P9_matrix_lies();
     test_importance(dir);
     remove_tree(dir);
     return check_done();

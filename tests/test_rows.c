@@ -318,6 +318,100 @@ static void test_adamw(struct Room *room) {
     arena_release(&room->arena, mark);
 }
 
+// ---- Moments in 8 bits, against the same in double: codes of adamw.comp, blocks of 64.
+
+static double decode8(uint32_t q, bool first, double top) {
+    double s = first ? (double)(int8_t)q / 127 : (double)q / 255;
+    return first ? top * s * fabs(s) : top * s * s * s * s;
+}
+
+struct Moment8 {
+    uint32_t *words, *before; // on the device after a step, and before it
+    double error, variance;   // of the rounding
+    uint32_t wrong, beyond;   // codes that are not the host's draw, or not next to the exact value
+};
+
+static uint32_t code8(const uint32_t *words, uint32_t i) {
+    return words[i / 64 * 17 + i % 64 / 4] >> 8 * (i % 4) & 255;
+}
+static double top8(const uint32_t *words, uint32_t i) {
+    float top;
+    memcpy(&top, &words[i / 64 * 17 + 16], 4);
+    return (double)top;
+}
+
+// What became of the exact value `x` of element i; random16: the host's draw.
+static void rounded8(struct Moment8 *m, uint32_t i, bool first, double x, uint32_t random16) {
+    double top = top8(m->words, i), most = first ? 127 : 255, share = fmin(fabs(x) / top, 1);
+    double low = fmin(floor((first ? sqrt(share) : sqrt(sqrt(share))) * most), most - 1);
+    double a = decode8((uint32_t)low, first, 1), b = decode8((uint32_t)low + 1, first, 1);
+    uint32_t q = (uint32_t)low + ((random16 + 0.5) / 65536 < (share - a) / (b - a)), got = code8(m->words, i);
+    if (!first && x > 0 && q == 0)
+        q = 1;
+    m->wrong += got != (x < 0 ? (256 - q) & 255 : q);
+    double decoded = decode8(got, first, top);
+    m->beyond += fabs(decoded - x) > 1.001 * top * (b - a);
+    m->error += decoded - x;
+    m->variance += top * top * (share - a) * (b - share);
+}
+
+static void test_moments8(struct Room *room) {
+    enum { N = (1 << 17) + 8, WORDS = (N + 63) / 64 * 17, STEPS = 3 }; // the last block is not full
+    struct ArenaMark mark = arena_mark(&room->arena);
+    float *w = xmalloc(N * sizeof *w), *g = xmalloc(N * sizeof *g), *got = xmalloc(N * sizeof *got);
+    struct Moment8 m[2];
+    for (int k = 0; k < 2; k++)
+        m[k] = (struct Moment8){.words = xcalloc(WORDS, 4), .before = xcalloc(WORDS, 4)};
+    for (uint32_t i = 0; i < N; i++)
+        w[i] = random_normal(4, 1, i), g[i] = i % 97 == 0 ? 0 : random_normal(4, 2, i) * (i / 64 % 5 == 4 ? 1e-6f : 1);
+    struct StepResult result = {.clip = 0.5f, .finite = 1};
+    struct StepParams params = step_params(1, 0.01f);
+    struct Tensor tw = put(room, DT_F32, 1, N, w), tg = put(room, DT_F32, 1, N, g);
+    struct Tensor t[2] = {put(room, DT_F32, 1, WORDS, m[0].words), put(room, DT_F32, 1, WORDS, m[1].words)};
+    struct Tensor tp = put(room, DT_F32, 1, 12, &params), tr = put(room, DT_F32, 1, 8, &result);
+    double worst = 0;
+    for (uint32_t step = 1; step <= STEPS; step++) {
+        params = step_params(step, 0.01f);
+        CHECK(tensor_upload(room->dev, &tp, 0, &params, sizeof params), "upload");
+        struct Cmd *c = cmd_begin(room->dev, "adamw in 8 bits");
+        op_adamw(c, &tw, &tg, &t[0], &t[1], &tp, &tr, 5, 0.1f);
+        run(c);
+        get(room, &tw, got);
+        for (int k = 0; k < 2; k++) {
+            memcpy(m[k].before, m[k].words, WORDS * 4);
+            get(room, &t[k], m[k].words);
+        }
+        uint64_t seed = (uint64_t)params.seed_high << 32 | params.seed_low, stream = (uint64_t)params.step << 32 | 5;
+        double b1 = (double)params.beta1, b2 = (double)params.beta2;
+        for (uint32_t i = 0; i < N; i++) {
+            double x[2], grad = 0.5 * (double)g[i];
+            x[0] = b1 * decode8(code8(m[0].before, i), true, top8(m[0].before, i)) + (1 - b1) * grad;
+            x[1] = b2 * decode8(code8(m[1].before, i), false, top8(m[1].before, i)) + (1 - b2) * grad * grad;
+            double lr = (double)params.learning_rate, old = (double)w[i];
+            double want =
+                old - lr * ((double)0.1f * old + x[0] / (double)params.correction1 /
+                                                     (sqrt(x[1] / (double)params.correction2) + (double)params.eps));
+            worst = fmax(worst, fabs((double)got[i] - want) / (1 + fabs(want)));
+            for (uint32_t k = 0; k < 2; k++) {
+                uint32_t words[4];
+                philox(seed, stream, (uint64_t)(k + 1) << 32 | i / 8, words);
+                rounded8(&m[k], i, k == 0, x[k], words[i % 8 / 2] >> i % 2 * 16 & 0xffff);
+            }
+        }
+        memcpy(w, got, N * sizeof *w);
+    }
+    CHECK(worst < 1e-6, "weights are off by %.2g", worst);
+    for (int k = 0; k < 2; k++) {
+        CHECK(m[k].beyond == 0 && m[k].wrong < STEPS * N / 1000,
+              "moment %d: %u codes beyond their neighbours, %u not as drawn", k + 1, m[k].beyond, m[k].wrong);
+        CHECK(fabs(m[k].error) < 3 * sqrt(m[k].variance), "moment %d: rounding is biased: %.3g, deviation %.3g", k + 1,
+              m[k].error, sqrt(m[k].variance));
+        free(m[k].words), free(m[k].before);
+    }
+    free(w), free(g), free(got);
+    arena_release(&room->arena, mark);
+}
+
 // The decay alone, by powers of two: the exact result is known to the last bit, and with it every rounded one.
 static void test_stochastic_rounding(struct Room *room) {
     enum { N = 1 << 20 };
@@ -545,13 +639,13 @@ static void test_not_finite(struct Room *room) {
     r.weights = TENSOR(&room->arena, DT_F32, 5, 6);
     r.experts = TENSOR(&room->arena, DT_U32, 5, 6);
     struct Cmd *c = cmd_begin(room->dev, "not finite");
-    op_xent(c, &t, &target, &t_loss, NULL, false);
+    op_xent(c, &t, &target, &t_loss, NULL, NULL, false);
     op_sample(c, &t, &t_params, &t_ids, &t_logprob, NULL);
     op_route(c, &t, &r, true, 1);
     run(c);
     get(room, &t_loss, loss);
     CHECK(isnan(loss[0]), "a NaN logit gives the loss %g", (double)loss[0]);
-    CHECK(isnan(loss[1]), "a row of -inf gives the loss %g", (double)loss[1]);
+    CHECK(!isfinite(loss[1]), "a row of -inf gives the loss %g", (double)loss[1]);
     double sum = 0;
     for (int i = 1; i < VOCAB; i += 2)
         sum += exp(i / 8.0);
@@ -560,7 +654,8 @@ static void test_not_finite(struct Room *room) {
     get(room, &t_ids, ids);
     get(room, &t_logprob, logprob);
     CHECK(ids[0] < VOCAB && ids[1] < VOCAB, "tokens %u, %u", ids[0], ids[1]);
-    CHECK(isnan(logprob[0]) && isnan(logprob[1]), "log-probabilities %g, %g", (double)logprob[0], (double)logprob[1]);
+    CHECK(isnan(logprob[0]) && !isfinite(logprob[1]), "log-probabilities %g, %g", (double)logprob[0],
+          (double)logprob[1]);
     CHECK(ids[2] % 2 == 1, "a token of probability 0 was drawn: %u", ids[2]);
     get(room, &r.experts, experts);
     float weights[5][6];
@@ -592,8 +687,8 @@ static void test_row_alone(struct Room *room) {
     struct Cmd *c = cmd_begin(room->dev, "alone");
     op_rmsnorm(c, &t, &t_w, &t_y, NULL, 1e-6f);
     op_rmsnorm(c, &row, &t_w, &t_alone, NULL, 1e-6f);
-    op_xent(c, &t, &target, &t_loss, NULL, false);
-    op_xent(c, &row, &one, &t_loss_alone, NULL, false);
+    op_xent(c, &t, &target, &t_loss, NULL, NULL, false);
+    op_xent(c, &row, &one, &t_loss_alone, NULL, NULL, false);
     run(c);
     get(room, &t_y, y);
     get(room, &t_alone, alone);
@@ -659,6 +754,7 @@ int main(void) {
     struct Room room = {.dev = &dev};
     arena_init(&room.arena, &dev, "test", ARENA_DEVICE);
     test_adamw(&room);
+    test_moments8(&room);
     test_stochastic_rounding(&room);
     test_norm_not_finite(&room);
     test_sampling(&room);

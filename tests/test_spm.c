@@ -198,8 +198,9 @@ static void test_T2_model_file(void) {
 
 // "<0x-1>" and its like, which were once read as numbers.
 static void test_T1_numbers(void) {
-    static const char *const wrong[] = {"<0x-1>", "<0x+1>", "<0x 1>", "<0x1>", "<0x001>",
-                                        "<0xZZ>", "<0xa0>", "0x41",   "<0x41"};
+    static const char *const wrong[] = {"<0x-1>", "<0x+1>", "<0x 1>", "<0x1>",  "<0x001>", "<0xZZ>",
+                                        "<0xa0>", "0x41",   "<0x41",  "[0x41>", "<1x41>",  "<0X41>",
+                                        "<0x41]", "<0x4g>", "<0x/1>", "<0x:1>"};
     fail_quiet(true);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         check_refused(make_model(0, wrong[i], 0, BYTE), "not of the form <0x41>");

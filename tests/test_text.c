@@ -398,11 +398,32 @@ static void test_refused_patterns(void) {
     check_refused_pattern("a{2}+", "one thing in Ruby");
     check_refused_pattern("a{2}?", "one thing in Ruby");
     check_refused_pattern("a{,2}", "is not a count");
+    check_refused_pattern("a{", "is not a count");
     check_refused_pattern("\\xff", "is a byte");
     check_refused_pattern("a\\", "'\\'");
     check_refused_pattern("(a", "missing closing parenthesis");
     check_refused_pattern("", "0 bytes");
     struct Pretokenizer p = {0};
+    // Every beginning of a pattern: refused, or one in its own right, and never read behind its end.
+    static const char WHOLE_PATTERN[] = "a{2,3}?[^\\p{L}\\x{41}\\u0041\\x41\\]&]+|(?i:b{4})(?<=c{2})\\P{^Nd}\\S{12}";
+    unsigned n_taken = 0;
+    for (size_t n = 1; n < sizeof WHOLE_PATTERN; n++) {
+        char *part = xsprintf("%.*s", (int)n, WHOLE_PATTERN);
+        n_taken += pretokenizer_add_regex(&p, part, SPLIT_ISOLATED, false, "file");
+        pretokenizer_free(&p);
+        free(part);
+    }
+    CHECK(n_taken == 11, "%u beginnings of a pattern are taken: %s", n_taken, fail_last());
+    for (int depth = 10; depth <= 5000; depth *= 8) { // S1: groups inside each other
+        char *pattern = xcalloc(2 * (size_t)depth + 2, 1);
+        memset(pattern, '(', (size_t)depth);
+        pattern[depth] = 'a';
+        memset(pattern + depth + 1, ')', (size_t)depth);
+        bool taken = pretokenizer_add_regex(&p, pattern, SPLIT_ISOLATED, false, "file");
+        CHECK(depth == 10 ? taken : !taken && strstr(fail_last(), "nested"), "S1: depth %d: '%s'", depth, fail_last());
+        pretokenizer_free(&p);
+        free(pattern);
+    }
     CHECK(!pretokenizer_by_name(&p, "llama-4", "file") && strstr(fail_last(), "'llama-4' is not known"), "'%s'",
           fail_last());
     // A pattern made to run for ever ends with a message.
@@ -462,6 +483,8 @@ static void check_taken(const char *from, const char *to, const char *words, con
 static void test_files(void) {
     fail_quiet(true);
     check_taken("null", "null", "ab<s>abab", "2 3 2 2");
+    check_taken("{\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]",
+                "{\"\": 0, \"a\": 1, \"b\": 2}, \"merges\": []", "ab", "1 2"); // an empty piece before any text
     check_taken("null", "{\"type\": \"Sequence\", \"normalizers\": []}", "ba", "1 0");
     check_taken("[\"a b\"]", "[[\"a\", \"b\"]]", "ab", "2");
     check_taken("[\"a b\"]", "[], \"ignore_merges\": true", "ab", "2");
@@ -528,6 +551,34 @@ static void test_files(void) {
         tokenizer_free(&t);
     }
     free(processed);
+}
+
+// T1: lengths that do not fit 16 bits keep all of theirs, from the vocabulary to ids and back.
+static void test_T1_long_token(void) {
+    enum { LONG = 70000 };
+    char *word = xcalloc(LONG + 1, 1), *text;
+    memset(word, 'a', LONG);
+    text = xsprintf("{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, \"decoder\": "
+                    "{\"type\": \"ByteLevel\"}, \"model\": {\"type\": "
+                    "\"BPE\", \"vocab\": {\"%s\": 0, \"a\": 1}, \"merges\": [], \"ignore_merges\": true}}",
+                    word);
+    struct Tokenizer t;
+    uint32_t *ids;
+    size_t n, bytes;
+    if (CHECK(tokenizer_open_json(&t, text, strlen(text), NULL, 0, "file.json") &&
+                  tokenizer_encode(&t, word, LONG, 0, &ids, &n),
+              "%s", fail_last())) {
+        CHECK(n == 1 && ids[0] == 0 && tokenizer_piece(&t, 0, NULL, 0) == LONG, "%zu ids", n);
+        char *back = tokenizer_decode(&t, (uint32_t[]){0, 1, 0}, 3, true, &bytes);
+        CHECK(bytes == 2 * LONG + 1 && strspn(back, "a") == bytes, "%zu bytes", bytes);
+        free(back);
+        free(ids);
+        CHECK(tokenizer_encode(&t, word, LONG - 1, 0, &ids, &n) && n == LONG - 1 && ids[n - 1] == 1, "%zu ids", n);
+        free(ids);
+        tokenizer_free(&t);
+    }
+    free(text);
+    free(word);
 }
 
 // ---- Templates ----
@@ -760,6 +811,7 @@ int main(void) {
     test_splits();
     test_refused_patterns();
     test_files();
+    test_T1_long_token();
     test_templates();
     test_default_system();
     test_masks();

@@ -9,9 +9,10 @@ transformers with gguf, on this machine. Uses the standard library alone, but fo
                                                  (MODEL: a .gguf, which transformers unpacks to f32, or a Hugging Face folder)
   compare_peer.py mixed OUT MIB FILE...          writes MIB MiB of text for `tokens`: lines of the files (English, Chinese, code) in a
                                                  random order, emoji, every assigned character, rare blanks, broken UTF-8
-  compare_peer.py tokens TOKENIZER TEXT          ids of the text beside Hugging Face's `tokenizers` (TOKENIZER: a folder with
+  compare_peer.py tokens TOKENIZER TEXT [PEER]   ids of the text beside Hugging Face's `tokenizers` (TOKENIZER: a folder with
                                                  tokenizer.json) or sentencepiece (a tokenizer.model). What is no UTF-8 becomes U+FFFD on both
-                                                 sides: here by bytes.decode("utf-8", "replace"), in vkmoe by itself
+                                                 sides: here by bytes.decode("utf-8", "replace"), in vkmoe by itself. PEER: the folder or file
+                                                 that the other side reads instead, where TOKENIZER is a .gguf
   compare_peer.py lora MODEL ADAPTER TEXT [LIMIT]  log-probabilities of each token (256) beside PEFT with the same adapter
   compare_peer.py speed MODEL.gguf [ROUNDS]      prompt of 512 tokens and 64 tokens from an empty context beside llama.cpp's Vulkan
                                                  backend on the same device, in turns: medians, and the median of the ratios
@@ -45,7 +46,8 @@ class LlamaServer:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
-        environment = dict(os.environ, GGML_VK_DISABLE_COOPMAT="1", GGML_VK_DISABLE_INTEGER_DOT_PRODUCT="1")
+        environment = dict(os.environ, GGML_VK_VISIBLE_DEVICES="0", GGML_VK_DISABLE_COOPMAT="1",
+                           GGML_VK_DISABLE_INTEGER_DOT_PRODUCT="1")
         self.process = subprocess.Popen(
             ["llama-server", "-m", model, "--device", os.environ.get("LLAMA_DEVICE", "none"), "-ngl", "99", "-c", "2048", "-np", "1", "--port", str(self.port), *options],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -155,16 +157,17 @@ def mixed(out, mib, files):
         f.write(text)
 
 
-def tokens(tokenizer, path):
+def tokens(tokenizer, path, source=None):
+    source = source or tokenizer
     with open(path, "rb") as f:
         text = f.read().decode("utf-8", "replace")
     started = time.time()
-    if tokenizer.endswith(".model"):
+    if source.endswith(".model"):
         import sentencepiece
-        peer, special = sentencepiece.SentencePieceProcessor(tokenizer).encode(text), ()
+        peer, special = sentencepiece.SentencePieceProcessor(source).encode(text), ()
     else:
         from tokenizers import Tokenizer
-        peer = Tokenizer.from_file(os.path.join(tokenizer, "tokenizer.json")).encode(text, add_special_tokens=False).ids
+        peer = Tokenizer.from_file(os.path.join(source, "tokenizer.json")).encode(text, add_special_tokens=False).ids
         special = ("--special",)
     theirs = time.time() - started
     started = time.time()
@@ -230,7 +233,7 @@ if __name__ == "__main__":
     elif command == "mixed" and len(sys.argv) > 4:
         mixed(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
     elif command == "tokens" and len(sys.argv) > 3:
-        sys.exit(0 if tokens(sys.argv[2], sys.argv[3]) else 1)
+        sys.exit(0 if tokens(sys.argv[2], sys.argv[3], *sys.argv[4:5]) else 1)
     elif command == "lora" and len(sys.argv) > 4:
         lora(sys.argv[2], sys.argv[3], sys.argv[4], *map(int, sys.argv[5:6]))
     elif command == "speed" and len(sys.argv) > 2:

@@ -101,15 +101,15 @@ static bool file_hash(const char *path, uint64_t *bytes, uint64_t *hash) {
 
 static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
 
-struct Part {
-    const char *suffix;
-    struct Tensor *t;
-};
-static void param_parts(struct Param *p, struct Part parts[3]) {
-    parts[0] = (struct Part){"", &p->w};
-    parts[1] = (struct Part){".m1", &p->m1};
-    parts[2] = (struct Part){".m2", &p->m2};
+// Of a trained parameter: what is trained of the weights, in the gradient's shape, and the moments.
+static const char REFERENCE[] = "reference";
+enum { PARTS = 3 };
+static const char *const PART_SUFFIX[PARTS] = {"", ".m1", ".m2"};
+static const struct Tensor *run_part(const struct ParamRun *r, int part) {
+    return part == 0 ? &r->w : part == 1 ? &r->m1 : &r->m2;
 }
+static enum DType part_type(const struct Param *p, int part) { return part == 0 ? p->w.type : p->m1.type; }
+static const struct Tensor *part_shape(const struct Param *p, int part) { return part == 0 ? &p->g : &p->m1; }
 
 static bool tensor_write(struct Model *m, struct SafetensorsWriter *w, const struct Tensor *t, uint8_t *chunk) {
     uint64_t bytes = tensor_rows(t) * dtype_row_bytes(t->type, tensor_cols(t));
@@ -121,32 +121,31 @@ static bool tensor_write(struct Model *m, struct SafetensorsWriter *w, const str
     return true;
 }
 
-static bool state_write(const char *path, struct Model *m) {
+static bool state_write(const char *path, struct Model *m, const struct CheckpointState *s) {
     struct SafetensorsWriter w;
-    struct Part parts[3];
     char name[112];
     safetensors_writer_init(&w);
     for (uint32_t i = 0; i < m->n_params; i++) {
-        if (!trained(&m->params[i]))
-            continue;
-        param_parts(&m->params[i], parts);
-        for (int k = 0; k < 3; k++) {
+        const struct Param *p = &m->params[i];
+        for (int k = 0; k < PARTS && trained(p); k++) {
+            const struct Tensor *shape = part_shape(p, k);
             uint64_t dim[4];
-            for (uint32_t d = 0; d < parts[k].t->n_dims; d++)
-                dim[d] = parts[k].t->dim[d];
-            snprintf(name, sizeof name, "%s%s", m->params[i].spec.name, parts[k].suffix);
-            safetensors_writer_add(&w, name, parts[k].t->type, parts[k].t->n_dims, dim);
+            for (uint32_t d = 0; d < shape->n_dims; d++)
+                dim[d] = shape->dim[d];
+            snprintf(name, sizeof name, "%s%s", p->spec.name, PART_SUFFIX[k]);
+            safetensors_writer_add(&w, name, part_type(p, k), shape->n_dims, dim);
         }
     }
+    if (s->n_reference)
+        safetensors_writer_add(&w, REFERENCE, DT_F32, 1, &s->n_reference);
     bool ok = safetensors_writer_begin(&w, path);
     uint8_t *chunk = xmalloc(HASH_CHUNK);
-    for (uint32_t i = 0; i < m->n_params && ok; i++) {
-        if (!trained(&m->params[i]))
-            continue;
-        param_parts(&m->params[i], parts);
-        for (int k = 0; k < 3 && ok; k++)
-            ok = tensor_write(m, &w, parts[k].t, chunk);
-    }
+    for (uint32_t i = 0; i < m->n_params && ok; i++)
+        for (int k = 0; k < PARTS && trained(&m->params[i]); k++)
+            for (struct ParamRun r = {0}; ok && param_next_run(&m->params[i], &r);)
+                ok = tensor_write(m, &w, run_part(&r, k), chunk);
+    if (ok && s->n_reference)
+        ok = safetensors_writer_data(&w, s->reference, s->n_reference * sizeof *s->reference);
     free(chunk);
     if (!ok) {
         safetensors_writer_abort(&w);
@@ -189,7 +188,7 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
     char *state = path_join(temporary, "state.safetensors");
     uint64_t bytes, hash, steps[MAX_CHECKPOINTS];
     temporaries_remove(out);
-    bool ok = dir_make(temporary) && state_write(state, m) && file_hash(state, &bytes, &hash) &&
+    bool ok = dir_make(temporary) && state_write(state, m, s) && file_hash(state, &bytes, &hash) &&
               manifest_write(temporary, id, s, bytes, hash) && dir_sync(temporary);
     if (ok && dir_exists(final)) // a damaged one of the same step, which the resumed run passed over
         folder_remove(final);
@@ -218,6 +217,12 @@ struct Manifest {
     const char *hash;
 };
 
+// A number that this program may have written: hashes keep accidents out, not lies.
+static bool natural(const json_t *root, const char *key) {
+    const json_t *value = json_object_get(root, key);
+    return json_is_integer(value) && json_integer_value(value) >= 0;
+}
+
 // A whole manifest, or a word about what is wrong with it.
 static const char *manifest_read(const char *folder, struct Manifest *mf) {
     char *path = path_join(folder, "manifest.json"), *check = path_join(folder, "manifest.sha256"), sum[65];
@@ -244,6 +249,8 @@ static const char *manifest_read(const char *folder, struct Manifest *mf) {
         mf->hash = json_string_value(json_object_get(file, "hash"));
         if (!format || strcmp(format, FORMAT) != 0 || !mf->hash)
             wrong = "it has another format";
+        else if (!natural(mf->root, "step") || !natural(mf->root, "epoch") || !natural(mf->root, "next"))
+            wrong = "its place in the data is none";
     }
     free(path);
     free(check);
@@ -278,35 +285,42 @@ static bool identity_check(const char *folder, const struct Manifest *mf, const 
     return true;
 }
 
-static bool tensor_read(struct Model *m, const struct Safetensors *s, const char *name, const struct Tensor *t,
-                        uint8_t *chunk) {
+static bool part_read(struct Model *m, const struct Safetensors *s, const struct Param *p, int part, uint8_t *chunk) {
+    char name[112];
+    snprintf(name, sizeof name, "%s%s", p->spec.name, PART_SUFFIX[part]);
     const struct SafetensorsEntry *e = safetensors_find(s, name);
-    uint64_t bytes = tensor_rows(t) * dtype_row_bytes(t->type, tensor_cols(t));
-    if (!e || e->type != t->type || e->bytes != bytes)
+    enum DType type = part_type(p, part);
+    const struct Tensor *shape = part_shape(p, part);
+    if (!e || e->type != type || e->bytes != tensor_rows(shape) * dtype_row_bytes(type, tensor_cols(shape)))
         return fail("the checkpoint's tensor %s is %s", name, e ? "of another type or size" : "missing");
-    for (uint64_t at = 0; at < bytes; at += HASH_CHUNK) {
-        uint64_t n = min_u64(HASH_CHUNK, bytes - at);
-        if (!safetensors_read(s, e, at, n, chunk) || !tensor_upload(m->dev, t, at, chunk, n))
-            return false;
+    uint64_t from = 0;
+    for (struct ParamRun r = {0}; param_next_run(p, &r);) {
+        const struct Tensor *t = run_part(&r, part);
+        uint64_t bytes = tensor_rows(t) * dtype_row_bytes(type, tensor_cols(t));
+        for (uint64_t at = 0; at < bytes; at += HASH_CHUNK) {
+            uint64_t n = min_u64(HASH_CHUNK, bytes - at);
+            if (!safetensors_read(s, e, from + at, n, chunk) || !tensor_upload(m->dev, t, at, chunk, n))
+                return false;
+        }
+        from += bytes;
     }
     return true;
 }
 
-static bool state_read(const char *folder, struct Model *m) {
-    char *path = path_join(folder, "state.safetensors"), name[112];
+static bool state_read(const char *folder, struct Model *m, struct CheckpointState *state) {
+    char *path = path_join(folder, "state.safetensors");
     struct Safetensors s;
-    struct Part parts[3];
     bool ok = safetensors_open(&s, path);
     bool opened = ok;
     uint8_t *chunk = xmalloc(HASH_CHUNK);
-    for (uint32_t i = 0; i < m->n_params && ok; i++) {
-        if (!trained(&m->params[i]))
-            continue;
-        param_parts(&m->params[i], parts);
-        for (int k = 0; k < 3 && ok; k++) {
-            snprintf(name, sizeof name, "%s%s", m->params[i].spec.name, parts[k].suffix);
-            ok = tensor_read(m, &s, name, parts[k].t, chunk);
-        }
+    for (uint32_t i = 0; i < m->n_params && ok; i++)
+        for (int k = 0; k < PARTS && ok && trained(&m->params[i]); k++)
+            ok = part_read(m, &s, &m->params[i], k, chunk);
+    if (ok && state->n_reference) {
+        const struct SafetensorsEntry *e = safetensors_find(&s, REFERENCE);
+        ok = (e && e->bytes == state->n_reference * sizeof *state->reference) ||
+             fail("the checkpoint's tensor %s is %s", REFERENCE, e ? "of another size" : "missing");
+        ok = ok && safetensors_read(&s, e, 0, e->bytes, state->reference);
     }
     if (opened)
         safetensors_close(&s);
@@ -332,7 +346,7 @@ bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity 
                  i + 1 < n ? "the checkpoint before it is used" : "there is no checkpoint before it");
         } else {
             *found = true;
-            ok = identity_check(folder, &mf, id) && state_read(folder, m);
+            ok = identity_check(folder, &mf, id) && state_read(folder, m, state);
             state->step = (uint64_t)json_integer_value(json_object_get(mf.root, "step"));
             state->cursor.epoch = (uint64_t)json_integer_value(json_object_get(mf.root, "epoch"));
             state->cursor.next = (uint64_t)json_integer_value(json_object_get(mf.root, "next"));

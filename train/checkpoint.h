@@ -3,6 +3,7 @@
 // removed before a newer one is durable. A resumed run has the bits of an undisturbed one.
 //
 // OUT/checkpoint-N/state.safetensors   every trained parameter as <name> (weights), <name>.m1, <name>.m2 (moments)
+// (and "reference": the answers' log-probabilities under the model before training, where a loss asks for them)
 // OUT/checkpoint-N/manifest.json       step, place in the data, what the run is, size and hash of the state
 // OUT/checkpoint-N/manifest.sha256     of manifest.json
 #pragma once
@@ -25,6 +26,9 @@ struct CheckpointState {
     struct DataCursor cursor;
     double seconds; // of training so far
     char device[256];
+    float *
+        reference; // (n_reference) numbers that are kept as they were before the first step; the caller's array, read into by a load
+    uint64_t n_reference;
 };
 
 // Writes OUT/checkpoint-<step> and then removes all but the newest `keep`. On failure what was there stays.

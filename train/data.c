@@ -390,6 +390,45 @@ static bool add_example(struct Reader *r, uint32_t line, const char *where) {
     return true;
 }
 
+// One answer of a pair, in the words of the forms above: a completion of a text, or the assistant's next message.
+static bool read_answer(struct Reader *r, const json_t *object, const char *key, const char *where) {
+    json_t *prompt = json_object_get(object, "prompt"), *answer = json_object_get(object, key), *whole;
+    r->list.n = 0;
+    if (!json_is_string(answer) || json_string_length(answer) == 0)
+        return fail("%s: '%s' must be a text, and not an empty one", where, key);
+    if (json_is_array(prompt)) {
+        json_t *list = json_copy(prompt);
+        json_array_append_new(list, json_pack("{s:s, s:O}", "role", "assistant", "content", answer));
+        whole = json_pack("{s:o}", "messages", list);
+    } else {
+        whole = json_pack("{s:O, s:O}", "prompt", prompt ? prompt : json_null(), "completion", answer);
+    }
+    bool ok = json_is_array(prompt) ? read_messages(r, whole, false, where) : read_completion(r, whole, where);
+    json_decref(whole);
+    return ok;
+}
+
+static bool read_pair(struct Reader *r, const json_t *object, uint32_t line, const char *where) {
+    static const char *const keys[] = {"prompt", "chosen", "rejected"};
+    struct Dataset *d = r->d;
+    size_t before = d->n;
+    uint64_t beyond = d->n_beyond;
+    if (!json_is_object(object))
+        return fail("%s: an object is expected", where);
+    if (!check_keys(object, keys, 3, where))
+        return false;
+    if (json_equal(json_object_get(object, "chosen"), json_object_get(object, "rejected")))
+        return fail("%s: 'chosen' and 'rejected' are equal: nothing to prefer", where);
+    bool ok = read_answer(r, object, "chosen", where) && add_example(r, line, where) &&
+              read_answer(r, object, "rejected", where) && add_example(r, line, where);
+    if (!ok || d->n == before + 2)
+        return ok;
+    for (; d->n > before; d->n--) // the other one alone is of no use
+        free(d->examples[d->n - 1].ids), free(d->examples[d->n - 1].labels);
+    d->n_beyond = beyond + 1;
+    return true;
+}
+
 static bool read_example(struct Reader *r, const char *text, size_t bytes, uint32_t line, const char *path) {
     char where[512];
     size_t bad;
@@ -403,7 +442,8 @@ static bool read_example(struct Reader *r, const char *text, size_t bytes, uint3
     if (!object)
         return false;
     r->list.n = 0;
-    bool ok = read_object(r, object, where) && add_example(r, line, where);
+    bool ok = r->options->pairs ? read_pair(r, object, line, where)
+                                : read_object(r, object, where) && add_example(r, line, where);
     json_decref(object);
     return ok;
 }
@@ -460,7 +500,8 @@ static bool finish(struct Reader *r, bool ok) {
 static struct Reader begin(struct Dataset *d, const char *const *paths, size_t n_paths,
                            const struct Tokenizer *tokenizer, const struct Template *chat,
                            const struct DataOptions *options) {
-    *d = (struct Dataset){.n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
+    *d = (struct Dataset){
+        .pairs = options->pairs, .n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
     for (size_t i = 0; i < n_paths; i++)
         d->paths[i] = xstrdup(paths[i]);
     return (struct Reader){.d = d, .tokenizer = tokenizer, .chat = chat, .options = options};
@@ -529,22 +570,23 @@ void data_permute(uint32_t *order, size_t n, uint64_t seed, uint64_t epoch) {
 }
 
 bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dataset *held_out) {
-    size_t take = (size_t)(fraction * (double)d->n + 0.5);
-    if (!(fraction > 0 && fraction < 1) || d->n < 2)
-        return fail("a held-out part of %g of %zu examples cannot be made", fraction, d->n);
-    take = take == 0 ? 1 : take == d->n ? d->n - 1 : take;
-    uint32_t *order = xmalloc(d->n * sizeof *order);
-    bool *out = xcalloc(d->n, sizeof *out);
-    permute(order, d->n, seed, STREAM_SPLIT);
+    size_t groups = dataset_groups(d), take = (size_t)(fraction * (double)groups + 0.5);
+    if (!(fraction > 0 && fraction < 1) || groups < 2)
+        return fail("a held-out part of %g of %zu examples cannot be made", fraction, groups);
+    take = take == 0 ? 1 : take == groups ? groups - 1 : take;
+    uint32_t *order = xmalloc(groups * sizeof *order);
+    bool *out = xcalloc(groups, sizeof *out);
+    permute(order, groups, seed, STREAM_SPLIT);
     for (size_t i = 0; i < take; i++)
         out[order[i]] = true;
-    *held_out = (struct Dataset){.n_paths = d->n_paths, .paths = xcalloc(d->n_paths, sizeof *d->paths)};
+    *held_out =
+        (struct Dataset){.pairs = d->pairs, .n_paths = d->n_paths, .paths = xcalloc(d->n_paths, sizeof *d->paths)};
     for (size_t i = 0; i < d->n_paths; i++)
         held_out->paths[i] = xstrdup(d->paths[i]);
-    held_out->examples = xmalloc(take * sizeof *held_out->examples);
+    held_out->examples = xmalloc((d->pairs ? 2 * take : take) * sizeof *held_out->examples);
     size_t kept = 0;
     for (size_t i = 0; i < d->n; i++) {
-        if (out[i])
+        if (out[d->pairs ? i / 2 : i])
             held_out->examples[held_out->n++] = d->examples[i];
         else
             d->examples[kept++] = d->examples[i];
@@ -570,23 +612,25 @@ void batcher_free(struct Batcher *b) {
 }
 
 const struct Example *const *batcher_next(struct Batcher *b, struct DataCursor *cursor, size_t size, size_t *n) {
-    if (cursor->next >= b->data->n) {
+    size_t groups = dataset_groups(b->data), group = b->data->pairs ? 2 : 1;
+    if (cursor->next >= groups) {
         cursor->next = 0;
         cursor->epoch++;
     }
     if (b->order_epoch != cursor->epoch) {
-        data_permute(b->order, b->data->n, b->seed, cursor->epoch);
+        data_permute(b->order, groups, b->seed, cursor->epoch);
         b->order_epoch = cursor->epoch;
     }
-    *n = min_u64(size, b->data->n - cursor->next);
+    size_t taken = min_u64(size, groups - cursor->next);
+    *n = taken * group;
     for (size_t i = 0; i < *n; i++)
-        b->batch[i] = &b->data->examples[b->order[cursor->next + i]];
-    cursor->next += *n;
-    if (cursor->next == b->data->n) {
+        b->batch[i] = &b->data->examples[b->order[cursor->next + i / group] * group + i % group];
+    cursor->next += taken;
+    if (cursor->next == groups) {
         cursor->next = 0;
         cursor->epoch++;
     }
     return b->batch;
 }
 
-uint64_t batcher_steps_per_epoch(const struct Dataset *d, size_t size) { return div_up(d->n, size); }
+uint64_t batcher_steps_per_epoch(const struct Dataset *d, size_t size) { return div_up(dataset_groups(d), size); }

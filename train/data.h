@@ -20,11 +20,13 @@ struct Example {
 struct DataOptions {
     uint32_t max_tokens; // longer examples are cut there, and counted
     bool skip_bad;       // bad objects are told, counted and left out instead of stopping
+    bool pairs; // every object is {"prompt", "chosen", "rejected"}; prompt: a text, joined as it is, or messages
 };
 
 struct Dataset {
     struct Example *examples;
     size_t n;
+    bool pairs; // examples 2i (chosen) and 2i + 1 (rejected) belong together, and stay so
     char **paths;
     size_t n_paths;
     uint64_t n_tokens, n_labels;
@@ -35,6 +37,8 @@ struct Dataset {
     uint32_t longest;   // tokens of the longest example
 };
 
+// Examples, or pairs of them.
+static inline size_t dataset_groups(const struct Dataset *d) { return d->pairs ? d->n / 2 : d->n; }
 bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, const struct Tokenizer *tokenizer,
                   const struct Template *chat, const struct DataOptions *options);
 // The same from memory, one "file" (tests, fuzzing).
@@ -62,7 +66,7 @@ struct Batcher {
 };
 void batcher_init(struct Batcher *b, const struct Dataset *data, uint64_t seed);
 void batcher_free(struct Batcher *b);
-// Up to `size` examples from the cursor on, and moves the cursor. The array belongs to the batcher and lives until the next call.
+// Up to `size` examples (pairs, where they are pairs) from the cursor on, *n examples in all, and moves the cursor. The array belongs to the batcher and lives until the next call.
 const struct Example *const *batcher_next(struct Batcher *b, struct DataCursor *cursor, size_t size, size_t *n);
 // Steps of `size` examples in one epoch.
 uint64_t batcher_steps_per_epoch(const struct Dataset *d, size_t size);

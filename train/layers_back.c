@@ -1,6 +1,7 @@
 // Backward of every layer, in the mirror order of model/layers.c. What forward saved is on the arena below; temporaries go on top of it
 // and are popped at the end of each function.
 #include "train/layers_back.h"
+#include <assert.h>
 #include <math.h>
 
 static bool trained(const struct Param *w) { return w && tensor_exists(&w->g); }
@@ -19,12 +20,26 @@ void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tens
     arena_release(p->arena, mark);
 }
 
+// dw += alpha * dy^T x, of the chosen experts alone where there is a choice: a run of them is a routing of fewer experts, whose rows the same
+// list of offsets bounds.
+static void weight_backward(struct Pass *p, const struct Param *w, const struct Tensor *dy, const struct Tensor *x,
+                            const struct Routing *g, struct LinearOptions o) {
+    o.accumulate = true;
+    for (struct ParamRun run = {0}; param_next_run(w, &run);) {
+        struct Routing part = g ? *g : (struct Routing){0};
+        if (w->n_chosen) {
+            assert(g && !linear_is_few(0, g));
+            part.n_experts = run.n;
+            part.offsets = tensor_slice(&g->offsets, run.first, run.n + 1);
+        }
+        op_linear_dw(p->c, dy, x, &run.g, g ? &part : NULL, o, false);
+    }
+}
+
 void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
                        const struct Routing *g, bool gather) {
     if (trained(l->w))
-        op_linear_dw(p->c, dy, x, &l->w->g, g,
-                     (struct LinearOptions){.accumulate = true, .gather = gather, .coarse = l->w->w.type != DT_F32},
-                     false);
+        weight_backward(p, l->w, dy, x, g, (struct LinearOptions){.gather = gather, .coarse = l->w->w.type != DT_F32});
     if (trained(l->bias))
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
     if (!trained(l->a))
@@ -34,8 +49,8 @@ void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tens
     struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank), dh = TENSOR(p->arena, DT_F32, rows, rank);
     op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = gather});
     op_linear_dx(p->c, dy, &l->b->w, &dh, g, (struct LinearOptions){.alpha = l->scale});
-    op_linear_dw(p->c, dy, &h, &l->b->g, g, (struct LinearOptions){.alpha = l->scale, .accumulate = true}, false);
-    op_linear_dw(p->c, &dh, x, &l->a->g, g, (struct LinearOptions){.accumulate = true, .gather = gather}, false);
+    weight_backward(p, l->b, dy, &h, g, (struct LinearOptions){.alpha = l->scale});
+    weight_backward(p, l->a, &dh, x, g, (struct LinearOptions){.gather = gather});
     arena_release(p->arena, mark);
 }
 

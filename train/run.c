@@ -2,6 +2,7 @@
 // batch, however it is cut. State on disk changes only through checkpoint.c.
 #include "train/run.h"
 #include "model/adapter.h"
+#include "train/dpo.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
+
+const char *const TRAIN_METHODS[] = {"full", "lora", "qlora", "esft"};
+static const char EXPERTS_FILE[] = "expert_cfg.json";
 
 // ---- Plan
 
@@ -25,7 +29,31 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                 .weight_decay = o->weight_decay,
                                 .clip_norm = o->clip_norm,
                                 .freeze_router = o->freeze_router,
+                                .moments8 = o->moments8,
+                                .weighted = o->loss == LOSS_DPO,
                                 .seed = o->seed};
+}
+
+static bool chooses_experts(const struct TrainOptions *o) {
+    return o->method == TRAIN_ESFT ||
+           (train_adapts(o->method) && o->lora_experts_share < 1 && (o->lora.targets & LORA_EXPERTS));
+}
+
+static void choose_experts(struct ExpertList *l, const struct Config *c, const struct TrainOptions *o,
+                           const double *scores) {
+    if (o->method == TRAIN_ESFT)
+        esft_choose(l, c, scores, o->expert_threshold);
+    else
+        esft_choose_share(l, c, scores, o->lora_experts_share);
+}
+
+static bool check_experts(const struct Config *c, const struct TrainOptions *o) {
+    if (o->method == TRAIN_ESFT && config_moe_layers(c) == 0)
+        return fail("--method esft trains routed experts, and this model has none");
+    if (train_adapts(o->method) && o->lora_experts_share < 1 &&
+        (config_moe_layers(c) == 0 || !(o->lora.targets & LORA_EXPERTS)))
+        return fail("--lora-experts-share chooses among routed experts, and no adapter is asked for on any");
+    return true;
 }
 
 static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
@@ -37,24 +65,51 @@ static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
             n *= p->spec.dim[d];
         r->all += n;
         if (tensor_exists(&p->g))
-            r->trained += n, r->tensors++;
+            r->trained += p->n_chosen ? n / p->spec.dim[0] * p->n_chosen : n, r->tensors++;
     }
 }
 
-bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
+// A quantised base is what qlora promises; one that is not would take four times the memory without a word.
+static bool check_base(const struct Model *m, const struct TrainOptions *o) {
+    if (o->method != TRAIN_QLORA)
+        return true;
+    for (uint32_t i = 0; i < m->n_base; i++)
+        if (m->params[i].spec.layer != UINT32_MAX && dtype_is_quantised(m->params[i].w.type))
+            return true;
+    return fail(
+        "--method qlora: no matrix of the model's layers is quantised; give --type (q4_k, for example), a quantised "
+        "file, or --method lora");
+}
+
+bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
                 struct TrainPlan *plan) {
     struct Device dry;
     struct Model m;
     struct Step s = {0};
+    struct ExpertList experts = {0};
     struct StepOptions so = step_options(o);
-    device_open_dry(&dry, like);
     memset(plan, 0, sizeof *plan);
-    bool ok = model_init(&m, &dry, c, type, (uint32_t)max_u64(o->seq_len, 1));
+    if (!check_experts(&f->config, o))
+        return false;
+    if (chooses_experts(o)) {
+        if (!o->expert_config) // which ones is known after a look at the data; how many at most, before
+            choose_experts(&experts, &f->config, o, NULL);
+        else if (!esft_read(&experts, o->expert_config, &f->config))
+            return false;
+        so.experts = &experts;
+    }
+    device_open_dry(&dry, like);
+    struct ModelOptions mo = {.type = type, .max_positions = (uint32_t)max_u64(o->seq_len, 1)};
+    bool ok = f->n_tensors ? model_load(&m, &dry, f, &mo)
+                           : model_init(&m, &dry, &f->config, type == DT_COUNT ? DT_F32 : type, mo.max_positions);
+    if (!ok) {
+        esft_free(&experts);
+        return false;
+    }
     plan->weights = m.arena.used_bytes;
-    if (ok && o->method == TRAIN_LORA)
-        ok = model_add_lora(&m, &o->lora, o->seed);
+    ok = check_base(&m, o) && (!train_adapts(o->method) || model_add_lora(&m, &o->lora, o->seed));
     plan->adapters = m.adapters.used_bytes;
-    ok = ok && step_init(&s, &m, &so, o->method == TRAIN_FULL);
+    ok = ok && step_init(&s, &m, &so, !train_adapts(o->method));
     plan->state = s.state.peak_bytes;
     plan->activations = s.scratch.peak_bytes;
     plan->batch = s.host.peak_bytes;
@@ -63,6 +118,7 @@ bool train_plan(const struct Config *c, enum DType type, const struct TrainOptio
     plan_roles(&m, plan);
     step_free(&s);
     model_free(&m);
+    esft_free(&experts);
     return ok;
 }
 
@@ -78,7 +134,7 @@ bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct
     memset(t, 0, sizeof *t);
     t->o = *o;
     t->tokenizer = tokenizer;
-    struct DataOptions options = {.max_tokens = o->seq_len};
+    struct DataOptions options = {.max_tokens = o->seq_len, .pairs = o->loss == LOSS_DPO};
     if (!dataset_load(&t->data, o->data, o->n_data, tokenizer, chat, &options))
         return false;
     if (o->validation && !dataset_load(&t->held_out, &o->validation, 1, tokenizer, chat, &options))
@@ -125,10 +181,14 @@ static bool identify(struct Train *t) {
     free(config);
     identity_add(id, "base", "%016llx", (unsigned long long)weights);
     identity_add(id, "weight type", "%s", DTYPES[t->m->params[0].w.type].name);
-    identity_add(id, "method", "%s", o->method == TRAIN_FULL ? "full" : "lora");
-    if (o->method == TRAIN_LORA)
-        identity_add(id, "LoRA", "rank %u, alpha %g, targets %#x", o->lora.rank, (double)o->lora.alpha,
-                     o->lora.targets);
+    identity_add(id, "method", "%s", TRAIN_METHODS[o->method]);
+    if (train_adapts(o->method))
+        identity_add(id, "LoRA", "rank %u%s, alpha %g, targets %#x", o->lora.rank,
+                     o->lora.rank_stabilised ? " (stabilised)" : "", (double)o->lora.alpha, o->lora.targets);
+    if (o->loss == LOSS_DPO)
+        identity_add(id, "loss", "dpo, beta %.9g", (double)o->dpo_beta);
+    if (chooses_experts(o))
+        identity_add(id, "experts", "%016llx", (unsigned long long)esft_hash(&t->experts));
     identity_add(id, "data", "%016llx", (unsigned long long)t->data.hash);
     identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
     identity_add(id, "examples a step", "%u", o->batch_examples);
@@ -140,8 +200,9 @@ static bool identify(struct Train *t) {
     // A schedule that ends depends on where it ends.
     if (o->schedule != SCHEDULE_CONSTANT)
         identity_add(id, "steps", "%llu", (unsigned long long)t->steps);
-    identity_add(id, "optimiser", "betas %.9g %.9g, eps %.9g, decay %.9g, clip %.9g", (double)o->beta1,
-                 (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm);
+    identity_add(id, "optimiser", "betas %.9g %.9g, eps %.9g, decay %.9g, clip %.9g%s", (double)o->beta1,
+                 (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm,
+                 o->moments8 ? ", 8 bits" : "");
     identity_add(id, "router", "%s, balance %.9g", o->freeze_router ? "frozen" : "trained",
                  (double)t->m->config.aux_alpha);
     return true;
@@ -188,21 +249,100 @@ static bool folder_lock(struct Train *t) {
     return ok;
 }
 
+static bool pack(const struct Train *t, const struct Example *const *examples, size_t n, struct PackPlan *plan) {
+    struct PackOptions options = {.seq_len = t->o.seq_len, .micro_tokens = micro_tokens(&t->o), .round = 32};
+    return pack_plan(plan, examples, n, &options);
+}
+
+// Log-probabilities of n examples under the model as it is; logp: (n), by their order.
+static bool measure(struct Train *t, const struct PackPlan *plan, size_t n, double *logp) {
+    bool ok = true;
+    memset(logp, 0, n * sizeof *logp);
+    for (size_t i = 0; i < plan->n && ok; i++)
+        ok = step_logprobs(&t->step, &plan->micro[i], logp);
+    return ok;
+}
+
+// Of all examples of a set, before the first step: that model is the reference. A pack at a time.
+static bool measure_reference(struct Train *t, const struct Dataset *d, float *reference) {
+    enum { AT_ONCE = 256 };
+    const struct Example *list[AT_ONCE];
+    double logp[AT_ONCE];
+    for (size_t first = 0; first < d->n; first += AT_ONCE) {
+        size_t n = min_u64(AT_ONCE, d->n - first);
+        struct PackPlan plan;
+        for (size_t i = 0; i < n; i++)
+            list[i] = &d->examples[first + i];
+        if (!pack(t, list, n, &plan))
+            return false;
+        bool ok = measure(t, &plan, n, logp);
+        pack_free(&plan);
+        if (!ok)
+            return false;
+        for (size_t i = 0; i < n; i++)
+            reference[first + i] = (float)logp[i];
+    }
+    return true;
+}
+
+// The loss of n examples, pairs, from what measure() found; `set` is where they come from.
+static double preference(const struct Train *t, const struct Dataset *set, const struct Example *const *examples,
+                         size_t n, const double *logp, float *weight, size_t *wins) {
+    const float *of_set = t->state.reference + (set == &t->held_out ? t->data.n : 0);
+    float *reference = xmalloc(n * sizeof *reference);
+    for (size_t i = 0; i < n; i++)
+        reference[i] = of_set[examples[i] - set->examples];
+    double loss = dpo_loss(logp, reference, n / 2, (double)t->o.dpo_beta, weight, wins);
+    free(reference);
+    return loss;
+}
+
+// The list in the output folder: a resumed run's is that of the checkpoint, another run's is made anew.
+static bool find_experts(struct Train *t) {
+    const struct TrainOptions *o = &t->o;
+    const struct Config *c = &t->m->config;
+    char *path = path_join(o->out, EXPERTS_FILE);
+    bool known = o->resume && checkpoint_exists(o->out), ok = true;
+    if (known || o->expert_config) {
+        ok = esft_read(&t->experts, known ? path : o->expert_config, c);
+    } else {
+        double *scores = xcalloc((size_t)c->n_layers * c->n_experts, sizeof *scores);
+        struct ExpertSample sample = {.examples = o->expert_sample, .seed = o->seed, .seq_len = o->seq_len};
+        ok = esft_score(t->m, &t->data, &sample, o->method == TRAIN_ESFT ? o->expert_score : EXPERT_TOKEN, scores);
+        if (ok)
+            choose_experts(&t->experts, c, o, scores);
+        free(scores);
+    }
+    ok = ok && esft_write(&t->experts, path, c);
+    free(path);
+    return ok;
+}
+
 bool train_begin(struct Train *t, struct Model *m) {
     t->m = m;
+    free(t->state.reference);
     t->state = (struct CheckpointState){0};
+    if (t->o.loss == LOSS_DPO) {
+        t->state.n_reference = t->data.n + t->held_out.n;
+        t->state.reference = xcalloc(t->state.n_reference, sizeof *t->state.reference);
+    }
     struct StepOptions so = step_options(&t->o);
     if (m->max_positions < t->o.seq_len)
         return fail("--context %u is above the model's %u positions", t->o.seq_len, m->max_positions);
-    if (t->o.method == TRAIN_LORA && !model_add_lora(m, &t->o.lora, t->o.seed))
+    if (!check_base(m, &t->o) || !check_experts(&m->config, &t->o) || !folder_lock(t))
         return false;
-    if (!step_init(&t->step, m, &so, t->o.method == TRAIN_FULL))
+    if (chooses_experts(&t->o)) {
+        if (!find_experts(t))
+            return false;
+        so.experts = &t->experts;
+    }
+    if (train_adapts(t->o.method) && !model_add_lora(m, &t->o.lora, t->o.seed))
         return false;
-    if (!folder_lock(t) || !identify(t))
+    if (!step_init(&t->step, m, &so, !train_adapts(t->o.method)) || !identify(t))
         return false;
     snprintf(t->state.device, sizeof t->state.device, "%.120s, %.120s", m->dev->name, m->dev->driver);
+    bool found = false;
     if (t->o.resume) {
-        bool found;
         char device[256];
         memcpy(device, t->state.device, sizeof device);
         if (!checkpoint_load(t->o.out, m, &t->identity, &t->state, &found))
@@ -212,6 +352,10 @@ bool train_begin(struct Train *t, struct Model *m) {
                  device);
         memcpy(t->state.device, device, sizeof device);
     }
+    if (t->o.loss == LOSS_DPO && !found &&
+        (!measure_reference(t, &t->data, t->state.reference) ||
+         !measure_reference(t, &t->held_out, t->state.reference + t->data.n)))
+        return false;
     return metrics_open(t);
 }
 
@@ -225,11 +369,6 @@ static double learning_rate(const struct Train *t, uint64_t step) { // step from
     if (t->o.schedule == SCHEDULE_COSINE)
         return lr * 0.5 * (1 + cos(3.14159265358979323846 * at));
     return t->o.schedule == SCHEDULE_LINEAR ? lr * (1 - at) : lr;
-}
-
-static bool pack(const struct Train *t, const struct Example *const *examples, size_t n, struct PackPlan *plan) {
-    struct PackOptions options = {.seq_len = t->o.seq_len, .micro_tokens = micro_tokens(&t->o), .round = 32};
-    return pack_plan(plan, examples, n, &options);
 }
 
 // Names the examples of a step that went wrong, so that the user can look at them.
@@ -259,10 +398,18 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
         documents += plan.micro[i].n_documents;
     double lr = learning_rate(t, step);
     struct StepResult r;
-    bool ok = step_begin(&t->step, plan.n_labels);
+    double *logp = t->o.loss == LOSS_DPO ? xcalloc(n, sizeof *logp) : NULL, loss = 0;
+    float *weight = xcalloc(n, sizeof *weight);
+    size_t wins = 0;
+    bool ok = !logp || measure(t, &plan, n, logp);
+    if (ok && logp)
+        loss = preference(t, &t->data, batch, n, logp, weight, &wins);
+    step_weights(&t->step, logp ? weight : NULL);
+    ok = ok && step_begin(&t->step, logp ? n / 2 : plan.n_labels);
     for (size_t i = 0; i < plan.n && ok; i++)
         ok = step_micro(&t->step, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
     ok = ok && step_update(&t->step, step, (float)lr, &r);
+    step_weights(&t->step, NULL);
     if (ok && !r.finite)
         ok = not_finite(t, batch, n, step, &r);
     if (ok) {
@@ -271,19 +418,22 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
         t->state.cursor = cursor;
         t->state.seconds += seconds;
         uint64_t tokens = plan.n_tokens - plan.n_padding;
-        *status = (struct TrainStatus){.step = step,
-                                       .steps = t->steps,
-                                       .epoch = (double)cursor.epoch + (double)cursor.next / (double)t->data.n,
-                                       .loss = (double)r.loss / (double)plan.n_labels,
-                                       .balance = (double)r.balance,
-                                       .grad_norm = (double)r.grad_norm,
-                                       .learning_rate = lr,
-                                       .tokens_per_second = (double)tokens / seconds,
-                                       .validation_loss = NAN,
-                                       .packing = (double)tokens / (double)plan.n_tokens,
-                                       .tokens = tokens,
-                                       .labels = plan.n_labels};
+        *status =
+            (struct TrainStatus){.step = step,
+                                 .steps = t->steps,
+                                 .epoch = (double)cursor.epoch + (double)cursor.next / (double)dataset_groups(&t->data),
+                                 .loss = logp ? loss : (double)r.loss / (double)plan.n_labels,
+                                 .preferred = logp ? (double)wins / (double)(n / 2) : NAN,
+                                 .balance = (double)r.balance,
+                                 .grad_norm = (double)r.grad_norm,
+                                 .learning_rate = lr,
+                                 .tokens_per_second = (double)tokens / seconds,
+                                 .validation_loss = NAN,
+                                 .packing = (double)tokens / (double)plan.n_tokens,
+                                 .tokens = tokens,
+                                 .labels = plan.n_labels};
     }
+    free(logp), free(weight);
     pack_free(&plan);
     return ok;
 }
@@ -302,11 +452,15 @@ bool train_validate(struct Train *t, double *loss) {
         list[i] = &t->held_out.examples[i];
     struct PackPlan plan;
     bool ok = pack(t, list, t->held_out.n, &plan);
-    double sum = 0;
     if (ok) {
-        for (size_t i = 0; i < plan.n && ok; i++)
-            ok = step_evaluate(&t->step, &plan.micro[i], &sum);
-        *loss = sum / (double)plan.n_labels;
+        double *logp = xcalloc(t->held_out.n, sizeof *logp), sum = 0;
+        size_t wins;
+        ok = measure(t, &plan, t->held_out.n, logp);
+        for (size_t i = 0; i < t->held_out.n; i++)
+            sum -= logp[i];
+        *loss = t->o.loss == LOSS_DPO ? preference(t, &t->held_out, list, t->held_out.n, logp, NULL, &wins)
+                                      : sum / (double)plan.n_labels;
+        free(logp);
         pack_free(&plan);
     }
     if (ok && !isfinite(*loss))
@@ -399,9 +553,11 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     char *temporary = path_join(t->o.out, ".result");
     folder_clear(temporary);
     bool ok;
-    if (t->o.method == TRAIN_LORA) {
+    if (train_adapts(t->o.method)) {
         ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) &&
              folder_move(temporary, t->o.out, "adapter_config.json");
+    } else if (t->o.method == TRAIN_ESFT && t->o.experts_only) {
+        ok = esft_save(t->m, temporary) && folder_move(temporary, t->o.out, ESFT_FILE);
     } else {
         struct WeightSource source = model_source(t->m);
         ok = modelwrite_hf(temporary, &t->m->config, t->m->params[0].w.type, &source, tokenizer, 0) &&
@@ -419,11 +575,13 @@ void train_end(struct Train *t) {
     t->metrics = NULL;
     t->lock = 0;
     step_free(&t->step);
+    esft_free(&t->experts);
 }
 
 void train_free(struct Train *t) {
     train_end(t);
     batcher_free(&t->batcher);
+    free(t->state.reference);
     dataset_free(&t->data);
     dataset_free(&t->held_out);
     memset(t, 0, sizeof *t);

@@ -2,14 +2,27 @@
 // only parses flags and draws; everything that decides a bit of the result is here.
 #pragma once
 #include "train/checkpoint.h"
+#include "train/esft.h"
 #include <signal.h>
 
-enum TrainMethod { TRAIN_FULL, TRAIN_LORA };
+// qlora is lora on a base that must be quantised: the base's bits stay as they are, adapters are f32.
+enum TrainMethod { TRAIN_FULL, TRAIN_LORA, TRAIN_QLORA, TRAIN_ESFT };
+extern const char *const TRAIN_METHODS[];
+static inline bool train_adapts(enum TrainMethod m) { return m == TRAIN_LORA || m == TRAIN_QLORA; }
+enum TrainLoss { LOSS_SFT, LOSS_DPO };
 enum TrainSchedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
 
 struct TrainOptions {
     enum TrainMethod method;
+    enum TrainLoss loss;
+    float dpo_beta;
     struct LoraOptions lora;
+    double lora_experts_share; // of the routed experts of a layer, the most used on the data have adapters; 1: all
+    enum ExpertScore expert_score;
+    double expert_threshold;   // esft: scores of the chosen ones sum up to it
+    uint64_t expert_sample;    // examples that experts are scored on; 0: all
+    const char *expert_config; // esft: a list to be taken instead; NULL: none
+    bool experts_only;         // esft: the result is what was trained alone
     double epochs;
     uint64_t steps; // 0: by epochs
     uint32_t batch_examples;
@@ -18,6 +31,7 @@ struct TrainOptions {
     enum TrainSchedule schedule;
     uint64_t warmup_steps;
     float learning_rate, beta1, beta2, eps, weight_decay, clip_norm;
+    bool moments8; // AdamW's moments in 8 bits
     bool freeze_router, recompute;
     uint64_t seed;
     uint64_t save_every, validate_every; // steps; 0: at the end only
@@ -39,6 +53,7 @@ struct TrainStatus {
     double tokens_per_second; // of documents, padding apart
     double validation_loss;   // NaN: not measured after this step
     double packing;           // tokens of documents / tokens computed
+    double preferred; // dpo: share of the step's pairs whose chosen answer has gained on the rejected one; NaN: not dpo
     uint64_t tokens, labels;
 };
 
@@ -58,6 +73,7 @@ struct Train {
     struct Model *m;
     const struct Tokenizer *tokenizer;
     struct Step step;
+    struct ExpertList experts;     // where not all are trained
     struct Dataset data, held_out; // held_out.n 0: none
     struct Batcher batcher;
     struct RunIdentity identity;
@@ -70,8 +86,9 @@ struct Train {
     void *context;
 };
 
-// For a model of this config held as `type`, on a device that only counts.
-bool train_plan(const struct Config *c, enum DType type, const struct TrainOptions *o, const struct Device *like,
+// For the file's model with its matrices stored as `type` (DT_COUNT: as in the file), on a device that only counts. A file without tensors, a
+// preset's, needs a type.
+bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
                 struct TrainPlan *plan);
 // Loads the data (before the model is touched, so that a bad line costs no time).
 bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct Tokenizer *tokenizer,

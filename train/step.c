@@ -1,7 +1,9 @@
 // Recording and replaying the training step. The batch lives in host memory that the device reads, so that a replay needs a few copies and
 // one submit; every shape of micro-batch has its program, and all programs share one stack of activations.
 #include "train/step.h"
+#include "train/esft.h"
 #include "train/layers_back.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +51,8 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
         op_gather_rows(p->c, x, &rows, &xl);
         op_rmsnorm(p->c, &xl, &s->m->norm->w, &xn, &rstd, c->norm_eps);
         linear_forward(p, &head, &xn, &logits, NULL, false, false);
-        op_xent(p->c, &logits, &ids, &loss, &s->params, backward);
+        struct Tensor weights = part_of(&s->label_weights, first, n);
+        op_xent(p->c, &logits, &ids, &loss, &s->params, s->o.weighted ? &weights : NULL, backward);
         if (backward) {
             struct Tensor dxn = TENSOR(p->arena, DT_F32, n, c->dim), dxl = TENSOR(p->arena, DT_F32, n, c->dim);
             linear_backward_w(p, &head, &xn, &logits, NULL, false);
@@ -133,8 +136,10 @@ static void record_ends(struct Step *s) {
     op_norm(c, &s->scratch, grads, n, &s->params, &s->result);
     for (uint32_t i = 0; i < m->n_params; i++) {
         struct Param *p = &m->params[i];
-        if (trained(p))
-            op_adamw(c, &p->w, &p->g, &p->m1, &p->m2, &s->params, &s->result, i, p->decay ? s->o.weight_decay : 0);
+        // Each run draws its own random numbers; the first has those of the whole.
+        for (struct ParamRun r = {0}; trained(p) && param_next_run(p, &r);)
+            op_adamw(c, &r.w, &r.g, &r.m1, &r.m2, &s->params, &s->result, i + m->n_params * r.first,
+                     p->decay ? s->o.weight_decay : 0);
     }
     s->update = cmd_end(c);
     free(grads);
@@ -154,6 +159,38 @@ static bool moments_zero(struct Step *s) {
     return ok;
 }
 
+static bool is_asked_for(const struct Step *s, const struct Param *p, bool train_base) {
+    const struct ExpertList *l = s->o.experts;
+    bool adapter = p - s->m->params >= s->m->n_base;
+    if ((!adapter && !train_base) || (s->o.freeze_router && p->spec.role == ROLE_ROUTER))
+        return false;
+    if (l && p->spec.role == ROLE_EXPERTS)
+        return l->n[p->spec.layer] > 0;
+    if (adapter || !l)
+        return true;
+    return p->spec.role == ROLE_SHARED || p->spec.role == ROLE_SHARED_GATE ? l->shared : l->others;
+}
+
+static void param_train(struct Step *s, struct Param *p) {
+    uint32_t dim[4];
+    memcpy(dim, p->w.dim, sizeof dim);
+    if (s->o.experts && p->spec.role == ROLE_EXPERTS && s->o.experts->n[p->spec.layer] < dim[0]) {
+        p->chosen = s->o.experts->ids[p->spec.layer];
+        p->n_chosen = dim[0] = s->o.experts->n[p->spec.layer];
+    }
+    p->g = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
+    uint32_t n_dims = p->w.n_dims;
+    if (s->o.moments8) { // words, by expert where there are several: an expert is whole blocks
+        uint32_t stack = n_dims == 3 ? dim[0] : 1;
+        uint64_t each = tensor_elements(&p->g) / stack;
+        assert(stack == 1 || each % 64 == 0);
+        n_dims = 2;
+        dim[0] = stack, dim[1] = (uint32_t)adamw8_words(each);
+    }
+    p->m1 = arena_tensor(&s->state, DT_F32, n_dims, dim);
+    p->m2 = arena_tensor(&s->state, DT_F32, n_dims, dim);
+}
+
 bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base) {
     memset(s, 0, sizeof *s);
     s->m = m;
@@ -163,18 +200,16 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->state.lasting = true;
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
     arena_init(&s->host, m->dev, "batch", ARENA_HOST);
-    uint32_t first = train_base ? 0 : m->n_base, t = s->o.micro_tokens;
-    for (uint32_t i = first; i < m->n_params; i++) {
+    uint32_t t = s->o.micro_tokens;
+    for (uint32_t i = 0; i < m->n_params; i++) {
         struct Param *p = &m->params[i];
-        if (o->freeze_router && p->spec.role == ROLE_ROUTER)
+        if (!is_asked_for(s, p, train_base))
             continue;
         if (p->w.type != DT_F32 && p->w.type != DT_BF16)
             return fail(
                 "%s is stored as %s; training changes f32 or bf16 weights: give --type f32 or bf16, or --method lora",
                 p->spec.name, DTYPES[p->w.type].name);
-        p->g = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
-        p->m1 = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
-        p->m2 = arena_tensor(&s->state, DT_F32, p->w.n_dims, p->w.dim);
+        param_train(s, p);
     }
     s->params = TENSOR(&s->host, DT_F32, sizeof(struct StepParams) / 4);
     s->result = TENSOR(&s->host, DT_F32, sizeof(struct StepResult) / 4);
@@ -184,6 +219,7 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->key_span = TENSOR(&s->host, DT_U32, t, 2);
     s->label_rows = TENSOR(&s->host, DT_U32, 2 * t);
     s->label_ids = TENSOR(&s->host, DT_U32, 2 * t);
+    s->label_weights = TENSOR(&s->host, DT_F32, 2 * t);
     s->losses = TENSOR(&s->host, DT_F32, 2 * t);
     s->order = TENSOR(&s->host, DT_U32, t);
     s->segment_start = TENSOR(&s->host, DT_U32, t + 1);
@@ -207,8 +243,11 @@ void step_free(struct Step *s) {
         program_free(s->shapes[i].program);
     program_free(s->begin);
     program_free(s->update);
-    for (uint32_t i = 0; i < s->m->n_params; i++)
-        s->m->params[i].g = s->m->params[i].m1 = s->m->params[i].m2 = (struct Tensor){0};
+    for (uint32_t i = 0; i < s->m->n_params; i++) {
+        struct Param *p = &s->m->params[i];
+        p->g = p->m1 = p->m2 = (struct Tensor){0};
+        p->chosen = NULL, p->n_chosen = 0;
+    }
     arena_free(&s->state);
     arena_free(&s->scratch);
     arena_free(&s->host);
@@ -295,6 +334,7 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct Shape 
     uint32_t *ids = tensor_host(dev, &s->ids), *positions = tensor_host(dev, &s->positions);
     uint32_t *span = tensor_host(dev, &s->span), *key_span = tensor_host(dev, &s->key_span);
     uint32_t *rows = tensor_host(dev, &s->label_rows), *labels = tensor_host(dev, &s->label_ids);
+    float *weights = tensor_host(dev, &s->label_weights);
     if (!ids)
         return false;
     uint32_t n = 0;
@@ -308,11 +348,12 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct Shape 
         key_span[2 * i + 1] = inside ? b->end[i] : i + 1;
         if (inside && b->labels[i] >= 0) {
             rows[n] = i;
+            weights[n] = s->weights ? s->weights[b->documents[b->document[i]].example] : 1;
             labels[n++] = (uint32_t)b->labels[i];
         }
     }
     for (; n < shape.labels; n++)
-        rows[n] = labels[n] = NONE;
+        rows[n] = labels[n] = NONE, weights[n] = 0;
     sort_ids(s, b);
     fill_groups(s, b, shape.tokens, shape.groups, documents, tokens);
     return true;
@@ -385,4 +426,18 @@ bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss) {
         return false;
     *loss += result->loss;
     return true;
+}
+
+void step_weights(struct Step *s, const float *weights) { s->weights = weights; }
+
+bool step_logprobs(struct Step *s, const struct MicroBatch *b, double *logp) {
+    double sum = 0;
+    if (!step_evaluate(s, b, &sum))
+        return false;
+    const float *losses = tensor_host(s->m->dev, &s->losses);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->n_tokens; i++)
+        if (b->labels[i] >= 0)
+            logp[b->documents[b->document[i]].example] -= (double)losses[n++];
+    return losses != NULL;
 }

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -162,6 +163,7 @@ class Moe(nn.Module):
             weight = weight / (weight.sum(-1, keepdim=True) + 1e-20)
         else:
             weight = weight * self.scale
+        self.routed = weight.detach(), chosen
         self.aux = self.balance(probability, chosen, document)
         expert_of_slot = chosen.flatten()  # slot t * k + i: the i-th expert of token t
         order = expert_of_slot.argsort(stable=True)
@@ -268,6 +270,167 @@ def add_lora(model, rank, alpha, generator):
         for part in (lora.lora_A, lora.lora_B):
             fill(part.weight, 0.5 / math.sqrt(part.in_features), generator)
         setattr(model.get_submodule(parent), leaf, lora)
+
+
+def expert_scores(model, kind):
+    """By layer, of the last forward: the paper's average gate score or token selection ratio, as shares of their sum."""
+    scores = {}
+    for index, layer in enumerate(model.model.layers):
+        if isinstance(layer.mlp, Moe):
+            weight, chosen = layer.mlp.routed
+            value = weight.double() if kind == "gate" else torch.full_like(weight, 1 / layer.mlp.k, dtype=torch.float64)
+            mean = torch.zeros(layer.mlp.n, dtype=torch.float64).index_add_(0, chosen.flatten(), value.flatten())
+            scores[index] = mean / mean.sum()
+    return scores
+
+
+def choose_experts(scores, threshold):
+    """In each layer the fewest whose scores sum up to the threshold; of equal scores the lower id."""
+    out = {}
+    for index, score in scores.items():
+        chosen, total = [], 0.0
+        for e in sorted(range(len(score)), key=lambda e: (-score[e].item(), e)):
+            if total >= threshold - 1e-12:
+                break
+            chosen.append(e)
+            total += score[e].item()
+        out[str(index)] = sorted(chosen)
+    return {"experts": out, "shared_experts": False, "non_expert_modules": False}
+
+
+def train_experts_alone(model, choice):
+    for name, p in model.named_parameters():
+        parts = name.split(".")
+        p.requires_grad_("experts" in parts and int(parts[5]) in choice["experts"][parts[2]])
+
+
+# --- A quantised base: a GGUF file, whose values as gguf-py decodes them are the model's ---
+
+QUANTISED = {  # GGUF's name of the tensor: its type; everything else is F32
+    "token_embd": "Q6_K", "output": "Q6_K", "attn_q": "Q4_K", "attn_k": "Q5_K", "attn_v": "Q6_K", "attn_output": "Q4_0",
+    "ffn_gate": "Q4_K", "ffn_up": "Q5_K", "ffn_down": "Q8_0", "ffn_gate_exps": "Q4_K", "ffn_up_exps": "Q4_0",
+    "ffn_down_exps": "Q5_1", "ffn_gate_shexp": "Q3_K", "ffn_up_shexp": "Q2_K", "ffn_down_shexp": "Q4_1"}
+GGUF_NAMES = {
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate": "ffn_gate_inp",
+    **{f"mlp.{p}_proj": f"ffn_{p}" for p in ("gate", "up", "down")},
+    **{f"mlp.experts.{p}_proj": f"ffn_{p}_exps" for p in ("gate", "up", "down")},
+    **{f"mlp.shared_experts.{p}_proj": f"ffn_{p}_shexp" for p in ("gate", "up", "down")}}
+# Bytes of a block of 256 before, between and behind its half-precision factors, and the spread of its numbers over the first factor.
+K_BLOCKS = {"Q2_K": ((80, 0), 1.5), "Q3_K": ((108,), 0), "Q4_K": ((0, 0, 140), 7.5), "Q5_K": ((0, 0, 172), 15.5),
+            "Q6_K": ((208,), 0)}
+
+
+def gguf_name(name):
+    """GGUF's name without the block, the block, and the expert."""
+    parts = name.removesuffix(".weight").split(".")
+    layer = parts[2] if "layers" in parts else None
+    expert = int(parts[5]) if "experts" in parts else None
+    if layer is not None:
+        parts = parts[3:]
+    return GGUF_NAMES[".".join(p for p in parts if not p.isdigit())], layer, expert
+
+
+def random_blocks(kind, rows, cols, std, generator):
+    """Rows of a K type: no encoder is needed, since any bits are some weights. Their mean is near 0, their spread `std`."""
+    import gguf
+    pieces, offset = K_BLOCKS[kind]
+    code, n = gguf.GGMLQuantizationType[kind], rows * cols // 256
+    noise = lambda size: torch.randint(0, 256, (n, size), generator=generator, dtype=torch.uint8).numpy()
+
+    def blocks(factor):
+        halves = [factor, factor * offset][:1 + (offset > 0)]
+        half = lambda v: np.full((n, 1), v, np.float16).view(np.uint8)
+        out, rest = [], list(halves)
+        for k, size in enumerate(pieces):
+            out.append(bits[k])
+            if rest:
+                out.append(half(rest.pop(0)))
+        out += [half(v) for v in rest]
+        return np.concatenate(out, 1).reshape(rows, -1)
+
+    bits = [noise(size) for size in pieces]
+    spread = gguf.quants.dequantize(blocks(2.0 ** -6), code).std() * 2.0 ** 6
+    return blocks(std / spread)
+
+
+def quantise(model, generator):
+    """Puts every weight that QUANTISED names in its type; model.blocks keeps the bytes."""
+    import gguf
+    model.blocks = {}
+    for name, p in model.named_parameters():
+        kind = QUANTISED.get(gguf_name(name)[0])
+        if kind is None:
+            continue
+        code, std = gguf.GGMLQuantizationType[kind], p.detach().std().item()
+        if kind in K_BLOCKS:
+            data = random_blocks(kind, p.shape[0], p.shape[1], std, generator)
+        else:
+            data = gguf.quants.quantize(p.detach().numpy(), code)
+        model.blocks[name] = data
+        with torch.no_grad():
+            p.copy_(torch.from_numpy(gguf.quants.dequantize(data, code).reshape(p.shape)))
+
+
+def turn(rows, heads, back=False):
+    """GGUF has the rows of a head that rope turns together side by side."""
+    n = rows.shape[0] // heads // 2
+    shape = (heads, n, 2) if back else (heads, 2, n)
+    return rows.reshape(*shape, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def write_gguf(path, c, state, blocks):
+    import gguf
+    w = gguf.GGUFWriter(path, "deepseek")
+    w.add_context_length(c["max_position_embeddings"])
+    w.add_vocab_size(c["vocab_size"])
+    w.add_embedding_length(c["hidden_size"])
+    w.add_block_count(c["num_hidden_layers"])
+    w.add_feed_forward_length(c["intermediate_size"])
+    w.add_head_count(c["num_attention_heads"])
+    w.add_head_count_kv(c["num_key_value_heads"])
+    w.add_key_length(c["head_dim"])
+    w.add_value_length(c["head_dim"])
+    w.add_rope_dimension_count(c["head_dim"])
+    w.add_rope_freq_base(c["rope_theta"])
+    w.add_layer_norm_rms_eps(c["rms_norm_eps"])
+    w.add_leading_dense_block_count(c["first_k_dense_replace"])
+    w.add_expert_count(c["n_routed_experts"])
+    w.add_expert_used_count(c["num_experts_per_tok"])
+    w.add_expert_shared_count(c["n_shared_experts"])
+    w.add_expert_feed_forward_length(c["moe_intermediate_size"])
+    w.add_expert_weights_scale(c["routed_scaling_factor"])
+    stacked = {}
+    for name, value in state.items():
+        name_there, layer, expert = gguf_name(name)
+        data = blocks.get(name, value.numpy())
+        if name_there in ("attn_q", "attn_k"):
+            data = turn(data, c["num_attention_heads" if name_there == "attn_q" else "num_key_value_heads"])
+        full = f"{'' if layer is None else f'blk.{layer}.'}{name_there}.weight"
+        stacked.setdefault((full, QUANTISED.get(name_there, "F32")), []).append((expert, data))
+    for (full, kind), parts in stacked.items():
+        data = parts[0][1] if parts[0][0] is None else np.stack([d for _, d in sorted(parts, key=lambda v: v[0])])
+        w.add_tensor(full, np.ascontiguousarray(data), raw_dtype=gguf.GGMLQuantizationType[kind])
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def read_gguf(path, c):
+    """What write_gguf wrote, decoded, by Hugging Face's names."""
+    import gguf
+    there = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(path).tensors}
+    state = {}
+    for name, p in Model(c).state_dict().items():
+        name_there, layer, expert = gguf_name(name)
+        data = there[f"{'' if layer is None else f'blk.{layer}.'}{name_there}.weight"]
+        if name_there in ("attn_q", "attn_k"):
+            data = turn(data, c["num_attention_heads" if name_there == "attn_q" else "num_key_value_heads"], back=True)
+        data = data if expert is None else data[expert]
+        state[name] = torch.from_numpy(data.copy()).reshape(p.shape)
+    return state
 
 
 # --- Cases ---
@@ -389,6 +552,17 @@ CASES = {
                          "docs": [9, 17, 5]},
     "deepseek-lora": {"config": deepseek(aux_loss_alpha=0.01, moe_intermediate_size=16, n_routed_experts=6),
                       "docs": [13, 12], "lora": (4, 8)},
+    "deepseek-esft": {"config": deepseek(num_hidden_layers=3, n_routed_experts=8, num_experts_per_tok=2,
+                                         moe_intermediate_size=8, n_shared_experts=1), "docs": [14, 9],
+                      "esft": {"token": 0.5, "gate": 0.3}},
+    "deepseek-dpo": {"config": deepseek(num_experts_per_tok=2, n_routed_experts=6, moe_intermediate_size=8,
+                                        n_shared_experts=1), "docs": [9, 7, 6, 12], "dpo": 0.1},
+    "deepseek-dpo-lora": {"config": deepseek(num_experts_per_tok=2, n_routed_experts=6, moe_intermediate_size=8,
+                                             n_shared_experts=1), "docs": [9, 7, 6, 12], "dpo": 0.1, "lora": (4, 8)},
+    "deepseek-qlora": {"config": deepseek(hidden_size=256, vocab_size=64, num_attention_heads=2, num_key_value_heads=1,
+                                          head_dim=16, intermediate_size=32, moe_intermediate_size=32,
+                                          n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1,
+                                          aux_loss_alpha=0.001), "docs": [14, 10], "lora": (4, 1), "gguf": True},
     "deepseek-packing": {"config": deepseek(num_experts_per_tok=2, moe_intermediate_size=8, aux_loss_alpha=0.02,
                                             n_shared_experts=1, head_dim=16, num_key_value_heads=2),
                          "docs": [6, 1, 9, 2, 7, 3]},
@@ -406,8 +580,21 @@ def build(case, seed, dtype):
     model = Model(case["config"])
     init(model, generator, case.get("gain", 0.8))
     batch = make_batch(case["docs"], case["config"]["vocab_size"], generator)
+    if "gguf" in case:
+        quantise(model, generator)
     if "lora" in case:
         add_lora(model, *case["lora"], generator)
+    model.choices = {}
+    if "esft" in case:
+        with torch.no_grad():
+            model.double()(batch)
+        for kind, threshold in case["esft"].items():
+            model.choices[kind] = expert_scores(model, kind), threshold
+        train_experts_alone(model, choose_experts(*model.choices["token"]))
+    model.preference = None
+    if "dpo" in case:
+        with torch.no_grad():
+            model.preference = log_probabilities(model.double()(batch), batch), case["dpo"]
     return model.to(dtype), batch
 
 
@@ -418,10 +605,25 @@ def trained(model, lora):
             yield ("base_model.model." + name if lora else name), p
 
 
+def log_probabilities(logits, batch):
+    """Of each document's labelled tokens, summed."""
+    each = -F.cross_entropy(logits, batch["labels"].long(), ignore_index=-1, reduction="none")
+    return torch.stack([each[batch["doc_start"] == s].sum() for s in sorted(set(batch["doc_start"].tolist()))])
+
+
+def preference_loss(logits, batch, reference, beta):
+    """Documents 2i are chosen, 2i + 1 rejected."""
+    gain = (log_probabilities(logits, batch) - reference.to(logits.dtype)).view(-1, 2)
+    return -F.logsigmoid(beta * (gain[:, 0] - gain[:, 1])).mean()
+
+
 def total_loss(model, batch):
     logits = model(batch)
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    loss = F.cross_entropy(wide, batch["labels"].long(), ignore_index=-1)  # mean over the labelled tokens of the batch
+    if model.preference:
+        loss = preference_loss(wide, batch, *model.preference)
+    else:
+        loss = F.cross_entropy(wide, batch["labels"].long(), ignore_index=-1)  # mean over the labelled tokens
     aux = sum((m.aux for m in model.moe_layers()), wide.new_zeros(()))
     return wide, loss, aux
 
@@ -530,6 +732,11 @@ def attempt(case, seed):
     out.update({"logits": logits.float(), "loss": scalar(loss), "aux": scalar(aux),
                 "grad_norm": scalar(global_norm(grads))})
     out.update({k: torch.tensor(v, dtype=torch.float32) for k, v in record.items()})
+    if model.preference:
+        out["dpo.reference"], out["dpo.beta"] = model.preference[0].float(), scalar(case["dpo"])
+    for kind, (scores, threshold) in model.choices.items():  # the scores of layers with experts, one below the other
+        out[f"experts.{kind}"] = torch.stack(list(scores.values())).float()
+        out[f"experts.{kind}.threshold"] = scalar(threshold)
     out.update({f"grad.{n}": g.float() for n, g in grads.items()})
     join = lambda g: torch.cat([v.double().flatten() for v in g.values()])
     out["bf16.logits_rel"] = scalar(relative(logits16, logits))
@@ -551,12 +758,19 @@ def write(name, case, seed, golden):
     model, _ = build(case, seed, torch.float32)
     state = {n.replace(".base.", "."): p.detach().contiguous() for n, p in model.state_dict().items()}
     adapter = {"base_model.model." + n: state.pop(n) for n in list(state) if ".lora_" in n}
-    with open(os.path.join(folder, "config.json"), "w") as f:
-        json.dump(case["config"], f, indent=2)
-        f.write("\n")
-    save_file(state, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+    if "gguf" in case:
+        write_gguf(os.path.join(folder, "model.gguf"), case["config"], state, model.blocks)
+    else:
+        with open(os.path.join(folder, "config.json"), "w") as f:
+            json.dump(case["config"], f, indent=2)
+            f.write("\n")
+        save_file(state, os.path.join(folder, "model.safetensors"), {"format": "pt"})
     meta = {"case": name, "seed": str(seed), "torch": torch.__version__}
     save_file({k: v.contiguous() for k, v in golden.items()}, os.path.join(folder, "golden.safetensors"), meta)
+    for kind, (scores, threshold) in model.choices.items():
+        with open(os.path.join(folder, f"expert_cfg_{kind}.json"), "w") as f:
+            json.dump(choose_experts(scores, threshold), f)
+            f.write("\n")
     if adapter:
         rank, alpha = case["lora"]
         os.makedirs(os.path.join(folder, "adapter"))
@@ -631,7 +845,8 @@ def cross_check(name, case):
     if "lora" in case:
         from peft import LoraConfig, PeftModel
         base = Model(case["config"])
-        base.load_state_dict(load_file(os.path.join(HERE, name, "model.safetensors")))
+        base.load_state_dict(read_gguf(os.path.join(HERE, name, "model.gguf"), case["config"]) if "gguf" in case
+                             else load_file(os.path.join(HERE, name, "model.safetensors")))
         adapter = os.path.join(HERE, name, "adapter")
         config = LoraConfig.from_pretrained(adapter)
         config.task_type = None  # our module has no generate()
@@ -648,6 +863,8 @@ def cross_check(name, case):
         logits = torch.cat(parts)
         loss = F.cross_entropy(logits, golden["labels"].long(), ignore_index=-1)
         words.append(f"logits by transformers {relative(logits, golden['logits']):.1e}")
+        if "dpo" in case:
+            loss = preference_loss(logits, golden, golden["dpo.reference"], case["dpo"])
         words.append(f"loss {abs(loss.item() / golden['loss'].item() - 1):.1e}")
         c = case["config"]
         if inputs and c.get("aux_loss_alpha", 0) > 0:

@@ -136,7 +136,8 @@ write("fuzz_json", "generation", text({**HF, "model_type": "llama", "temperature
 
 # --- tokenizer.json and a text behind a 0 byte; a 0 byte first: the text alone
 BPE = {"type": "BPE", "unk_token": "b", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "aba": 4, "1": 5}, "merges": ["a b", ["ab", "a"]]}
-ADDED = [{"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": False, "single_word": True}]
+ADDED = [{"id": 6, "content": "<s>", "special": True, "lstrip": True, "rstrip": True, "normalized": False, "single_word": False},
+         {"id": 7, "content": "<so>", "special": False, "lstrip": False, "rstrip": True, "normalized": True}]
 SPLITS = [{"type": "Split", "pattern": {"Regex": r}, "behavior": "Isolated", "invert": False}
           for r in ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")]
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -147,8 +148,12 @@ TEXT = "aba <s> ab12\r\n  don't 中文 \u0301é ".encode()
 for name, pre in PRE.items():
     write("fuzz_tokenizer", name, text({"version": "1.0", "added_tokens": ADDED, "normalizer": None, "pre_tokenizer": pre,
                                         "post_processor": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}, "model": BPE}) + b"\0" + TEXT)
-write("fuzz_tokenizer", "text", b"\0" + TEXT)
-write("fuzz_tokenizer", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
+write("fuzz_template", "chatml", b"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>'}}{% endfor %}")
+
+# --- texts; the first byte chooses the vocabulary, the second the flags
+WORDS = "I'll see 12,500 m² of\r\n  Größe\t x = f(a)\n\n 二〇二四年，轮子 강가 e\u0301 😀 <s><tool>ö".encode() + b"\xff\xe4\xbd "
+for i, name in enumerate(("gpt2", "smollm", "deepseek-llm", "deepseek-coder", "deepseek-v3", "llama-bpe", "qwen2", "llama2", "odd")):
+    write("fuzz_text", name, bytes([i, 16 + i]) + WORDS)
 
 # --- tokenizer.model: 256 bytes, a few pieces and a text behind a line of dashes
 def varint(n):

@@ -1,0 +1,139 @@
+# The methods of `vkmoe train` as their user meets them, on a tiny random model: each resumes to the bits of the undisturbed run within the
+# memory that --dry-run stated, and what a method cannot do is refused with one line. $VKMOE is the program.
+work=test-methods
+. "${BASH_SOURCE%/*}/check.sh"
+
+if ! "$VKMOE" devices >"$work/stdout" 2>&1; then
+    echo "SKIP: no Vulkan device: $(tail -n 1 "$work/stdout")"
+    exit 77
+fi
+run 0 init --preset tiny-moe --out "$work/model" --seed 3
+run 0 convert "$work/model" --out "$work/model.gguf" --type q4_0
+for i in $(seq 24); do
+    question="what is $i plus $((i * 7 % 13))?" answer=" It is $((i + i * 7 % 13))."
+    echo "{\"prompt\": \"$question\", \"completion\": \"$answer\"}"
+    echo "{\"prompt\": \"$question\", \"chosen\": \"$answer\", \"rejected\": \" No.\"}" >&3
+done >"$work/data.jsonl" 3>"$work/pairs.jsonl"
+data=$work/data.jsonl
+train() { # train STATUS MODEL OUT FLAGS...
+    local status=$1 model=$2 to=$3
+    shift 3
+    run "$status" train "$work/$model" --out "$work/$to" --data "$data" --context 64 --batch 6 --lr 1e-3 "$@"
+}
+hash_of() { # of the result in a folder
+    cat "$work/$1/"*.safetensors 2>/dev/null | sha256sum
+}
+
+methods=(
+    "model --method full --type bf16 --moments 8bit"
+    "model --method lora --rslora --lora-rank 4 --lora-targets all,gate"
+    "model.gguf --method qlora"
+    "model --method qlora --type q6_k"
+    "model --method esft --esft-threshold 0.5 --moments 8bit"
+    "model --method esft --esft-score gate --esft-only"
+    "model.gguf --method qlora --lora-experts-share 0.25"
+    "model.gguf --method qlora --loss dpo --dpo-beta 0.3 --validation-split 0.2"
+)
+for method in "${methods[@]}"; do
+    read -r model flags <<<"$method"
+    [[ $flags == *dpo* ]] && data=$work/pairs.jsonl
+    # shellcheck disable=SC2086
+    {
+        train 0 "$model" whole $flags --steps 4 --dry-run --json
+        bytes=$(grep -o '"total": [0-9]*' <<<"$out" | tr -dc 0-9)
+        VKMOE_MEMORY_MIB=$(((bytes + 1048575) / 1048576)) train 0 "$model" whole $flags --steps 4
+        train 0 "$model" cut $flags --steps 2
+        train 0 "$model" cut $flags --steps 4 --resume
+    }
+    [[ -n $(ls "$work"/whole/*.safetensors 2>/dev/null) && $(hash_of whole) == "$(hash_of cut)" ]]
+    note $? "$method: a resumed run ends with other bits"
+    cmp -s "$work/whole/expert_cfg.json" "$work/cut/expert_cfg.json" || [[ ! -e $work/whole/expert_cfg.json ]]
+    note $? "$method: a resumed run has another list of experts"
+    if [[ -e $work/whole/adapter_config.json ]]; then
+        run 0 score "$work/$model" --adapter "$work/whole" --file "$work/data.jsonl" --limit 100
+    fi
+    rm -rf "$work/whole" "$work/cut"
+done
+
+# Pairs: before the first step neither answer is preferred; a prompt may be messages; what is no pair is refused with its line.
+run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 6 --lr 0 --loss dpo --steps 1 --validation-split 0.2
+[[ $(grep -oE '"(validation_)?loss": [0-9.]*' "$work/new/metrics.jsonl" | sed 's/.*: //' | sort -u) == 0.693147 ]]
+note $? "a loss before training that is not log 2: $(cat "$work/new/metrics.jsonl")"
+rm -rf "$work/new"
+pair='{"prompt": [{"role": "user", "content": "hi"}], "chosen": "ho", "rejected": "no"}'
+echo "$pair" >"$work/pairs.jsonl"
+train 0 model new --loss dpo --dry-run
+says "$err" "data: 2 examples"
+bad() { # bad PART LINE
+    printf '%s\n' "$pair" "" "$2" >"$work/pairs.jsonl"
+    train 1 model new --loss dpo
+    says "$err" "$work/pairs.jsonl:3: "
+    says "$err" "$1"
+}
+bad "'chosen' and 'rejected' are equal" '{"prompt": "a", "chosen": "b", "rejected": "b"}'
+bad "'rejected' must be a text" '{"prompt": "a", "chosen": "b"}'
+bad "'chosen' must be a text" '{"prompt": "a", "chosen": "", "rejected": "b"}'
+bad "'prompt' must be a text" '{"chosen": "b", "rejected": "c"}'
+bad "'completion' is not known here" '{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"}'
+data=$work/data.jsonl
+
+# What is frozen takes no memory: a list of one expert a layer of eight, three matrices of 64 x 32 each, weights and moments apart.
+list() { # list LAYERS: of expert 2 each
+    local sep='' layer
+    printf '{"experts": {'
+    for layer in $1; do
+        printf '%s"%s": [%s]' "$sep" "$layer" "${2:-2}"
+        sep=', '
+    done
+    printf '}, "shared_experts": false, "non_expert_modules": false}'
+}
+list "1 2 3" >"$work/list.json"
+train 0 model new --method esft --esft-config "$work/list.json" --dry-run --json
+trained=$(grep -o '"trained_parameters": [0-9]*' <<<"$out" | tr -dc 0-9)
+[[ $trained -gt 0 && $((trained % 9)) == 0 ]]
+note $? "$trained parameters are trained"
+train 0 model new --method esft --esft-config "$work/list.json" --steps 2 --esft-only
+[[ $(tr -d '[:space:]' <"$work/new/expert_cfg.json") == "$(list "1 2 3" | tr -d '[:space:]')" ]]
+note $? "the list is not kept: $(cat "$work/new/expert_cfg.json")"
+[[ $(head -c 20000 "$work/new/esft.safetensors" | grep -ao '"layers\.[0-9]*\.mlp\.experts\.2\.[a-z]*_proj\.weight"' | sort -u | wc -l) == 9 ]]
+note $? "esft.safetensors does not hold nine matrices of expert 2"
+list "1 2 3" 5 >"$work/other.json"
+cp "$work/other.json" "$work/new/expert_cfg.json"
+train 1 model new --method esft --esft-config "$work/list.json" --steps 4 --esft-only --resume
+says "$err" "its experts is"
+rm -rf "$work/new"
+
+# Lists that are not this model's.
+wrong() { # wrong PART LIST
+    echo "$2" >"$work/wrong.json"
+    train 1 model new --method esft --esft-config "$work/wrong.json"
+    says "$err" "$1"
+    says "$err" "$work/wrong.json"
+}
+wrong 'layer "0" of the list has no routed experts' "$(list "0 1 2 3")"
+wrong 'layer "7" of the list has no routed experts' "$(list "1 2 3 7")"
+wrong "layer 3 has routed experts, and no list" "$(list "1 2")"
+wrong "an expert of layer 2 is none of 0 to 7" "$(list "1 3" | sed 's/"3"/"2": [8], "3"/')"
+wrong "expert 2 of layer 1 is named twice" "$(list "1 2 3" "2, 2")"
+wrong "names nothing to train" "$(list "1 2 3" " ")"
+wrong '"experts" must be an object' '{"experts": [1]}'
+
+# What a method cannot do.
+run 0 init --preset tiny --out "$work/dense"
+train 1 dense new --method esft
+says "$err" "this model has none"
+train 1 dense new --method lora --lora-targets experts
+says "$err" "the target experts matches no layer"
+train 1 dense new --method lora --lora-experts-share 0.5
+says "$err" "no adapter is asked for"
+train 1 model new --method qlora
+says "$err" "no matrix of the model's layers is quantised"
+train 1 model new --method full --type q4_0
+says "$err" "training changes f32 or bf16 weights"
+train 2 model new --method full --rslora
+says "$err" "--rslora needs --method lora or qlora"
+train 2 model new --method lora --esft-only
+says "$err" "--esft-only needs --method esft"
+
+rm -rf "$work"
+finish
