@@ -223,8 +223,19 @@ static struct RolePlan plan_sum(const struct TrainPlan *plan) {
 }
 
 static void show_trained(const struct TrainPlan *plan) {
-    static const char *const KINDS[] = {"embedding", "norm",   "q_proj",  "k_proj",         "v_proj", "o_proj",
-                                        "dense ffn", "router", "experts", "shared experts", "head"};
+    static const char *const KINDS[] = {[ROLE_EMBED] = "embedding",
+                                        [ROLE_NORM] = "norm",
+                                        [ROLE_BIAS] = "bias",
+                                        [ROLE_Q] = "q_proj",
+                                        [ROLE_K] = "k_proj",
+                                        [ROLE_V] = "v_proj",
+                                        [ROLE_O] = "o_proj",
+                                        [ROLE_FFN] = "dense ffn",
+                                        [ROLE_ROUTER] = "router",
+                                        [ROLE_EXPERTS] = "experts",
+                                        [ROLE_SHARED] = "shared experts",
+                                        [ROLE_SHARED_GATE] = "shared gate",
+                                        [ROLE_HEAD] = "head"};
     struct RolePlan sum = plan_sum(plan);
     char a[16], b[16];
     fprintf(stderr, "%-16s %8s %12s %12s\n", "trained", "tensors", "parameters", "of");

@@ -24,7 +24,8 @@ TASKS = {
                  doc_to_choice="{{[sol1, sol2]}}"),
     "arc_easy": dict(CHOICE, doc_to_text="Question: {{question}}\nAnswer:",
                      doc_to_target="{{labels.index(answerKey)}}", doc_to_choice="{{texts}}"),
-    "winogrande": dict(CHOICE, doc_to_text="index", doc_to_target="target", doc_to_choice="contexts"),
+    "winogrande": dict(CHOICE, doc_to_text="index", doc_to_target="target", doc_to_choice="contexts",
+                       metric_list=[{"metric": "acc"}]),
     "mmlu": dict(CHOICE, doc_to_text="Multiple choice questions about {{subject}}, with their answers.\n\n"
                  "{{question.strip()}}\nA. {{a}}\nB. {{b}}\nC. {{c}}\nD. {{d}}\nAnswer:",
                  doc_to_choice=["A", "B", "C", "D"], doc_to_target="answer"),
@@ -97,8 +98,9 @@ def main():
     print("|---|---:|---:|---:|---:|---:|")
     for task, own in lines.items():
         samples = sorted(found["samples"][f"peer_{task}"], key=lambda s: s["doc_id"])
-        keys = [("acc", "correct"), ("acc_norm", "correct_norm")] if "acc" in samples[0] else [("exact_match", "correct")]
-        furthest = 0.0
+        keys = [(theirs, ours) for theirs, ours in [("acc", "correct"), ("acc_norm", "correct_norm"),
+                                                    ("exact_match", "correct")] if theirs in samples[0]]
+        furthest, likely = 0.0, "logprobs" in own[0]
         for line, sample in zip(own, samples):
             if "logprobs" in line:
                 theirs = [float(r[0][0]) for r in sample["resps"]]
@@ -108,7 +110,7 @@ def main():
         for theirs, ours in keys:
             pairs = [(s[theirs] > 0.5, line[ours]) for s, line in zip(samples, own)]
             print(f"| {task} {theirs} | {len(pairs)} | {sum(a for a, b in pairs)} | {sum(b for a, b in pairs)} | "
-                  f"{sum(a != b for a, b in pairs)} | {f'{furthest:.1e}' if len(keys) > 1 else ''} |")
+                  f"{sum(a != b for a, b in pairs)} | {f'{furthest:.1e}' if likely else ''} |")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class LlamaServer:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
-        environment = dict(os.environ, GGML_VK_VISIBLE_DEVICES="0", GGML_VK_DISABLE_COOPMAT="1",
+        environment = dict(os.environ, GGML_VK_VISIBLE_DEVICES="0", GGML_VK_DISABLE_COOPMAT="1", GGML_VK_DISABLE_F16="1",
                            GGML_VK_DISABLE_INTEGER_DOT_PRODUCT="1")
         self.process = subprocess.Popen(
             ["llama-server", "-m", model, "--device", os.environ.get("LLAMA_DEVICE", "none"), "-ngl", "99", "-c", "2048", "-np", "1", "--port", str(self.port), *options],

@@ -103,6 +103,7 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
     bool ok = f->n_tensors ? model_load(&m, &dry, f, &mo)
                            : model_init(&m, &dry, &f->config, type == DT_COUNT ? DT_F32 : type, mo.max_positions);
     if (!ok) {
+        model_free(&m);
         esft_free(&experts);
         return false;
     }
