@@ -298,8 +298,8 @@ const struct Command COMMANDS[] = {
      "vkmoe generate smollm2.gguf --chat -p \"What is a mixture of experts?\"\n"
      "vkmoe generate smollm2.gguf --prompts questions.txt --chat --json --stop \"###\"\n"
      "vkmoe generate smollm2.gguf --chat -p \"A cat as JSON, please.\" --grammar json"},
-    {"train", cmd_train, "fine-tune a model: all weights, LoRA, QLoRA, chosen experts; SFT or DPO", "MODEL", 1, 1, train_flags,
-     "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
+    {"train", cmd_train, "fine-tune a model: all weights, LoRA, QLoRA, chosen experts; SFT or DPO", "MODEL", 1, 1,
+     train_flags, "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
     {"data", cmd_data, "what training would see of data files", "FILE...", 1, ARGS_MAX_OPERANDS, data_flags,
      "vkmoe data chats.jsonl --model smollm2.gguf --context 2048"},
     {"plot", cmd_plot, "the curves of training runs, one over the other", "DIR...", 1, ARGS_MAX_OPERANDS, plot_flags,
