@@ -141,10 +141,20 @@ static bool describe(struct Job *j, json_t **about) {
     if (!chatfile_identify(&j->l.file, &j->l.tokenizer, &j->l.model, adapter, &id))
         return false;
     eval_hash(j->asked, j->n_asked, questions);
+    // A template is what it makes of a talk, whatever its name.
+    static const struct Message PROBE[] = {
+        {ROLE_USER, "a", 1, false}, {ROLE_ASSISTANT, "b", 1, false}, {ROLE_USER, "c", 1, false}};
+    size_t bytes = 0;
+    char *probe = j->l.has_template ? template_text(&j->l.template, &j->l.tokenizer, PROBE, 3, true, &bytes) : NULL;
+    if (j->l.has_template && !probe)
+        return false;
+    uint64_t rendered = probe ? hash_bytes(probe, bytes, 1) : 0;
+    free(probe);
     char *name = args_given(j->args, "name") ? xstrdup(args_text(j->args, "name")) : output_name(&j->l.file);
     char *identity =
-        xsprintf("%016llx %016llx %016llx %016llx", (unsigned long long)id.model, (unsigned long long)id.tokenizer,
-                 (unsigned long long)id.adapter, (unsigned long long)id.held);
+        xsprintf("%016llx %016llx %016llx %016llx %016llx %s", (unsigned long long)id.model,
+                 (unsigned long long)id.tokenizer, (unsigned long long)id.adapter, (unsigned long long)id.held,
+                 (unsigned long long)rendered, DTYPES[j->l.session.cache_type].name);
     *about =
         json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:s, s:s?, s:s?, s:i, s:i, s:s}", "vkmoe_eval", 1, "model", name,
                   "architecture", ARCHS[c->arch].model_type, "parameters", (json_int_t)config_parameters(c),

@@ -355,7 +355,6 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         return EXIT_FAILED;
     if (isfinite(before))
         fprintf(stderr, "held-out loss before training: %.4f (%zu examples)\n", before, t->held_out.n);
-    stop_asked = 0;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     t->stop = &stop_asked;
@@ -432,10 +431,6 @@ static int load_and_run(const struct Args *args, struct Train *t, const struct M
     progress_clear(&progress);
     if (!loaded)
         return EXIT_FAILED;
-    if (args_given(args, "balance"))
-        m.config.aux_alpha = (float)args_float(args, "balance");
-    if (args_given(args, "balance-over"))
-        m.config.seq_aux = args_choice(args, "balance-over", "document");
     int status = run(args, t, &m, f);
     train_end(t);
     model_free(&m);
@@ -464,7 +459,7 @@ static int with_device(const struct Args *args, struct Train *t, const struct Mo
         status = load_and_run(args, t, f, type, &dev, plan.weights);
         futile = t->state.step > reached ? 0 : futile + 1;
         reached = max_u64(reached, t->state.step);
-        if (dev.state != DEVICE_LOST || futile == FUTILE_LOSSES)
+        if (dev.state != DEVICE_LOST || futile == FUTILE_LOSSES || stop_asked)
             break;
         device_close(&dev);
         if (!selftest_device_open(&dev, args_text(args, "device")))
@@ -523,6 +518,10 @@ int cmd_train(const struct Args *args) {
     bool preset = args_switch(args, "dry-run") && load_preset(&f, args->operands[0]);
     if (!preset && !modelfile_open(&f, args->operands[0]))
         return EXIT_FAILED;
+    if (args_given(args, "balance")) // before the plan: the loss takes memory
+        f.config.aux_alpha = (float)args_float(args, "balance");
+    if (args_given(args, "balance-over"))
+        f.config.seq_aux = args_choice(args, "balance-over", "document");
     struct TrainOptions o;
     struct Reading reading = {0};
     int status = EXIT_FAILED;
@@ -530,6 +529,8 @@ int cmd_train(const struct Args *args) {
         out_check(&o)) {
         if (o.seq_len > f.config.max_context)
             fail("--context %u is above the model's context of %u", o.seq_len, f.config.max_context);
+        else if ((uint64_t)o.seq_len * o.micro_rows > UINT64_C(1) << 28)
+            fail("--context %u times --micro-batch %u: more than 2^28 tokens at once", o.seq_len, o.micro_rows);
         else
             status = preset ? preset_plan(args, &f, &o) : train_on_file(args, &f, &o);
     }

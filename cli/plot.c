@@ -249,7 +249,8 @@ struct Axis {
 
 // Steps of 1, 2 or 5 times a power of ten, about `wanted` of them.
 static struct Axis axis_of(double least, double most, int wanted, bool whole) {
-    if (!(most > least)) {
+    // A range of a few last places has no steps that could be added to its ends.
+    if (!(most - least > 1e-9 * fmax(fabs(least), fabs(most)))) {
         double spread = fabs(least) > 0 ? fabs(least) * 0.1 : 1;
         least -= spread;
         most += spread;

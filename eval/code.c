@@ -5,6 +5,14 @@
 #include <string.h>
 
 char *code_program(const struct Task *t, const struct Item *item, const char *answer) {
+    // A body that goes on from the prompt ends where a block is closed that it never opened.
+    const char *close = *answer == ' ' || *answer == '\t' ? strstr(answer, "\n```") : NULL;
+    if (close && !memmem(answer, (size_t)(close - answer), "```", 3)) {
+        char *body = xsprintf("%.*s", (int)(close - answer + 1), answer);
+        char *program = code_program(t, item, body);
+        free(body);
+        return program;
+    }
     struct Extraction fence = {.steps = &(struct ExtractStep){.kind = EXTRACT_FENCE}, .n = 1};
     char *code = extraction_run(&fence, answer);
     for (uint32_t i = 0; !code && i < t->stop.n; i++) { // stop strings do not end a chat's answer

@@ -33,9 +33,10 @@ static void add(struct DataFiles *files, char *name, char *star, char *data, siz
 
 // ---- gzip (window bits 31) and raw deflate (-15)
 
-static bool unpack(const char *data, size_t bytes, int window_bits, const char *name, char **out, size_t *out_bytes) {
+static bool unpack(const char *data, size_t bytes, int window_bits, uint64_t most, const char *name, char **out,
+                   size_t *out_bytes) {
     z_stream z = {0};
-    size_t room = bytes < (1u << 20) ? 1u << 16 : bytes * 4, used = 0, fed = 0;
+    size_t room = bytes < (1u << 20) ? 1u << 16 : min_u64(bytes * 4, most + 1), used = 0, fed = 0;
     char *to = xmalloc(room + 1);
     int status = inflateInit2(&z, window_bits);
     while (status == Z_OK || status == Z_BUF_ERROR) {
@@ -57,14 +58,15 @@ static bool unpack(const char *data, size_t bytes, int window_bits, const char *
             status = inflateReset(&z);
         else if ((status == Z_BUF_ERROR || status == Z_OK) && z.avail_in == 0 && fed == bytes && z.avail_out > 0)
             break; // it ends too early
-        if (used > MAX_BYTES)
+        if (used > most)
             break;
     }
     inflateEnd(&z);
-    if (status != Z_STREAM_END) {
+    if (status != Z_STREAM_END || used > most) {
         free(to);
         return fail("%s: %s", name,
-                    used > MAX_BYTES ? "unpacks to more than 2 GiB" : "is damaged or cut off: it cannot be unpacked");
+                    used > most ? "unpacks to more than 2 GiB, or than its archive says"
+                                : "is damaged or cut off: it cannot be unpacked");
     }
     to[used] = 0;
     *out = to;
@@ -76,7 +78,10 @@ static bool unpack(const char *data, size_t bytes, int window_bits, const char *
 
 static bool octal(const char *field, size_t width, uint64_t *value) {
     *value = 0;
-    for (size_t i = 0; i < width && field[i] && field[i] != ' '; i++) {
+    size_t i = 0;
+    while (i < width && field[i] == ' ')
+        i++;
+    for (; i < width && field[i] && field[i] != ' '; i++) {
         if (field[i] < '0' || field[i] > '7' || *value >> 60)
             return false;
         *value = *value * 8 + (uint64_t)(field[i] - '0');
@@ -99,11 +104,14 @@ static void add_copy(struct DataFiles *files, const char *archive, const char *n
 static bool read_tar(struct DataFiles *files, const char *data, size_t bytes, const char *archive, const char *member) {
     char *long_name = NULL;
     bool ok = true;
-    for (size_t at = 0; ok && at + TAR_BLOCK <= bytes && data[at];) {
+    size_t at = 0;
+    while (ok && at + TAR_BLOCK <= bytes && data[at]) {
         const char *head = data + at;
-        uint64_t size;
+        uint64_t size, said, sum = 8 * ' '; // its own field counts as blanks
+        for (size_t i = 0; i < TAR_BLOCK; i++)
+            sum += i >= 148 && i < 156 ? 0 : (unsigned char)head[i];
         at += TAR_BLOCK;
-        if (!octal(head + 124, 12, &size) || size > bytes - at) {
+        if (!octal(head + 148, 8, &said) || said != sum || !octal(head + 124, 12, &size) || size > bytes - at) {
             ok = fail("%s: a member of %.100s is damaged or cut off at byte %zu", archive, head, at - TAR_BLOCK);
             break;
         }
@@ -111,6 +119,15 @@ static bool read_tar(struct DataFiles *files, const char *data, size_t bytes, co
         if (kind == 'L') { // GNU: the next member's name
             free(long_name);
             long_name = xsprintf("%.*s", (int)min_u64(size, 4096), data + at);
+        } else if (kind == 'x') { // POSIX: a line like "27 path=NAME"
+            const char *line = data + at, *end = line + size, *newline;
+            for (; line < end && (newline = memchr(line, '\n', (size_t)(end - line))); line = newline + 1) {
+                const char *blank = memchr(line, ' ', (size_t)(newline - line));
+                if (blank && newline - blank > 6 && memcmp(blank, " path=", 6) == 0) {
+                    free(long_name);
+                    long_name = xsprintf("%.*s", (int)min_u64((uint64_t)(newline - blank - 6), 4096), blank + 6);
+                }
+            }
         } else if (kind == '0' || kind == 0) {
             char *name = long_name   ? long_name
                          : head[345] ? xsprintf("%.155s/%.100s", head + 345, head)
@@ -123,7 +140,7 @@ static bool read_tar(struct DataFiles *files, const char *data, size_t bytes, co
         at += min_u64(align_up(size, TAR_BLOCK), bytes - at);
     }
     free(long_name);
-    return ok;
+    return ok && (at < bytes || fail("%s: is cut off: a tar archive ends with empty blocks", archive));
 }
 
 // ---- zip
@@ -142,14 +159,19 @@ static bool zip_member(struct DataFiles *files, const char *data, size_t bytes, 
     char *name = xsprintf("%.*s", (int)word(entry + 28, 2), entry + ZIP_ENTRY_BYTES);
     size_t length = strlen(name);
     bool ok = true;
+    uint64_t held = size;
+    for (size_t i = 0; i < files->n; i++)
+        held += files->list[i].bytes;
     if (length > 0 && name[length - 1] != '/' && wanted(member, name)) {
         char *label = xsprintf("%s:%s", archive, name), *out = NULL;
         size_t out_bytes = 0;
         uint64_t start = (uint64_t)from + ZIP_LOCAL_BYTES;
         if (start > bytes || (start += word(data + from + 26, 2) + word(data + from + 28, 2)) + packed > bytes)
             ok = fail("%s: reaches beyond the end of the archive", label);
+        else if (held > MAX_BYTES)
+            ok = fail("%s: with it the members wanted have more than 2 GiB", label);
         else if (method == 8)
-            ok = unpack(data + start, packed, -15, label, &out, &out_bytes);
+            ok = unpack(data + start, packed, -15, size, label, &out, &out_bytes);
         else if (method == 0 && packed == size) {
             out_bytes = size;
             out = xmalloc(out_bytes + 1);
@@ -199,7 +221,7 @@ bool container_read(struct DataFiles *files, const char *data, size_t bytes, con
     if (bytes >= 2 && memcmp(data, "\x1f\x8b", 2) == 0) {
         char *out;
         size_t out_bytes;
-        if (!unpack(data, bytes, 31, name, &out, &out_bytes))
+        if (!unpack(data, bytes, 31, MAX_BYTES, name, &out, &out_bytes))
             return false;
         bool ok = true;
         if (is_tar(out, out_bytes)) {
@@ -239,11 +261,22 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const struct DataFile *)a)->name, ((const struct DataFile *)b)->name);
 }
 
+// A folder's name as it is, for glob().
+static char *literal(const char *dir) {
+    char *out = xmalloc(2 * strlen(dir) + 1), *to = out;
+    for (; *dir; *to++ = *dir++)
+        if (strchr("*?[\\", *dir))
+            *to++ = '\\';
+    *to = 0;
+    return out;
+}
+
 static bool read_pattern(struct DataFiles *files, const char *dir, char *pattern) {
     char *colon = strchr(pattern, ':');
     if (colon)
         *colon = 0;
-    char *path = path_join(dir, pattern);
+    char *folder = literal(dir), *path = path_join(folder, pattern);
+    free(folder);
     glob_t found = {0};
     bool ok = true;
     if (glob(path, 0, NULL, &found) == 0)

@@ -203,6 +203,8 @@ static bool build_choices(const struct Builder *b, struct Item *item, const char
             {"subject", subject}, {"choice", item->choices[i]}, {"letter", letter}, {NULL, NULL}};
         ok = fill(t->choice_text ? t->choice_text : " {choice}", &item->record, extra, &item->continuations[i]) &&
              (!item->contexts || fill(t->query, &item->record, extra, &item->contexts[i]));
+        if (ok && b->o->chat && item->continuations[i][strspn(item->continuations[i], " \n")] == 0)
+            ok = fail("%s: choice %u is empty: in a chat there is nothing to say for it", item->record.where, i + 1);
     }
     return ok;
 }
@@ -396,7 +398,7 @@ static bool read_fixed(const struct Builder *b, struct Records *r, const char *s
         ok = ok && shots_of_data(b, subject, &out);
     else if (b->a->shots)
         ok = fail("%s: %u shots are wanted, the task does not say where to take them from", t->name, b->a->shots);
-    if (self)
+    if (self && !t->shot.n && !t->shot_file)
         *used = b->a->shots;
     *fixed = text_take(&out);
     return ok;
@@ -405,7 +407,7 @@ static bool read_fixed(const struct Builder *b, struct Records *r, const char *s
 // ---- All of a task
 
 static bool build_group(const struct Builder *b, struct Group *g, struct Records *r, uint32_t first, uint32_t n) {
-    g->items = xcalloc(n + 1, sizeof *g->items);
+    g->items = xcalloc((size_t)n + 1, sizeof *g->items);
     for (uint32_t i = 0; i < n; i++) {
         g->n = i + 1;
         struct Item *item = &g->items[i];
@@ -459,7 +461,7 @@ static bool build_all(const struct Builder *b, struct Records *records) {
     bool ok = true;
     for (uint32_t g = 0; ok && g < a->n_groups; g++) {
         ok = read_fixed(b, &records[g], a->groups[g].subject, &a->groups[g].fixed, &used[g]);
-        have[g] = (uint32_t)records[g].n - (ok ? used[g] : 0);
+        have[g] = ok && records[g].n > used[g] ? (uint32_t)records[g].n - used[g] : 0;
     }
     share(take, have, ok ? a->n_groups : 0, b->o->limit);
     for (uint32_t g = 0; ok && g < a->n_groups; g++)

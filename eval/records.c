@@ -180,10 +180,14 @@ static bool read_cell(struct Table *t, struct Text *cell) {
     return utf8_valid(cell->text, cell->bytes, NULL) || fail("%s:%zu: is not UTF-8", t->f->name, began);
 }
 
+enum { MAX_COLUMNS = 4096 };
+
 static bool read_row(struct Table *t) {
     cells_free(t);
     for (bool more = true; more;) {
         struct Text cell = {0};
+        if (t->n == MAX_COLUMNS)
+            return fail("%s:%zu: has more than %d columns", t->f->name, t->line, MAX_COLUMNS);
         if (!read_cell(t, &cell)) {
             text_free(&cell);
             return false;

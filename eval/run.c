@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static const uint64_t JOURNAL_MAX_BYTES = UINT64_C(1) << 34;
@@ -51,6 +52,7 @@ void eval_hash(const struct Asked *asked, uint32_t n, char hex[65]) {
                 hash_text(&sha, item->record.where);
                 hash_text(&sha, item->prompt);
                 for (uint32_t k = 0; k < item->n_choices; k++) {
+                    hash_text(&sha, item->choices[k]);
                     hash_text(&sha, item->contexts ? item->contexts[k] : NULL);
                     hash_text(&sha, item->continuations[k]);
                 }
@@ -58,6 +60,8 @@ void eval_hash(const struct Asked *asked, uint32_t n, char hex[65]) {
                     hash_text(&sha, item->accepted[k]);
                 hash_text(&sha, item->setup);
                 hash_text(&sha, item->checks);
+                hash_text(&sha, item->entry);
+                hash_text(&sha, item->reference);
                 sha256_add(&sha, &item->gold, sizeof item->gold);
             }
     }
@@ -201,9 +205,11 @@ static json_t *answer_line(struct Runner *x, const struct Ask *ask, const struct
 
 // ---- The journal
 
+static const size_t LINE_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(9);
+
 static bool write_line(struct Runner *x, const json_t *line) {
-    bool ok = json_dumpf(line, x->journal, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
-              fputc('\n', x->journal) != EOF && fflush(x->journal) == 0;
+    bool ok =
+        json_dumpf(line, x->journal, LINE_FLAGS) == 0 && fputc('\n', x->journal) != EOF && fflush(x->journal) == 0;
     return ok || fail("%s: cannot be written: %s", x->r->journal, strerror(errno));
 }
 
@@ -249,10 +255,21 @@ static bool take_old(struct Runner *x, const struct Ask *ask, bool *any) {
 static bool open_journal(struct Runner *x, uint8_t **data) {
     uint64_t bytes = 0;
     *data = NULL;
-    if (file_exists(x->r->journal) && !file_read(x->r->journal, JOURNAL_MAX_BYTES, data, &bytes))
+    x->journal = fopen(x->r->journal, "a+");
+    if (!x->journal || flock(fileno(x->journal), LOCK_EX | LOCK_NB) != 0)
+        return fail("%s: cannot be written, or another evaluation is at it: %s", x->r->journal, strerror(errno));
+    if (!file_read(x->r->journal, JOURNAL_MAX_BYTES, data, &bytes))
         return false;
+    const uint64_t all = bytes;
     while (bytes > 0 && (*data)[bytes - 1] != '\n')
         bytes--;
+    if (bytes == 0 && all > 0) { // a torn first line is dropped too, another file's is not
+        char *head = json_dumps(x->r->about, LINE_FLAGS);
+        bool own = head && all <= strlen(head) && memcmp(*data, head, all) == 0;
+        free(head);
+        if (!own)
+            return fail("%s: is no journal of this evaluation; take another --out, or remove it", x->r->journal);
+    }
     x->old = (const char *)*data;
     x->old_end = x->old + bytes;
     if (bytes > 0) {
@@ -264,14 +281,9 @@ static bool open_journal(struct Runner *x, uint8_t **data) {
                         "--out, or remove it",
                         x->r->journal);
     }
-    x->journal = fopen(x->r->journal, bytes > 0 ? "r+" : "w");
-    if (!x->journal)
-        return fail("%s: cannot be written: %s", x->r->journal, strerror(errno));
-    if (bytes == 0)
-        return write_line(x, x->r->about);
-    if (ftruncate(fileno(x->journal), (off_t)bytes) != 0 || fseeko(x->journal, (off_t)bytes, SEEK_SET) != 0)
+    if (ftruncate(fileno(x->journal), (off_t)bytes) != 0)
         return fail("%s: cannot be cut to its whole lines: %s", x->r->journal, strerror(errno));
-    return true;
+    return bytes > 0 || write_line(x, x->r->about);
 }
 
 // ---- Asking

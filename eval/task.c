@@ -1,5 +1,6 @@
 // See task.h. A file is lines "key: value", comments, and sections "[name]" whose text reaches to the next section.
 #include "eval/task.h"
+#include "model/stops.h"
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,6 +213,8 @@ static bool read_section(struct Reader *r, const char *head) {
 
 // "\n" and "\s" in a stop string.
 static bool unescape_stops(struct Task *t) {
+    if (t->stop.n > STOPS_MAX)
+        return fail("%s:%u: more than %d stop strings", t->path, t->stop.list[STOPS_MAX].line, STOPS_MAX);
     bool ok = true;
     for (uint32_t i = 0; ok && i < t->stop.n; i++) {
         struct Text text = {0};

@@ -67,7 +67,7 @@ static uint64_t hash_shape(const struct Config *c) {
     return hash_bytes(frequencies, c->head_dim / 2 * sizeof *frequencies, hash);
 }
 
-// The first and the last row of every tensor: training moves all of them, and nobody waits for a hash of 30 GB.
+// The first and the last row of every matrix, of stacked experts each: training moves all that it moves, and nobody waits for a hash of 30 GB.
 static bool hash_weights(const struct ModelFile *f, uint64_t *hash) {
     bool ok = true;
     for (uint32_t i = 0; i < f->n_tensors && ok; i++) {
@@ -75,10 +75,12 @@ static bool hash_weights(const struct ModelFile *f, uint64_t *hash) {
         uint8_t *row = xmalloc(t->row_bytes);
         *hash = hash_bytes(t->spec.name, strlen(t->spec.name), hash_u64(t->n_rows, hash_u64(t->cols, *hash)));
         *hash = hash_bytes(DTYPES[t->type].name, strlen(DTYPES[t->type].name), *hash);
-        for (uint32_t k = 0; k < SAMPLE_ROWS && ok; k++) {
-            ok = modelfile_read_rows(f, t, k ? t->n_rows - 1 : 0, 1, row);
-            *hash = ok ? hash_bytes(row, t->row_bytes, *hash) : *hash;
-        }
+        uint64_t part = t->spec.n_dims == 3 ? t->spec.dim[1] : t->n_rows;
+        for (uint64_t first = 0; first < t->n_rows && ok; first += part)
+            for (uint32_t k = 0; k < SAMPLE_ROWS && ok; k++) {
+                ok = modelfile_read_rows(f, t, first + (k ? part - 1 : 0), 1, row);
+                *hash = ok ? hash_bytes(row, t->row_bytes, *hash) : *hash;
+            }
         free(row);
     }
     return ok;

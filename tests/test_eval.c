@@ -117,6 +117,11 @@ static void tar_add(struct Text *tar, const char *name, const char *data) {
            "00",
            8);
     head[156] = '0';
+    memset(head + 148, ' ', 8);
+    unsigned sum = 0;
+    for (size_t i = 0; i < sizeof head; i++)
+        sum += (unsigned char)head[i];
+    snprintf(head + 148, 8, "%06o", sum);
     text_add(tar, head, sizeof head);
     text_add_string(tar, data);
     while (tar->bytes % 512)
@@ -491,6 +496,10 @@ static void test_containers(void) {
     char gz[4096];
     tar_add(&tar, "a/x_1.txt", "first");
     tar_add(&tar, "a/y.csv", "second");
+    CHECK(refused(container_read(&files, tar.text, tar.bytes, "t", NULL), "cut off"), "%s", fail_last());
+    datafiles_free(&files);
+    for (int i = 0; i < 1024; i++)
+        text_add(&tar, "", 1);
     CHECK(container_read(&files, tar.text, tar.bytes, "t", "a/x_*.txt") && files.n == 1 &&
               strcmp(files.list[0].data, "first") == 0 && strcmp(files.list[0].star, "1") == 0,
           "%zu members: %s", files.n, fail_last());

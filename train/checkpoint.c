@@ -198,7 +198,11 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
     if (!ok)
         folder_remove(temporary);
     uint32_t n = ok ? list_steps(out, steps, MAX_CHECKPOINTS) : 0;
-    for (uint32_t i = keep; i < n; i++) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        // What is numbered above this step was damaged and passed over: it must not take the place of a whole one.
+        if (steps[i] <= s->step && kept++ < keep)
+            continue;
         char *old = folder_of(out, steps[i]);
         folder_remove(old);
         free(old);

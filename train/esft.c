@@ -213,6 +213,8 @@ static bool score_row(struct Scoring *s, struct Model *m, const struct MicroBatc
     return true;
 }
 
+enum { PACKED_AT_ONCE = 256 }; // examples: packed ones take 24 bytes a token of memory
+
 bool esft_score(struct Model *m, const struct Dataset *d, const struct ExpertSample *sample, enum ExpertScore kind,
                 double *scores) {
     const struct Config *c = &m->config;
@@ -224,16 +226,18 @@ bool esft_score(struct Model *m, const struct Dataset *d, const struct ExpertSam
         list[i] = &d->examples[order[i]];
     memset(scores, 0, (size_t)c->n_layers * c->n_experts * sizeof *scores);
     struct Scoring s = {0};
-    struct PackPlan plan;
     struct PackOptions po = {.seq_len = sample->seq_len, .micro_tokens = sample->seq_len};
-    bool ok = pack_plan(&plan, list, n, &po);
-    if (ok) {
-        ok = scoring_init(&s, m, sample->seq_len);
+    bool ok = scoring_init(&s, m, sample->seq_len);
+    for (size_t first = 0; first < n && ok; first += PACKED_AT_ONCE) {
+        struct PackPlan plan;
+        ok = pack_plan(&plan, list + first, min_u64(PACKED_AT_ONCE, n - first), &po);
+        if (!ok)
+            break;
         for (size_t i = 0; i < plan.n && ok; i++)
             ok = score_row(&s, m, &plan.micro[i], kind, scores);
-        scoring_free(&s);
         pack_free(&plan);
     }
+    scoring_free(&s);
     for (uint32_t layer = 0; layer < c->n_layers; layer++) {
         double sum = 0;
         for (uint32_t e = 0; e < c->n_experts; e++)

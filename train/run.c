@@ -189,10 +189,15 @@ static bool identify(struct Train *t) {
     if (train_adapts(o->method))
         identity_add(id, "LoRA", "rank %u%s, alpha %g, targets %#x", o->lora.rank,
                      o->lora.rank_stabilised ? " (stabilised)" : "", (double)o->lora.alpha, o->lora.targets);
-    if (o->loss == LOSS_DPO)
+    if (o->loss == LOSS_DPO) { // the reference is of the held-out pairs too
         identity_add(id, "loss", "dpo, beta %.9g", (double)o->dpo_beta);
+        identity_add(id, "held-out data", "%016llx", (unsigned long long)t->held_out.hash);
+    }
     if (chooses_experts(o))
         identity_add(id, "experts", "%016llx", (unsigned long long)esft_hash(&t->experts));
+    if (chooses_experts(o) && !o->expert_config)
+        identity_add(id, "choice of experts", "score %d, threshold %.9g, share %.9g, sample %llu", o->expert_score,
+                     o->expert_threshold, o->lora_experts_share, (unsigned long long)o->expert_sample);
     identity_add(id, "data", "%016llx", (unsigned long long)t->data.hash);
     identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
     identity_add(id, "examples a step", "%u", o->batch_examples);
@@ -207,8 +212,8 @@ static bool identify(struct Train *t) {
     identity_add(id, "optimiser", "betas %.9g %.9g, eps %.9g, decay %.9g, clip %.9g%s", (double)o->beta1,
                  (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm,
                  o->moments8 ? ", 8 bits" : "");
-    identity_add(id, "router", "%s, balance %.9g", o->freeze_router ? "frozen" : "trained",
-                 (double)t->m->config.aux_alpha);
+    identity_add(id, "router", "%s, balance %.9g%s", o->freeze_router ? "frozen" : "trained",
+                 (double)t->m->config.aux_alpha, t->m->config.seq_aux ? " by document" : "");
     return true;
 }
 
@@ -308,7 +313,14 @@ static bool find_experts(struct Train *t) {
     char *path = path_join(o->out, EXPERTS_FILE);
     bool known = o->resume && checkpoint_exists(o->out), ok = true;
     if (known || o->expert_config) {
+        struct ExpertList asked = {0};
         ok = esft_read(&t->experts, known ? path : o->expert_config, c);
+        if (ok && known && o->expert_config)
+            ok = esft_read(&asked, o->expert_config, c) &&
+                 (esft_hash(&asked) == esft_hash(&t->experts) ||
+                  fail("%s: the run in %s trains other experts; give the same --esft-config, or another --out",
+                       o->expert_config, o->out));
+        esft_free(&asked);
     } else {
         double *scores = xcalloc((size_t)c->n_layers * c->n_experts, sizeof *scores);
         struct ExpertSample sample = {.examples = o->expert_sample, .seed = o->seed, .seq_len = o->seq_len};
@@ -578,12 +590,17 @@ static bool moved(const char *from_dir, const char *to_dir, const char *name) {
 static bool folder_move(const char *from, const char *to, const char *last) {
     DIR *d = opendir(from);
     bool ok = d || fail("%s: %s", from, strerror(errno));
+    char *count = path_join(to, last); // an earlier result stops counting before its files are replaced
+    if (ok && unlink(count) != 0 && errno != ENOENT)
+        ok = fail("%s: cannot be replaced: %s", count, strerror(errno));
+    free(count);
+    ok = ok && dir_sync(to);
     for (struct dirent *e; ok && (e = readdir(d));)
         if (e->d_name[0] != '.' && strcmp(e->d_name, last) != 0)
             ok = moved(from, to, e->d_name);
     if (d)
         closedir(d);
-    ok = ok && moved(from, to, last) && dir_sync(to);
+    ok = ok && dir_sync(to) && moved(from, to, last) && dir_sync(to);
     rmdir(from);
     return ok;
 }

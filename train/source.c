@@ -9,7 +9,7 @@
 #include <strings.h>
 #include <zlib.h>
 
-enum { RECORD_MAX_BYTES = 100000000, GZIP_CHUNK = 1 << 16 };
+enum { RECORD_MAX_BYTES = 100000000, GZIP_CHUNK = 1 << 16, CSV_MAX_FIELDS = 4096 };
 
 struct Gzip {
     z_stream z;
@@ -270,6 +270,11 @@ static json_t *csv_fields(const struct SourceRecord *r, const char *where) {
     char *out = xmalloc(r->bytes + 1);
     for (size_t at = 0;; at++) {
         json_t *field = csv_field(r, &at, out, where);
+        if (field && json_array_size(fields) == CSV_MAX_FIELDS) {
+            json_decref(field);
+            field = NULL;
+            fail("%s: more than %d fields in one row", where, CSV_MAX_FIELDS);
+        }
         if (!field) {
             json_decref(fields);
             fields = NULL;

@@ -473,7 +473,7 @@ bool step_logprobs(struct Step *s, const struct MicroBatch *b, double *logp) {
         return false;
     const float *losses = tensor_host(s->m->dev, &s->losses);
     uint32_t n = 0;
-    for (uint32_t i = 0; i < b->n_tokens; i++)
+    for (uint32_t i = 0; losses && i < b->n_tokens; i++)
         if (b->labels[i] >= 0)
             logp[b->documents[b->document[i]].example] -= (double)losses[n++];
     return losses != NULL;
