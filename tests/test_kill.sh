@@ -66,6 +66,15 @@ for what in state.safetensors manifest.json; do
     check "resumed from the one before $what" test "$want" = "$(sha256sum <"$work/hurt/model.safetensors" 2>/dev/null)"
 done
 
+# A damaged one of a later step does not take the place of those that are whole.
+rm -rf "$work/hurt"
+cp -r "$work/whole" "$work/hurt"
+rm -f "$work/hurt/config.json" "$work/hurt/model.safetensors"
+mv "$work/hurt/checkpoint-24" "$work/hurt/checkpoint-99"
+: >"$work/hurt/checkpoint-99/state.safetensors"
+"${command[@]:0:${#command[@]}-1}" 1 --out "$work/hurt" --resume 2>"$work/log"
+check "of one to keep it is the whole one" test "$(cd "$work/hurt" && echo checkpoint-*)" = checkpoint-24
+
 # P9: a manifest that lies under a hash that is right.
 rm -rf "$work/hurt"
 cp -r "$work/whole" "$work/hurt"

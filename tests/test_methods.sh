@@ -100,6 +100,8 @@ note $? "esft.safetensors does not hold nine matrices of expert 2"
 list "1 2 3" 5 >"$work/other.json"
 cp "$work/other.json" "$work/new/expert_cfg.json"
 train 1 model new --method esft --esft-config "$work/list.json" --steps 4 --esft-only --resume
+says "$err" "trains other experts"
+train 1 model new --method esft --steps 4 --esft-only --resume
 says "$err" "its experts is"
 rm -rf "$work/new"
 

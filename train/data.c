@@ -3,7 +3,6 @@
 #include "model/json.h"
 #include "train/source.h"
 
-#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,7 +192,6 @@ static struct Reader begin(struct Dataset *d, const char *const *paths, size_t n
                            const struct Tokenizer *tokenizer, const struct Template *chat,
                            const struct DataOptions *options) {
     bool even = true;
-    assert(options->max_tokens >= 2);
     *d = (struct Dataset){
         .pairs = options->pairs, .n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
     tokenstore_init(&d->store, options->memory_bytes ? options->memory_bytes : STORE_BYTES);
