@@ -7,7 +7,7 @@
 
 // A beginning that is shorter is not worth a pass of its own. Its last tokens may come out otherwise where text follows.
 enum { SHARED_LEAST = 16, SHARED_UNSURE = 4 };
-enum { CHOICE_SPARE = 16 }; // the choice with the most bytes may have a few tokens less than another
+enum { CHOICE_SPARE = 16 }; // the prompt with the most bytes may have a few tokens less than another
 
 // ---- Tokens
 
@@ -82,32 +82,26 @@ static const char *context_of(const struct Item *item, uint32_t choice) {
     return item->contexts ? item->contexts[choice] : item->prompt;
 }
 
-static uint32_t longest_choice(const struct Item *item) {
-    uint32_t longest = 0;
-    size_t most = 0;
+// Room that is enough for the record, so that it is cut only where the model's own context is too short: a token has at least a byte.
+static bool room_of(const struct AnswerModel *m, const struct Item *item, uint64_t max_tokens, uint64_t *tokens) {
+    struct TokenList ids = {0};
+    const char *longest = item->prompt;
+    size_t said = 0;
     for (uint32_t i = 0; i < item->n_choices; i++) {
-        size_t bytes = strlen(item->continuations[i]) + strlen(context_of(item, i));
-        if (bytes > most)
-            most = bytes, longest = i;
+        longest = i == 0 || strlen(context_of(item, i)) > strlen(longest) ? context_of(item, i) : longest;
+        said = max_u64(said, strlen(item->continuations[i]));
     }
-    return longest;
+    bool ok = prompt_tokens(m, longest, &ids);
+    *tokens = max_u64(*tokens, ids.n + (item->n_choices ? said + CHOICE_SPARE : max_tokens));
+    token_list_free(&ids);
+    return ok;
 }
 
 bool answer_longest(const struct AnswerModel *m, const struct Asked *asked, uint64_t *tokens) {
     bool ok = true;
-    for (uint32_t g = 0; g < asked->n_groups; g++) {
-        for (uint32_t i = 0; ok && i < asked->groups[g].n; i++) {
-            const struct Item *item = &asked->groups[g].items[i];
-            struct TokenList ids = {0}, said = {0};
-            uint32_t k = longest_choice(item);
-            uint64_t limit = asked->task->max_tokens;
-            ok = item->n_choices ? choice_tokens(m, context_of(item, k), item->continuations[k], &ids, &said)
-                                 : prompt_tokens(m, item->prompt, &ids);
-            *tokens = max_u64(*tokens, ids.n + (item->n_choices ? said.n + CHOICE_SPARE : limit));
-            token_list_free(&ids);
-            token_list_free(&said);
-        }
-    }
+    for (uint32_t g = 0; g < asked->n_groups; g++)
+        for (uint32_t i = 0; ok && i < asked->groups[g].n; i++)
+            ok = room_of(m, &asked->groups[g].items[i], asked->task->max_tokens, tokens);
     return ok;
 }
 
