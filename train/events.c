@@ -126,13 +126,12 @@ bool events_open(struct Events *e, const char *dir, uint64_t first_step) {
     put_part(&w, EVENT_VERSION, version, strlen(version));
     if (!write_record(e, &w))
         return false;
-    if (first_step <= 1)
-        return true;
+    // What files before this one say of these steps is taken back: of all, where a run begins anew in the folder of one that was stopped.
     struct Wire session = {.n = 0};
     put_key(&session, SESSION_STATUS, WIRE_VARINT);
     put_varint(&session, SESSION_START);
     w.n = 0;
-    put_head(&w, first_step);
+    put_head(&w, first_step > 1 ? first_step : 0); // held-out losses before the first step are of step 0
     put_part(&w, EVENT_SESSION, session.bytes, session.n);
     return write_record(e, &w);
 }
