@@ -12,7 +12,7 @@ struct Events {
     FILE *file;
     char *path;
 };
-// A new file in the folder. first_step above 1: a run goes on, and what older files say of that step and later ones no longer counts.
+// A new file in the folder; what older files say of first_step and later steps no longer counts.
 bool events_open(struct Events *e, const char *dir, uint64_t first_step);
 // One record; it is with the system when this returns, so that TensorBoard sees it.
 bool events_scalars(struct Events *e, uint64_t step, const struct EventScalar *scalars, size_t n);
