@@ -109,7 +109,8 @@ void plot_terminal(FILE *to, const char *title, const struct PlotSeries *series,
             y[s] = plot_smooth(one->y, one->n, one->smooth);
         } else {
             y[s] = xmalloc((one->n + 1) * sizeof **y);
-            memcpy(y[s], one->y, one->n * sizeof **y);
+            if (one->n) // else there may be no list
+                memcpy(y[s], one->y, one->n * sizeof **y);
         }
     }
     bounds(&b, series, y, n_series);
