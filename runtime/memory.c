@@ -71,6 +71,21 @@ static void count_bytes(struct Device *dev, enum ArenaKind kind, uint64_t bytes)
     dev->peak_bytes = max_u64(dev->peak_bytes, dev->allocated_bytes);
 }
 
+// Address and place in the table of a block whose buffer has its memory, or the end of one that has not.
+static bool block_finish(struct DeviceVk *vk, struct Block *block, bool ok) {
+    if (!ok) {
+        vkDestroyBuffer(vk->device, block->buffer, NULL);
+        vkFreeMemory(vk->device, block->memory, NULL);
+        *block = (struct Block){0};
+        return false;
+    }
+    VkBufferDeviceAddressInfo address = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
+                                         .buffer = block->buffer};
+    block->address = vkGetBufferDeviceAddress(vk->device, &address);
+    register_block(vk, block);
+    return true;
+}
+
 bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block) {
     struct DeviceVk *vk = dev->vk;
     *block = (struct Block){.bytes = bytes, .on_host = kind == ARENA_HOST};
@@ -119,18 +134,9 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
     }
     bool ok = VK_TRY(dev, vkBindBufferMemory(vk->device, block->buffer, block->memory, 0)) &&
               (!mapped || VK_TRY(dev, vkMapMemory(vk->device, block->memory, 0, VK_WHOLE_SIZE, 0, &block->host)));
-    if (!ok) {
-        vkDestroyBuffer(vk->device, block->buffer, NULL);
-        vkFreeMemory(vk->device, block->memory, NULL);
-        *block = (struct Block){0};
-        return false;
-    }
-    VkBufferDeviceAddressInfo address = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
-                                         .buffer = block->buffer};
-    block->address = vkGetBufferDeviceAddress(vk->device, &address);
-    count_bytes(dev, kind, whole);
-    register_block(vk, block);
-    return true;
+    if (ok)
+        count_bytes(dev, kind, whole);
+    return block_finish(vk, block, ok);
 }
 
 bool block_import(struct Device *dev, void *host, uint64_t bytes, struct Block *block) {
@@ -163,17 +169,7 @@ bool block_import(struct Device *dev, void *host, uint64_t bytes, struct Block *
     bool ok = type >= 0 && need.size <= bytes &&
               vkAllocateMemory(vk->device, &allocate, NULL, &block->memory) == VK_SUCCESS &&
               vkBindBufferMemory(vk->device, block->buffer, block->memory, 0) == VK_SUCCESS;
-    if (!ok) {
-        vkDestroyBuffer(vk->device, block->buffer, NULL);
-        vkFreeMemory(vk->device, block->memory, NULL);
-        *block = (struct Block){0};
-        return false;
-    }
-    VkBufferDeviceAddressInfo address = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
-                                         .buffer = block->buffer};
-    block->address = vkGetBufferDeviceAddress(vk->device, &address);
-    register_block(vk, block);
-    return true;
+    return block_finish(vk, block, ok);
 }
 
 void block_free(struct Device *dev, struct Block *block) {

@@ -39,33 +39,7 @@ static char *show_ids(const uint32_t *ids, size_t n) {
     return text;
 }
 
-// ---- UTF-8 ----
-
-static void check_repair(const char *text, const char *expected) {
-    size_t bytes;
-    char *found = utf8_repair(text, strlen(text), &bytes);
-    CHECK(bytes == strlen(expected) && memcmp(found, expected, bytes) == 0, "'%s' instead of '%s'", found, expected);
-    free(found);
-}
-
-#define BAD "\xef\xbf\xbd"
-
-static void test_utf8(void) {
-    // What Python's bytes.decode("utf-8", "replace") gives.
-    check_repair("plain", "plain");
-    check_repair("\xff\xfe", BAD BAD);
-    check_repair("a\x80z", "a" BAD "z");
-    check_repair("\xe4\xbd", BAD);
-    check_repair("\xe4\xbdz\xa0", BAD "z" BAD);
-    check_repair("\xc0\xaf", BAD BAD);
-    check_repair("\xe0\x9f\x80", BAD BAD BAD);
-    check_repair("\xed\xa0\x80", BAD BAD BAD);
-    check_repair("\xf0\x9f\x98", BAD);
-    check_repair("\xf0\x9f\x98\x80\xf4\x90\x80\x80", "\xf0\x9f\x98\x80" BAD BAD BAD BAD);
-    size_t bad = 0;
-    CHECK(utf8_valid("\xf4\x8f\xbf\xbf", 4, &bad), "U+10FFFF is valid");
-    CHECK(!utf8_valid("ab\xc1\x80", 4, &bad) && bad == 2, "bad at %zu", bad);
-}
+#define BAD "\xef\xbf\xbd" // what a broken byte becomes
 
 // ---- Golden ids ----
 
@@ -796,7 +770,6 @@ static void test_masks(void) {
 }
 
 int main(void) {
-    test_utf8();
     test_golden("gpt2", 200);
     test_golden("smollm", 200);
     test_golden("deepseek-llm", 200);
