@@ -94,9 +94,9 @@ static void test_packing(void) {
             (struct Example){.ids = tokens[i], .labels = targets[i], .n = n, .n_labels = n - 1, .line = i + 1};
         all[i] = &examples[i];
     }
-    const struct PackOptions options[] = {
-        {64, 64, 1, 0},     {64, 256, 1, 0},     {64, 300, 2, 16}, {LONGEST, LONGEST, 1, 0},
-        {4096, 8192, 1, 0}, {4096, 4096, 1, 64}, {33, 100, 1, 7}};
+    const struct PackOptions options[] = {{64, 64, 1, 0},           {64, 256, 1, 0},    {64, 300, 2, 16},
+                                          {LONGEST, LONGEST, 1, 0}, {4096, 8192, 1, 0}, {4096, 4096, 1, 64},
+                                          {33, 100, 1, 7}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         check_plan(all, N, options[i]);
         check_plan(all, 1, options[i]);
