@@ -499,6 +499,17 @@ static void test_csv(void) {
     fail_quiet(false);
 }
 
+// A row may be long, but not of any number of fields: each takes memory, and names of columns are compared by pairs.
+static void test_many_fields(void) {
+    char *text = xcalloc(1, 5002);
+    struct Dataset d;
+    memset(text, ',', 5000);
+    fail_quiet(true);
+    CHECK(!load_csv(&d, text, &OPTIONS) && strstr(fail_last(), "more than 4096 fields"), "'%s'", fail_last());
+    fail_quiet(false);
+    free(text);
+}
+
 static void test_columns(void) {
     struct Columns c;
     struct DataOptions options = {.max_tokens = 4096, .columns = &c};
@@ -749,6 +760,7 @@ int main(void) {
         test_batches();
         test_gzip();
         test_csv();
+        test_many_fields();
         test_columns();
         test_unlearnt();
         test_overlong();
