@@ -41,7 +41,9 @@ uint32_t opcheck_attention(const struct OpCase **cases);
 // Runs one case at one shape with `kernel` forced (-1: the device's own pick), then tells (fail) what is wrong: false when the
 // error is above the bound, a guard or an input was touched, or the program did not run.
 bool opcheck_run(struct Check *ck, const struct OpCase *oc, const uint32_t *shape, int kernel);
-// Every case x every module the device can run x every odd shape. Returns the number of failures; *ran counts the runs.
+// Whether this device may ever take a module: not where it is switched off, nor, on a GPU, the bodies for CPU devices (there one can take 8 s to compile).
+bool opcheck_concerns(const struct Device *dev, int kernel);
+// Every case x every module that concerns the device x every odd shape. Returns the number of failures; *ran counts the runs.
 uint32_t opcheck_suite(struct Device *dev, uint64_t seed, const struct OpCase *cases, uint32_t n_cases, uint32_t *ran);
 
 // ---- Helpers for cases (opcheck.c): tensors with guard bands, random contents, comparison. A case:

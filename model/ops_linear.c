@@ -37,8 +37,8 @@ struct Tiles {
     uint32_t gemv_cols;
     uint32_t shared_local, shared_rows, shared_cols;
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
-    uint32_t cm2_rows, cm2_cols, cm2_steps; // tiles of a whole workgroup's matrices
-    uint32_t fill;                          // workgroups that keep a large device busy
+    uint32_t cm2_rows, cm2_cols, cm2_steps, cm2_threads; // tiles of a whole workgroup's matrices
+    uint32_t fill;                                       // workgroups that keep a large device busy
 };
 static struct Tiles tiles_of(const struct Device *dev) {
     struct Tiles t = {.cpu_rows = {32, 32, 32},
@@ -56,6 +56,7 @@ static struct Tiles tiles_of(const struct Device *dev) {
                       .cm2_rows = 128,
                       .cm2_cols = 128,
                       .cm2_steps = 64,
+                      .cm2_threads = 128, // 64 x 64 sums for each of four subgroups
                       .fill = 128};
     if (dev->is_cpu) // matrix units are emulated there: the least that is still a tile of four subgroups
         t.matrix_rows = 2 * dev->coopmat.m, t.matrix_cols = 2 * dev->coopmat.n;
@@ -199,7 +200,7 @@ static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
         else
             break;
     }
-    d->local_size = 256;
+    d->local_size = tiles.cm2_threads;
     d->spec[4] = 1;
     d->spec[5] = tiles.cm2_steps;
     d->n_spec = 6;

@@ -10,13 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Bodies for processors: a graphics card can run them, and no operation picks them there.
-static bool is_for_cpu(enum KernelId kernel) { return strstr(KERNELS[kernel].name, "_cpu") != NULL; }
-
-static bool left_out(const struct Device *dev, enum KernelId kernel) {
-    return dev->kernel_off[kernel] || (is_for_cpu(kernel) && !dev->is_cpu);
-}
-
 // Records every case of the checks with every kernel that this device can run. The results are not there to be right.
 static void compile_checks(struct Device *dev) {
     uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
@@ -26,7 +19,7 @@ static void compile_checks(struct Device *dev) {
         uint32_t n = tables[t](&cases);
         for (uint32_t i = 0; i < n; i++) {
             for (const int *kernel = cases[i].kernels; *kernel >= 0; kernel++) {
-                for (uint32_t s = 0; s < cases[i].n_shapes && !left_out(dev, (enum KernelId) * kernel); s++) {
+                for (uint32_t s = 0; s < cases[i].n_shapes && opcheck_concerns(dev, *kernel); s++) {
                     struct Check ck = {.dev = dev, .seed = 1, .sample = 1};
                     opcheck_run(&ck, &cases[i], cases[i].shapes[s], *kernel);
                 }
@@ -108,7 +101,7 @@ static uint32_t check_statistics(const struct Device *dev, bool print) {
         printf("\n");
     for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
         n_compiled += compiled[k];
-        CHECK(compiled[k] || left_out(dev, (enum KernelId)k), "%s: nothing records it", KERNELS[k].name);
+        CHECK(compiled[k] || !opcheck_concerns(dev, (int)k), "%s: nothing records it", KERNELS[k].name);
     }
     return n_compiled;
 }
