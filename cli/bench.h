@@ -15,7 +15,7 @@ struct Peaks {
 };
 bool peaks_measure(struct Device *dev, struct Peaks *p);
 void peaks_show(const struct Args *args, const struct Device *dev, const struct Peaks *p);
-// GFLOP/s of the best square matrix product that this device makes with weights of this type (f32 where it is quantised), forward.
+// GFLOP/s of the best square matrix product that this device makes with weights of this type (bf16 where it is quantised), forward.
 double peaks_gemm(struct Device *dev, enum DType type);
 
 // ---- The table (bench_table.c)
@@ -24,7 +24,7 @@ struct BenchColumn {
     const char *key;     // of a row's member
     const char *heading; // in the table; NULL: it has no column there
     int width;           // of the column; below 0: to the left
-    int digits;          // after the point
+    int digits;          // after the point; below 0: as a power of ten
 };
 // Rows are JSON objects. They are printed as they come: aligned, as CSV or in Markdown; with --json all of them at the end, as one array.
 struct BenchTable {
@@ -52,11 +52,15 @@ struct Spread spread_of(double *values, uint32_t n);
 // Whole numbers by commas; false after one line. At most `room`.
 bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint32_t room, uint32_t *n);
 
+// What a model is called in the table: the last part of its path.
+const char *bench_model_name(const char *path);
+
 // The table of time by operation that was collected since profile_begin, on stderr, and as bars in --png.
 bool bench_operations(const struct Args *args, const char *title);
 
 // ---- The parts
 
 int bench_model(const struct Args *args);
+int bench_train(const struct Args *args);
 int bench_kernels(const struct Args *args, struct Device *dev, const char *filter); // filter NULL: all
 int bench_static(const struct Args *args, const char *filter);

@@ -56,7 +56,7 @@ static const struct BenchColumn COLUMNS[] = {{"name", "kernel", -26, 0},
                                              {"gflops", "GFLOP/s", 9, 2},
                                              {"gbytes_per_s", "GB/s", 8, 2},
                                              {"peak_percent", "peak%", 6, 1},
-                                             {"max_error", "error", 9, 9},
+                                             {"max_error", "error", 9, -1},
                                              {"correct", "ok", 3, 0},
                                              {0}};
 

@@ -62,7 +62,7 @@ double peaks_gemm(struct Device *dev, enum DType type) {
     uint32_t n = dev->is_cpu ? 768 : 4096;
     struct Arena arena;
     arena_init(&arena, dev, "matrices", ARENA_DEVICE);
-    enum DType weights = type == DT_F16 || type == DT_BF16 ? type : DT_F32;
+    enum DType weights = type == DT_F16 || type == DT_F32 ? type : DT_BF16;
     struct Tensor x = TENSOR(&arena, DT_F32, n, n), w = TENSOR(&arena, weights, n, n), y = TENSOR(&arena, DT_F32, n, n);
     // Random bits with small exponents in both halves of a word: what a unit computes costs power, and so time.
     uint32_t *bits = xmalloc(x.bytes);

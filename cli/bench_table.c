@@ -31,6 +31,11 @@ bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint3
     return true;
 }
 
+const char *bench_model_name(const char *path) {
+    const char *name = strrchr(path, '/');
+    return name && name[1] ? name + 1 : path;
+}
+
 // ---- The table
 
 enum Format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV, FORMAT_MARKDOWN };
@@ -93,7 +98,7 @@ static const char *value_text(const struct BenchColumn *c, const json_t *row, ch
         return json_is_true(v) ? "yes" : "NO";
     if (!json_is_number(v))
         return "";
-    snprintf(room, 64, "%.*f", c->digits, json_number_value(v));
+    snprintf(room, 64, c->digits < 0 ? "%.*e" : "%.*f", abs(c->digits), json_number_value(v));
     return room;
 }
 

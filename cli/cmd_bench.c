@@ -7,10 +7,10 @@ int cmd_bench(const struct Args *args) {
     const char *what = args->operands[0], *filter = args->n_operands > 1 ? args->operands[1] : NULL;
     if (strcmp(what, "static") == 0)
         return bench_static(args, filter);
-    if (strcmp(what, "model") == 0)
-        return filter ? bench_model(args) : args_wrong(args, "which MODEL?");
+    if (strcmp(what, "model") == 0 || strcmp(what, "train") == 0)
+        return !filter ? args_wrong(args, "which MODEL?") : what[0] == 'm' ? bench_model(args) : bench_train(args);
     if (strcmp(what, "kernels") != 0 && strcmp(what, "device") != 0)
-        return args_wrong(args, "'%s' is none of model, kernels, device, static", what);
+        return args_wrong(args, "'%s' is none of model, train, kernels, device, static", what);
     struct Device dev;
     struct Peaks peaks;
     if (!device_open(&dev, args_text(args, "device")))

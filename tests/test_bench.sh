@@ -40,4 +40,33 @@ refused 1 "exclude each other" bench model tiny-moe -p 8 -n 0 --csv --json
 refused 2 "which MODEL" bench model
 refused 2 "none of" bench modle
 
+# ---- train
+rows=()
+for how in full "lora --recompute off" "qlora --type q8_0" "esft --moments 8bit --batch 2"; do
+    # shellcheck disable=SC2086
+    run 0 bench train tiny-moe --context 32 --steps 1 --json --method $how
+    rows+=("$(cat "$work/out")")
+done
+printf '%s\n' "${rows[@]}" | python3 -c '
+import json, sys
+text, rows = sys.stdin.read(), []
+while text.strip():
+    row, end = json.JSONDecoder().raw_decode(text.lstrip())
+    rows += row
+    text = text.lstrip()[end:]
+json.dump(rows, sys.stdout)' >"$work/out"
+holds '[(r["method"], r["type"], r["recompute"], r["moments"], r["batch"]) for r in rows] == [("full", "f32", "on", "f32", 1),
+    ("lora", "bf16", "off", "f32", 1), ("qlora", "q8_0", "on", "f32", 1), ("esft", "f32", "on", "8bit", 2)]'
+holds 'all(r["forward_ms"] > 0 and r["optimiser_ms"] > 0 and r["gemm_percent"] > 0 and r["peak_mib"] > 0 for r in rows)'
+# Without gradients of the weights two thirds of the operations are left.
+holds 'abs(rows[1]["model_gflops"] / rows[1]["tokens_per_second"] / (rows[0]["model_gflops"] / rows[0]["tokens_per_second"]) - 2/3) < 1e-6'
+# What is computed again is dispatched again, and two rows of a step share its optimiser.
+holds 'rows[2]["dispatches_per_token"] > rows[1]["dispatches_per_token"]'
+holds 'rows[3]["dispatches_per_token"] < rows[0]["dispatches_per_token"]'
+run 0 bench train tiny --context 32 --steps 1 --operations
+says "$err" "adamw"
+refused 1 "no matrix of the model" bench train tiny --method qlora --type f32 --context 32
+refused 1 "above the model's context" bench train tiny --context 1000000
+refused 1 "has none" bench train tiny --method esft --context 32
+
 finish
