@@ -69,4 +69,9 @@ refused 1 "no matrix of the model" bench train tiny --method qlora --type f32 --
 refused 1 "above the model's context" bench train tiny --context 1000000
 refused 1 "has none" bench train tiny --method esft --context 32
 
+# ---- Who compiled the modules in use
+run 0 devices --json
+python3 -c 'import json,sys; all = json.load(open(sys.argv[1]))["devices"]; sys.exit(not all or any(sum(d["compilers"].values()) != d["kernels"] for d in all if d["usable"]))' "$work/out"
+note $? "the compilers of all kernels are not told: ${out:0:600}"
+
 finish
