@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 ASAN_LEAVES_OUT = linear|golden|kill|off|validate
 SOURCES = git ls-files '*.c' '*.h' ':!shaders'
 
-.PHONY: all build man demo test asan debug fuzz format check ci clean help
+.PHONY: all build man demo test asan debug fuzz format check prebuilt ci clean help
 
 all: build
 
@@ -17,6 +17,7 @@ help:
 	@echo "make fuzz       every fuzz target for a while (FUZZ_SECONDS=$(FUZZ_SECONDS) over all)"
 	@echo "make man        manual pages in build/words/man1; cmake --install build installs them, and shell completion"
 	@echo "make format     lay out the sources with clang-format 14;  make check  tells what is not as it should be"
+	@echo "make prebuilt   SPIR-V of the modules that older glslc cannot build, for shaders/prebuilt; needs a new one"
 	@echo "make clean      remove what was built"
 
 build:
@@ -54,8 +55,12 @@ fuzz:
 format:
 	@$(SOURCES) | xargs clang-format-14 -i
 
+prebuilt:
+	@tools/prebuilt.sh make
+
 check:
 	@tools/check_structure.sh
+	@tools/prebuilt.sh check
 	@$(SOURCES) | xargs clang-format-14 --dry-run -Werror
 
 ci:

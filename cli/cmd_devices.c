@@ -38,6 +38,26 @@ static json_t *caps_json(const struct Device *dev) {
     return caps;
 }
 
+// Who compiled the modules that this device uses: at most two, the installed glslc and that of shaders/prebuilt.
+struct Compilers {
+    const char *name[4];
+    uint32_t modules[4], n;
+};
+static struct Compilers compilers_of(const struct Device *dev) {
+    struct Compilers c = {.n = 0};
+    for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
+        uint32_t i = 0;
+        if (dev->kernel_off[k])
+            continue;
+        while (i < c.n && strcmp(c.name[i], KERNELS[k].compiler) != 0)
+            i++;
+        if (i == c.n && c.n < 4)
+            c.name[c.n++] = KERNELS[k].compiler;
+        c.modules[i < 4 ? i : 3]++;
+    }
+    return c;
+}
+
 static void describe_json(struct Device *dev, json_t *entry) {
     const struct DeviceLimits *l = &dev->limits;
     json_object_set_new(entry, "capabilities", caps_json(dev));
@@ -46,6 +66,11 @@ static void describe_json(struct Device *dev, json_t *entry) {
     json_object_set_new(entry, "shared_bytes", json_integer(l->shared_bytes));
     json_object_set_new(entry, "max_allocation_bytes", json_integer((json_int_t)l->max_allocation_bytes));
     json_object_set_new(entry, "kernels", json_integer(kernels_available(dev)));
+    struct Compilers made = compilers_of(dev);
+    json_t *compilers = json_object();
+    for (uint32_t i = 0; i < made.n; i++)
+        json_object_set_new(compilers, made.name[i], json_integer(made.modules[i]));
+    json_object_set_new(entry, "compilers", compilers);
     if (dev->coopmat.m)
         json_object_set_new(entry, "coopmat",
                             json_pack("{s:i, s:i, s:i, s:s}", "m", (int)dev->coopmat.m, "n", (int)dev->coopmat.n, "k",
@@ -59,7 +84,11 @@ static void describe(struct Device *dev) {
     term_format_bytes(l->max_allocation_bytes, block);
     printf("     subgroups of %u (%u to %u), %s of shared memory, allocations up to %s\n", l->subgroup_size,
            l->subgroup_min, l->subgroup_max, shared, block);
-    printf("     %u of %u kernel variants available\n", kernels_available(dev), (unsigned)KERNEL_COUNT);
+    printf("     %u of %u kernel variants available", kernels_available(dev), (unsigned)KERNEL_COUNT);
+    struct Compilers made = compilers_of(dev);
+    for (uint32_t i = 0; i < made.n; i++)
+        printf("%s %u by %s", i ? ";" : ":", made.modules[i], made.name[i]);
+    putchar('\n');
     for (int i = 0; i < CAP_COUNT; i++) {
         bool on = dev->caps[i].on;
         printf("     %s%-3s%s %-13s %s", term_paint(stdout, on ? PAINT_GREEN : PAINT_YELLOW), on ? "on" : "off",

@@ -233,6 +233,34 @@ static const struct Flag eval_flags[] = {
     END,
 };
 static const struct Flag bench_flags[] = {
+    INT("repetitions", 'r', "5", 1, 63, "runs of which the median is taken (model), after one that compiles"),
+    SWITCH("csv", 0, "the table as CSV"),
+    SWITCH("md", 0, "the table in Markdown"),
+    FILENAME("compare", 0, "FILE", "what --json printed before: ratios, and status 1 where a row is worse"),
+    FLOAT("threshold", "5", 0, 1000, "percent that a row may be worse"),
+    SWITCH("operations", 0, "time by operation as well, of the last test (model, train)"),
+    FILENAME("png", 0, "FILE", "a picture: time by operation (model, train)"),
+    HEADING("Of `bench model`"),
+    TEXT("n-prompt", 'p', "LIST", "512", "tokens of prompts to read, by commas; 0: none"),
+    TEXT("n-gen", 'n', "LIST", "128", "tokens to make one by one; 0: none"),
+    TEXT("n-depth", 'd', "LIST", "0", "tokens that stand before them"),
+    TEXT("sequences", 'b', "LIST", "1", "sequences that make tokens at once"),
+    CHOICE("type", TYPES, NULL,
+           "weights are held in this type (default: as the file has them, bf16 of presets; train: f32, unless adapters "
+           "are trained)"),
+    ADAPTER,
+    CACHE,
+    PLACE,
+    HEADING("Of `bench train`"),
+    CHOICE("method", "full|lora|qlora|esft", "full", "what is trained, as in `train`"),
+    INT("context", 'c', "1024", 8, 1048576, "tokens of a row"),
+    INT("micro-batch", 0, "1", 1, 65536, "rows on the device at once"),
+    INT("batch", 0, NULL, 1, 65536, "rows of a step (default: one micro-batch)"),
+    INT("steps", 0, "5", 1, 1000, "steps of which the median is taken, after one that compiles"),
+    CHOICE("recompute", "on|off", "on", "forget a block's inner results and compute them again"),
+    CHOICE("moments", "f32|8bit", "f32", "how AdamW's moments are kept"),
+    INT("lora-rank", 0, "16", 1, 1024, "rank of adapters, which every linear gets"),
+    FLOAT("esft-threshold", "0.2", 0.000001, 1, "share of the experts that is trained"),
     END,
 };
 static const struct Flag tokenize_flags[] = {
@@ -310,8 +338,13 @@ const struct Command COMMANDS[] = {
      "MODEL | report RESULTS... | tasks", 1, ARGS_MAX_OPERANDS, eval_flags,
      "vkmoe eval smollm2.gguf --tasks hellaswag,piqa --data benchmarks --limit 100\n"
      "vkmoe eval report dense.json moe.json --png table.png"},
-    {"bench", cmd_bench, "WHAT is kernels, device or static: times beside this device's own measured peak",
-     "WHAT [FILTER]", 1, 2, bench_flags, "vkmoe bench kernels gemm"},
+    {"bench", cmd_bench, "speed of models, of every kernel beside this device's own measured peak, and of the device",
+     "model MODEL | train MODEL | kernels [FILTER] | device | static [FILTER]", 1, 2, bench_flags,
+     "vkmoe bench model smollm2.gguf -p 512,4096 -d 0,4096 -b 1,8\n"
+     "vkmoe bench model deepseek-moe-16b --type q4_k --json >before.json\n"
+     "vkmoe bench model deepseek-moe-16b --type q4_k --compare before.json\n"
+     "vkmoe bench train deepseek-moe-16b --method qlora --context 2048 --operations\n"
+     "vkmoe bench kernels gemm"},
     {"tokenize", cmd_tokenize, "text to token numbers, and back", "MODEL", 1, 1, tokenize_flags,
      "vkmoe tokenize smollm2.gguf -p \"Hello, world\""},
     {"init", cmd_init, "make a model with random weights", "", 0, 0, init_flags,

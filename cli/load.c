@@ -65,12 +65,19 @@ static void load_progress(void *context, uint64_t done, uint64_t all) {
     progress_update(p, done, "%s", text);
 }
 
+bool load_weights(const struct Loaded *l, struct Device *dev, struct Model *m, const struct ModelOptions *o) {
+    if (l->file.n_tensors)
+        return model_load(m, dev, &l->file, o);
+    return model_init(m, dev, &l->file.config, o->type == DT_COUNT ? DT_BF16 : o->type, o->max_positions) &&
+           (dev->is_dry || model_fill(m, 1));
+}
+
 bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *options_given) {
     struct SessionOptions with = *options_given, *o = &with;
     if (args_text(args, "cache-type"))
         dtype_find(args_text(args, "cache-type"), &o->cache_type);
     l->has_device = selftest_device_open(&l->dev, args_text(args, "device"));
-    struct ModelOptions options = model_options(args, o->context);
+    struct ModelOptions options = model_options(args, (uint32_t)max_u64(o->context, l->positions));
     if (!l->has_device || !place_model(l, args, o, &options))
         return false;
     struct Progress progress;
@@ -78,7 +85,7 @@ bool load_model(struct Loaded *l, const struct Args *args, const struct SessionO
     progress.drawn = progress.started; // what is done at once needs no bar
     options.progress = load_progress;
     options.progress_context = &progress;
-    l->has_model = model_load(&l->model, &l->dev, &l->file, &options);
+    l->has_model = load_weights(l, &l->dev, &l->model, &options);
     progress_clear(&progress);
     if (!l->has_model || (has_adapter(args) && !adapter_load(&l->model, args_text(args, "adapter"))))
         return false;

@@ -15,6 +15,7 @@ struct Loaded {
     struct Model model;
     struct Session session;
     uint64_t need_bytes; // of the dry run
+    uint32_t positions;  // that the rope table covers where later sessions are longer than the first; 0: as that one
     bool has_tokenizer, has_template, has_device, has_model, has_session;
 };
 
@@ -23,6 +24,8 @@ bool load_text(struct Loaded *l, const struct Args *args, bool with_template);
 // Then device, weights (--type, --adapter) and a session. `positions` is what the rope table covers: the session's context at least.
 bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *o);
 void load_free(struct Loaded *l);
+// model_load, or of a preset, which has no weights, random ones (model_fill; bf16 where --type is not given). For load_model's plan too.
+bool load_weights(const struct Loaded *l, struct Device *dev, struct Model *m, const struct ModelOptions *o);
 
 // Whether the weights as the file has them, and an adapter (or NULL), fit the device; with figures and `remedy` when not. For commands
 // that need no session.

@@ -26,7 +26,7 @@ static bool plan_make(struct Loaded *l, const struct Args *args, const struct Se
     dry.verify = NULL;
     struct ModelOptions quiet = *o;
     quiet.progress = NULL;
-    bool ok = model_load(&m, &dry, &l->file, &quiet) && (!adapter || adapter_load(&m, adapter));
+    bool ok = load_weights(l, &dry, &m, &quiet) && (!adapter || adapter_load(&m, adapter));
     uint64_t weights = dry.allocated_bytes;
     ok = ok && session_init(&s, &m, session);
     uint64_t cache = ok ? s.cache.peak_bytes : 0;

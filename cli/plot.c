@@ -104,6 +104,7 @@ static const char *const GLYPHS[128] = {
     ['='] = "0888 0d8d",
     ['>'] = "048a0g",
     ['?'] = "~034084484b 4f4g",
+    ['@'] = "~bg6i0961d8ccaca6 @a97c4976",
     ['A'] = "0g50ag 2b8b",
     ['B'] = "5g0g0050 ~509458 5808 ~58ac5g",
     ['C'] = "~a350085gad",
@@ -567,5 +568,27 @@ bool plot_table(const char *path, const struct PlotCell *cells, uint32_t n_rows,
             draw_line(&c, EDGE, EDGE + height * (row + 1), EDGE + all * size, EDGE + height * (row + 1), 1.2, 0x9ca3af);
     }
     free(widths);
+    return canvas_close(&c, path);
+}
+
+// ---- Bars
+
+bool plot_bars(const char *path, const char *title, const char *unit, const struct PlotBar *bars, uint32_t n) {
+    struct Canvas c;
+    double most = 0, sum = 0, names = 0, step = fmin(32, (double)(HEIGHT - TOP - 24) / (n ? n : 1));
+    canvas_open(&c);
+    draw_text(&c, 28, 40, title, 22, 2.1, 0x111827, false);
+    for (uint32_t i = 0; i < n; i++) {
+        most = fmax(most, bars[i].value), sum += bars[i].value;
+        names = fmax(names, text_width(bars[i].name, 15));
+    }
+    for (uint32_t i = 0; i < n && most > 0; i++) {
+        char text[64];
+        double left = 28 + names + 12, y = TOP + (i + 0.5) * step, length = bars[i].value / most * (WIDTH - 180 - left);
+        snprintf(text, sizeof text, "%.3g %s, %.1f %%", bars[i].value, unit, 100 * bars[i].value / sum);
+        draw_text(&c, left - 12 - text_width(bars[i].name, 15), y + 5, bars[i].name, 15, 1.25, 0x374151, false);
+        draw_line(&c, left + step / 4, y, left + fmax(step / 4, length), y, step / 2, 0x2563eb);
+        draw_text(&c, left + fmax(step / 4, length) + step / 4 + 8, y + 5, text, 15, 1.2, 0x6b7280, false);
+    }
     return canvas_close(&c, path);
 }

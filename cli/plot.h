@@ -40,3 +40,10 @@ struct PlotCell {
 // A table (n_rows, n_columns): the first row is the heading, the first two columns are words and the others figures; lines are drawn under the
 // heading and under `n_top` more rows.
 bool plot_table(const char *path, const struct PlotCell *cells, uint32_t n_rows, uint32_t n_columns, uint32_t n_top);
+
+struct PlotBar {
+    const char *name; // ASCII
+    double value;
+};
+// Bars that lie, the first on top, each with its value and its share of the sum; n is at most 24.
+bool plot_bars(const char *path, const char *title, const char *unit, const struct PlotBar *bars, uint32_t n);

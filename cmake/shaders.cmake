@@ -1,6 +1,7 @@
 # Builds every line of shaders/kernels.def to build/spirv/NAME.spv and embeds all in one C file, in the order of the
-# list. A kernel whose extension the installed glslc does not know is left out (words NULL): the runtime then takes the
-# next path. Gives VKMOE_KERNEL_CODE, a source for the runtime's library.
+# list. A kernel whose extension the installed glslc does not know comes from shaders/prebuilt (tools/prebuilt.sh), or, where that is
+# not made from the sources as they are, is left out (words NULL): the runtime then takes the next path. Gives VKMOE_KERNEL_CODE,
+# a source for the runtime's library.
 
 find_program(GLSLC glslc REQUIRED)
 set(spirv_dir ${CMAKE_BINARY_DIR}/spirv)
@@ -49,6 +50,28 @@ string(REPLACE ";" " " known_text "${known_flags}")
 string(REPLACE ";" " " unknown_text "${unknown_flags}")
 message(STATUS "glslc knows: ${known_text}; does not know: ${unknown_text}")
 
+# Which prebuilt modules are those of today's sources; asked again when one of these changes.
+set(prebuilt "")
+set(prebuilt_compiler "")
+if(unknown_flags)
+  set(prebuilt_script ${CMAKE_SOURCE_DIR}/tools/prebuilt.sh)
+  file(GLOB shader_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/shaders/*.comp ${CMAKE_SOURCE_DIR}/shaders/*.glsl
+    ${CMAKE_SOURCE_DIR}/shaders/*.h ${CMAKE_SOURCE_DIR}/shaders/prebuilt/*)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${shader_files} ${prebuilt_script})
+  execute_process(COMMAND ${CMAKE_COMMAND} -E env CC=${CMAKE_C_COMPILER} bash ${prebuilt_script} current
+    OUTPUT_VARIABLE prebuilt OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE result)
+  if(NOT result EQUAL 0)
+    set(prebuilt "")
+  endif()
+  string(REPLACE "\n" ";" prebuilt "${prebuilt}")
+  list(POP_FRONT prebuilt prebuilt_compiler)
+endif()
+execute_process(COMMAND ${GLSLC} --version OUTPUT_VARIABLE glslc_version ERROR_QUIET)
+string(REGEX MATCH "shaderc v?([^ \n]+)" glslc_shaderc "${glslc_version}")
+set(glslc_shaderc ${CMAKE_MATCH_1})
+string(REGEX MATCH "glslang v?([^ \n]+)" glslc_glslang "${glslc_version}")
+set(glslc_compiler "shaderc ${glslc_shaderc}, glslang ${CMAKE_MATCH_1}")
+
 set(kernels_def ${CMAKE_SOURCE_DIR}/shaders/kernels.def)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_def})
 file(STRINGS ${kernels_def} kernel_lines REGEX "^[ \t]*KERNEL\\(")
@@ -61,6 +84,7 @@ set(code "// Made by cmake/shaders.cmake from shaders/kernels.def.\n#include <st
 set(table "")
 set(all_words "")
 set(left_out "")
+set(taken "")
 set(n_built 0)
 foreach(line IN LISTS kernel_lines)
   if(NOT line MATCHES
@@ -83,39 +107,55 @@ foreach(line IN LISTS kernel_lines)
   if(NOT EXISTS ${source})
     message(FATAL_ERROR "shaders/kernels.def: ${name}: there is no file shaders/${CMAKE_MATCH_2}")
   endif()
-  if(NOT buildable)
-    list(APPEND left_out ${name})
-    string(APPEND table "    {\"${name}\", NULL, 0},\n")
-    continue()
-  endif()
   set(spv ${spirv_dir}/${name}.spv)
   set(words ${spirv_dir}/${name}.inc)
-  add_custom_command(
-    OUTPUT ${words}
-    BYPRODUCTS ${spv}
-    COMMAND ${GLSLC} --target-env=vulkan1.3 -O -Werror -I ${CMAKE_SOURCE_DIR}/shaders -DPUSH=${push} ${defines}
-            -MD -MF ${spv}.d -MT spirv/${name}.inc -o ${spv} ${source}
-    COMMAND ${CMAKE_COMMAND} -DSPV=${spv} -DWORDS=${words} -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
-    DEPENDS ${source} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
-    DEPFILE ${spv}.d
-    COMMENT "Shader ${name}"
-    VERBATIM)
+  set(compiler "${glslc_compiler}")
+  if(NOT buildable AND NOT name IN_LIST prebuilt)
+    list(APPEND left_out ${name})
+    string(APPEND table "    {\"${name}\", NULL, 0, NULL},\n")
+    continue()
+  elseif(NOT buildable)
+    set(spv ${CMAKE_SOURCE_DIR}/shaders/prebuilt/${name}.spv)
+    set(compiler "${prebuilt_compiler}, prebuilt")
+    list(APPEND taken ${name})
+    add_custom_command(
+      OUTPUT ${words}
+      COMMAND ${CMAKE_COMMAND} -DSPV=${spv} -DWORDS=${words} -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+      DEPENDS ${spv} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+      COMMENT "Shader ${name} (prebuilt)"
+      VERBATIM)
+  else()
+    add_custom_command(
+      OUTPUT ${words}
+      BYPRODUCTS ${spv}
+      COMMAND ${GLSLC} --target-env=vulkan1.3 -O -Werror -I ${CMAKE_SOURCE_DIR}/shaders -DPUSH=${push} ${defines}
+              -MD -MF ${spv}.d -MT spirv/${name}.inc -o ${spv} ${source}
+      COMMAND ${CMAKE_COMMAND} -DSPV=${spv} -DWORDS=${words} -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+      DEPENDS ${source} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+      DEPFILE ${spv}.d
+      COMMENT "Shader ${name}"
+      VERBATIM)
+  endif()
   list(APPEND all_words ${words})
   string(APPEND code "static const uint32_t words_${name}[] = {\n#include \"spirv/${name}.inc\"\n};\n")
-  string(APPEND table "    {\"${name}\", words_${name}, sizeof words_${name} / sizeof words_${name}[0]},\n")
+  string(APPEND table "    {\"${name}\", words_${name}, sizeof words_${name} / sizeof words_${name}[0], \"${compiler}\"},\n")
   math(EXPR n_built "${n_built} + 1")
 endforeach()
 list(LENGTH kernel_lines n_kernels)
 message(STATUS "Shaders: ${n_built} of ${n_kernels} modules can be built")
+if(taken)
+  string(REPLACE ";" " " taken "${taken}")
+  message(STATUS "From shaders/prebuilt (${prebuilt_compiler}), because glslc is too old for them: ${taken}")
+endif()
 if(left_out)
   string(REPLACE ";" " " left_out "${left_out}")
-  message(STATUS "Left out, because glslc is too old for them: ${left_out}")
+  message(WARNING "Left out, because glslc is too old for them and shaders/prebuilt is not of these sources (make prebuilt): ${left_out}")
 endif()
 
 if(NOT kernel_lines)
-  set(table "    {NULL, NULL, 0},\n")
+  set(table "    {NULL, NULL, 0, NULL},\n")
 endif()
-string(APPEND code "struct KernelCode {\n    const char *name;\n    const uint32_t *words;\n    uint32_t n_words;\n};\n"
+string(APPEND code "struct KernelCode {\n    const char *name;\n    const uint32_t *words;\n    uint32_t n_words;\n    const char *compiler;\n};\n"
   "extern const struct KernelCode KERNEL_CODE[];\nextern const uint32_t N_KERNEL_CODE;\n"
   "const struct KernelCode KERNEL_CODE[] = {\n${table}};\nconst uint32_t N_KERNEL_CODE = ${n_kernels};\n")
 set(VKMOE_KERNEL_CODE ${generated_dir}/kernel_code.c)

@@ -349,6 +349,25 @@ bool model_randomise(struct Model *m, uint64_t seed) {
     return true;
 }
 
+bool model_fill(struct Model *m, uint64_t seed) {
+    for (uint32_t i = 0; i < m->n_base; i++) {
+        struct Param *p = &m->params[i];
+        uint64_t rows = tensor_rows(&p->w), cols = tensor_cols(&p->w), row = p->w.bytes / rows;
+        uint64_t first = min_u64(rows, max_u64(1, (1 << 20) / cols));
+        float *values = xmalloc(first * cols * sizeof *values);
+        base_values(m, p, seed, 0, first * cols, values);
+        bool ok = param_write(m->dev, p, 0, first, values);
+        free(values);
+        for (uint64_t done = first, n; done < rows && ok; done += n) {
+            n = min_u64(done, rows - done);
+            ok = tensors_copy(m->dev, &(struct TensorCopy){&p->w, &p->w, 0, done * row, n * row}, 1);
+        }
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
 static struct Param *source_param(void *context, const struct WeightSpec *w) {
     struct Model *m = context;
     for (uint32_t i = 0; i < m->n_base; i++)

@@ -80,6 +80,8 @@ bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enu
 bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o);
 // Random weights, N(0, init_std), norms 1, biases 0; the same for the same seed on every device.
 bool model_randomise(struct Model *m, uint64_t seed);
+// The same for measurements, in the time that copying takes: a matrix beyond 2^20 elements repeats its first rows.
+bool model_fill(struct Model *m, uint64_t seed);
 void model_free(struct Model *m);
 // Bytes of the base weights as model_init would take them (for plans).
 uint64_t model_weight_bytes(const struct Config *c, enum DType type);

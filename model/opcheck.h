@@ -15,6 +15,7 @@ struct Check {
     bool guard_ok;        // guard bands round every output and the bytes of every input untouched
     double us;            // median time of one run
     double us_spread;     // (third - first quartile)
+    double cpu_us;        // processor time of one run, of all threads: what a CPU device spent
     double flops, bytes;  // of one run
     enum KernelId kernel; // the variant that ran
 };

@@ -46,6 +46,7 @@ char *path_join(const char *dir, const char *name); // malloc'ed
 const char *cache_dir(void);
 
 double clock_seconds(void); // monotonic
+double cpu_seconds(void);   // processor time of this process, all threads
 
 // 64-bit hash (the FNV-1a / xor-shift family is too weak for whole files: this one mixes 8 bytes a step).
 uint64_t hash_bytes(const void *data, size_t bytes, uint64_t seed);

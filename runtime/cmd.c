@@ -63,13 +63,14 @@ struct Program {
     double last_us;
 };
 
+static int profile_state = -1; // whether dispatches are timed; -1: as VKMOE_PROFILE says
+
 static bool profiling(void) {
-    static int on = -1;
-    if (on < 0) {
+    if (profile_state < 0) {
         const char *text = getenv("VKMOE_PROFILE");
-        on = text && text[0] && strcmp(text, "0") != 0;
+        profile_state = text && text[0] && strcmp(text, "0") != 0;
     }
-    return on;
+    return profile_state;
 }
 
 struct Cmd *cmd_begin(struct Device *dev, const char *name) {
@@ -441,14 +442,9 @@ bool program_submit(struct Program *p) {
 
 bool program_run(struct Program *p) { return program_submit(p) && device_wait(p->log.dev); }
 
-struct ProfileRow {
-    const char *label;
-    double us, flops, bytes;
-    uint64_t n;
-};
 enum { PROFILE_ROWS = 256 };
 static struct ProfileRow
-    profile_rows[PROFILE_ROWS]; // of VKMOE_PROFILE alone: a tool for developers, not state of a device
+    profile_rows[PROFILE_ROWS]; // of VKMOE_PROFILE and bench: a tool for developers, not state of a device
 
 static void profile_add(const struct Node *n, double us) {
     for (uint32_t i = 0; i < PROFILE_ROWS; i++) {
@@ -584,6 +580,21 @@ uint32_t program_check(const struct Program *p, int without) {
 static int by_time(const void *a, const void *b) {
     double x = ((const struct ProfileRow *)a)->us, y = ((const struct ProfileRow *)b)->us;
     return x < y ? 1 : x > y ? -1 : 0;
+}
+
+void profile_begin(void) {
+    memset(profile_rows, 0, sizeof profile_rows);
+    profile_state = 1;
+}
+
+uint32_t profile_end(const struct ProfileRow **rows) {
+    uint32_t n = 0;
+    profile_state = -1;
+    qsort(profile_rows, PROFILE_ROWS, sizeof *profile_rows, by_time);
+    while (n < PROFILE_ROWS && profile_rows[n].n)
+        n++;
+    *rows = profile_rows;
+    return n;
 }
 
 void profile_print(struct Device *dev) {

@@ -50,5 +50,13 @@ uint32_t program_check(const struct Program *p, int without);
 // Times a program: runs it `warm` + `reps` times and fills us[reps] with the device's own timestamps where it has them, else the wall clock.
 bool program_time(struct Program *p, uint32_t warm, uint32_t reps, double *us);
 
-// With VKMOE_PROFILE=1 every dispatch is timed; this prints the table per label, summed over all programs run so far.
+// With VKMOE_PROFILE=1, or between profile_begin and profile_end, every dispatch of a program that is run for the first time is timed, one at a
+// time, and goes on being so; profile_print shows the table per label, summed over all programs run so far.
+struct ProfileRow {
+    const char *label;
+    double us, flops, bytes; // summed over n dispatches
+    uint64_t n;
+};
+void profile_begin(void);                             // with an empty table
+uint32_t profile_end(const struct ProfileRow **rows); // the slowest first; they live until the next profile_begin
 void profile_print(struct Device *dev);

@@ -10,12 +10,13 @@ struct KernelCode {
     const char *name;
     const uint32_t *words;
     uint32_t n_words;
+    const char *compiler;
 };
 extern const struct KernelCode KERNEL_CODE[]; // generated from kernels.def
 extern const uint32_t N_KERNEL_CODE;
 
 struct KernelInfo KERNELS[KERNEL_COUNT] = {
-#define KERNEL(name, source, push, needs, defines) {#name, #source, PUSH_ID_##push, needs, NULL, 0},
+#define KERNEL(name, source, push, needs, defines) {#name, #source, PUSH_ID_##push, needs, NULL, 0, NULL},
 #include "shaders/kernels.def"
 #undef KERNEL
 };
@@ -91,6 +92,7 @@ void kernels_refresh(struct Device *dev) {
         if (!KERNELS[k].words) {
             KERNELS[k].words = KERNEL_CODE[k].words;
             KERNELS[k].n_words = KERNEL_CODE[k].n_words;
+            KERNELS[k].compiler = KERNEL_CODE[k].compiler;
         }
         dev->kernel_off[k] = KERNELS[k].words == NULL;
         for (size_t i = 0; i < sizeof NEED / sizeof NEED[0]; i++)

@@ -63,6 +63,7 @@ struct KernelInfo {
     uint32_t needs;
     const uint32_t *words; // SPIR-V; NULL: the compiler at hand could not build it
     uint32_t n_words;
+    const char *compiler; // that made the words: "shaderc 2023.2, glslang 11.13.0"
 };
 extern struct KernelInfo KERNELS[KERNEL_COUNT];
 

@@ -1,0 +1,66 @@
+// What the parts of `vkmoe bench` share: the device's own peaks, and the table that each of them prints row by row.
+#pragma once
+#include "cli/args.h"
+#include "runtime/device.h"
+
+#include <jansson.h>
+
+// ---- The device's own peaks (bench_peaks.c)
+
+struct Peaks {
+    double gflops;      // f32 multiply-adds in registers
+    double read_gbytes; // reading
+    double copy_gbytes; // read and written
+    double dispatch_us; // an empty dispatch with its barrier
+};
+bool peaks_measure(struct Device *dev, struct Peaks *p);
+void peaks_show(const struct Args *args, const struct Device *dev, const struct Peaks *p);
+// GFLOP/s of the best square matrix product that this device makes with weights of this type (bf16 where it is quantised), forward.
+double peaks_gemm(struct Device *dev, enum DType type);
+
+// ---- The table (bench_table.c)
+
+struct BenchColumn {
+    const char *key;     // of a row's member
+    const char *heading; // in the table; NULL: it has no column there
+    int width;           // of the column; below 0: to the left
+    int digits;          // after the point; below 0: as a power of ten
+};
+// Rows are JSON objects. They are printed as they come: aligned, as CSV or in Markdown; with --json all of them at the end, as one array.
+struct BenchTable {
+    const struct Args *args;
+    const struct Device *dev;
+    const struct BenchColumn *columns; // up to a zeroed entry
+    uint32_t n_names;                  // the first so many columns tell what a row is: --compare finds it by them
+    const char *figure;                // the member that --compare compares
+    bool less_is_better;
+    json_t *rows, *before; // before: of --compare, or NULL
+    uint32_t n_worse, n_compared;
+};
+// False where --compare cannot be read, or flags exclude each other.
+bool bench_begin(struct BenchTable *t, const struct Args *args, const struct Device *dev,
+                 const struct BenchColumn *columns, uint32_t n_names, const char *figure, bool less_is_better);
+void bench_row(struct BenchTable *t, json_t *row); // takes the row
+// The program's exit status: failed where a row was worse than --threshold allows, or none was found again.
+int bench_end(struct BenchTable *t, bool ok);
+
+// Median, and the distance of the quartiles in percent of it; sorts the values.
+struct Spread {
+    double median, percent;
+};
+struct Spread spread_of(double *values, uint32_t n);
+// Whole numbers by commas; false after one line. At most `room`.
+bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint32_t room, uint32_t *n);
+
+// What a model is called in the table: the last part of its path.
+const char *bench_model_name(const char *path);
+
+// The table of time by operation that was collected since profile_begin, on stderr, and as bars in --png.
+bool bench_operations(const struct Args *args, const char *title);
+
+// ---- The parts
+
+int bench_model(const struct Args *args);
+int bench_train(const struct Args *args);
+int bench_kernels(const struct Args *args, struct Device *dev, const char *filter); // filter NULL: all
+int bench_static(const struct Args *args, const char *filter);

@@ -1,0 +1,61 @@
+// `vkmoe bench static [FILTER]`: what the driver's compiler says of every pipeline.
+#include "cli/bench.h"
+#include "model/opcheck.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+typedef uint32_t OpCases(const struct OpCase **cases);
+static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
+
+// Compiles every kernel as its checks use it, without running anything, so that drivers for cards that are not here can be asked.
+int bench_static(const struct Args *args, const char *filter) {
+    setenv("VKMOE_STATIC", "1", 1);
+    struct Device dev;
+    if (!device_open(&dev, args_text(args, "device")))
+        return EXIT_FAILED;
+    dev.is_dry = dev.compile_only = true;
+    fail_quiet(true); // results are not there to be right
+    for (size_t f = 0; f < sizeof FILES / sizeof FILES[0]; f++) {
+        const struct OpCase *cases;
+        uint32_t n = FILES[f](&cases);
+        for (uint32_t i = 0; i < n && dev.state == DEVICE_OK; i++)
+            for (const int *k = cases[i].kernels; *k >= 0; k++)
+                if (!dev.kernel_off[*k] && (!filter || strcasestr(KERNELS[*k].name, filter))) {
+                    struct Check ck = {.dev = &dev, .seed = 1, .sample = 1};
+                    opcheck_run(&ck, &cases[i], cases[i].shapes[0], *k);
+                }
+    }
+    fail_quiet(false);
+    if (dev.state != DEVICE_OK) {
+        fail("%s: %s", dev.name, fail_last());
+        dev.is_dry = false;
+        device_close(&dev);
+        return EXIT_FAILED;
+    }
+    uint32_t n, spills = 0;
+    const struct PipelineStatistic *list = pipeline_statistics(&dev, &n);
+    json_t *rows = json_array();
+    for (uint32_t i = 0; i < n; i++) {
+        bool spill = statistic_is_spill(&list[i]);
+        spills += spill;
+        json_array_append_new(rows,
+                              json_pack("{s:s, s:i, s:s, s:f}", "kernel", KERNELS[list[i].kernel].name, "local_size",
+                                        (int)list[i].spec[0], "statistic", list[i].name, "value", list[i].value));
+        if (!args_switch(args, "json"))
+            printf("%-28s %5u  %-28s %12.0f%s\n", KERNELS[list[i].kernel].name, list[i].spec[0], list[i].name,
+                   list[i].value, spill ? "  SPILL" : "");
+    }
+    if (args_switch(args, "json"))
+        json_dumpf(rows, stdout, JSON_INDENT(1));
+    json_decref(rows);
+    fprintf(stderr, "%s: %u statistics, %u spills\n", dev.name, n, spills);
+    dev.is_dry = false;
+    device_close(&dev);
+    if (n == 0) {
+        fail("this driver has no VK_KHR_pipeline_executable_properties, or nothing matched");
+        return EXIT_FAILED;
+    }
+    return spills ? EXIT_FAILED : EXIT_DONE;
+}

@@ -1,0 +1,217 @@
+// See bench.h.
+#include "cli/bench.h"
+#include "cli/plot.h"
+#include "runtime/cmd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+struct Spread spread_of(double *values, uint32_t n) {
+    qsort(values, n, sizeof *values, by_value);
+    double median = n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+    double between = values[n * 3 / 4] - values[n / 4];
+    return (struct Spread){median, median != 0 ? 100 * between / median : 0};
+}
+
+bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint32_t room, uint32_t *n) {
+    *n = 0;
+    for (const char *at = args_text(args, flag); *at;) {
+        char *end;
+        unsigned long value = strtoul(at, &end, 10);
+        if (at[0] < '0' || at[0] > '9' || value > 1 << 24 || (*end && *end != ',') || *n == room)
+            return fail("--%s %s: up to %u whole numbers by commas are expected", flag, args_text(args, flag), room);
+        list[(*n)++] = (uint32_t)value;
+        at = end + (*end == ',');
+    }
+    return true;
+}
+
+const char *bench_model_name(const char *path) {
+    const char *name = strrchr(path, '/');
+    return name && name[1] ? name + 1 : path;
+}
+
+// ---- The table
+
+enum Format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV, FORMAT_MARKDOWN };
+
+static enum Format format_of(const struct Args *args) {
+    return args_switch(args, "json")  ? FORMAT_JSON
+           : args_switch(args, "csv") ? FORMAT_CSV
+           : args_switch(args, "md")  ? FORMAT_MARKDOWN
+                                      : FORMAT_TABLE;
+}
+
+static bool is_shown(const struct BenchTable *t, const struct BenchColumn *c) {
+    return c->heading || format_of(t->args) == FORMAT_CSV;
+}
+
+static void print_cell(enum Format format, const char *text, int width, bool first) {
+    bool quoted = format == FORMAT_CSV && strpbrk(text, ",\"");
+    if (format == FORMAT_CSV)
+        printf(quoted ? "%s\"%s\"" : "%s%s", first ? "" : ",", text);
+    else if (format == FORMAT_MARKDOWN)
+        printf(" %*s |", width, text);
+    else
+        printf("%s%*s", first ? "" : " ", width, text);
+}
+
+static void print_line(const struct BenchTable *t,
+                       const char *(*text)(const struct BenchColumn *c, const json_t *row, char *room),
+                       const json_t *row) {
+    enum Format format = format_of(t->args);
+    char room[64];
+    bool first = true;
+    printf(format == FORMAT_MARKDOWN ? "|" : "");
+    for (const struct BenchColumn *c = t->columns; c->key; c++)
+        if (is_shown(t, c)) {
+            print_cell(format, text(c, row, room), c->width, first);
+            first = false;
+        }
+    if (t->before) {
+        static const struct BenchColumn RATIO = {"ratio", "ratio", 7, 3};
+        print_cell(format, text(&RATIO, row, room), RATIO.width, false);
+    }
+    printf("\n");
+}
+
+static const char *heading_text(const struct BenchColumn *c, const json_t *format, char *room) {
+    (void)room;
+    return format ? c->key : c->heading;
+}
+
+static const char *rule_text(const struct BenchColumn *c, const json_t *row, char *room) {
+    (void)row;
+    return strcpy(room, c->width < 0 ? ":---" : "---:");
+}
+
+static const char *value_text(const struct BenchColumn *c, const json_t *row, char *room) {
+    const json_t *v = json_object_get(row, c->key);
+    if (json_is_string(v))
+        return json_string_value(v);
+    if (json_is_boolean(v))
+        return json_is_true(v) ? "yes" : "NO";
+    if (!json_is_number(v))
+        return "";
+    snprintf(room, 64, c->digits < 0 ? "%.*e" : "%.*f", abs(c->digits), json_number_value(v));
+    return room;
+}
+
+static void print_heading(const struct BenchTable *t) {
+    json_t *keys = format_of(t->args) == FORMAT_CSV ? json_true() : NULL;
+    print_line(t, heading_text, keys);
+    if (format_of(t->args) == FORMAT_MARKDOWN)
+        print_line(t, rule_text, NULL);
+}
+
+bool bench_begin(struct BenchTable *t, const struct Args *args, const struct Device *dev,
+                 const struct BenchColumn *columns, uint32_t n_names, const char *figure, bool less_is_better) {
+    *t = (struct BenchTable){.args = args,
+                             .dev = dev,
+                             .columns = columns,
+                             .n_names = n_names,
+                             .figure = figure,
+                             .less_is_better = less_is_better};
+    const char *path = args_text(args, "compare");
+    if (args_switch(args, "json") + args_switch(args, "csv") + args_switch(args, "md") > 1)
+        return fail("--json, --csv and --md exclude each other");
+    if (path) {
+        json_error_t error;
+        t->before = json_load_file(path, 0, &error);
+        if (!json_is_array(t->before)) {
+            json_decref(t->before);
+            t->before = NULL;
+            return fail("--compare %s: what `bench ... --json` printed is expected%s%s", path,
+                        error.text[0] ? ": " : "", error.text);
+        }
+    }
+    t->rows = json_array();
+    if (format_of(args) == FORMAT_TABLE)
+        printf("%s (%s)\n", dev->name, dev->driver);
+    if (format_of(args) != FORMAT_JSON)
+        print_heading(t);
+    fflush(stdout);
+    return true;
+}
+
+static const json_t *find_before(const struct BenchTable *t, const json_t *row) {
+    size_t i;
+    json_t *old;
+    json_array_foreach(t->before, i, old) {
+        bool same = true;
+        for (uint32_t k = 0; k < t->n_names && same; k++)
+            same = json_equal(json_object_get(old, t->columns[k].key), json_object_get(row, t->columns[k].key));
+        if (same)
+            return old;
+    }
+    return NULL;
+}
+
+static void compare(struct BenchTable *t, json_t *row) {
+    double was = json_number_value(json_object_get(find_before(t, row), t->figure));
+    double is = json_number_value(json_object_get(row, t->figure));
+    if (was <= 0 || is <= 0)
+        return;
+    double ratio = is / was, worse = t->less_is_better ? ratio : 1 / ratio;
+    json_object_set_new(row, "before", json_real(was));
+    json_object_set_new(row, "ratio", json_real(ratio));
+    t->n_compared++;
+    t->n_worse += worse > 1 + args_float(t->args, "threshold") / 100;
+}
+
+void bench_row(struct BenchTable *t, json_t *row) {
+    if (t->before)
+        compare(t, row);
+    if (format_of(t->args) != FORMAT_JSON)
+        print_line(t, value_text, row);
+    fflush(stdout);
+    json_object_set_new(row, "device", json_string(t->dev->name));
+    json_object_set_new(row, "driver", json_string(t->dev->driver));
+    json_object_set_new(row, "version", json_string(VKMOE_VERSION));
+    json_array_append_new(t->rows, row);
+}
+
+int bench_end(struct BenchTable *t, bool ok) {
+    if (format_of(t->args) == FORMAT_JSON) {
+        json_dumpf(t->rows, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+        printf("\n");
+    }
+    if (ok && t->before && t->n_compared == 0)
+        ok = fail("--compare %s: none of these rows is in it", args_text(t->args, "compare"));
+    if (ok && t->n_worse)
+        ok = fail("%u of %u rows are more than %g %% worse than in %s", t->n_worse, t->n_compared,
+                  args_float(t->args, "threshold"), args_text(t->args, "compare"));
+    json_decref(t->rows);
+    json_decref(t->before);
+    return ok ? EXIT_DONE : EXIT_FAILED;
+}
+
+// ---- Time by operation
+
+bool bench_operations(const struct Args *args, const char *title) {
+    enum { BARS = 16 };
+    const struct ProfileRow *rows;
+    uint32_t n = profile_end(&rows), shown = n < BARS ? n : BARS;
+    double total = 0;
+    struct PlotBar bars[BARS];
+    for (uint32_t i = 0; i < n; i++)
+        total += rows[i].us;
+    fprintf(stderr, "%s: %.2f ms, one dispatch at a time\n%-28s %8s %12s %7s %10s %10s\n", title, total / 1000,
+            "operation", "runs", "us each", "share", "GFLOP/s", "GB/s");
+    for (uint32_t i = 0; i < n; i++) {
+        const struct ProfileRow *r = &rows[i];
+        fprintf(stderr, "%-28s %8llu %12.1f %6.1f%% %10.2f %10.2f\n", r->label, (unsigned long long)r->n,
+                r->us / (double)r->n, 100 * r->us / total, r->us > 0 ? r->flops / r->us / 1000 : 0,
+                r->us > 0 ? r->bytes / r->us / 1000 : 0);
+        if (i < BARS)
+            bars[i] = (struct PlotBar){r->label, r->us / 1000};
+    }
+    if (shown == 0)
+        return fail("the device has no timestamps: no time by operation");
+    return !args_text(args, "png") || plot_bars(args_text(args, "png"), title, "ms", bars, shown);
+}
