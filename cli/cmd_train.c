@@ -4,6 +4,7 @@
 #include "cli/curves.h"
 #include "cli/load.h"
 #include "cli/reading.h"
+#include "cli/scratch.h"
 #include "cli/term.h"
 #include "model/selftest.h"
 #include "train/run.h"
@@ -35,11 +36,20 @@ static const struct {
 } SFT_RECIPE[] = {{"epochs", "8"}, {"batch", "1024"},        {"context", "4096"},
                   {"lr", "1e-5"},  {"schedule", "constant"}, {"warmup", "0"}};
 
+// What suits random weights and a text that is read once.
+static const struct {
+    const char *flag, *value;
+} SCRATCH_DEFAULTS[] = {{"epochs", "1"}, {"lr", "6e-4"}, {"schedule", "cosine"}, {"overlong", "split"}};
+
 static const char *setting(const struct Args *args, const char *flag) {
     if (args_text(args, "recipe") && !args_given(args, flag))
         for (size_t i = 0; i < sizeof SFT_RECIPE / sizeof SFT_RECIPE[0]; i++)
             if (strcmp(SFT_RECIPE[i].flag, flag) == 0)
                 return SFT_RECIPE[i].value;
+    if (args_switch(args, "from-scratch") && !args_given(args, flag))
+        for (size_t i = 0; i < sizeof SCRATCH_DEFAULTS / sizeof SCRATCH_DEFAULTS[0]; i++)
+            if (strcmp(SCRATCH_DEFAULTS[i].flag, flag) == 0)
+                return SCRATCH_DEFAULTS[i].value;
     return args_text(args, flag);
 }
 
@@ -143,14 +153,23 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .validation = args_text(args, "validation"),
                                .out = args_text(args, "out"),
                                .resume = args_switch(args, "resume"),
+                               .from_scratch = args_switch(args, "from-scratch"),
+                               .samples = {.every = (uint64_t)args_int(args, "sample-every"),
+                                           .prompt = args_text(args, "sample-prompt"),
+                                           .tokens = (uint32_t)args_int(args, "sample-tokens"),
+                                           .temperature = (float)args_float(args, "sample-temperature"),
+                                           .seed = (uint64_t)args_int(args, "seed"),
+                                           .context = row_tokens(args, c)},
                                .base_name = args->operands[0]};
+    if (strcmp(setting(args, "overlong"), "split") == 0)
+        o->reading.overlong = OVERLONG_SPLIT;
     return lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
 }
 
 // Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
 static bool folder_free(const char *path) {
-    static const char *const OWN[] = {".lock",    ".result",     "metrics.jsonl",
-                                      "loss.png", "experts.png", "expert_cfg.json"};
+    static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
+                                      "experts.png", "expert_cfg.json", "samples.txt"};
     DIR *d = opendir(path);
     bool all = true;
     for (struct dirent *e; all && d && (e = readdir(d));) {
@@ -193,13 +212,9 @@ static void show_memory(const struct TrainPlan *p, uint64_t budget) {
     const struct {
         const char *name;
         uint64_t bytes;
-    } ROWS[] = {{"weights", p->weights},
-                {"adapters", p->adapters},
-                {"gradients and moments", p->state},
-                {"activations", p->activations},
-                {"batch", p->batch},
-                {"rounding", p->rounding},
-                {"in all", p->total}};
+    } ROWS[] = {{"weights", p->weights},         {"adapters", p->adapters}, {"gradients and moments", p->state},
+                {"activations", p->activations}, {"batch", p->batch},       {"samples", p->samples},
+                {"rounding", p->rounding},       {"in all", p->total}};
     char text[16], all[16];
     fprintf(stderr, "memory:\n");
     for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++)
@@ -263,11 +278,11 @@ static void print_plan(const struct TrainOptions *o, uint64_t steps, const struc
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
     json_object_set_new(j, "memory",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)p->weights,
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)p->weights,
                                   "adapters", (json_int_t)p->adapters, "gradients_and_moments", (json_int_t)p->state,
-                                  "activations", (json_int_t)p->activations, "batch", (json_int_t)p->batch, "rounding",
-                                  (json_int_t)p->rounding, "total", (json_int_t)p->total, "device",
-                                  (json_int_t)min_u64(budget, INT64_MAX)));
+                                  "activations", (json_int_t)p->activations, "batch", (json_int_t)p->batch, "samples",
+                                  (json_int_t)p->samples, "rounding", (json_int_t)p->rounding, "total",
+                                  (json_int_t)p->total, "device", (json_int_t)min_u64(budget, INT64_MAX)));
     print_json(j);
 }
 
@@ -304,6 +319,15 @@ static void on_step(void *context, const struct TrainStatus *s) {
         curves_draw_run(w->t->o.out);
         w->draw_at = clock_seconds() + fmax(15, 50 * (clock_seconds() - now));
     }
+}
+
+static void on_sample(void *context, uint64_t step, const char *text) {
+    struct Watch *w = context;
+    const char *dim = term_paint(stderr, PAINT_DIM), *none = term_paint(stderr, PAINT_NONE);
+    progress_clear(&w->progress);
+    fprintf(stderr, "%ssample after step %llu:%s\n", dim, (unsigned long long)step, none);
+    term_write(stderr, text, strlen(text));
+    fprintf(stderr, "\n");
 }
 
 static void show_result(const struct Watch *w, double before) {
@@ -360,6 +384,7 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
     t->stop = &stop_asked;
     t->save = &save_asked;
     t->on_step = on_step;
+    t->on_sample = on_sample;
     t->context = &w;
     uint64_t first = t->state.step;
     progress_begin(&w.progress, "train", "step", first, t->steps);
@@ -427,10 +452,14 @@ static int load_and_run(const struct Args *args, struct Train *t, const struct M
                               .progress = show_load,
                               .progress_context = &progress};
     progress_begin(&progress, "load", "MiB", 0, weight_bytes >> 20);
-    bool loaded = model_load(&m, dev, f, &mo);
+    bool loaded = t->o.from_scratch
+                      ? model_init(&m, dev, &f->config, type, mo.max_positions) && model_randomise(&m, t->o.seed)
+                      : model_load(&m, dev, f, &mo);
     progress_clear(&progress);
-    if (!loaded)
+    if (!loaded) {
+        model_free(&m);
         return EXIT_FAILED;
+    }
     int status = run(args, t, &m, f);
     train_end(t);
     model_free(&m);
@@ -514,9 +543,15 @@ int cmd_train(const struct Args *args) {
             args, "--esft-config says which experts are trained; --esft-score and --esft-threshold would choose");
     if (args_given(args, "validation") && args_given(args, "validation-split"))
         return args_wrong(args, "--validation and --validation-split exclude each other");
+    bool scratch = args_switch(args, "from-scratch");
+    if (scratch && (method_of(args) != TRAIN_FULL || args_choice(args, "loss", "dpo")))
+        return args_wrong(args, "--from-scratch trains all weights on texts: --method full, --loss sft");
+    if (args_given(args, "tokenizer") && !scratch)
+        return args_wrong(args, "--tokenizer needs --from-scratch: a model has its own");
     struct ModelFile f;
-    bool preset = args_switch(args, "dry-run") && load_preset(&f, args->operands[0]);
-    if (!preset && !modelfile_open(&f, args->operands[0]))
+    bool preset = args_switch(args, "dry-run") && !scratch && load_preset(&f, args->operands[0]);
+    if (scratch ? !scratch_open(&f, args->operands[0], args_text(args, "tokenizer"))
+                : !preset && !modelfile_open(&f, args->operands[0]))
         return EXIT_FAILED;
     if (args_given(args, "balance")) // before the plan: the loss takes memory
         f.config.aux_alpha = (float)args_float(args, "balance");
@@ -534,7 +569,7 @@ int cmd_train(const struct Args *args) {
         else
             status = preset ? preset_plan(args, &f, &o) : train_on_file(args, &f, &o);
     }
-    modelfile_close(&f);
+    scratch ? scratch_close(&f) : modelfile_close(&f);
     reading_free(&reading);
     return status;
 }

@@ -124,7 +124,8 @@ static const struct Flag generate_flags[] = {
     END,
 };
 static const struct Flag train_flags[] = {
-    NEEDED("data", 0, "FILES", "examples: JSON lines, a JSON array or CSV, also gzipped, in any usual form; by commas"),
+    NEEDED("data", 0, "FILES",
+           "examples: JSON lines, a JSON array, CSV or plain text (.txt), also gzipped, in any usual form; by commas"),
     READING,
     FILENAME("validation", 0, "FILE", "examples of their own to measure on: before, between and after"),
     FLOAT("validation-split", "0", 0, 0.9, "share of the data that is held out to measure on"),
@@ -136,6 +137,14 @@ static const struct Flag train_flags[] = {
     CHOICE("loss", "sft|dpo", "sft",
            "cross-entropy of answers, or preference between two: {\"prompt\", \"chosen\", \"rejected\"}"),
     FLOAT("dpo-beta", "0.1", 0.000001, 1000, "dpo: how much a gain in log-probability counts"),
+    SWITCH(
+        "from-scratch", 0,
+        "MODEL is a preset, or a model whose config alone is taken; its weights begin as random ones that follow from "
+        "--seed. Defaults are then --lr 6e-4 --schedule cosine --epochs 1 --overlong split"),
+    FILENAME(
+        "tokenizer", 0, "MODEL",
+        "from scratch: model, tokenizer.json or tokenizer.model to take the tokens from (default: MODEL's own; of a "
+        "preset one a byte)"),
     CHOICE("recipe", "deepseekmoe-sft", NULL, "defaults of the DeepSeekMoE paper's fine-tuning; flags given win"),
     SWITCH("resume", 0, "go on from the last checkpoint in --out"),
     SWITCH("dry-run", 0, "stop before the first step: the table of what is trained, the memory plan, one sample"),
@@ -179,6 +188,12 @@ static const struct Flag train_flags[] = {
     INT("save-every", 0, "0", 0, 1000000000, "steps between checkpoints; 0: at the end only"),
     INT("keep", 0, "2", 1, 1000, "checkpoints to keep"),
     INT("validate-every", 0, "0", 0, 1000000000, "steps between looks at --validation; 0: first and last only"),
+    HEADING("What the model says meanwhile (samples.txt)"),
+    INT("sample-every", 0, "0", 0, 1000000000,
+        "steps between samples, before the first step and behind the last too; 0: none"),
+    TEXT("sample-prompt", 0, "TEXT", NULL, "what a sample goes on from (default: the beginning of a text)"),
+    INT("sample-tokens", 0, "128", 1, 1048576, "longest sample"),
+    FLOAT("sample-temperature", "0.8", 0, 100, "0 takes the likeliest token always; higher is more varied"),
     END,
 };
 static const struct Flag data_flags[] = {
@@ -272,8 +287,8 @@ static const struct Flag tokenize_flags[] = {
     END,
 };
 static const struct Flag init_flags[] = {
-    CHOICE("preset", "tiny|tiny-moe|smollm2-135m|deepseek-moe-16b|deepseek-llm-7b|llama2-7b", "tiny-moe",
-           "architecture to make"),
+    CHOICE("preset", "tiny|tiny-moe|smollm2-135m|deepseek-moe-16b|deepseek-llm-7b|llama2-7b|small|small-wide|small-moe",
+           "tiny-moe", "architecture to make"),
     NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
     FILENAME("tokenizer", 0, "MODEL",
              "model, tokenizer.json or tokenizer.model to take the tokens from (default: one a byte)"),

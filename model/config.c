@@ -99,10 +99,11 @@ bool config_check(const struct Config *c, const char *where) {
 // ---- Presets and counts ----
 
 static const char *const PRESET_NAMES[] = {
-    "tiny", "tiny-moe", "smollm2-135m", "deepseek-moe-16b", "deepseek-llm-7b", "llama2-7b"};
+    "tiny",      "tiny-moe", "smollm2-135m", "deepseek-moe-16b", "deepseek-llm-7b",
+    "llama2-7b", "small",    "small-wide",   "small-moe"};
 
 const char *config_preset_names(void) {
-    return "tiny, tiny-moe, smollm2-135m, deepseek-moe-16b, deepseek-llm-7b, llama2-7b";
+    return "tiny, tiny-moe, smollm2-135m, deepseek-moe-16b, deepseek-llm-7b, llama2-7b, small, small-wide, small-moe";
 }
 
 static struct Config dense(uint32_t vocab, uint32_t dim, uint32_t layers, uint32_t heads, uint32_t kv,
@@ -172,6 +173,19 @@ bool config_preset(struct Config *c, const char *name) {
         c->norm_eps = 1e-5f;
         c->bos_id = 1;
         c->eos_id[0] = 2;
+        return true;
+    // To be trained from nothing on one device. The mixture and two dense models that differ from it in their feed-forward layers alone: `small` has
+    // what a token meets in it, `small-wide` all its weights, but for the routers.
+    case 6:
+    case 7:
+    case 8:
+        *c = dense(512, 384, 8, 6, 6, which == 7 ? 3936 : 1024);
+        c->max_context = 1024;
+        c->tied_head = true;
+        c->bos_id = 256;
+        c->eos_id[0] = 257;
+        if (which == 8)
+            experts(c, 32, 6, 2, 128);
         return true;
     default:
         return false;

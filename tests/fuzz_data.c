@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         abort();
     open = true;
     uint32_t mode = bytes ? data[bytes - 1] : 0;
-    // The byte before the last: CSV or JSON, other names, what becomes of long examples, how much memory.
+    // The byte before the last: CSV, text or JSON, other names, what becomes of long examples, how much memory.
     uint32_t way = bytes > 1 ? data[bytes - 2] : 0;
     struct Columns columns = {0};
     if ((way & 4) && !columns_parse(&columns, "prompt=a,completion=b,messages=c,role=d,weight=e"))
@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
                                   .pairs = way & 64,
                                   .columns = way & 4 ? &columns : NULL,
                                   .memory_bytes = way & 32 ? 64 : 0};
-    const char *path = way & 1 ? "fuzz.csv" : "fuzz.jsonl";
+    const char *path = way & 1 ? "fuzz.csv" : way & 128 ? "fuzz.txt" : "fuzz.jsonl";
     struct Dataset d;
     if (dataset_load_memory(&d, (const char *)data, bytes, path, &tokenizer, &chat[mode >> 7], &options)) {
         check(&d, options.max_tokens);

@@ -748,6 +748,52 @@ static void test_pairs(void) {
     dataset_free(&d);
 }
 
+// Documents of a plain text, with the line that each begins on. They end at the mark or, where the file has none, at blank lines; white space
+// round them is none of them.
+static void test_text(void) {
+    static const struct {
+        const char *text, *documents[4];
+        uint32_t lines[4];
+    } cases[] = {
+        {"one\n\nstill one\n<|endoftext|>\n two <|end\n<|endoftext|><|endoftext|>\n\n<|endoftext|>three",
+         {"one\n\nstill one", "two <|end", "three"},
+         {1, 5, 8}},
+        {"\r\n one\r\nof two lines\r\n \t\r\n\r\ntwo\n \n", {"one\r\nof two lines", "two"}, {2, 6}},
+        {"{\"text\": 1}\n", {"{\"text\": 1}"}, {1}},
+        {"\xef\xbb\xbf"
+         "a<|endoftext|>",
+         {"a"},
+         {1}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct Dataset d;
+        size_t n = 0;
+        if (!CHECK(
+                dataset_load_memory(&d, cases[i].text, strlen(cases[i].text), "a.txt", &tokenizer, &deepseek, &OPTIONS),
+                "case %zu: %s", i, fail_last()))
+            continue;
+        while (n < 4 && cases[i].documents[n])
+            n++;
+        if (CHECK(d.n == n, "case %zu: %zu documents of %zu", i, d.n, n))
+            for (size_t k = 0; k < n; k++) {
+                char *whole = xsprintf(BOS "%s" EOS, cases[i].documents[k]);
+                check_example(&d.examples[k], whole, whole + strlen(BOS));
+                CHECK(d.examples[k].line == cases[i].lines[k], "case %zu: document %zu on line %u", i, k,
+                      d.examples[k].line);
+                free(whole);
+            }
+        dataset_free(&d);
+    }
+    struct Dataset d;
+    fail_quiet(true);
+    CHECK(!dataset_load_memory(&d, " \n<|endoftext|>\n", 16, "a.txt", &tokenizer, &deepseek, &OPTIONS),
+          "an empty text");
+    CHECK(!dataset_load_memory(&d, "a\n\nb\xff", 5, "a.txt", &tokenizer, &deepseek, &OPTIONS) &&
+              strstr(fail_last(), "a.txt:3: not UTF-8 at column 2"),
+          "%s", fail_last());
+    fail_quiet(false);
+}
+
 int main(void) {
     if (open_tools()) {
         test_forms();
@@ -761,6 +807,7 @@ int main(void) {
         test_gzip();
         test_csv();
         test_many_fields();
+        test_text();
         test_columns();
         test_unlearnt();
         test_overlong();

@@ -114,8 +114,10 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
     plan->state = s.state.peak_bytes;
     plan->activations = s.scratch.peak_bytes;
     plan->batch = s.host.peak_bytes;
+    ok = ok && samples_plan(&o->samples, &m, &plan->samples);
     plan->total = dry.peak_bytes;
-    plan->rounding = plan->total - (plan->weights + plan->adapters + plan->state + plan->activations + plan->batch);
+    plan->rounding =
+        plan->total - (plan->weights + plan->adapters + plan->state + plan->activations + plan->batch + plan->samples);
     plan_roles(&m, plan);
     step_free(&s);
     model_free(&m);
@@ -145,6 +147,8 @@ bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct
         return false;
     if (!o->validation && o->validation_split > 0 &&
         !dataset_split(&t->data, o->validation_split, o->seed, &t->held_out))
+        return false;
+    if (!samples_check(&o->samples, tokenizer))
         return false;
     if (t->data.n_labels == 0)
         return fail("%s: no labelled token in any of its %zu examples: nothing to learn", o->data[0], t->data.n);
@@ -372,7 +376,7 @@ bool train_begin(struct Train *t, struct Model *m) {
         (!measure_reference(t, &t->data, t->state.reference) ||
          !measure_reference(t, &t->held_out, t->state.reference + t->data.n)))
         return false;
-    return metrics_open(t);
+    return metrics_open(t) && (t->o.samples.every == 0 || samples_begin(t->o.out, t->state.step));
 }
 
 // ---- Loop
@@ -550,7 +554,19 @@ static bool save(struct Train *t) {
     return checkpoint_save(t->o.out, t->m, &t->identity, &t->state, t->o.keep ? t->o.keep : 1);
 }
 
+static bool sample(struct Train *t) {
+    char *text;
+    bool ok = samples_take(&t->o.samples, t->m, t->tokenizer, t->o.out, t->state.step, &text);
+    if (ok && t->on_sample)
+        t->on_sample(t->context, t->state.step, text);
+    free(text);
+    return ok;
+}
+
 bool train_loop(struct Train *t) {
+    uint64_t sample_every = t->o.samples.every;
+    if (sample_every && t->state.step == 0 && !sample(t))
+        return false;
     while (t->state.step < t->steps) {
         struct TrainStatus status;
         if (!one_step(t, &status))
@@ -563,6 +579,8 @@ bool train_loop(struct Train *t) {
             return false;
         if (t->on_step)
             t->on_step(t->context, &status);
+        if (sample_every && (end || t->state.step % sample_every == 0) && !sample(t))
+            return false;
         bool asked = t->save && *t->save;
         if (asked)
             *t->save = 0;

@@ -4,6 +4,7 @@
 #include "train/checkpoint.h"
 #include "train/esft.h"
 #include "train/events.h"
+#include "train/samples.h"
 #include <signal.h>
 
 // qlora is lora on a base that must be quantised: the base's bits stay as they are, adapters are f32.
@@ -44,6 +45,8 @@ struct TrainOptions {
     const char *validation;     // path, or NULL
     const char *out;
     bool resume;
+    bool from_scratch; // a file without tensors: the weights begin as random ones, by the seed
+    struct SampleOptions samples;
     const char *base_name; // of the model, for the adapter's config
 };
 
@@ -62,8 +65,8 @@ struct TrainStatus {
 
 // What a run would train, and the memory it would take.
 struct TrainPlan {
-    uint64_t weights, adapters, state, activations, batch; // bytes
-    uint64_t rounding;                                     // what the allocations take above that
+    uint64_t weights, adapters, state, activations, batch, samples; // bytes
+    uint64_t rounding;                                              // what the allocations take above that
     uint64_t total;
     struct RolePlan {
         uint32_t tensors;      // trained ones
@@ -88,6 +91,7 @@ struct Train {
     const volatile sig_atomic_t *stop; // not 0: finish the step, save, return; NULL: never
     volatile sig_atomic_t *save;       // not 0: finish the step, save, go on (and 0 again); NULL: never
     void (*on_step)(void *context, const struct TrainStatus *s);
+    void (*on_sample)(void *context, uint64_t step, const char *text);
     void *context;
 };
 

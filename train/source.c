@@ -1,4 +1,4 @@
-// Bytes come from a file or from memory, perhaps through zlib, into one buffer that holds the record in hand; three ways to find a record's end.
+// Bytes come from a file or from memory, perhaps through zlib, into one buffer that holds the record in hand; four ways to find a record's end.
 #include "train/source.h"
 #include "model/json.h"
 #include "model/utf8.h"
@@ -9,7 +9,7 @@
 #include <strings.h>
 #include <zlib.h>
 
-enum { RECORD_MAX_BYTES = 100000000, GZIP_CHUNK = 1 << 16, CSV_MAX_FIELDS = 4096 };
+enum { RECORD_MAX_BYTES = 100000000, GZIP_CHUNK = 1 << 16, CSV_MAX_FIELDS = 4096, TEXT_LOOK_BYTES = 1 << 20 };
 
 struct Gzip {
     z_stream z;
@@ -79,6 +79,7 @@ static bool fill(struct Source *s) {
         return fail("%s:%u: more than %d bytes in one %s", s->path, s->line, RECORD_MAX_BYTES,
                     s->kind == SOURCE_LINES   ? "line"
                     : s->kind == SOURCE_ARRAY ? "object"
+                    : s->kind == SOURCE_TEXT  ? "document"
                                               : "row");
     if (s->begin)
         memmove(s->buffer, s->buffer + s->begin, have);
@@ -222,11 +223,55 @@ static bool next_row(struct Source *s, struct SourceRecord *r) {
     return true;
 }
 
+// The next document that is not empty, without the white space round it.
+static bool next_document(struct Source *s, struct SourceRecord *r) {
+    static const char blanks[] = " \t\r\n";
+    const size_t mark = strlen(SOURCE_TEXT_MARK);
+    for (;;) {
+        if (peek_past(s, blanks) < 0)
+            return s->ended;
+        size_t n = 0, end = 0, feeds = 0; // end: what stands before the mark or the blank line
+        bool found = false, blank = false;
+        while (!found) {
+            if (s->begin + n == s->end && !fill_to(s, n + 1))
+                return false;
+            if (s->begin + n == s->end)
+                break;
+            const char *from = s->buffer + s->begin;
+            char byte = from[n++];
+            found =
+                s->marked ? n >= mark && memcmp(from + n - mark, SOURCE_TEXT_MARK, mark) == 0 : byte == '\n' && blank;
+            blank = byte == '\n' || (blank && strchr(blanks, byte));
+            feeds += byte == '\n';
+        }
+        *r = (struct SourceRecord){s->buffer + s->begin, 0, s->line};
+        end = found && s->marked ? n - mark : n;
+        while (end && strchr(blanks, r->text[end - 1]))
+            end--;
+        s->begin += n;
+        s->line += (uint32_t)feeds;
+        r->bytes = end;
+        if (end)
+            return true;
+        r->text = NULL;
+    }
+}
+
 bool source_next(struct Source *s, struct SourceRecord *r) {
     *r = (struct SourceRecord){0};
     if (s->failed)
         return false;
-    return s->kind == SOURCE_LINES ? next_line(s, r) : s->kind == SOURCE_ARRAY ? next_object(s, r) : next_row(s, r);
+    switch (s->kind) {
+    case SOURCE_LINES:
+        return next_line(s, r);
+    case SOURCE_ARRAY:
+        return next_object(s, r);
+    case SOURCE_CSV:
+        return next_row(s, r);
+    case SOURCE_TEXT:
+        return next_document(s, r);
+    }
+    return false;
 }
 
 // ---- Values ----
@@ -326,6 +371,8 @@ static bool csv_header(struct Source *s) {
 json_t *source_value(const struct Source *s, const struct SourceRecord *r, const char *where) {
     if (!check_text(r, where))
         return NULL;
+    if (s->kind == SOURCE_TEXT)
+        return json_pack("{s:s%}", "text", r->text, r->bytes);
     return s->kind == SOURCE_CSV ? csv_object(s, r, where) : json_parse(r->text, r->bytes, where);
 }
 
@@ -349,6 +396,14 @@ static bool begin(struct Source *s) {
     if (ends_with(s->path, ".csv") || ends_with(s->path, ".csv.gz")) {
         s->kind = SOURCE_CSV;
         return csv_header(s);
+    }
+    if (ends_with(s->path, ".txt") || ends_with(s->path, ".txt.gz")) {
+        s->kind = SOURCE_TEXT;
+        if (!fill_to(s, TEXT_LOOK_BYTES))
+            return false;
+        s->marked = memmem(s->buffer + s->begin, min_u64(s->end - s->begin, TEXT_LOOK_BYTES), SOURCE_TEXT_MARK,
+                           strlen(SOURCE_TEXT_MARK));
+        return true;
     }
     if (peek_past(s, " \t\r\n") == '[') {
         s->kind = SOURCE_ARRAY;

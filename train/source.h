@@ -1,12 +1,14 @@
-// The records of a data file, one at a time: lines of JSON, the objects of one JSON array, or the rows of a CSV (RFC 4180, a header line,
-// quoted line feeds). Told apart by the first byte and, for CSV, by the name's end (.csv, .csv.gz); gzip by its magic number. Nothing
-// but the record in hand is kept, so that a file may be larger than memory.
+// The records of a data file, one at a time: lines of JSON, the objects of one JSON array, the rows of a CSV (RFC 4180, a header line,
+// quoted line feeds), or the documents of a plain text. Told apart by the name's end for CSV (.csv, .csv.gz) and text (.txt, .txt.gz), else by
+// the first byte; gzip by its magic number. Nothing but the record in hand is kept, so that a file may be larger than memory.
 #pragma once
 #include "runtime/base.h"
 
 #include <jansson.h>
 
-enum SourceKind { SOURCE_LINES, SOURCE_ARRAY, SOURCE_CSV };
+enum SourceKind { SOURCE_LINES, SOURCE_ARRAY, SOURCE_CSV, SOURCE_TEXT };
+// What stands between the documents of a text. A file whose first MiB has none is cut at blank lines instead.
+#define SOURCE_TEXT_MARK "<|endoftext|>"
 
 struct Source {
     FILE *file; // NULL: memory
@@ -21,6 +23,7 @@ struct Source {
     uint32_t line;       // on which `begin` stands, from 1
     enum SourceKind kind;
     bool first;      // of the array: no object was given out yet
+    bool marked;     // of a text: its documents end at SOURCE_TEXT_MARK
     json_t *columns; // of a CSV: the names in its header
     const char *path;
 };
@@ -37,6 +40,6 @@ bool source_open(struct Source *s, const char *path);
 bool source_open_memory(struct Source *s, const char *text, size_t bytes, const char *path);
 // False after a message where nothing can be read behind a fault.
 bool source_next(struct Source *s, struct SourceRecord *r);
-// The record as a JSON value: of a row of CSV an object of texts. NULL after a message that begins with `where`; source_next can go on.
+// The record as a JSON value: of a row of CSV an object of texts, of a document {"text": ...}. NULL after a message that begins with `where`; source_next can go on.
 json_t *source_value(const struct Source *s, const struct SourceRecord *r, const char *where);
 void source_close(struct Source *s);

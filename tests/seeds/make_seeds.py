@@ -223,7 +223,7 @@ FORMS = {"messages": {"messages": TALK}, "completion": {"prompt": "ab", "complet
 for name, form in FORMS.items():
     write("fuzz_data", name, text(form) + b"\r\n" + text(form) + b"\n")
 write("fuzz_data", "array", text([FORMS["alpaca"], FORMS["messages"]]) + b"\n")
-# The byte before the last chooses too: 1 is CSV, 4 other names, 8 and 16 what becomes of long examples, 64 pairs.
+# The byte before the last chooses too: 1 is CSV, 4 other names, 8 and 16 what becomes of long examples, 64 pairs, 128 text.
 write("fuzz_data", "csv", b'id,prompt,"completion"\r\n1,"a ""b""\r\n",b\r\n2,,"ab\nb"\r\n3,a,b\n!\n')
 write("fuzz_data", "columns", text({"a": "ab", "b": " ba", "text": "no"}) + b"\n" + text(
     {"c": [{"d": "user", "content": "a"}, {"d": "assistant", "content": [{"type": "text", "text": "b"}], "e": 1}]}) + b"\n\x0c\x10")
@@ -231,6 +231,8 @@ write("fuzz_data", "weights", text({"messages": TALK + [{"role": "user", "conten
                                                         {"role": "assistant", "content": "a", "mask": False}]}) + b"\n\x10\x02")
 write("fuzz_data", "pairs", text({"prompt": "a", "chosen": "b", "rejected": "ab"}) + b"\n" + text(
     {"prompt": TALK[:2], "chosen": "b", "rejected": "ab"}) + b"\n@\x10")
+write("fuzz_data", "marked", b"ab\n\nb<|endoftext|>\n<|endoftext|>\na ab\n\x80\x10")
+write("fuzz_data", "blank_lines", b"ab\r\nb\r\n \r\n\na ab\n\x90\x04")
 write("fuzz_data", "gzip", gzip.compress(text(FORMS["text"]) + b"\n", mtime=0))
 
 

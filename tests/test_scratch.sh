@@ -1,0 +1,55 @@
+# `vkmoe train --from-scratch` on plain text, with samples of what the model says: the weights begin as `init` would write them, a resumed run ends with the bits and
+# the samples of the undisturbed one, and the plan counts the samples. $VKMOE is the program, the working directory the build folder.
+work=test-scratch
+. "${BASH_SOURCE%/*}/check.sh"
+
+if ! "$VKMOE" devices >"$work/stdout" 2>&1; then
+    echo "SKIP: no Vulkan device: $(tail -n 1 "$work/stdout")"
+    exit 77
+fi
+for i in $(seq 12); do printf 'The %d mice\n\nsat in a row.\n<|endoftext|>\n' "$i"; done >"$work/marked.txt"
+sed 's/^<.*$//' "$work/marked.txt" >"$work/blank.txt"
+train() { # train STATUS MODEL OUT FLAGS...
+    local status=$1 model=$2 to=$3
+    shift 3
+    run "$status" train "$model" --out "$work/$to" --data "$work/marked.txt" --context 32 --batch 4 --schedule constant "$@"
+}
+sampled=(--sample-every 2 --sample-prompt $'The\nmice' --sample-tokens 8)
+train 0 tiny-moe whole --from-scratch --seed 7 --steps 4 "${sampled[@]}" --dry-run --json
+says "$err" "data: 12 examples"
+bytes=$(grep -o '"total": [0-9]*' <<<"$out" | tr -dc 0-9)
+VKMOE_MEMORY_MIB=$(((bytes + 1048575) / 1048576)) train 0 tiny-moe whole --from-scratch --seed 7 --steps 4 "${sampled[@]}"
+says "$err" "sample after step 2:"
+[[ $(grep -c '^step ' "$work/whole/samples.txt") == 3 && $(grep -c '^  mice' "$work/whole/samples.txt") == 3 ]]
+note $? "not three samples of two lines: $(cat "$work/whole/samples.txt")"
+train 0 tiny-moe cut --from-scratch --seed 7 --steps 2 "${sampled[@]}"
+printf 'step 3\n  gone\n\n' >>"$work/cut/samples.txt" # of a step that is done again
+train 0 tiny-moe cut --from-scratch --seed 7 --steps 4 "${sampled[@]}" --resume
+cmp -s "$work/whole/model.safetensors" "$work/cut/model.safetensors"
+note $? "a resumed run from scratch ends with other bits"
+diff <(grep . "$work/whole/samples.txt") <(grep . "$work/cut/samples.txt") >"$work/stdout"
+note $? "a resumed run says something else: $(cat "$work/stdout")"
+
+# The same as init and train, by the preset or by the config of a model; another seed is another model.
+run 0 init --preset tiny-moe --out "$work/model" --seed 7
+train 0 "$work/model" after --lr 6e-4 --steps 4 --seed 7
+cmp -s "$work/whole/model.safetensors" "$work/after/model.safetensors"
+note $? "init and train end with other bits than --from-scratch"
+run 0 init --preset tiny-moe --out "$work/other" --seed 9
+train 0 "$work/other" config --from-scratch --seed 7 --steps 4
+cmp -s "$work/whole/model.safetensors" "$work/config/model.safetensors"
+note $? "a config alone ends with other bits than its preset"
+train 1 "$work/other" config --from-scratch --seed 8 --steps 5 --resume
+says "$err" "is of another run"
+
+# Blank lines separate where there is no mark; and what cannot be.
+run 0 data "$work/blank.txt" --model "$work/model" --json
+says "$out" '"examples": 24'
+refused 2 "--method full" train tiny-moe --from-scratch --method lora --data "$work/marked.txt" --out "$work/new"
+refused 2 "needs --from-scratch" train "$work/model" --tokenizer "$work/model" --data "$work/marked.txt" --out "$work/new"
+refused 1 "give --sample-prompt" train tiny-moe --from-scratch --data "$work/marked.txt" --out "$work/new" --sample-every 1
+refused 1 "none is left for a sample" train tiny-moe --from-scratch --data "$work/marked.txt" --out "$work/new" --sample-every 1 \
+    --context 8 --sample-prompt "123456789"
+refused 1 "no-such" train no-such --from-scratch --data "$work/marked.txt" --out "$work/new"
+rm -rf "$work"
+finish
