@@ -102,9 +102,10 @@ static bool read_items(struct Job *j) {
     j->failures = xcalloc(j->n_tasks, sizeof *j->failures);
     for (uint32_t i = 0; i < j->n_tasks; i++) {
         const struct Task *t = &j->tasks[i];
-        bool ok = t->kind != TASK_CODE || args_switch(j->args, "allow-code-execution") ||
+        bool executes = t->kind == TASK_CODE && !args_switch(j->args, "dry-run");
+        bool ok = !executes || args_switch(j->args, "allow-code-execution") ||
                   fail("%s: runs programs that the model writes; --allow-code-execution allows it", t->name);
-        ok = ok && (t->kind != TASK_CODE || code_available());
+        ok = ok && (!executes || code_available());
         if (ok && items_read(&j->asked[j->n_asked], t, &o))
             j->n_asked++;
         else
@@ -215,6 +216,15 @@ static bool run(struct Job *j, const char *out) {
     return ok;
 }
 
+// What would be asked, with its tokens; needs no weights.
+static bool list(struct Job *j) {
+    const bool chat = args_switch(j->args, "chat");
+    if (!read_tasks(j) || !load_text_alone(&j->l, j->args, chat) || !read_items(j))
+        return false;
+    j->model = (struct AnswerModel){.tokenizer = &j->l.tokenizer, .template = chat ? &j->l.template : NULL};
+    return eval_list(j->asked, j->n_asked, &j->model, stdout);
+}
+
 static void job_free(struct Job *j) {
     for (uint32_t i = 0; i < j->n_asked; i++)
         items_free(&j->asked[i]);
@@ -274,9 +284,12 @@ int cmd_eval(const struct Args *args) {
         return args_wrong(args, "--template needs --chat");
     if (args_given(args, "png") || args_switch(args, "md"))
         return args_wrong(args, "--md and --png belong to `vkmoe eval report`");
+    if (args_switch(args, "dry-run") && args_given(args, "out"))
+        return args_wrong(args, "--dry-run has no results; its lines go to standard output");
     struct Job *j = xcalloc(1, sizeof *j);
     j->args = args;
-    bool ok = run(j, args_given(args, "out") ? args_text(args, "out") : "results.json") && j->n_failures == 0;
+    const char *out = args_given(args, "out") ? args_text(args, "out") : "results.json";
+    bool ok = (args_switch(args, "dry-run") ? list(j) : run(j, out)) && j->n_failures == 0;
     job_free(j);
     return ok ? EXIT_DONE : EXIT_FAILED;
 }

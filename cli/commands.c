@@ -234,6 +234,7 @@ static const struct Flag eval_flags[] = {
     INT("limit", 0, NULL, 1, 100000000, "records of a task at most, taken from all its subjects in turn"),
     SWITCH("chat", 0, "each prompt is a user's message: wrap it in the model's chat template"),
     TEMPLATE,
+    SWITCH("dry-run", 0, "ask nothing: print every prompt with its tokens, a line of JSON each (needs no weights)"),
     SWITCH("subjects", 0, "the table has a row for each subject too"),
     SWITCH("allow-code-execution", 0, "run the programs that the model writes (HumanEval, MBPP), in a sandbox"),
     INT("parallel", 0, "8", 1, SESSION_MAX_SEQUENCES, "answers at once: changes the time, not the scores"),

@@ -11,10 +11,10 @@
 
 static const uint64_t TEXT_MAX_BYTES = UINT64_C(1) << 31;
 
-bool load_text(struct Loaded *l, const struct Args *args, bool with_template) {
+static bool load_words(struct Loaded *l, const struct Args *args, bool with_template, bool with_weights) {
     memset(l, 0, sizeof *l);
     const char *path = args->operands[0];
-    if (!modelfile_open(&l->file, path))
+    if (!(with_weights ? modelfile_open : modelfile_open_config)(&l->file, path))
         return false;
     l->has_tokenizer = tokenizer_open(&l->tokenizer, &l->file);
     if (!l->has_tokenizer)
@@ -23,6 +23,14 @@ bool load_text(struct Loaded *l, const struct Args *args, bool with_template) {
         l->has_template =
             template_open(&l->template, args_text(args, "template"), l->file.chat_template, &l->tokenizer, path);
     return l->has_template || !with_template;
+}
+
+bool load_text(struct Loaded *l, const struct Args *args, bool with_template) {
+    return load_words(l, args, with_template, true);
+}
+
+bool load_text_alone(struct Loaded *l, const struct Args *args, bool with_template) {
+    return load_words(l, args, with_template, false);
 }
 
 bool load_preset(struct ModelFile *f, const char *model) {

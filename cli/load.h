@@ -21,6 +21,8 @@ struct Loaded {
 
 // Config, tokenizer and, where asked for, the chat template (--template, else the model's own).
 bool load_text(struct Loaded *l, const struct Args *args, bool with_template);
+// The same of a model that need not have weights, such as a vocabulary alone: nothing else is loaded behind it.
+bool load_text_alone(struct Loaded *l, const struct Args *args, bool with_template);
 // Then device, weights (--type, --adapter) and a session. `positions` is what the rope table covers: the session's context at least.
 bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *o);
 void load_free(struct Loaded *l);

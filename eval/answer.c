@@ -82,6 +82,14 @@ static const char *context_of(const struct Item *item, uint32_t choice) {
     return item->contexts ? item->contexts[choice] : item->prompt;
 }
 
+bool answer_tokens(const struct AnswerModel *m, const struct Item *item, uint32_t choice, struct TokenList *prompt,
+                   struct TokenList *continuation) {
+    *continuation = (struct TokenList){0};
+    return item->n_choices
+               ? choice_tokens(m, context_of(item, choice), item->continuations[choice], prompt, continuation)
+               : prompt_tokens(m, item->prompt, prompt);
+}
+
 // Room that is enough for the record, so that it is cut only where the model's own context is too short: a token has at least a byte.
 static bool room_of(const struct AnswerModel *m, const struct Item *item, uint64_t max_tokens, uint64_t *tokens) {
     struct TokenList ids = {0};
@@ -197,7 +205,7 @@ static bool likelihoods(void *context, const struct Ask *ask, double *logprobs, 
     *cut = false;
     for (uint32_t i = 0; ok && i < item->n_choices; i++) {
         token_list_free(&ids);
-        ok = choice_tokens(m, context_of(item, i), item->continuations[i], &ids, &said[i]);
+        ok = answer_tokens(m, item, i, &ids, &said[i]);
         longest = max_u64(longest, said[i].n);
         letters = letters && said[i].n == 1;
     }

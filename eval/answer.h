@@ -39,5 +39,9 @@ struct AnswerModel {
     uint32_t n_held;
 };
 struct Answerer answer_model(struct AnswerModel *m);
+// The tokens that are asked, before anything is cut to the context: of the prompt and, for a choice (0 for tasks without), of its continuation.
+// Both are to be freed; only m's tokenizer and template are used.
+bool answer_tokens(const struct AnswerModel *m, const struct Item *item, uint32_t choice, struct TokenList *prompt,
+                   struct TokenList *continuation);
 // Tokens that the longest prompt needs with its answer; session is not used. False where the tokenizer fails.
 bool answer_longest(const struct AnswerModel *m, const struct Asked *asked, uint64_t *tokens);

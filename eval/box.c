@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -104,12 +105,14 @@ static bool make_view(const struct BoxPlan *plan) {
            restrict_mount("/", 0, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC) && chdir("/tmp") == 0;
 }
 
-static _Noreturn void tell(int report, const char *layer, int status) {
-    struct BoxReport r = {.error = errno, .status = status};
+static _Noreturn void tell(int report, const char *layer, int status, double cpu_seconds) {
+    struct BoxReport r = {.error = errno, .status = status, .cpu_seconds = cpu_seconds};
     if (layer)
         strncpy(r.layer, layer, sizeof r.layer - 1);
     _exit(write(report, &r, sizeof r) == sizeof r ? 0 : 1);
 }
+
+static double seconds_of(struct timeval t) { return (double)t.tv_sec + (double)t.tv_usec / 1e6; }
 
 // The plan's descriptors become 0 .. n-1, go and report n and n+1; all others are closed.
 static bool arrange_fds(const struct BoxPlan *plan, int *go, int *report) {
@@ -131,32 +134,33 @@ static bool arrange_fds(const struct BoxPlan *plan, int *go, int *report) {
 static _Noreturn void run_init(const struct BoxPlan *plan, int go, int report) {
     char byte;
     if (!arrange_fds(plan, &go, &report))
-        tell(report, "descriptors", 0);
+        tell(report, "descriptors", 0, 0);
     // The box ends with its parent; should that have gone already, its end of the pipe is closed.
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || read(go, &byte, 1) != 1)
         _exit(1);
     umask(0);
     setsid(); // no terminal to type at
     if (!make_view(plan))
-        tell(report, "view of the file system", 0);
+        tell(report, "view of the file system", 0, 0);
     if (sethostname("sandbox", 7) != 0)
-        tell(report, "host name", 0);
+        tell(report, "host name", 0, 0);
     pid_t pid = clone_into(0);
     if (pid == 0) {
         static const char *const environment[] = {"PYTHONHASHSEED=0", "LC_ALL=C.UTF-8", "HOME=/tmp", NULL};
         const char *layer = confine_process(plan);
         if (!layer)
             execve(plan->argv[0], (char *const *)plan->argv, (char *const *)environment);
-        tell(report, layer ? layer : "start of Python", 0);
+        tell(report, layer ? layer : "start of Python", 0, 0);
     }
     if (pid < 0)
-        tell(report, "first process", 0);
+        tell(report, "first process", 0, 0);
     syscall(SYS_close_range, 0u, (unsigned)plan->n_fds - 1, 0); // the other side sees the program's end
     int status;
-    while (waitpid(pid, &status, 0) < 0)
+    struct rusage used;
+    while (wait4(pid, &status, 0, &used) < 0)
         if (errno != EINTR)
-            tell(report, "wait for the program", 0);
-    tell(report, NULL, status);
+            tell(report, "wait for the program", 0, 0);
+    tell(report, NULL, status, seconds_of(used.ru_utime) + seconds_of(used.ru_stime));
 }
 
 // --- Outside.

@@ -23,7 +23,7 @@ struct BoxPlan {
     int fds[BOX_MAX_FDS];    // become 0 .. n_fds-1; every other descriptor is closed
     int n_fds;
     uint64_t memory_bytes; // of address space
-    unsigned cpu_seconds;
+    unsigned cpu_seconds;  // SIGXCPU then, SIGKILL a second later
 };
 
 struct Box {
@@ -36,6 +36,7 @@ struct BoxReport {
     char layer[BOX_LAYER_BYTES]; // what could not be set up; empty where all was
     int error;                   // errno of that
     int status;                  // of the program, as from waitpid
+    double cpu_seconds;          // that it used
 };
 
 // Starts a box. False after a message that names the layer which is missing here. What is refused inside, after the start, is in the

@@ -203,9 +203,56 @@ static json_t *answer_line(struct Runner *x, const struct Ask *ask, const struct
     return line;
 }
 
-// ---- The journal
-
 static const size_t LINE_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(9);
+
+static json_t *ids_array(const struct TokenList *ids) {
+    json_t *array = json_array();
+    for (size_t i = 0; i < ids->n; i++)
+        json_array_append_new(array, json_integer(ids->ids[i]));
+    return array;
+}
+
+// Of a cloze task "tokens" has a list for each choice, else one; "continuation_tokens" one for each choice.
+static bool add_tokens(json_t *line, const struct AnswerModel *m, const struct Item *item) {
+    json_t *prompts = json_array(), *continuations = json_array();
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < (item->n_choices ? item->n_choices : 1); i++) {
+        struct TokenList prompt, continuation;
+        ok = answer_tokens(m, item, i, &prompt, &continuation);
+        if (ok && (i == 0 || item->contexts))
+            json_array_append_new(prompts, ids_array(&prompt));
+        if (ok && item->n_choices)
+            json_array_append_new(continuations, ids_array(&continuation));
+        token_list_free(&prompt);
+        token_list_free(&continuation);
+    }
+    json_object_set(line, "tokens", item->contexts ? prompts : json_array_get(prompts, 0));
+    if (item->n_choices) {
+        json_object_set_new(line, "continuations", text_array(item->continuations, item->n_choices));
+        json_object_set(line, "continuation_tokens", continuations);
+    } else if (item->n_accepted)
+        json_object_set_new(line, "accepted", text_array(item->accepted, item->n_accepted));
+    json_decref(prompts);
+    json_decref(continuations);
+    return ok;
+}
+
+bool eval_list(const struct Asked *asked, uint32_t n, const struct AnswerModel *m, FILE *out) {
+    bool ok = true;
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t g = 0; g < asked[t].n_groups; g++)
+            for (uint32_t i = 0; ok && i < asked[t].groups[g].n; i++) {
+                struct Ask ask = {&asked[t], &asked[t].groups[g], &asked[t].groups[g].items[i]};
+                json_t *line = line_begin(&ask, false);
+                ok = add_tokens(line, m, ask.item) &&
+                     ((json_dumpf(line, out, LINE_FLAGS) == 0 && fputc('\n', out) != EOF) ||
+                      fail("the list of prompts cannot be written: %s", strerror(errno)));
+                json_decref(line);
+            }
+    return ok;
+}
+
+// ---- The journal
 
 static bool write_line(struct Runner *x, const json_t *line) {
     bool ok =

@@ -31,6 +31,8 @@ struct EvalRun {
 // False after one line; what was answered is in the journal.
 bool eval_run(struct EvalRun *r);
 void eval_scores_free(struct TaskScore *scores, uint32_t n);
+// Asks nothing: writes a line of JSON per item, its texts as in the journal and their tokens. Of m only tokenizer and template are used.
+bool eval_list(const struct Asked *asked, uint32_t n, const struct AnswerModel *m, FILE *out);
 // Of everything that the tasks ask: part of `about`.
 void eval_hash(const struct Asked *asked, uint32_t n, char hex[65]);
 const char *eval_metric_name(enum TaskMetric metric);

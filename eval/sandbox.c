@@ -189,9 +189,17 @@ static bool set_up(const struct BoxReport *report) {
     return !report->layer[0] || fail("sandbox: not possible here: %s: %s", report->layer, strerror(report->error));
 }
 
+// A limit on processor time ended it; SIGXCPU may be ignored, and the kernel counts by ticks.
+static bool used_up(const struct BoxReport *r, unsigned cpu_seconds) {
+    if (!WIFSIGNALED(r->status))
+        return false;
+    return WTERMSIG(r->status) == SIGXCPU ||
+           (WTERMSIG(r->status) == SIGKILL && r->cpu_seconds >= 0.9 * (double)cpu_seconds);
+}
+
 // The checker's words: "ready", then "passed", "failed WHY" or "ended WHY". Nobody else holds that pipe.
 static bool read_verdict(struct SandboxResult *r, bool in_time, const struct Stream *streams,
-                         const struct BoxReport reports[2]) {
+                         const struct BoxReport reports[2], unsigned cpu_seconds) {
     if (!set_up(&reports[0]) || !set_up(&reports[1]))
         return false;
     char how[80];
@@ -205,6 +213,12 @@ static bool read_verdict(struct SandboxResult *r, bool in_time, const struct Str
         return true;
     }
     const char *words = streams[VERDICT].data + strlen(READY);
+    for (int i = 0; i < 2; i++)
+        if (used_up(&reports[i], cpu_seconds) && (i == 1 || !strncmp(words, "ended ", 6))) {
+            r->verdict = SANDBOX_TIMED_OUT;
+            snprintf(r->detail, sizeof r->detail, "used up %u s of processor time", cpu_seconds);
+            return true;
+        }
     size_t length = strcspn(words, "\n");
     const char *why = "";
     r->verdict = SANDBOX_FAILED;
@@ -234,7 +248,7 @@ static bool start_boxes(const struct Sandbox *s, const struct SandboxLimits *lim
     struct BoxPlan plan = {.files = s->files,
                            .n_files = s->n_files,
                            .memory_bytes = limits->memory_bytes,
-                           .cpu_seconds = (unsigned)limits->wall_seconds + 1};
+                           .cpu_seconds = limits->cpu_seconds};
     plan.argv = program;
     plan.n_fds = 5;
     memcpy(plan.fds, fds[0], sizeof(int) * 5);
@@ -287,12 +301,13 @@ bool sandbox_run(const struct Sandbox *s, const struct SandboxJob *job, const st
     *result = (struct SandboxResult){0};
     bool in_time = follow(streams, limits->wall_seconds, &result->seconds);
     struct BoxReport reports[2] = {{.error = 0}};
-    // Where the program ended by itself, how it did is on its way: the same words each time.
-    if (in_time && strstr(streams[VERDICT].data, "\nended "))
-        poll(&(struct pollfd){boxes[0].report, POLLIN, 0}, 1, 1000);
+    // Where the program ended by itself, or the checker without a word, how it did is on its way: the same words each time.
+    bool program_ended = strstr(streams[VERDICT].data, "\nended ") != NULL;
+    if (in_time && (program_ended || !strcmp(streams[VERDICT].data, READY)))
+        poll(&(struct pollfd){boxes[program_ended ? 0 : 1].report, POLLIN, 0}, 1, 2000);
     for (int i = 0; i < 2; i++)
         box_end(&boxes[i], &reports[i]);
-    ok = read_verdict(result, in_time, streams, reports);
+    ok = read_verdict(result, in_time, streams, reports, limits->cpu_seconds);
     for (int i = 0; i < N_STREAMS; i++) {
         if (streams[i].fd >= 0)
             close(streams[i].fd);

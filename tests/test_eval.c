@@ -324,83 +324,54 @@ static void test_minds(struct World *w) {
 
 // ---- Prompts
 
-static const struct {
-    const char *task;
-    uint32_t group, item;
-    const char *prompt; // NULL: not looked at, being long
-    const char *last;   // last continuation, accepted answer or check
-} PROMPTS[] = {
-    {"hellaswag", 0, 0, "Baking: A man mixes flour. Then he", " sings."},
-    {"hellaswag", 0, 1, "Rowing: Two boats start.", " They read."},
-    {"piqa", 0, 0, "Question: Open a jar\nAnswer:", " Look at it."},
-    {"arc_easy", 0, 0, "Question: What is hot?\nAnswer:", " fire"},
-    {"arc_challenge", 0, 0, "Question: What is cold?\nAnswer:", " sun"},
-    {"bbh", 0, 0,
-     "Add numbers.\n\nQ: 1+2 is\nA: Let's think step by step.\nSo the answer is 3.\n\nQ: 2+2 is\nA: Let's think step "
-     "by "
-     "step.\nSo the answer is 4.\n\nQ: 3+2 is\nA: Let's think step by step.\nSo the answer is 5.\n\nQ: 1+1 is\nA: "
-     "Let's "
-     "think step by step.",
-     "2"},
-    {"race_high", 0, 1, NULL, " D"},
-    {"drop", 0, 0,
-     "Each passage is followed by a question, and that by its answer.\n\nPassage: p\nQuestion: q\nAnswer: seven\n\n"
-     "Passage: It took 12.50 years.\nQuestion: How long?\nAnswer:",
-     "twelve"},
-    {"gsm8k", 0, 1, "Question: A thousand and one?\nAnswer:", "1,001"},
-    {"math", 0, 0, NULL, "\\frac{1}{2}"},
-    {"humaneval", 0, 0, "def one():\n    \"\"\"One.\"\"\"\n",
-     "def check(candidate):\n    assert candidate() == 1\n\ncheck(one)"},
-    {"mbpp", 0, 0,
-     "Task: Two.\nThe Python code must pass these tests:\nassert two() == 2\n[BEGIN]\ndef two():\n  return "
-     "2\n[DONE]\n\n"
-     "Task: Three.\nThe Python code must pass these tests:\nassert three() == 3\n[BEGIN]\ndef three():\n  return "
-     "3\n[DONE]\n\nTask: Four.\nThe Python code must pass these tests:\nassert four() == 4\n[BEGIN]\ndef four():\n  "
-     "return "
-     "4\n[DONE]\n\nTask: Six.\nThe Python code must pass these tests:\nassert six() == 6\nassert six() > x\n[BEGIN]",
-     "assert six() == 6\nassert six() > x"},
-    {"triviaqa", 0, 0,
-     "Question: q1\nAnswer: a1\n\nQuestion: q2\nAnswer: a2\n\nQuestion: q3\nAnswer: a3\n\nQuestion: q4\nAnswer: "
-     "a4\n\nQuestion: q5\nAnswer: a5\n\nQuestion: Who?\nAnswer:",
-     "A fox."},
-    {"naturalquestions", 0, 0, "Short answers to questions.\n\nQ: who made it?\nA:", "Ada L"},
-    {"mmlu", 0, 0,
-     "Multiple choice questions about high school logic, with their answers.\n\nIf \"p\", then q?\nA. yes\nB. no, "
-     "never\nC. "
-     "perhaps\nD. p\nAnswer:",
-     " D"},
-    {"winogrande", 0, 0, "Ann told Bea that Ann", " had won the game."},
-    {"cluewsc", 0, 0, NULL, "否"},
-    {"ceval", 0, 0, "以下是单项选择题，每题只有一个正确答案。\n\n哪一个？\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案：", " D"},
-    {"cmmlu", 0, 0, "以下是单项选择题，每题只有一个正确答案。\n\n哪个？\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案：", " D"},
-};
+static void add_part(struct Text *out, const char *name, const char *text) {
+    char *part = text ? xsprintf("---- %s\n%s\n", name, text) : xstrdup("");
+    text_add_string(out, part);
+    free(part);
+}
 
+// All that a task asks, as tests/golden/prompts/own.txt has it.
+static void spell_item(struct Text *out, const char *task, const struct Item *item) {
+    char *head = xsprintf("======== %s, %s\n", task, item->record.where + sizeof DIR); // without the folder
+    text_add_string(out, head);
+    free(head);
+    add_part(out, "prompt", item->prompt);
+    for (uint32_t i = 0; i < item->n_choices; i++) {
+        if (item->contexts)
+            add_part(out, "prompt", item->contexts[i]);
+        add_part(out, i == item->gold ? "right" : "wrong", item->continuations[i]);
+    }
+    for (uint32_t i = 0; i < item->n_accepted; i++)
+        add_part(out, "accepted", item->accepted[i]);
+    add_part(out, "set-up", item->setup);
+    add_part(out, "checks", item->checks);
+    add_part(out, "entry", item->entry);
+    add_part(out, "reference", item->reference);
+}
+
+// Every word that is asked of our own records, for each of the nineteen tasks.
 static void test_prompts(const struct World *w) {
-    for (size_t i = 0; i < sizeof PROMPTS / sizeof *PROMPTS; i++) {
-        const struct Asked *a = &w->asked[find(w, PROMPTS[i].task)];
-        const struct Item *item = &a->groups[PROMPTS[i].group].items[PROMPTS[i].item];
-        const char *prompt = item->contexts ? item->contexts[0] : item->prompt;
-        const char *last = item->n_choices    ? item->continuations[item->n_choices - 1]
-                           : item->n_accepted ? item->accepted[item->n_accepted - 1]
-                                              : item->checks;
-        CHECK(!PROMPTS[i].prompt || strcmp(prompt, PROMPTS[i].prompt) == 0, "%s asks: %s", PROMPTS[i].task, prompt);
-        CHECK(strcmp(last, PROMPTS[i].last) == 0, "%s ends: %s", PROMPTS[i].task, last);
+    struct Text out = {0};
+    uint8_t *expected = NULL;
+    uint64_t bytes, line = 1;
+    for (uint32_t t = 0; t < w->n; t++)
+        for (uint32_t g = 0; g < w->asked[t].n_groups; g++)
+            for (uint32_t i = 0; i < w->asked[t].groups[g].n; i++)
+                spell_item(&out, w->tasks[t].name, &w->asked[t].groups[g].items[i]);
+    CHECK(w->n == 19, "%u tasks", w->n);
+    if (CHECK(file_read(VKMOE_SOURCE_DIR "/tests/golden/prompts/own.txt", 1 << 20, &expected, &bytes), "%s",
+              fail_last())) {
+        size_t same = 0;
+        for (; same < bytes && same < out.bytes && out.text[same] == (char)expected[same]; same++)
+            line += expected[same] == '\n';
+        if (!CHECK(same == bytes && same == out.bytes,
+                   "own.txt:%llu: else is asked; all of it is in test-eval-prompts.txt", (unsigned long long)line))
+            file_write_atomic("test-eval-prompts.txt", out.text, out.bytes);
     }
     const struct Asked *race = &w->asked[find(w, "race_high")];
-    CHECK(race->n_items == 2, "%u questions of one passage", race->n_items);
-    CHECK(strstr(race->groups[0].items[1].prompt, "Article:\nOnce.\n\nQ: q two?\n\nA. p1\nB. p2"), "%s",
-          race->groups[0].items[1].prompt);
-    CHECK(strstr(race->groups[0].fixed, "Q: q one?\n\nA. o1\nB. o2\nC. o3\nD. o4\n\nAnswer: B\n\nArticle"), "%s",
-          race->groups[0].fixed);
     CHECK(!strstr(race->groups[0].fixed, "q two"), "a second question of a passage is a shot");
-    const struct Item *six = &w->asked[find(w, "mbpp")].groups[0].items[0];
-    const struct Item *one = &w->asked[find(w, "humaneval")].groups[0].items[0];
-    CHECK(strcmp(six->setup, "x = 1") == 0 && strcmp(six->reference, "def six():\n  return 6") == 0, "%s",
-          six->reference);
-    CHECK(strcmp(one->entry, "one") == 0 && strcmp(one->setup, one->prompt) == 0, "%s", one->setup);
-    const struct Asked *wsc = &w->asked[find(w, "cluewsc")], *math = &w->asked[find(w, "math")];
-    CHECK(strstr(wsc->groups[0].fixed, "“他”指的是“乙”吗？请回答是或否。\n回答：否\n\n"), "%s", wsc->groups[0].fixed);
-    CHECK(strstr(math->groups[0].fixed, "The final answer is $-\\frac{1}{2}$. I hope"), "%s", math->groups[0].fixed);
+    free(expected);
+    text_free(&out);
 }
 
 // ---- Resuming

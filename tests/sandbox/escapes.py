@@ -1,6 +1,6 @@
-# Programs that try to get out of the sandbox, one behind each line "#: NAME [= VERDICT] [!]"; the first part goes before every other. attempt()
-# gives "held", or what it got hold of. VERDICT is what the run must end with where that is not "passed", the answer "held". Those
-# marked ! are also run outside, where they must get hold of something: so it is known that they try what they say.
+# Programs that try to get out of the sandbox, one behind each line "#: NAME [= VERDICT] [~] [!]"; the first part goes before every other. attempt()
+# gives "held", or what it got hold of. VERDICT is what the run must end with where that is not "passed", the answer "held"; ~: it waits, so that the
+# clock on the wall must end it. Those marked ! are also run outside, where they must get hold of something: so it is known that they try what they say.
 #
 # Before them stand CANARY_FILE, CANARY_NEW, CANARY_PORT, CANARY_ABSTRACT, CANARY_SOCKET, CANARY_PID, CANARY_KEY, CANARY_FD: things of
 # the test's outside, which must be untouched afterwards.
@@ -586,9 +586,20 @@ def attempt():
         pass
 
 
-#: sleep for ever = timed out
+#: sleep for ever = timed out ~
 def attempt():
     time.sleep(1e6)
+
+
+#: compute for ever in threads = timed out
+def attempt():
+    def work():
+        while True:
+            pass
+
+    for _ in range(3):
+        threading.Thread(target=work, daemon=True).start()
+    work()
 
 
 #: ignore all signals, for ever = timed out
@@ -614,7 +625,7 @@ def attempt():
         print("x" * 10000, file=sys.stderr)
 
 
-#: half an answer = timed out
+#: half an answer = timed out ~
 def attempt():
     os.write(4, b"\x10\0\0\0\0\0\0\0abc")
     time.sleep(1e6)
