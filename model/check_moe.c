@@ -14,9 +14,19 @@ bool check_route(struct Check *ck, const struct OpCase *oc, const uint32_t *shap
     struct Routing g = {.tokens = ref.tokens,
                         .n_experts = ref.n_experts,
                         .n_active = ref.n_active,
+                        .max_tiles = slots,
                         .probs = probs->t,
                         .weights = weights->t,
                         .experts = experts->t};
+    bool few = ref.tokens <= 8;
+    struct CheckTensor *gather = NULL, *slot_row = NULL, *row_expert = NULL, *tiles = NULL, *grid = NULL;
+    if (few) {
+        gather = checkrun_output_u32(&r, DIMS(slots)), slot_row = checkrun_output_u32(&r, DIMS(slots));
+        row_expert = checkrun_output_u32(&r, DIMS(slots)), tiles = checkrun_output_u32(&r, DIMS(slots, 4));
+        grid = checkrun_output_u32(&r, DIMS(8));
+        g.gather = gather->t, g.slot_row = slot_row->t, g.row_expert = row_expert->t;
+        g.tiles = tiles->t, g.grid = grid->t;
+    }
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
     op_route(c, &logits->t, &g, ref.norm_topk, (float)ref.scale);
     ck->bytes = 8.0 * ref.tokens * ref.n_experts;
@@ -31,6 +41,12 @@ bool check_route(struct Check *ck, const struct OpCase *oc, const uint32_t *shap
             if (want_probs[s / ref.n_active * ref.n_experts + want_experts[s]] > 1e-30 &&
                 experts->value[s] != want_experts[s])
                 ck->nmse = INFINITY;
+        for (uint32_t s = 0; few && s < slots; s++) { // sorted order is slot order, a tile is a slot
+            const double *tile = &tiles->value[4 * s], expert = experts->value[s];
+            if (gather->value[s] != s / ref.n_active || slot_row->value[s] != s || row_expert->value[s] != expert ||
+                tile[0] != expert || tile[1] != s || tile[2] != 1 || grid->value[0] != slots)
+                ck->nmse = INFINITY;
+        }
     }
     free(want_probs), free(want_weights), free(want_experts);
     return finish(&r, ok, BOUND_EXP);
@@ -166,9 +182,8 @@ bool check_sort(struct Check *ck, const struct OpCase *oc, const uint32_t *shape
     struct CheckRun r;
     checkrun_begin(&r, ck);
     struct CheckRouting k = routing_random(&r, tokens, n_experts, n_active, oc->variant);
-    bool few = tokens <= 8;
     k.g.tile_rows = 16;
-    k.g.max_tiles = few ? slots : (uint32_t)min_u64(slots, slots / 16 + n_experts);
+    k.g.max_tiles = (uint32_t)min_u64(slots, slots / 16 + n_experts);
     struct CheckTensor *offsets = checkrun_output_u32(&r, DIMS(n_experts + 1));
     struct CheckTensor *gather = checkrun_output_u32(&r, DIMS(slots)), *slot_row = checkrun_output_u32(&r, DIMS(slots));
     struct CheckTensor *row_expert = checkrun_output_u32(&r, DIMS(slots));
@@ -180,19 +195,12 @@ bool check_sort(struct Check *ck, const struct OpCase *oc, const uint32_t *shape
     op_sort(c, &r.arena, &k.g);
     ck->bytes = 20.0 * slots;
     bool ok = checkrun_execute(&r, cmd_end(c));
-    for (uint32_t s = 0; few && s < slots; s++)
-        k.gather[s] = s / n_active, k.slot_row[s] = s, k.row_expert[s] = k.expert[s];
     if (ok) {
         compare_uints(&r, gather, k.gather, slots);
         compare_uints(&r, slot_row, k.slot_row, slots);
         compare_uints(&r, row_expert, k.row_expert, slots);
-        if (!few) {
-            compare_uints(&r, offsets, k.offsets, n_experts + 1);
-            check_tiles(&r, &k.g, k.offsets, tiles, grid);
-        }
-        for (uint32_t s = 0; few && s < slots; s++) // a tile is a slot
-            if (tiles->value[4 * s] != k.expert[s] || tiles->value[4 * s + 1] != s || tiles->value[4 * s + 2] != 1)
-                ck->nmse = INFINITY;
+        compare_uints(&r, offsets, k.offsets, n_experts + 1);
+        check_tiles(&r, &k.g, k.offsets, tiles, grid);
     }
     routing_free(&k);
     return finish(&r, ok, 0);

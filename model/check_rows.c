@@ -411,6 +411,8 @@ static const uint32_t MOVES[][OP_SHAPE] = {{7, 9, 24}, {1, 1, 8}, {33, 64, 576},
 static const uint32_t MOVES_BENCH[][OP_SHAPE] = {{512, 1024, 192}, {4096, 8192, 2048}};
 static const uint32_t ROUTER[][OP_SHAPE] = {{7, 64, 6},   {1, 1, 1},    {1, 8, 2}, {33, 7, 3},
                                             {129, 16, 1}, {64, 256, 8}, {9, 5, 5}, {2, 160, 6}};
+static const uint32_t MANY[][OP_SHAPE] = {{33, 7, 3}, {129, 16, 1}, {64, 256, 8}, {9, 5, 5}, {700, 64, 6}};
+static const uint32_t MANY_BENCH[][OP_SHAPE] = {{512, 64, 6}, {16384, 64, 6}};
 static const uint32_t ROUTER_BENCH[][OP_SHAPE] = {{512, 64, 6}, {1, 64, 6}, {16384, 64, 6}};
 static const uint32_t GROUPS[][OP_SHAPE] = {
     {33, 8, 2, 1}, {1, 1, 1, 1}, {129, 64, 6, 3}, {700, 16, 2, 2}, {64, 256, 8, 5}};
@@ -502,8 +504,8 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("route_back", K_ROUTE_BACK, ROUTER, ROUTER_BENCH, "tokens,experts,active", check_route_back),
         CASE("route_back norm balance", K_ROUTE_BACK, ROUTER, ROUTER_BENCH, "tokens,experts,active", check_route_back,
              .variant = NORM_TOPK | WITH_BALANCE),
-        CASE("sort", K_SORT, ROUTER, ROUTER_BENCH, "tokens,experts,active", check_sort),
-        CASE("sort one expert", K_SORT, ROUTER, ROUTER_BENCH, "tokens,experts,active", check_sort,
+        CASE("sort", K_SORT, MANY, MANY_BENCH, "tokens,experts,active", check_sort),
+        CASE("sort one expert", K_SORT, MANY, MANY_BENCH, "tokens,experts,active", check_sort,
              .variant = ONE_EXPERT),
         CASE("remap", K_REMAP, REMAPS, REMAPS_BENCH, "rows,tiles,experts", check_remap),
         CASE("balance", K_BALANCE, GROUPS, GROUPS_BENCH, "tokens,experts,active,groups", check_balance),

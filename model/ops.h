@@ -89,9 +89,10 @@ void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor 
 struct Routing routing_make(struct Arena *a, const struct Device *dev, uint32_t tokens, uint32_t n_experts,
                             uint32_t n_active);
 // probs = softmax(logits) over all experts; the n_active greatest (ties: lower index first, in descending order); weights are their probs, divided
-// by their sum + 1e-20 when norm_topk and n_active > 1, else times scale.
+// by their sum + 1e-20 when norm_topk and n_active > 1, else times scale. Of few tokens also gather, slot_row, row_expert, tiles and grid, where there
+// is room for them.
 void op_route(struct Cmd *c, const struct Tensor *logits, const struct Routing *r, bool norm_topk, float scale);
-// Fills offsets, gather, slot_row, row_expert, tiles, grid: a stable counting sort.
+// Fills offsets, gather, slot_row, row_expert, tiles, grid: a stable counting sort; of few tokens op_route has made all but offsets.
 void op_sort(struct Cmd *c, struct Arena *scratch, const struct Routing *r);
 // Numbers of map (n_experts) u32 in the place of experts in row_expert and tiles.
 void op_remap(struct Cmd *c, const struct Routing *r, const struct Tensor *map);

@@ -371,13 +371,15 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
         most /= 2;
     uint32_t rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m)), lanes = dev->limits.subgroup_size;
     uint32_t cols = rows >= 4 ? 1 : tiles.gemv_cols;
+    // A card's memory answers after hundreds of cycles: a lane has four units under way, of fewer rows at once, so that registers reach.
+    uint32_t ahead = is_old_lavapipe(dev) || rows >= 4 ? 1 : o.swiglu ? 2 : 4;
     struct Dispatch d = {
         .kernel = kernel,
         .local_size = dev->is_cpu   ? lanes
                       : lanes > 128 ? lanes
                                     : 128,
-        .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8, o.swiglu != NULL},
-        .n_spec = 5,
+        .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8, o.swiglu != NULL, ahead},
+        .n_spec = 6,
         .flops = (o.swiglu ? 4.0 : 2.0) * m * n * k,
         .bytes = (double)x->bytes + (double)y->bytes +
                  (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k) * (o.swiglu ? 2 : 1)};

@@ -36,6 +36,7 @@ void op_route(struct Cmd *c, const struct Tensor *logits, const struct Routing *
     assert(tensor_cols(logits) == r->n_experts);
     struct Device *dev = cmd_device(c);
     uint32_t local = router_local_size(dev);
+    bool lists = r->tokens <= FEW_TOKENS && tensor_exists(&r->gather);
     struct Args_route args = {.logits = view(logits),
                               .probs = view(&r->probs),
                               .weights = view(&r->weights),
@@ -44,12 +45,17 @@ void op_route(struct Cmd *c, const struct Tensor *logits, const struct Routing *
                               .n_experts = r->n_experts,
                               .n_active = r->n_active,
                               .norm_topk = norm_topk,
-                              .scale = scale};
+                              .scale = scale,
+                              .max_tiles = r->max_tiles};
+    if (lists) {
+        args.gather = view(&r->gather), args.slot_row = view(&r->slot_row), args.row_expert = view(&r->row_expert);
+        args.tiles = view(&r->tiles), args.grid = view(&r->grid);
+    }
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_route, KERNEL_route_base),
                                     .local_size = local,
-                                    .spec = {(uint32_t)div_up(r->n_experts, local)},
-                                    .n_spec = 1,
+                                    .spec = {(uint32_t)div_up(r->n_experts, local), lists},
+                                    .n_spec = 2,
                                     .groups = {r->tokens},
                                     .flops = (20.0 + 4.0 * r->n_active) * r->tokens * r->n_experts,
                                     .bytes = 8.0 * r->tokens * r->n_experts},
@@ -82,7 +88,9 @@ void op_route_back(struct Cmd *c, const struct Routing *r, const struct Tensor *
 }
 
 void op_sort(struct Cmd *c, struct Arena *scratch, const struct Routing *r) {
-    enum Phase { COUNT, SCAN, PLACE, FEW };
+    enum Phase { COUNT, SCAN, PLACE };
+    if (r->tokens <= FEW_TOKENS)
+        return; // op_route has made the lists
     struct Device *dev = cmd_device(c);
     uint32_t slots = slots_of(r);
     struct Args_sort all = {.experts = view(&r->experts),
@@ -98,14 +106,7 @@ void op_sort(struct Cmd *c, struct Arena *scratch, const struct Routing *r) {
                             .max_tiles = r->max_tiles},
                      args = all;
     struct Dispatch d = {
-        .kernel = KERNEL_PICK(dev, KERNEL_sort), .spec = {FEW, r->n_experts}, .n_spec = 2, .groups = {1}};
-    if (r->tokens <= FEW_TOKENS) {
-        d.local_size = dispatch_local_size(dev, 1);
-        args.offsets = (struct View){0, 0};
-        d.label = "sort few";
-        cmd_dispatch(c, &d, &args);
-        return;
-    }
+        .kernel = KERNEL_PICK(dev, KERNEL_sort), .spec = {COUNT, r->n_experts}, .n_spec = 2, .groups = {1}};
     // About 128 parts at most: the scan walks them one after the other.
     all.part_slots = (uint32_t)max_u64(64, align_up(div_up(slots, 128), 4));
     all.n_parts = (uint32_t)div_up(slots, all.part_slots);

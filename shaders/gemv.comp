@@ -16,6 +16,7 @@ layout(constant_id = 3) const uint COLS = 2;
 layout(constant_id = 4) const uint GROUPED = 0;
 layout(constant_id = 5) const uint CHOOSE_LANES = 0; // CPU devices with 8 lanes: see unit_load_lanes
 layout(constant_id = 6) const uint SWIGLU = 0;       // w is a gate's and w2 what it lets through: y = silu(x w^T) * (x w2^T)
+layout(constant_id = 7) const uint AHEAD = 1;        // units of w that a lane asks for at once (SUBGROUP)
 
 const uint G = W_UNIT / 8;
 struct XUnit {
@@ -24,10 +25,7 @@ struct XUnit {
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer XUnits { XUnit v[]; };
 float sum[ROWS][COLS], sum2[ROWS][COLS];
 
-void add_unit(inout float to[ROWS][COLS], u32x4_in w, uint x_at[ROWS], uint w_row[COLS], uint first_row, uint first_col, uint u,
-              uint units) {
-    Unit raw[COLS];
-    XUnits x = XUnits(uvec2(p.x));
+void load(u32x4_in w, uint w_row[COLS], uint first_row, uint first_col, uint u, uint units, out Unit raw[COLS]) {
     [[unroll]] for (uint c = 0; c < COLS; c++) {
         if (CHOOSE_LANES != 0) {
             uint rows[8];
@@ -37,6 +35,10 @@ void add_unit(inout float to[ROWS][COLS], u32x4_in w, uint x_at[ROWS], uint w_ro
         } else
             unit_load(w, w_row[c], u, units, raw[c]);
     }
+}
+
+void multiply(inout float to[ROWS][COLS], Unit raw[COLS], uint x_at[ROWS], uint u) {
+    XUnits x = XUnits(uvec2(p.x));
     [[unroll]] for (uint g = 0; g < G; g++) {
         vec4 a[COLS], b[COLS];
         [[unroll]] for (uint c = 0; c < COLS; c++) unit_get8(raw[c], g, a[c], b[c]);
@@ -75,12 +77,28 @@ void main() {
         x_at[r] = min(row0 + r, p.m - 1) / p.x_divide * units;
         [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = sum2[r][c] = 0;
     }
-#ifdef SUBGROUP
-    for (uint u = gl_SubgroupInvocationID; u < units; u += gl_SubgroupSize) {
-        add_unit(sum, p.w, x_at, w_row, first_w_row, first_col, u, units);
-        if (SWIGLU != 0)
-            add_unit(sum2, p.w2, x_at, w_row, first_w_row, first_col, u, units);
+// Units u, u + stride, ... (`count` of them): all loads are on their way before the first is used. The order of the sum is that of the units.
+#define ADD_UNITS(count, u, stride)                                                                                    \
+    {                                                                                                                  \
+        Unit raw[count][COLS], raw2[count][COLS];                                                                      \
+        [[unroll]] for (uint i = 0; i < count; i++) {                                                                  \
+            load(p.w, w_row, first_w_row, first_col, u + i * stride, units, raw[i]);                                   \
+            if (SWIGLU != 0)                                                                                           \
+                load(p.w2, w_row, first_w_row, first_col, u + i * stride, units, raw2[i]);                             \
+        }                                                                                                              \
+        [[unroll]] for (uint i = 0; i < count; i++) {                                                                  \
+            multiply(sum, raw[i], x_at, u + i * stride);                                                               \
+            if (SWIGLU != 0)                                                                                           \
+                multiply(sum2, raw2[i], x_at, u + i * stride);                                                         \
+        }                                                                                                              \
     }
+#ifdef SUBGROUP
+    uint u = gl_SubgroupInvocationID;
+    if (AHEAD > 1)
+        for (; u + (AHEAD - 1) * gl_SubgroupSize < units; u += AHEAD * gl_SubgroupSize)
+            ADD_UNITS(AHEAD, u, gl_SubgroupSize)
+    for (; u < units; u += gl_SubgroupSize)
+        ADD_UNITS(1, u, gl_SubgroupSize)
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         [[unroll]] for (uint c = 0; c < COLS; c++) {
             float total = subgroupAdd(sum[r][c]), total2 = SWIGLU != 0 ? subgroupAdd(sum2[r][c]) : 0;
@@ -88,11 +106,8 @@ void main() {
                 store(row0 + r, col0 + c, total, total2);
         }
 #else
-    for (uint u = 0; u < units; u++) {
-        add_unit(sum, p.w, x_at, w_row, first_w_row, first_col, u, units);
-        if (SWIGLU != 0)
-            add_unit(sum2, p.w2, x_at, w_row, first_w_row, first_col, u, units);
-    }
+    for (uint u = 0; u < units; u++)
+        ADD_UNITS(1, u, 1)
     [[unroll]] for (uint r = 0; r < ROWS; r++)
         [[unroll]] for (uint c = 0; c < COLS; c++) store(row0 + r, col0 + c * step, sum[r][c], sum2[r][c]);
 #endif

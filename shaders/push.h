@@ -61,10 +61,12 @@
 // dgate[i] = s (1 - s) <dy[i], x[i]> with s = sigmoid(gate[i]), then x[i,j] = s dy[i,j] in place.
 #define PUSH_gate_back(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, dy) RW(f32, x) OUT(f32, dgate) U32(rows) U32(dim)
 
-// Router of `rows` tokens: probs = softmax(logits) (rows, n_experts); the n_active greatest, ties to the lower index.
+// Router of `rows` tokens: probs = softmax(logits) (rows, n_experts); the n_active greatest, ties to the lower index. Of few tokens also the lists
+// that sort makes of many (absent else): slots are in order, a tile is a slot.
 #define PUSH_route(IN, OUT, RW, U32, F32)                                                                              \
     IN(f32, logits) OUT(f32, probs) OUT(f32, weights) OUT(u32, experts)                                                \
-    U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale)
+    OUT(u32, gather) OUT(u32, slot_row) OUT(u32, row_expert) OUT(u32x4, tiles) OUT(u32, grid)                          \
+    U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale) U32(max_tiles)
 // dlogits from dweights (rows, n_active) and dprobs_balance (rows, n_experts; may be absent).
 #define PUSH_route_back(IN, OUT, RW, U32, F32)                                                                         \
     IN(f32, probs) IN(u32, experts) IN(f32, dweights) IN(f32, dbalance) OUT(f32, dlogits)                              \

@@ -7,6 +7,7 @@
 #include "reduce.glsl"
 
 layout(constant_id = 2) const uint PER_LANE = 1; // experts a lane holds, rounded up
+layout(constant_id = 3) const uint LISTS = 0;    // few tokens: the lists as well
 
 void main() {
     uint token = group_index(), lane = gl_LocalInvocationID.x;
@@ -55,10 +56,21 @@ void main() {
         }
         total += last;
         if (lane == 0) {
-            p.experts.v[token * p.n_active + k] = last_expert;
-            p.weights.v[token * p.n_active + k] = last * p.scale;
+            uint slot = token * p.n_active + k;
+            p.experts.v[slot] = last_expert;
+            p.weights.v[slot] = last * p.scale;
+            if (LISTS != 0) {
+                p.gather.v[slot] = token;
+                p.slot_row.v[slot] = slot;
+                p.row_expert.v[slot] = last_expert;
+                if (slot < p.max_tiles)
+                    p.tiles.v[slot] = uvec4(last_expert, slot, 1, 0);
+            }
         }
     }
+    if (LISTS != 0 && token == 0 && lane == 0)
+        for (uint i = 0; i < 4; i++)
+            p.grid.v[i] = i == 0 ? min(p.rows * p.n_active, p.max_tiles) : 0;
     if (p.norm_topk != 0 && p.n_active > 1 && lane == 0)
         for (uint k = 0; k < p.n_active; k++) {
             uint slot = token * p.n_active + k;

@@ -3,7 +3,7 @@
 //   0 count: counts[part, e] = slots of the part on expert e                    (a lane is an expert)
 //   1 scan: counts become first rows within e; offsets, tiles, grid             (one workgroup)
 //   2 place: gather, slot_row, row_expert                                       (a lane is a slot)
-//   3 few tokens, whose sorted order is the slot order: all but offsets at once; a tile is a slot (one workgroup)
+// Few tokens need none of this (route.comp).
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
@@ -83,24 +83,9 @@ void scan() {
     }
 }
 
-void few() {
-    uint slots = p.rows * p.n_active;
-    for (uint s = gl_LocalInvocationID.x; s < slots; s += LOCAL_SIZE) {
-        p.gather.v[s] = s / p.n_active;
-        p.slot_row.v[s] = s;
-        p.row_expert.v[s] = min(p.experts.v[s], EXPERTS - 1);
-        if (s < p.max_tiles)
-            p.tiles.v[s] = uvec4(min(p.experts.v[s], EXPERTS - 1), s, 1, 0);
-    }
-    for (uint i = gl_LocalInvocationID.x; i < 4; i += LOCAL_SIZE)
-        p.grid.v[i] = i == 0 ? min(slots, p.max_tiles) : 0;
-}
-
 void main() {
     if (PHASE == 1)
         scan();
-    else if (PHASE == 3)
-        few();
     else if (PHASE == 0)
         count();
     else
