@@ -141,14 +141,17 @@ static bool run_rmsnorm_back(struct Check *ck, const struct OpCase *oc, const ui
     return finish(&r, ok, 4 * BOUND_PLAIN);
 }
 
+// With KEEP on the way to rows of a cache of the case's type, one of which does not exist.
 static bool run_rope(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
     uint32_t rows = shape[0], heads = shape[1], head_dim = shape[2], n_positions = rows + 5, half = head_dim / 2;
+    uint32_t dim = heads * head_dim, others = rows + 3;
+    bool scatter = oc->variant & KEEP;
     struct CheckRun r;
     checkrun_begin(&r, ck);
-    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, heads * head_dim), 1);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1), *y = x;
     x->output = true;
-    uint32_t *position = uints(rows);
-    struct CheckTensor *positions = indices(&r, 1, rows, n_positions, position);
+    uint32_t *position = uints(rows), *place = uints(rows);
+    struct CheckTensor *positions = indices(&r, 1, rows, n_positions, position), *t_place = NULL;
     float *angles = xmalloc((size_t)n_positions * head_dim * sizeof *angles);
     for (uint32_t p = 0; p < n_positions; p++)
         for (uint32_t i = 0; i < half; i++) {
@@ -158,16 +161,33 @@ static bool run_rope(struct Check *ck, const struct OpCase *oc, const uint32_t *
         }
     struct CheckTensor *table = checkrun_values(&r, DT_F32, DIMS(n_positions, half, 2), angles);
     float sign = oc->variant & BACKWARD ? -1 : 1;
-    double *want = copied(x);
-    ref_rope(want, position, table->value, rows, heads, head_dim, (double)sign);
+    double *turned = copied(x), *want = turned;
+    ref_rope(turned, position, table->value, rows, heads, head_dim, (double)sign);
+    if (scatter) {
+        y = checkrun_random(&r, oc->type, DIMS(others, dim), 1);
+        y->output = true;
+        want = copied(y);
+        for (uint32_t i = 0; i < rows; i++) {
+            place[i] = i % 5 == 4 ? others : others - 1 - i;
+            for (uint32_t j = 0; j < dim && place[i] < others; j++)
+                want[(size_t)place[i] * dim + j] = turned[(size_t)i * dim + j];
+        }
+        t_place = checkrun_values(&r, DT_U32, DIMS(rows), place);
+    }
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_rope(c, &x->t, &positions->t, &table->t, heads, sign);
-    ck->flops = 3.0 * rows * heads * head_dim, ck->bytes = 8.0 * rows * heads * head_dim;
+    if (scatter)
+        op_rope_scatter(c, &x->t, &positions->t, &table->t, heads, &t_place->t, &y->t);
+    else
+        op_rope(c, &x->t, &positions->t, &table->t, heads, sign);
+    ck->flops = 3.0 * rows * dim, ck->bytes = 8.0 * rows * dim;
     bool ok = checkrun_execute(&r, cmd_end(c));
     if (ok)
-        checkrun_compare(&r, x, want);
-    free(want), free(angles), free(position);
-    return finish(&r, ok, BOUND_PLAIN);
+        checkrun_compare(&r, y, want);
+    if (want != turned)
+        free(want);
+    free(turned), free(angles), free(position), free(place);
+    // Half a unit in the last place of 16-bit numbers: 2^-11 and 2^-8 at the most, squared.
+    return finish(&r, ok, oc->type == DT_F16 ? 2.4e-7 : oc->type == DT_BF16 ? 1.6e-5 : BOUND_PLAIN);
 }
 
 static bool run_swiglu(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
@@ -471,6 +491,11 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
              .variant = ACCUMULATE | KEEP),
         CASE("rope", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope),
         CASE("rope back", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope, .variant = BACKWARD),
+        CASE("rope to f32", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope, .variant = KEEP),
+        CASE("rope to f16", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope, .type = DT_F16,
+             .variant = KEEP),
+        CASE("rope to bf16", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope, .type = DT_BF16,
+             .variant = KEEP),
         CASE("swiglu", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu),
         CASE("swiglu big", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu, .variant = BIG),
         CASE("swiglu_back", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back),
@@ -505,8 +530,7 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("route_back norm balance", K_ROUTE_BACK, ROUTER, ROUTER_BENCH, "tokens,experts,active", check_route_back,
              .variant = NORM_TOPK | WITH_BALANCE),
         CASE("sort", K_SORT, MANY, MANY_BENCH, "tokens,experts,active", check_sort),
-        CASE("sort one expert", K_SORT, MANY, MANY_BENCH, "tokens,experts,active", check_sort,
-             .variant = ONE_EXPERT),
+        CASE("sort one expert", K_SORT, MANY, MANY_BENCH, "tokens,experts,active", check_sort, .variant = ONE_EXPERT),
         CASE("remap", K_REMAP, REMAPS, REMAPS_BENCH, "rows,tiles,experts", check_remap),
         CASE("balance", K_BALANCE, GROUPS, GROUPS_BENCH, "tokens,experts,active,groups", check_balance),
         CASE("combine", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine),

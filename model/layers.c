@@ -54,12 +54,13 @@ void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, 
     head_norm(p, l->q_norm, &s.q, &s.q_raw, &s.rstd_q, saved != NULL);
     head_norm(p, l->k_norm, &s.k, &s.k_raw, &s.rstd_k, saved != NULL);
     op_rope(p->c, &s.q, &p->positions, &p->m->rope, c->n_heads, 1);
-    op_rope(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, 1);
     const struct Tensor *k = &s.k, *v = &s.v;
     if (p->cache_k) {
         k = &p->cache_k[layer], v = &p->cache_v[layer];
-        op_scatter_rows(p->c, &s.k, &p->cache_rows, k, false);
+        op_rope_scatter(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, &p->cache_rows, k);
         op_scatter_rows(p->c, &s.v, &p->cache_rows, v, false);
+    } else {
+        op_rope(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, 1);
     }
     if (p->decode)
         op_attention_decode(p->c, p->arena, &s.q, k, v, &p->span, &s.o, attention_shape(c));

@@ -65,6 +65,9 @@ void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *
 // In place on (rows, n_heads * head_dim); table (max_position, head_dim/2, 2) f32: cosine, sine. sign -1: backward.
 void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
              uint32_t n_heads, float sign);
+// The same to rows index[i] of a cache of keys (what x holds afterwards is not said); an index beyond it is skipped.
+void op_rope_scatter(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
+                     uint32_t n_heads, const struct Tensor *index, const struct Tensor *cache);
 void op_swiglu(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *h);
 // In place: dh becomes h where keep_h (else unspecified), gate becomes dgate, up becomes dup.
 void op_swiglu_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *dh,

@@ -182,8 +182,8 @@ void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *
         column_sum_all(c, scratch, x, dy, rstd, dw);
 }
 
-void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
-             uint32_t n_heads, float sign) {
+static void rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
+                 uint32_t n_heads, float sign, const struct Tensor *index, const struct Tensor *cache) {
     assert(n_heads > 0 && tensor_cols(x) % (8 * n_heads) == 0);
     struct Device *dev = cmd_device(c);
     uint32_t rows = rows_of(x), head_dim = tensor_cols(x) / n_heads;
@@ -191,19 +191,38 @@ void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positio
     struct Args_rope args = {.x = view(x),
                              .positions = view(positions),
                              .table = view(table),
+                             .index = view_or_none(index),
+                             .y = view_or_none(cache),
                              .rows = rows,
                              .n_heads = n_heads,
                              .n_positions = table->dim[0],
+                             .y_rows = cache ? rows_of(cache) : 0,
                              .sign = sign};
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rope),
                                     .local_size = dispatch_local_size(dev, n_heads * head_dim / 8),
-                                    .spec = {head_dim},
-                                    .n_spec = 1,
+                                    .spec = {head_dim, cache ? cache_code(cache->type) : 0, cache != NULL},
+                                    .n_spec = 3,
                                     .groups = {rows},
                                     .flops = 3.0 * rows * n_heads * head_dim,
                                     .bytes = 8.0 * rows * n_heads * head_dim},
                  &args);
+}
+
+void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
+             uint32_t n_heads, float sign) {
+    rope(c, x, positions, table, n_heads, sign, NULL, NULL);
+}
+
+void op_rope_scatter(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
+                     uint32_t n_heads, const struct Tensor *index, const struct Tensor *cache) {
+    assert(tensor_cols(cache) == tensor_cols(x));
+    if (cache->type != DT_Q8_0) {
+        rope(c, x, positions, table, n_heads, 1, index, cache);
+        return;
+    }
+    rope(c, x, positions, table, n_heads, 1, NULL, NULL); // its blocks lie across pairs
+    op_scatter_rows(c, x, index, cache, false);
 }
 
 // One workgroup for every `local * steps` quads of n elements.

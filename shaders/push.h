@@ -46,8 +46,11 @@
 // dx (+)= rstd * (w*dy - x * rstd^2 * mean(w*dy*x)).
 #define PUSH_rmsnorm_back(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, w) IN(f32, rstd) IN(f32, dy) RW(f32, dx) U32(rows) U32(accumulate)
-// In place: rotates pairs (i, i + head_dim/2) of every head by table[position]; sign -1 is the backward.
-#define PUSH_rope(IN, OUT, RW, U32, F32) RW(f32, x) IN(u32, positions) IN(f32, table) U32(rows) U32(n_heads) U32(n_positions) F32(sign)
+// Rotates pairs (i, i + head_dim/2) of every head by table[position]: in place, or to rows index[i] of a cache y (cache.glsl; one beyond it is skipped). sign
+// -1 is the backward.
+#define PUSH_rope(IN, OUT, RW, U32, F32)                                                                               \
+    RW(f32, x) IN(u32, positions) IN(f32, table) IN(u32, index) RW(f32, y)                                             \
+    U32(rows) U32(n_heads) U32(n_positions) U32(y_rows) F32(sign)
 // h = silu(gate) * up, n elements.
 #define PUSH_swiglu(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, up) OUT(f32, h) U32(n)
 // From dh: dgate, dup (may overwrite gate and up), and h again (may be absent).
