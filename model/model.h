@@ -11,6 +11,7 @@ struct Param {
     struct Tensor g;        // gradient, f32, same shape; absent: frozen
     struct Tensor m1, m2;   // AdamW's moments, f32
     bool mapped;            // w lies in a mapped file: nothing may write to it
+    bool on_host;           // w lies in host memory (ModelOptions)
     bool decay;             // weight decay applies: matrices yes, norms and biases no
     // Of a weight stacked by expert: the experts that are trained, ascending; g, m1 and m2 are stacked by these. n_chosen 0: all.
     const uint32_t *chosen;

@@ -26,10 +26,12 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                 .beta1 = o->beta1,
                                 .beta2 = o->beta2,
                                 .eps = o->eps,
-                                .weight_decay = o->weight_decay,
-                                .clip_norm = o->clip_norm,
-                                .freeze_router = o->freeze_router,
-                                .moments8 = o->moments8,
+                                .optimiser = {.weight_decay = o->weight_decay,
+                                              .clip_norm = o->clip_norm,
+                                              .freeze_router = o->freeze_router,
+                                              .moments8 = o->moments8,
+                                              .in_backward = o->in_backward,
+                                              .offload = o->offload},
                                 .weighted = o->loss == LOSS_DPO,
                                 .seed = o->seed};
 }
@@ -96,7 +98,7 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
             choose_experts(&experts, &f->config, o, NULL);
         else if (!esft_read(&experts, o->expert_config, &f->config))
             return false;
-        so.experts = &experts;
+        so.optimiser.experts = &experts;
     }
     device_open_dry(&dry, like);
     struct ModelOptions mo = {.type = type, .max_positions = (uint32_t)max_u64(o->seq_len, 1)};
@@ -111,7 +113,7 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
     ok = check_base(&m, o) && (!train_adapts(o->method) || model_add_lora(&m, &o->lora, o->seed));
     plan->adapters = m.adapters.used_bytes;
     ok = ok && step_init(&s, &m, &so, !train_adapts(o->method));
-    plan->state = s.state.peak_bytes;
+    plan->state = 0;
     plan->activations = s.scratch.peak_bytes;
     plan->batch = s.host.peak_bytes;
     ok = ok && samples_plan(&o->samples, &m, &plan->samples);
@@ -354,7 +356,7 @@ bool train_begin(struct Train *t, struct Model *m) {
     if (chooses_experts(&t->o)) {
         if (!find_experts(t))
             return false;
-        so.experts = &t->experts;
+        so.optimiser.experts = &t->experts;
     }
     if (train_adapts(t->o.method) && !model_add_lora(m, &t->o.lora, t->o.seed))
         return false;
