@@ -162,7 +162,12 @@ static enum DType type_fixed(const void *context, const struct WeightSpec *w) {
 }
 
 bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions) {
-    return model_build(m, dev, c, type_fixed, &type, NULL, &(struct ModelOptions){.max_positions = max_positions});
+    return model_init_with(m, dev, c, &(struct ModelOptions){.type = type, .max_positions = max_positions});
+}
+
+bool model_init_with(struct Model *m, struct Device *dev, const struct Config *c, const struct ModelOptions *o) {
+    enum DType type = o->type == DT_COUNT ? DT_F32 : o->type;
+    return model_build(m, dev, c, type_fixed, &type, NULL, o);
 }
 
 static enum DType type_of_file(const void *context, const struct WeightSpec *w) {

@@ -508,6 +508,64 @@ static void test_offloads(struct Device *dev) {
     free(remove);
 }
 
+// A run of full rows takes what the device that only counts has said, whatever is trained and wherever it lies.
+static void test_plan(struct Device *dev, const struct Method *method, bool in_backward, bool recompute) {
+    struct Config config = tiny(method->moe);
+    struct Model m;
+    struct Step s = {0};
+    struct ExpertList experts;
+    struct Corpus c;
+    struct PackPlan plan;
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = 8 * SEQ, .round = 8};
+    struct StepOptions o = options(8 * SEQ, recompute);
+    struct LoraOptions lora = {.rank = 4, .alpha = 8, .targets = LORA_ALL};
+    struct Device dry;
+    struct StepResult r;
+    corpus_make(&c, 8, 4, config.vocab_size);
+    for (uint32_t i = 0; i < c.n; i++) {
+        struct Example *e = &c.example[i];
+        e->ids = xrealloc(e->ids, SEQ * sizeof *e->ids);
+        e->labels = xrealloc(e->labels, SEQ * sizeof *e->labels);
+        e->n = e->n_labels = SEQ;
+        for (uint32_t t = 0; t < SEQ; t++)
+            e->ids[t] = t, e->labels[t] = (int32_t)t;
+    }
+    o.optimiser.moments8 = method->moments8;
+    o.optimiser.in_backward = in_backward;
+    o.weighted = method->pairs;
+    dev->peak_bytes = dev->allocated_bytes; // what other tests left is nobody's
+    uint64_t before = dev->allocated_bytes, host_before = dev->host_bytes;
+    if (!method_make(method, dev, &config, &m, &experts))
+        return;
+    o.optimiser.experts = method->chosen ? &experts : NULL;
+    bool ok = CHECK(pack_plan(&plan, c.list, c.n, &po) && plan.n == 1, "%s", fail_last()) &&
+              step_init(&s, &m, &o, !method->lora) && step_begin(&s, plan.n_labels) &&
+              step_micro(&s, &plan.micro[0], 8, plan.n_tokens) && step_update(&s, 1, 1e-3f, &r);
+    uint64_t got = dev->peak_bytes - before, got_host = dev->host_bytes - host_before;
+    uint64_t got_scratch = s.scratch.peak_bytes;
+    CHECK(ok && r.finite, "%s: %s", method->name, fail_last());
+    step_free(&s);
+    model_free(&m);
+    device_open_dry(&dry, dev);
+    ok = model_init(&m, &dry, &config, method->base, 0) && (!method->lora || model_add_lora(&m, &lora, 3)) &&
+         step_init(&s, &m, &o, !method->lora);
+    uint64_t want_scratch = s.scratch.peak_bytes;
+    CHECK(ok && got <= dry.peak_bytes && (double)dry.peak_bytes <= 1.02 * (double)got,
+          "%s: %llu bytes were planned, %llu taken", method->name, (unsigned long long)dry.peak_bytes,
+          (unsigned long long)got);
+    // Blocks hide what is in them: the activations themselves, but for the groups of a balance loss, which may be many small documents.
+    CHECK(got_scratch <= want_scratch && (double)want_scratch <= 1.02 * (double)got_scratch + (1 << 15),
+          "%s: activations of %llu bytes were planned, %llu were", method->name, (unsigned long long)want_scratch,
+          (unsigned long long)got_scratch);
+    CHECK(got_host == dry.host_bytes, "%s: %llu bytes of host memory planned, %llu taken", method->name,
+          (unsigned long long)dry.host_bytes, (unsigned long long)got_host);
+    step_free(&s);
+    model_free(&m);
+    pack_free(&plan);
+    corpus_free(&c);
+    esft_free(&experts);
+}
+
 static float *logits_of(struct Model *m, const uint32_t *id, uint32_t t) {
     struct Arena arena, host;
     arena_init(&arena, m->dev, "activations", ARENA_DEVICE);
@@ -787,6 +845,8 @@ int main(void) {
             test_frozen(&dev, &METHODS[i]);
         }
     }
+    for (uint32_t i = 0; i < N_METHODS; i++)
+        test_plan(&dev, &METHODS[i], i % 2, i % 3 != 0);
     test_offloads(&dev);
     test_batch_balance(&dev);
     test_leak(&dev);
