@@ -99,11 +99,11 @@ static bool step_make(struct Bench *b) {
                              .beta1 = o->beta1,
                              .beta2 = o->beta2,
                              .eps = o->eps,
-                             .weight_decay = o->weight_decay,
-                             .clip_norm = o->clip_norm,
-                             .moments8 = o->moments8,
                              .seed = o->seed,
-                             .experts = o->method == TRAIN_ESFT ? &b->experts : NULL};
+                             .optimiser = {.weight_decay = o->weight_decay,
+                                           .clip_norm = o->clip_norm,
+                                           .moments8 = o->moments8,
+                                           .experts = o->method == TRAIN_ESFT ? &b->experts : NULL}};
     return step_init(&b->step, &b->l.model, &so, !train_adapts(o->method));
 }
 

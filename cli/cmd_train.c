@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/curves.h"
 #include "cli/load.h"
+#include "cli/memory.h"
 #include "cli/reading.h"
 #include "cli/scratch.h"
 #include "cli/term.h"
@@ -112,6 +113,30 @@ static bool lora_targets(const char *list, const struct Config *c, uint32_t *tar
     return *targets != 0 || fail("--lora-targets names nothing");
 }
 
+// 0: auto.
+static bool micro_rows(const char *text, uint32_t *rows) {
+    char *end;
+    unsigned long n = strcmp(text, "auto") == 0 ? 0 : strtoul(text, &end, 10);
+    *rows = (uint32_t)n;
+    return strcmp(text, "auto") == 0 || (*text >= '0' && *text <= '9' && !*end && n >= 1 && n <= 65536) ||
+           fail("--micro-batch %s: rows from 1 to 65536, or auto, are expected", text);
+}
+
+static bool offload(const char *list, uint32_t *parts) {
+    static const char *const NAMES[] = {"none", "moments", "weights"};
+    *parts = 0;
+    for (const char *at = list; *at;) {
+        size_t n = strcspn(at, ","), i = 0;
+        while (i < 3 && (strlen(NAMES[i]) != n || strncmp(at, NAMES[i], n) != 0))
+            i++;
+        if (i == 3)
+            return fail("--offload: '%.*s' is none of none, moments, weights", (int)n, at);
+        *parts |= (uint32_t)i; // moments and weights are bits
+        at += n + (at[n] == ',');
+    }
+    return true;
+}
+
 static bool options_read(const struct Args *args, const struct Config *c, const struct Reading *r,
                          struct TrainOptions *o) {
     *o = (struct TrainOptions){.method = method_of(args),
@@ -130,7 +155,6 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .steps = args_given(args, "steps") ? (uint64_t)args_int(args, "steps") : 0,
                                .batch_examples = (uint32_t)number(args, "batch"),
                                .seq_len = row_tokens(args, c),
-                               .micro_rows = (uint32_t)args_int(args, "micro-batch"),
                                .schedule = schedule_of(args),
                                .warmup_steps = (uint64_t)number(args, "warmup"),
                                .learning_rate = (float)number(args, "lr"),
@@ -140,6 +164,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .weight_decay = (float)args_float(args, "weight-decay"),
                                .clip_norm = (float)args_float(args, "clip"),
                                .moments8 = args_choice(args, "moments", "8bit"),
+                               .in_backward = args_choice(args, "optimizer-in-backward", "on"),
                                .freeze_router = args_switch(args, "freeze-router"),
                                .recompute = args_choice(args, "recompute", "on"),
                                .seed = (uint64_t)args_int(args, "seed"),
@@ -163,7 +188,9 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .base_name = args->operands[0]};
     if (strcmp(setting(args, "overlong"), "split") == 0)
         o->reading.overlong = OVERLONG_SPLIT;
-    return lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
+    return micro_rows(args_text(args, "micro-batch"), &o->micro_rows) &&
+           offload(args_text(args, "offload"), &o->offload) &&
+           lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
 }
 
 // Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
@@ -208,25 +235,6 @@ static void print_json(json_t *j) {
     json_decref(j);
 }
 
-static void show_memory(const struct TrainPlan *p, uint64_t budget) {
-    const struct {
-        const char *name;
-        uint64_t bytes;
-    } ROWS[] = {{"weights", p->weights},         {"adapters", p->adapters}, {"gradients and moments", p->state},
-                {"activations", p->activations}, {"batch", p->batch},       {"samples", p->samples},
-                {"rounding", p->rounding},       {"in all", p->total}};
-    char text[16], all[16];
-    fprintf(stderr, "memory:\n");
-    for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++)
-        if (ROWS[i].bytes) {
-            term_format_bytes(ROWS[i].bytes, text);
-            fprintf(stderr, "  %-22s %12s\n", ROWS[i].name, text);
-        }
-    term_format_bytes(budget, all);
-    if (budget != UINT64_MAX)
-        fprintf(stderr, "  %-22s %12s\n", "the device has", all);
-}
-
 static struct RolePlan plan_sum(const struct TrainPlan *plan) {
     struct RolePlan sum = {0};
     for (size_t i = 0; i < sizeof plan->role / sizeof plan->role[0]; i++) {
@@ -267,22 +275,19 @@ static void show_trained(const struct TrainPlan *plan) {
             100 * (double)sum.trained / (double)sum.all);
 }
 
-static void print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p, uint64_t budget) {
+static void print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p,
+                       const struct Device *dev) {
     static const char *const SCHEDULES[] = {"constant", "cosine", "linear"};
     struct RolePlan sum = plan_sum(p);
-    json_t *j = json_pack("{s:s, s:f, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method", TRAIN_METHODS[o->method],
-                          "epochs", o->epochs, "batch", (int)o->batch_examples, "context", (int)o->seq_len,
-                          "learning_rate", (double)o->learning_rate, "schedule", SCHEDULES[o->schedule], "warmup",
-                          (json_int_t)o->warmup_steps, "weight_decay", (double)o->weight_decay, "trained_parameters",
-                          (json_int_t)sum.trained, "parameters", (json_int_t)sum.all);
+    json_t *j =
+        json_pack("{s:s, s:f, s:i, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method", TRAIN_METHODS[o->method],
+                  "epochs", o->epochs, "batch", (int)o->batch_examples, "micro_batch", (int)o->micro_rows, "context",
+                  (int)o->seq_len, "learning_rate", (double)o->learning_rate, "schedule", SCHEDULES[o->schedule],
+                  "warmup", (json_int_t)o->warmup_steps, "weight_decay", (double)o->weight_decay, "trained_parameters",
+                  (json_int_t)sum.trained, "parameters", (json_int_t)sum.all);
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
-    json_object_set_new(j, "memory",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)p->weights,
-                                  "adapters", (json_int_t)p->adapters, "gradients_and_moments", (json_int_t)p->state,
-                                  "activations", (json_int_t)p->activations, "batch", (json_int_t)p->batch, "samples",
-                                  (json_int_t)p->samples, "rounding", (json_int_t)p->rounding, "total",
-                                  (json_int_t)p->total, "device", (json_int_t)min_u64(budget, INT64_MAX)));
+    json_object_set_new(j, "memory", memory_json(p, dev));
     print_json(j);
 }
 
@@ -425,36 +430,33 @@ static void show_load(void *context, uint64_t done, uint64_t all) {
 }
 
 // The table of what is trained, the memory, one sample; false where the run does not fit.
-static bool plan_run(const struct Args *args, const struct Train *t, const struct ModelFile *f, enum DType type,
+static bool plan_run(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type,
                      const struct Device *dev, struct TrainPlan *plan) {
-    if (!train_plan(f, type, &t->o, dev, plan))
+    if (!plan_micro_rows(t, f, type, dev) || !train_plan(f, type, &t->o, dev, plan))
         return false;
     show_trained(plan);
-    show_memory(plan, dev->limits.memory_bytes);
+    memory_show(plan, dev);
+    fprintf(stderr, "micro-batch: %u rows of %u tokens\n", t->o.micro_rows, t->o.seq_len);
+    if (t->o.in_backward && t->o.clip_norm > 0)
+        fprintf(stderr, "the norm for --clip takes a second forward and backward a step; --clip 0 saves it\n");
     reading_show(&t->data, "data", &t->o.reading, t->o.seq_len);
     reading_show(&t->held_out, "held out", &t->o.reading, t->o.seq_len);
     if (t->data.n)
         reading_show_example(stderr, &t->data, &t->data.examples[0], t->tokenizer, 400);
     if (args_switch(args, "dry-run") && args_switch(args, "json"))
-        print_plan(&t->o, t->steps, plan, dev->limits.memory_bytes);
-    return memory_fits(
-        dev, plan->total, "this run",
-        "try --method lora or qlora, --type bf16, a smaller --context or --micro-batch, --recompute on, or another "
-        "--device");
+        print_plan(&t->o, t->steps, plan, dev);
+    return memory_check(t, f, type, plan, dev);
 }
 
 static int load_and_run(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type,
                         struct Device *dev, uint64_t weight_bytes) {
     struct Model m;
     struct Progress progress;
-    struct ModelOptions mo = {.type = type,
-                              .max_positions = (uint32_t)min_u64(t->o.seq_len, f->config.max_context),
-                              .progress = show_load,
-                              .progress_context = &progress};
+    struct ModelOptions mo = train_model_options(&t->o, &f->config, type);
+    mo.progress = show_load, mo.progress_context = &progress;
     progress_begin(&progress, "load", "MiB", 0, weight_bytes >> 20);
-    bool loaded = t->o.from_scratch
-                      ? model_init(&m, dev, &f->config, type, mo.max_positions) && model_randomise(&m, t->o.seed)
-                      : model_load(&m, dev, f, &mo);
+    bool loaded = t->o.from_scratch ? model_init_with(&m, dev, &f->config, &mo) && model_randomise(&m, t->o.seed)
+                                    : model_load(&m, dev, f, &mo);
     progress_clear(&progress);
     if (!loaded) {
         model_free(&m);
@@ -466,12 +468,29 @@ static int load_and_run(const struct Args *args, struct Train *t, const struct M
     return status;
 }
 
+// A card that is not here: the most memory that any way to multiply takes is counted, which is that of a whole workgroup's matrix units.
+static bool assumed_device(const struct Args *args, struct Device *dev) {
+    struct Device card;
+    uint64_t bytes;
+    if (!memory_read(args_text(args, "assume-memory"), &bytes))
+        return false;
+    device_open_dry(&card, NULL);
+    for (int i = 0; i < CAP_COUNT; i++)
+        card.caps[i].on = i != CAP_host_visible;
+    card.coopmat = (struct CoopmatShape){16, 16, 16, DT_BF16};
+    card.limits.memory_bytes = bytes;
+    device_open_dry(dev, &card);
+    snprintf(dev->name, sizeof dev->name, "a card with %s", args_text(args, "assume-memory"));
+    return true;
+}
+
 // A lost device is opened again and the run goes on from its last checkpoint, as long as it gets further that way.
 static int with_device(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type) {
     enum { FUTILE_LOSSES = 3 };
     struct Device dev;
     struct TrainPlan plan;
-    if (!selftest_device_open(&dev, args_text(args, "device")))
+    if (!(args_text(args, "assume-memory") ? assumed_device(args, &dev)
+                                           : selftest_device_open(&dev, args_text(args, "device"))))
         return EXIT_FAILED;
     fprintf(stderr, "%s\n", dev.name);
     int status = EXIT_FAILED;
@@ -485,7 +504,7 @@ static int with_device(const struct Args *args, struct Train *t, const struct Mo
         go = false;
     }
     for (uint32_t futile = 0; go;) {
-        status = load_and_run(args, t, f, type, &dev, plan.weights);
+        status = load_and_run(args, t, f, type, &dev, plan.weights + plan.host_weights);
         futile = t->state.step > reached ? 0 : futile + 1;
         reached = max_u64(reached, t->state.step);
         if (dev.state != DEVICE_LOST || futile == FUTILE_LOSSES || stop_asked)
@@ -548,6 +567,8 @@ int cmd_train(const struct Args *args) {
         return args_wrong(args, "--from-scratch trains all weights on texts: --method full, --loss sft");
     if (args_given(args, "tokenizer") && !scratch)
         return args_wrong(args, "--tokenizer needs --from-scratch: a model has its own");
+    if (args_given(args, "assume-memory") && !args_switch(args, "dry-run"))
+        return args_wrong(args, "--assume-memory needs --dry-run");
     struct ModelFile f;
     bool preset = args_switch(args, "dry-run") && !scratch && load_preset(&f, args->operands[0]);
     if (scratch ? !scratch_open(&f, args->operands[0], args_text(args, "tokenizer"))

@@ -140,7 +140,7 @@ bool check_adamw(struct Check *ck, const struct OpCase *oc, const uint32_t *shap
     double *want = copied(w), *want_m1 = copied(m1), *want_m2 = copied(m2);
     ref_adamw(&a, want, g->value, want_m1, want_m2, n);
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_adamw(c, &w->t, &g->t, &m1->t, &m2->t, &params->t, &t_result->t, 2, 0.1f);
+    op_adamw(c, &w->t, &g->t, &m1->t, &m2->t, &params->t, &t_result->t, 2, 0, 0.1f);
     ck->flops = 20.0 * n, ck->bytes = (oc->type == DT_BF16 ? 24.0 : 28.0) * n;
     bool ok = checkrun_execute(&r, cmd_end(c));
     if (ok) {

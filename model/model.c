@@ -135,8 +135,9 @@ static bool model_build(struct Model *m, struct Device *dev, const struct Config
         p->w = tensor_shape(type_of(context, &list[i]), list[i].n_dims, list[i].dim);
         p->w.address = file && o->map ? mapped_address(m, file, list[i].name, &p->w) : 0;
         p->mapped = p->w.address != 0;
+        p->on_host = !p->mapped && lies_on_host(c, &list[i], o);
         if (!p->mapped)
-            p->w = arena_tensor(lies_on_host(c, &list[i], o) ? &m->host : &m->arena, p->w.type, p->w.n_dims, p->w.dim);
+            p->w = arena_tensor(p->on_host ? &m->host : &m->arena, p->w.type, p->w.n_dims, p->w.dim);
         if (list[i].role == ROLE_EMBED)
             m->embed = p;
         else if (list[i].role == ROLE_HEAD)
@@ -161,7 +162,12 @@ static enum DType type_fixed(const void *context, const struct WeightSpec *w) {
 }
 
 bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions) {
-    return model_build(m, dev, c, type_fixed, &type, NULL, &(struct ModelOptions){.max_positions = max_positions});
+    return model_init_with(m, dev, c, &(struct ModelOptions){.type = type, .max_positions = max_positions});
+}
+
+bool model_init_with(struct Model *m, struct Device *dev, const struct Config *c, const struct ModelOptions *o) {
+    enum DType type = o->type == DT_COUNT ? DT_F32 : o->type;
+    return model_build(m, dev, c, type_fixed, &type, NULL, o);
 }
 
 static enum DType type_of_file(const void *context, const struct WeightSpec *w) {

@@ -11,6 +11,7 @@ struct Param {
     struct Tensor g;        // gradient, f32, same shape; absent: frozen
     struct Tensor m1, m2;   // AdamW's moments, f32
     bool mapped;            // w lies in a mapped file: nothing may write to it
+    bool on_host;           // w lies in host memory (ModelOptions)
     bool decay;             // weight decay applies: matrices yes, norms and biases no
     // Of a weight stacked by expert: the experts that are trained, ascending; g, m1 and m2 are stacked by these. n_chosen 0: all.
     const uint32_t *chosen;
@@ -76,6 +77,8 @@ struct ModelOptions {
 
 // Builds the tables for a config and takes the memory; contents are undefined. Works on a dry device.
 bool model_init(struct Model *m, struct Device *dev, const struct Config *c, enum DType type, uint32_t max_positions);
+// The same where the options say more than a type (DT_COUNT: f32).
+bool model_init_with(struct Model *m, struct Device *dev, const struct Config *c, const struct ModelOptions *o);
 // model_init, then the weights of the file. `file` must outlive nothing.
 bool model_load(struct Model *m, struct Device *dev, const struct ModelFile *file, const struct ModelOptions *o);
 // Random weights, N(0, init_std), norms 1, biases 0; the same for the same seed on every device.

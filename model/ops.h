@@ -169,13 +169,19 @@ void op_sum(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const 
 // Global norm of n gradients (f32): result.grad_norm, clip, finite (also looks at result.loss). Partial sums per tensor, fixed order.
 void op_norm(struct Cmd *c, struct Arena *scratch, const struct Tensor *grads, uint32_t n, const struct Tensor *params,
              const struct Tensor *result);
+// The same piece by piece, for gradients that do not exist at the same time: op_norm_parts writes norm_parts(elements) sums from part[first]
+// on (part: f32), op_norm_finish makes the result of all of them; parts that were not written yet must be 0.
+uint32_t norm_parts(uint64_t elements);
+void op_norm_parts(struct Cmd *c, const struct Tensor *grad, const struct Tensor *part, uint32_t first);
+void op_norm_finish(struct Cmd *c, const struct Tensor *part, uint32_t n_parts, const struct Tensor *params,
+                    const struct Tensor *result);
 // AdamW (Loshchilov & Hutter 2019) with decoupled decay: w -= lr * (decay * w + m1hat / (sqrt(m2hat) + eps)); gradients times result.clip; nothing
 // happens when result.finite is 0. w f32, or bf16 with stochastic rounding from philox(seed, tensor_index, element and step).
-// Moments of g's shape in f32, or (adamw8_words) words a row of blocks that adamw.comp describes: 8 bits an element.
+// The tensors may be a part of what tensor_index names, from its element `first` (a multiple of 64) on. Moments of g's shape in f32, or (adamw8_words) words a row of blocks that adamw.comp describes: 8 bits an element.
 static inline uint64_t adamw8_words(uint64_t elements) { return (elements + 63) / 64 * 17; }
 void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, const struct Tensor *m1,
               const struct Tensor *m2, const struct Tensor *params, const struct Tensor *result, uint32_t tensor_index,
-              float decay);
+              uint32_t first, float decay);
 // Parameters of sampling, one per row, in an ARENA_HOST tensor.
 struct SampleParams {
     float temperature; // 0: greedy

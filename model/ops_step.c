@@ -80,37 +80,51 @@ void op_sum(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const 
     arena_release(scratch, mark);
 }
 
-void op_norm(struct Cmd *c, struct Arena *scratch, const struct Tensor *grads, uint32_t n, const struct Tensor *params,
-             const struct Tensor *result) {
-    uint32_t total = 0, chunk;
-    for (uint32_t i = 0; i < n; i++)
-        total += sum_parts(tensor_elements(&grads[i]), &chunk);
-    struct ArenaMark mark = arena_mark(scratch);
-    struct Tensor part = TENSOR(scratch, DT_F32, (uint32_t)max_u64(1, total));
-    for (uint32_t i = 0, first = 0; i < n; i++) {
-        uint64_t elements = tensor_elements(&grads[i]);
-        assert(elements <= UINT32_MAX && grads[i].type == DT_F32);
-        uint32_t parts = sum_parts(elements, &chunk);
-        sum_dispatch(c, &grads[i], (uint32_t)elements, chunk, &part, first, true, false);
-        first += parts;
-    }
+uint32_t norm_parts(uint64_t elements) {
+    uint32_t chunk;
+    return sum_parts(elements, &chunk);
+}
+
+void op_norm_parts(struct Cmd *c, const struct Tensor *grad, const struct Tensor *part, uint32_t first) {
+    uint64_t elements = tensor_elements(grad);
+    uint32_t chunk;
+    assert(elements <= UINT32_MAX && grad->type == DT_F32);
+    sum_parts(elements, &chunk);
+    sum_dispatch(c, grad, (uint32_t)elements, chunk, part, first, true, false);
+}
+
+void op_norm_finish(struct Cmd *c, const struct Tensor *part, uint32_t n_parts, const struct Tensor *params,
+                    const struct Tensor *result) {
     struct Device *dev = cmd_device(c);
     struct Args_norm_finish args = {
-        .part = view(&part), .params = view(params), .result = view(result), .n_parts = total};
+        .part = view(part), .params = view(params), .result = view(result), .n_parts = n_parts};
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_norm_finish, KERNEL_norm_finish_base),
-                                    .local_size = dispatch_local_size(dev, total),
+                                    .local_size = dispatch_local_size(dev, n_parts),
                                     .groups = {1},
-                                    .bytes = 4.0 * total},
+                                    .bytes = 4.0 * n_parts},
                  &args);
+}
+
+void op_norm(struct Cmd *c, struct Arena *scratch, const struct Tensor *grads, uint32_t n, const struct Tensor *params,
+             const struct Tensor *result) {
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < n; i++)
+        total += norm_parts(tensor_elements(&grads[i]));
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor part = TENSOR(scratch, DT_F32, (uint32_t)max_u64(1, total));
+    for (uint32_t i = 0, first = 0; i < n; first += norm_parts(tensor_elements(&grads[i])), i++)
+        op_norm_parts(c, &grads[i], &part, first);
+    op_norm_finish(c, &part, total, params, result);
     arena_release(scratch, mark);
 }
 
 void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, const struct Tensor *m1,
               const struct Tensor *m2, const struct Tensor *params, const struct Tensor *result, uint32_t tensor_index,
-              float decay) {
+              uint32_t first, float decay) {
     uint64_t n = tensor_elements(w);
     assert((w->type == DT_F32 || w->type == DT_BF16) && n % 8 == 0 && n <= UINT32_MAX);
+    assert(first % 64 == 0);
     bool narrow = tensor_elements(m1) != n;
     assert(tensor_elements(g) == n && tensor_elements(m1) == (narrow ? adamw8_words(n) : n) && m1->bytes == m2->bytes);
     struct Device *dev = cmd_device(c);
@@ -123,6 +137,7 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
                               .result = view(result),
                               .n = (uint32_t)n,
                               .tensor_index = tensor_index,
+                              .first = first,
                               .decay = decay};
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_adamw),

@@ -231,7 +231,7 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     }
     uint64_t limit = arena_largest(a);
     uint64_t size = bytes;
-    bool own = a->exact || a->kind == ARENA_HOST || (a->lasting && bytes >= LASTING_ALONE);
+    bool own = a->exact || (a->kind == ARENA_HOST && !a->lasting) || (a->lasting && bytes >= LASTING_ALONE);
     if (!own)
         size = max_u64(bytes, min_u64(UINT64_C(16) << 20 << min_u64(a->n_blocks, a->lasting ? 2 : 5), limit));
     if (bytes > limit) {
@@ -304,6 +304,12 @@ void arena_release(struct Arena *a, struct ArenaMark mark) {
     a->current = mark.block;
     a->blocks[mark.block].used = mark.used;
     a->used_bytes = used_bytes(a);
+}
+
+void arena_clear(struct Arena *a) {
+    for (uint32_t i = 0; i < a->n_blocks; i++)
+        a->blocks[i].used = 0;
+    a->used_bytes = 0;
 }
 
 // ---- Transfers

@@ -37,6 +37,8 @@ bool memory_fits(const struct Device *dev, uint64_t bytes, const char *job, cons
 uint64_t arena_largest(const struct Arena *a);
 struct ArenaMark arena_mark(const struct Arena *a);
 void arena_release(struct Arena *a, struct ArenaMark mark);
+// Gives back all tensors of a lasting arena at once; its blocks stay.
+void arena_clear(struct Arena *a);
 
 // Host <-> device, device layout, whole words of 4 bytes (row strides are multiples of 4). Synchronous: waits for the device first
 // where it must. `offset` and `bytes` are within the tensor.

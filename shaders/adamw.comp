@@ -1,7 +1,7 @@
 // AdamW (Loshchilov and Hutter 2019): w -= lr * (decay * w + m1hat / (sqrt(m2hat) + eps)), the gradient times the clip factor; nothing happens
 // when the step is not finite. bf16 weights round stochastically: sixteen random bits are added below the last place, so that the
 // mean of the rounded weights is the exact one. Eight elements an invocation share one draw: seed of the run, stream (tensor, step), index of
-// the eight.
+// the eight in the tensor, of which this may be a part.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
@@ -31,7 +31,7 @@ uint round_bf16(float w, uint random16) {
 
 uvec4 draw(uint eighth, uint use) {
     u32_in words = u32_in(p.params);
-    return philox(uvec2(words.v[8], words.v[9]), uvec2(p.tensor_index, words.v[10]), uvec2(eighth, use));
+    return philox(uvec2(words.v[8], words.v[9]), uvec2(p.tensor_index, words.v[10]), uvec2(p.first / 8 + eighth, use));
 }
 
 void update(uint eighth, inout vec4 m1[2], inout vec4 m2[2]) {

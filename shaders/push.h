@@ -111,9 +111,11 @@
 #define PUSH_sum(IN, OUT, RW, U32, F32) IN(f32, x) RW(f32, y) U32(n) U32(chunk) U32(first) U32(accumulate)
 // norm = sqrt(sum of part[0..n_parts]); clip factor and finite flag into result.
 #define PUSH_norm_finish(IN, OUT, RW, U32, F32) IN(f32, part) IN(f32, params) RW(f32, result) U32(n_parts)
-// One tensor's AdamW update; weights f32 or bf16 (stochastic rounding). Leaves all untouched when result.finite is 0. n is a multiple of 8.
+// One tensor's AdamW update, or that of a part of it from element `first` (a multiple of 64) on; weights f32 or bf16 (stochastic rounding).
+// Leaves all untouched when result.finite is 0. n is a multiple of 8.
 #define PUSH_adamw(IN, OUT, RW, U32, F32)                                                                              \
-    RW(u32, w) IN(f32, g) RW(f32, m1) RW(f32, m2) IN(f32, params) IN(f32, result) U32(n) U32(tensor_index) F32(decay)
+    RW(u32, w) IN(f32, g) RW(f32, m1) RW(f32, m2) IN(f32, params) IN(f32, result) U32(n) U32(tensor_index)         \
+    U32(first) F32(decay)
 // One token per row of logits; params as in struct SampleParams. May write where the next step reads. chance: log of the probability with
 // which it was drawn, after all filters.
 #define PUSH_sample(IN, OUT, RW, U32, F32)                                                                             \

@@ -216,17 +216,16 @@ static double compare_gradients(const struct Golden *g, struct Model *m, double 
 }
 
 static struct StepOptions options(const struct Golden *g, bool recompute) {
-    return (struct StepOptions){.micro_tokens = g->batch.n_tokens,
-                                .recompute = recompute,
-                                .loss_chunk = 16,
-                                .beta1 = 0.9f,
-                                .beta2 = 0.95f,
-                                .eps = 1e-8f,
-                                .weight_decay = 0.1f,
-                                .clip_norm = 1.0f,
-                                .seed = 1,
-                                .weighted = g->reference != NULL,
-                                .experts = g->esft ? &g->experts : NULL};
+    return (struct StepOptions){
+        .micro_tokens = g->batch.n_tokens,
+        .recompute = recompute,
+        .loss_chunk = 16,
+        .beta1 = 0.9f,
+        .beta2 = 0.95f,
+        .eps = 1e-8f,
+        .seed = 1,
+        .weighted = g->reference != NULL,
+        .optimiser = {.weight_decay = 0.1f, .clip_norm = 1.0f, .experts = g->esft ? &g->experts : NULL}};
 }
 
 // Whether two lists name the same experts.

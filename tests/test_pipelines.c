@@ -58,7 +58,7 @@ static void compile_model(struct Device *dev, const char *preset, enum DType typ
     }
     struct Model m;
     struct Step s = {0};
-    struct StepOptions o = {.micro_tokens = TOKENS, .recompute = true, .clip_norm = 1};
+    struct StepOptions o = {.micro_tokens = TOKENS, .recompute = true, .optimiser = {.clip_norm = 1}};
     struct LoraOptions lora = {.rank = 16, .alpha = 16, .targets = LORA_ALL};
     bool full = !dtype_is_quantised(type), ok = model_init(&m, dev, &config, type, TOKENS);
     ok = ok && (full || model_add_lora(&m, &lora, 1)) && step_init(&s, &m, &o, full);

@@ -278,7 +278,7 @@ static void adam_step(struct Room *room, const struct Adam *a, uint32_t step, fl
     struct StepParams params = step_params(step, learning_rate);
     CHECK(tensor_upload(room->dev, &a->params, 0, &params, sizeof params), "upload");
     struct Cmd *c = cmd_begin(room->dev, "adamw");
-    op_adamw(c, &a->w, &a->g, &a->m1, &a->m2, &a->params, &a->result, 0, decay);
+    op_adamw(c, &a->w, &a->g, &a->m1, &a->m2, &a->params, &a->result, 0, 0, decay);
     run(c);
 }
 
@@ -374,7 +374,13 @@ static void test_moments8(struct Room *room) {
         params = step_params(step, 0.01f);
         CHECK(tensor_upload(room->dev, &tp, 0, &params, sizeof params), "upload");
         struct Cmd *c = cmd_begin(room->dev, "adamw in 8 bits");
-        op_adamw(c, &tw, &tg, &t[0], &t[1], &tp, &tr, 5, 0.1f);
+        for (uint32_t part = 0, half = 1 << 16; part < 2; part++) { // in two parts: codes are drawn as for the whole
+            uint32_t at = part * half, n = part ? N - half : half, words = at / 64 * 17;
+            struct Tensor wp = tensor_slice(&tw, at, n), gp = tensor_slice(&tg, at, n), mp[2];
+            for (int k = 0; k < 2; k++)
+                mp[k] = tensor_slice(&t[k], words, part ? WORDS - words : half / 64 * 17);
+            op_adamw(c, &wp, &gp, &mp[0], &mp[1], &tp, &tr, 5, at, 0.1f);
+        }
         run(c);
         get(room, &tw, got);
         for (int k = 0; k < 2; k++) {
@@ -427,7 +433,12 @@ static void test_stochastic_rounding(struct Room *room) {
     struct Tensor m2 = put(room, DT_F32, 1, N, zero), p = put(room, DT_F32, 1, 12, &params);
     struct Tensor r = put(room, DT_F32, 1, 8, &result);
     struct Cmd *c = cmd_begin(room->dev, "rounding");
-    op_adamw(c, &t, &g, &m1, &m2, &p, &r, 5, 0.5f);
+    for (uint32_t part = 0, half = N / 2; part < 2; part++) { // in two parts: the numbers drawn are those of the whole
+        uint32_t at = part * half;
+        struct Tensor wp = tensor_slice(&t, at, half), gp = tensor_slice(&g, at, half);
+        struct Tensor p1 = tensor_slice(&m1, at, half), p2 = tensor_slice(&m2, at, half);
+        op_adamw(c, &wp, &gp, &p1, &p2, &p, &r, 5, at, 0.5f);
+    }
     run(c);
     get(room, &t, got);
     uint64_t seed = (uint64_t)params.seed_high << 32 | params.seed_low, stream = (uint64_t)params.step << 32 | 5;

@@ -61,9 +61,8 @@ static struct StepOptions options(uint32_t micro_tokens, bool recompute) {
                                 .beta1 = 0.9f,
                                 .beta2 = 0.95f,
                                 .eps = 1e-8f,
-                                .weight_decay = 0.1f,
-                                .clip_norm = 1,
-                                .seed = 9};
+                                .seed = 9,
+                                .optimiser = {.weight_decay = 0.1f, .clip_norm = 1}};
 }
 
 // ---- The methods, as rows of a table: what must not change a result must not for any of them.
@@ -130,7 +129,7 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
                                const struct ExpertList *experts, uint64_t *n, double losses[2]) {
     struct Step s;
     struct StepOptions o = options(micro_tokens, recompute);
-    o.experts = experts && experts->n_layers ? experts : NULL;
+    o.optimiser.experts = experts && experts->n_layers ? experts : NULL;
     struct PackPlan plan;
     struct PackOptions po = {.seq_len = SEQ, .micro_tokens = micro_tokens, .round = 8};
     CHECK(pack_plan(&plan, c->list, c->n, &po), "pack: %s", fail_last());
@@ -346,8 +345,8 @@ static void test_frozen(struct Device *dev, const struct Method *method) {
     if (!method_make(method, dev, &config, &m, &experts))
         return;
     corpus_make(&c, 8, 4, config.vocab_size);
-    o.experts = method->chosen ? &experts : NULL;
-    o.moments8 = method->moments8;
+    o.optimiser.experts = method->chosen ? &experts : NULL;
+    o.optimiser.moments8 = method->moments8;
     uint64_t(*before)[64] = xcalloc(m.n_params, sizeof *before), trained = 0;
     uint32_t wrong = 0, changed = 0, kept = 0;
     bool ok = pack_plan(&plan, c.list, c.n, &po) && step_init(&s, &m, &o, !method->lora);
@@ -396,6 +395,175 @@ static void test_frozen(struct Device *dev, const struct Method *method) {
     corpus_free(&c);
     esft_free(&experts);
     model_free(&m);
+}
+
+// What three steps leave behind, all bits: weights and moments of what is trained, and what the steps told.
+static uint64_t trained_bits(struct Model *m, struct Corpus *c, const struct StepOptions *o, bool train_base) {
+    struct Step s;
+    struct PackPlan plan;
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = o->micro_tokens, .round = 8};
+    uint64_t hash = 0;
+    bool ok = CHECK(pack_plan(&plan, c->list, c->n, &po), "%s", fail_last()) && step_init(&s, m, o, train_base);
+    for (uint32_t step = 1; step <= 3 && ok; step++) {
+        struct StepResult r = {0};
+        ok = step_begin(&s, plan.n_labels);
+        for (size_t i = 0; i < plan.n && ok; i++)
+            ok = step_micro(&s, &plan.micro[i], c->n, plan.n_tokens - plan.n_padding);
+        ok = ok && step_update(&s, step, 1e-3f, &r) && r.finite;
+        hash = hash_bytes(&r, sizeof r, hash);
+        for (size_t i = 0; s.loads && i < (size_t)m->config.n_layers * m->config.n_experts; i++)
+            hash = hash_bytes(&s.loads[i], sizeof s.loads[i], hash);
+    }
+    for (uint32_t i = 0; i < m->n_params && ok; i++) {
+        const struct Tensor *part[] = {&m->params[i].w, &m->params[i].m1, &m->params[i].m2};
+        for (int k = 0; k < 3 && tensor_exists(&m->params[i].g) && ok; k++) {
+            uint8_t *bytes = xmalloc(part[k]->bytes);
+            ok = tensor_download(m->dev, part[k], 0, bytes, part[k]->bytes);
+            hash = hash_bytes(bytes, part[k]->bytes, hash);
+            free(bytes);
+        }
+    }
+    CHECK(ok, "three steps: %s", fail_last());
+    pack_free(&plan);
+    step_free(&s);
+    return hash;
+}
+
+// Where moments and weights lie, and when a parameter is updated, changes no bit of a run, whether the device works on host memory as it is
+// or through the ring of staging.
+static void test_offload(struct Device *dev, const struct Method *method, enum DType type, const char *dir) {
+    static const struct Mode {
+        const char *name;
+        bool in_backward, staged;
+        uint32_t offload;
+    } MODES[] = {{"plain", false, false, 0},
+                 {"in backward", true, false, 0},
+                 {"moments on the host", false, false, OFFLOAD_MOMENTS},
+                 {"moments staged", false, true, OFFLOAD_MOMENTS},
+                 {"weights staged", false, true, OFFLOAD_WEIGHTS},
+                 {"all of it", true, true, OFFLOAD_MOMENTS | OFFLOAD_WEIGHTS}};
+    struct Config config = tiny(method->moe);
+    struct Model source;
+    struct ExpertList experts;
+    struct Corpus c;
+    config.n_layers = 3; // one more than there are slots
+    if (!method_make(method, dev, &config, &source, &experts))
+        return;
+    char *folder = path_join(dir, method->moe ? "moe" : "dense");
+    struct WeightSource weights = model_source(&source);
+    bool written = dir_exists(folder) || modelwrite_hf(folder, &config, DT_F32, &weights, NULL, 0);
+    model_free(&source);
+    corpus_make(&c, N_EXAMPLES, 3, config.vocab_size);
+    for (int clip = 0; clip < 2; clip++) {
+        uint64_t want = 0;
+        for (size_t i = 0; i < sizeof MODES / sizeof MODES[0] && written; i++) {
+            const struct Mode *mode = &MODES[i];
+            if (!clip && mode->offload && !mode->in_backward) // clipping is the update's own
+                continue;
+            struct Model m;
+            struct ModelFile f;
+            struct StepOptions o = options(N_EXAMPLES * SEQ, i % 2 == 0);
+            struct LoraOptions lora = {.rank = 4, .alpha = 8, .targets = LORA_ALL};
+            struct ModelOptions mo = {.type = type,
+                                      .host_layers = mode->offload & OFFLOAD_WEIGHTS ? config.n_layers : 0};
+            o.optimiser = (struct OptimiserOptions){.weight_decay = 0.1f,
+                                                    .clip_norm = clip ? 0.01f : 0,
+                                                    .moments8 = method->moments8,
+                                                    .in_backward = mode->in_backward,
+                                                    .offload = mode->offload,
+                                                    .stage_elements = 4096,
+                                                    .experts = method->chosen ? &experts : NULL};
+            if (mode->staged)
+                device_switch(dev, CAP_host_visible, false);
+            bool ok = modelfile_open(&f, folder);
+            if (CHECK(ok && model_load(&m, dev, &f, &mo) && (!method->lora || model_add_lora(&m, &lora, 3)), "%s",
+                      fail_last())) {
+                uint64_t got = trained_bits(&m, &c, &o, !method->lora);
+                CHECK(i == 0 || got == want, "%s in %s, clip %g, %s: other bits than plain", method->name,
+                      DTYPES[type].name, (double)o.optimiser.clip_norm, mode->name);
+                want = i == 0 ? got : want;
+                model_free(&m);
+            }
+            if (ok)
+                modelfile_close(&f);
+            device_switch(dev, CAP_host_visible, true);
+        }
+    }
+    free(folder);
+    corpus_free(&c);
+    esft_free(&experts);
+}
+
+static void test_offloads(struct Device *dev) {
+    char dir[] = "test-offload-XXXXXX";
+    if (!CHECK(mkdtemp(dir), "no temporary folder"))
+        return;
+    for (uint32_t i = 0; i < N_METHODS; i++)
+        if (METHODS[i].moe && !METHODS[i].pairs && METHODS[i].base == DT_F32 &&
+            (METHODS[i].chosen != METHODS[i].moments8))
+            test_offload(dev, &METHODS[i], METHODS[i].lora ? DT_F32 : DT_BF16, dir);
+    test_offload(dev, &METHODS[1], DT_F32, dir);
+    char *remove = xsprintf("rm -rf '%s'", dir);
+    CHECK(system(remove) == 0, "%s", remove);
+    free(remove);
+}
+
+// A run of full rows takes what the device that only counts has said, whatever is trained and wherever it lies.
+static void test_plan(struct Device *dev, const struct Method *method, bool in_backward, bool recompute) {
+    struct Config config = tiny(method->moe);
+    struct Model m;
+    struct Step s = {0};
+    struct ExpertList experts;
+    struct Corpus c;
+    struct PackPlan plan;
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = 8 * SEQ, .round = 8};
+    struct StepOptions o = options(8 * SEQ, recompute);
+    struct LoraOptions lora = {.rank = 4, .alpha = 8, .targets = LORA_ALL};
+    struct Device dry;
+    struct StepResult r;
+    corpus_make(&c, 8, 4, config.vocab_size);
+    for (uint32_t i = 0; i < c.n; i++) {
+        struct Example *e = &c.example[i];
+        e->ids = xrealloc(e->ids, SEQ * sizeof *e->ids);
+        e->labels = xrealloc(e->labels, SEQ * sizeof *e->labels);
+        e->n = e->n_labels = SEQ;
+        for (uint32_t t = 0; t < SEQ; t++)
+            e->ids[t] = t, e->labels[t] = (int32_t)t;
+    }
+    o.optimiser.moments8 = method->moments8;
+    o.optimiser.in_backward = in_backward;
+    o.weighted = method->pairs;
+    dev->peak_bytes = dev->allocated_bytes; // what other tests left is nobody's
+    uint64_t before = dev->allocated_bytes, host_before = dev->host_bytes;
+    if (!method_make(method, dev, &config, &m, &experts))
+        return;
+    o.optimiser.experts = method->chosen ? &experts : NULL;
+    bool ok = CHECK(pack_plan(&plan, c.list, c.n, &po) && plan.n == 1, "%s", fail_last()) &&
+              step_init(&s, &m, &o, !method->lora) && step_begin(&s, plan.n_labels) &&
+              step_micro(&s, &plan.micro[0], 8, plan.n_tokens) && step_update(&s, 1, 1e-3f, &r);
+    uint64_t got = dev->peak_bytes - before, got_host = dev->host_bytes - host_before;
+    uint64_t got_scratch = s.scratch.peak_bytes;
+    CHECK(ok && r.finite, "%s: %s", method->name, fail_last());
+    step_free(&s);
+    model_free(&m);
+    device_open_dry(&dry, dev);
+    ok = model_init(&m, &dry, &config, method->base, 0) && (!method->lora || model_add_lora(&m, &lora, 3)) &&
+         step_init(&s, &m, &o, !method->lora);
+    uint64_t want_scratch = s.scratch.peak_bytes;
+    CHECK(ok && got <= dry.peak_bytes && (double)dry.peak_bytes <= 1.02 * (double)got,
+          "%s: %llu bytes were planned, %llu taken", method->name, (unsigned long long)dry.peak_bytes,
+          (unsigned long long)got);
+    // Blocks hide what is in them: the activations themselves, but for the groups of a balance loss, which may be many small documents.
+    CHECK(got_scratch <= want_scratch && (double)want_scratch <= 1.02 * (double)got_scratch + (1 << 15),
+          "%s: activations of %llu bytes were planned, %llu were", method->name, (unsigned long long)want_scratch,
+          (unsigned long long)got_scratch);
+    CHECK(got_host == dry.host_bytes, "%s: %llu bytes of host memory planned, %llu taken", method->name,
+          (unsigned long long)dry.host_bytes, (unsigned long long)got_host);
+    step_free(&s);
+    model_free(&m);
+    pack_free(&plan);
+    corpus_free(&c);
+    esft_free(&experts);
 }
 
 static float *logits_of(struct Model *m, const uint32_t *id, uint32_t t) {
@@ -585,7 +753,7 @@ static void test_moments8(struct Device *dev) {
         struct Step s;
         struct StepResult r = {0};
         struct StepOptions o = options(4 * SEQ, false);
-        o.moments8 = narrow;
+        o.optimiser.moments8 = narrow;
         bool ok = model_make(&m, dev, &config) && step_init(&s, &m, &o, true);
         for (uint32_t step = 1; step <= STEPS && ok; step++) {
             ok = step_begin(&s, plan.n_labels) && step_micro(&s, &plan.micro[0], 4, plan.n_tokens - plan.n_padding) &&
@@ -677,6 +845,9 @@ int main(void) {
             test_frozen(&dev, &METHODS[i]);
         }
     }
+    for (uint32_t i = 0; i < N_METHODS; i++)
+        test_plan(&dev, &METHODS[i], i % 2, i % 3 != 0);
+    test_offloads(&dev);
     test_batch_balance(&dev);
     test_leak(&dev);
     test_lora_start(&dev);

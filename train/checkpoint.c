@@ -365,3 +365,22 @@ bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity 
         return fail("%s: none of its %u checkpoints is whole", out, n);
     return ok;
 }
+
+bool checkpoint_fact(const char *out, const char *name, char *value, size_t bytes) {
+    uint64_t steps[MAX_CHECKPOINTS];
+    uint32_t n = list_steps(out, steps, MAX_CHECKPOINTS);
+    bool found = false;
+    for (uint32_t i = 0; i < n && !found; i++) {
+        char *folder = folder_of(out, steps[i]);
+        struct Manifest mf;
+        const char *text = manifest_read(folder, &mf)
+                               ? NULL
+                               : json_string_value(json_object_get(json_object_get(mf.root, "run"), name));
+        found = text != NULL;
+        if (found)
+            snprintf(value, bytes, "%s", text);
+        json_decref(mf.root);
+        free(folder);
+    }
+    return found;
+}

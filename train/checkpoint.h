@@ -38,5 +38,7 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
 // of another run, naming the first fact that differs.
 bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, struct CheckpointState *state,
                      bool *found);
+// What the newest whole manifest states of a name; false, without a word, where there is none.
+bool checkpoint_fact(const char *out, const char *name, char *value, size_t bytes);
 // Whether the folder holds any checkpoint, whole or not.
 bool checkpoint_exists(const char *out);

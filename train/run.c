@@ -26,10 +26,12 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                 .beta1 = o->beta1,
                                 .beta2 = o->beta2,
                                 .eps = o->eps,
-                                .weight_decay = o->weight_decay,
-                                .clip_norm = o->clip_norm,
-                                .freeze_router = o->freeze_router,
-                                .moments8 = o->moments8,
+                                .optimiser = {.weight_decay = o->weight_decay,
+                                              .clip_norm = o->clip_norm,
+                                              .freeze_router = o->freeze_router,
+                                              .moments8 = o->moments8,
+                                              .in_backward = o->in_backward,
+                                              .offload = o->offload},
                                 .weighted = o->loss == LOSS_DPO,
                                 .seed = o->seed};
 }
@@ -81,6 +83,12 @@ static bool check_base(const struct Model *m, const struct TrainOptions *o) {
         "file, or --method lora");
 }
 
+struct ModelOptions train_model_options(const struct TrainOptions *o, const struct Config *c, enum DType type) {
+    return (struct ModelOptions){.type = type,
+                                 .max_positions = (uint32_t)max_u64(1, min_u64(o->seq_len, c->max_context)),
+                                 .host_layers = o->offload & OFFLOAD_WEIGHTS ? c->n_layers : 0};
+}
+
 bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
                 struct TrainPlan *plan) {
     struct Device dry;
@@ -96,28 +104,35 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
             choose_experts(&experts, &f->config, o, NULL);
         else if (!esft_read(&experts, o->expert_config, &f->config))
             return false;
-        so.experts = &experts;
+        so.optimiser.experts = &experts;
     }
     device_open_dry(&dry, like);
-    struct ModelOptions mo = {.type = type, .max_positions = (uint32_t)max_u64(o->seq_len, 1)};
-    bool ok = f->n_tensors ? model_load(&m, &dry, f, &mo)
-                           : model_init(&m, &dry, &f->config, type == DT_COUNT ? DT_F32 : type, mo.max_positions);
+    struct ModelOptions mo = train_model_options(o, &f->config, type);
+    bool ok = f->n_tensors ? model_load(&m, &dry, f, &mo) : model_init_with(&m, &dry, &f->config, &mo);
     if (!ok) {
         model_free(&m);
         esft_free(&experts);
         return false;
     }
     plan->weights = m.arena.used_bytes;
+    plan->host_weights = m.host.used_bytes;
     ok = check_base(&m, o) && (!train_adapts(o->method) || model_add_lora(&m, &o->lora, o->seed));
     plan->adapters = m.adapters.used_bytes;
     ok = ok && step_init(&s, &m, &so, !train_adapts(o->method));
-    plan->state = s.state.peak_bytes;
+    bool out = o->offload & OFFLOAD_MOMENTS;
+    plan->gradients = s.optimiser.gradients.peak_bytes + s.optimiser.passing.peak_bytes;
+    *(out ? &plan->host_moments : &plan->moments) = s.optimiser.moments.peak_bytes;
+    plan->staging = s.optimiser.staging.peak_bytes;
+    for (uint32_t i = 0; i < WEIGHT_SLOTS; i++)
+        plan->staging += s.weights_ring.slot[i].peak_bytes;
     plan->activations = s.scratch.peak_bytes;
+    plan->logits = s.logits_bytes;
     plan->batch = s.host.peak_bytes;
     ok = ok && samples_plan(&o->samples, &m, &plan->samples);
     plan->total = dry.peak_bytes;
-    plan->rounding =
-        plan->total - (plan->weights + plan->adapters + plan->state + plan->activations + plan->batch + plan->samples);
+    plan->host = dry.host_bytes;
+    plan->rounding = plan->total - (plan->weights + plan->adapters + plan->gradients + plan->moments +
+                                    plan->activations + plan->staging + plan->samples);
     plan_roles(&m, plan);
     step_free(&s);
     model_free(&m);
@@ -206,7 +221,7 @@ static bool identify(struct Train *t) {
     identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
     identity_add(id, "examples a step", "%u", o->batch_examples);
     identity_add(id, "context", "%u", o->seq_len);
-    identity_add(id, "rows of a micro-batch", "%u", o->micro_rows);
+    identity_add(id, MICRO_ROWS_FACT, "%u", o->micro_rows);
     identity_add(id, "seed", "%llu", (unsigned long long)o->seed);
     identity_add(id, "learning rate", "%.9g, schedule %d, %llu steps of warm-up", (double)o->learning_rate, o->schedule,
                  (unsigned long long)o->warmup_steps);
@@ -354,7 +369,7 @@ bool train_begin(struct Train *t, struct Model *m) {
     if (chooses_experts(&t->o)) {
         if (!find_experts(t))
             return false;
-        so.experts = &t->experts;
+        so.optimiser.experts = &t->experts;
     }
     if (train_adapts(t->o.method) && !model_add_lora(m, &t->o.lora, t->o.seed))
         return false;

@@ -29,11 +29,14 @@ struct TrainOptions {
     uint64_t steps; // 0: by epochs
     uint32_t batch_examples;
     uint32_t seq_len;
-    uint32_t micro_rows; // rows of seq_len on the device at once; does not change the result
+    uint32_t
+        micro_rows; // rows of seq_len on the device at once; does not change the result; 0: plan_micro_rows is to choose
     enum TrainSchedule schedule;
     uint64_t warmup_steps;
     float learning_rate, beta1, beta2, eps, weight_decay, clip_norm;
-    bool moments8; // AdamW's moments in 8 bits
+    bool moments8;    // AdamW's moments in 8 bits
+    bool in_backward; // AdamW follows the backward of each layer; a batch is one micro-batch then
+    uint32_t offload; // OFFLOAD_... (optimiser.h): what lies in host memory
     bool freeze_router, recompute;
     uint64_t seed;
     uint64_t save_every, validate_every; // steps; 0: at the end only
@@ -50,6 +53,9 @@ struct TrainOptions {
     const char *base_name; // of the model, for the adapter's config
 };
 
+// Under this name a checkpoint keeps micro_rows.
+#define MICRO_ROWS_FACT "rows of a micro-batch"
+
 // What the loop tells after each step.
 struct TrainStatus {
     uint64_t step, steps;
@@ -65,9 +71,11 @@ struct TrainStatus {
 
 // What a run would train, and the memory it would take.
 struct TrainPlan {
-    uint64_t weights, adapters, state, activations, batch, samples; // bytes
-    uint64_t rounding;                                              // what the allocations take above that
-    uint64_t total;
+    uint64_t weights, adapters, gradients, moments, activations, staging, samples; // bytes on the device
+    uint64_t rounding;                                // what the allocations take above that
+    uint64_t total;                                   // of the device
+    uint64_t logits;                                  // most at once, among the activations
+    uint64_t host_weights, host_moments, batch, host; // in host memory, and all of that
     struct RolePlan {
         uint32_t tensors;      // trained ones
         uint64_t trained, all; // parameters
@@ -95,6 +103,8 @@ struct Train {
     void *context;
 };
 
+// How the model of a run is to be loaded: offloaded weights lie in host memory.
+struct ModelOptions train_model_options(const struct TrainOptions *o, const struct Config *c, enum DType type);
 // For the file's model with its matrices stored as `type` (DT_COUNT: as in the file), on a device that only counts. A file without tensors, a
 // preset's, needs a type.
 bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,

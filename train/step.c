@@ -1,7 +1,6 @@
 // Recording and replaying the training step. The batch lives in host memory that the device reads, so that a replay needs a few copies and
 // one submit; every shape of micro-batch has its program, and all programs share one stack of activations.
 #include "train/step.h"
-#include "train/esft.h"
 #include "train/layers_back.h"
 #include <assert.h>
 #include <math.h>
@@ -35,8 +34,30 @@ static struct Tensor part_of(const struct Tensor *t, uint32_t first, uint32_t ro
 
 // ---- The program of one micro-batch
 
+// The second backward of a micro-batch, whose losses are counted already.
+static bool is_repeated(const struct Step *s, enum StepPass pass) {
+    return pass == PASS_UPDATE && s->o.optimiser.clip_norm > 0;
+}
+
+// Round the backward of a group of parameters.
+static void group_begin(struct Step *s, struct Cmd *c, enum StepPass pass, uint32_t group) {
+    if (pass == PASS_NORM || pass == PASS_UPDATE)
+        optimiser_zero(&s->optimiser, c, group);
+}
+
+static void group_end(struct Step *s, struct Cmd *c, enum StepPass pass, uint32_t group) {
+    if (pass == PASS_NORM || (pass == PASS_UPDATE && !is_repeated(s, pass)))
+        optimiser_norm(&s->optimiser, c, group);
+    if (pass != PASS_UPDATE)
+        return;
+    if (!is_repeated(s, pass)) // what is not finite stops here; the last one tells the norm of all
+        optimiser_norm_finish(&s->optimiser, c);
+    optimiser_update(&s->optimiser, c, group);
+}
+
 static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x, const struct Tensor *d,
-                          uint32_t labels, bool backward) {
+                          uint32_t labels, enum StepPass pass) {
+    bool backward = pass != PASS_EVALUATE;
     const struct Config *c = &s->m->config;
     struct Linear head = {.w = s->m->head};
     uint32_t chunk = chunk_rows(s, labels);
@@ -47,6 +68,7 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
         struct Tensor loss = part_of(&s->losses, first, n);
         struct Tensor xl = TENSOR(p->arena, DT_F32, n, c->dim), xn = TENSOR(p->arena, DT_F32, n, c->dim);
         struct Tensor rstd = TENSOR(p->arena, DT_F32, n), logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
+        s->logits_bytes = max_u64(s->logits_bytes, logits.bytes);
         op_gather_rows(p->c, x, &rows, &xl);
         op_rmsnorm(p->c, &xl, &s->m->norm->w, &xn, &rstd, c->norm_eps);
         linear_forward(p, &head, &xn, &logits, NULL, false, false);
@@ -63,7 +85,8 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
         arena_release(p->arena, mark);
     }
     struct Tensor losses = part_of(&s->losses, 0, labels);
-    op_sum(p->c, p->arena, &losses, &s->result, 0);
+    if (!is_repeated(s, pass))
+        op_sum(p->c, p->arena, &losses, &s->result, 0);
 }
 
 static struct Tensor chosen_view(const struct Step *s, uint32_t t) {
@@ -76,52 +99,92 @@ static struct Tensor chosen_view(const struct Step *s, uint32_t t) {
     return view;
 }
 
-static struct Program *record(struct Step *s, uint32_t t, uint32_t labels, uint32_t groups, bool backward) {
-    struct Model *m = s->m;
-    uint32_t n_layers = m->config.n_layers;
-    struct ArenaMark mark = arena_mark(&s->scratch);
-    struct Cmd *c = cmd_begin(m->dev, backward ? "forward and backward" : "evaluate");
+static struct Pass pass_begin(struct Step *s, struct Cmd *c, struct StepShape shape, enum StepPass pass) {
+    bool backward = pass != PASS_EVALUATE;
     struct Pass p = {.c = c,
                      .arena = &s->scratch,
-                     .m = m,
-                     .t = t,
-                     .positions = part_of(&s->positions, 0, t),
-                     .span = part_of(&s->span, 0, t),
-                     .key_span = part_of(&s->key_span, 0, t),
-                     .group_start = part_of(&s->group_start, 0, groups + 1),
-                     .token_group = part_of(&s->token_group, 0, t),
-                     .group_weight = part_of(&s->group_weight, 0, groups),
-                     .n_groups = backward ? groups : 0,
-                     .chosen = backward ? chosen_view(s, t) : (struct Tensor){0},
+                     .m = s->m,
+                     .t = shape.tokens,
+                     .positions = part_of(&s->positions, 0, shape.tokens),
+                     .span = part_of(&s->span, 0, shape.tokens),
+                     .key_span = part_of(&s->key_span, 0, shape.tokens),
+                     .group_start = part_of(&s->group_start, 0, shape.groups + 1),
+                     .token_group = part_of(&s->token_group, 0, shape.tokens),
+                     .group_weight = part_of(&s->group_weight, 0, shape.groups),
+                     .n_groups = backward ? shape.groups : 0,
+                     .chosen = backward ? chosen_view(s, shape.tokens) : (struct Tensor){0},
                      .balance = {DT_F32, 1, {1, 1, 1, 1}, s->result.address + offsetof(struct StepResult, balance), 4}};
-    struct Tensor ids = part_of(&s->ids, 0, t);
-    struct Tensor *x = xcalloc(n_layers + 1, sizeof *x);
-    struct BlockSaved *saved = xcalloc(n_layers, sizeof *saved);
-    for (uint32_t i = 0; i <= n_layers; i++)
-        x[i] = backward || i < 2 ? TENSOR(&s->scratch, DT_F32, t, m->config.dim) : x[i - 2];
-    op_embed(c, &ids, &m->embed->w, &x[0]);
-    for (uint32_t i = 0; i < n_layers; i++) {
+    if (is_repeated(s, pass))
+        p.balance = TENSOR(&s->scratch, DT_F32, 1); // nobody reads it
+    return p;
+}
+
+static void blocks_forward(struct Step *s, struct Pass *p, struct Tensor *x, struct BlockSaved *saved, bool keep) {
+    for (uint32_t i = 0; i < s->m->config.n_layers; i++) {
         struct ArenaMark block = arena_mark(&s->scratch);
-        block_forward(&p, i, &x[i], &x[i + 1], &saved[i]); // the same path with and without recomputation: equal bits
-        if (s->o.recompute || !backward)
+        weightring_bring(&s->weights_ring, p->c, i);
+        weightring_bring(&s->weights_ring, p->c, i + 1);
+        weightring_enter(&s->weights_ring, i);
+        block_forward(p, i, &x[i], &x[i + 1], &saved[i]); // the same path with and without recomputation: equal bits
+        weightring_leave(&s->weights_ring, i);
+        if (!keep)
             arena_release(&s->scratch, block);
     }
-    struct Tensor d = {0};
-    if (backward) {
-        d = TENSOR(&s->scratch, DT_F32, t, m->config.dim);
-        cmd_fill(c, &d, 0);
-    }
-    head_and_loss(s, &p, &x[n_layers], &d, labels, backward);
-    p.chosen = (struct Tensor){0}; // a recomputation chooses the same
-    for (uint32_t i = n_layers; backward && i-- > 0;) {
+}
+
+static void blocks_backward(struct Step *s, struct Pass *p, struct Tensor *x, struct BlockSaved *saved,
+                            const struct Tensor *d, enum StepPass pass) {
+    p->chosen = (struct Tensor){0}; // a recomputation chooses the same
+    for (uint32_t i = s->m->config.n_layers; i-- > 0;) {
         struct ArenaMark block = arena_mark(&s->scratch);
+        weightring_bring(&s->weights_ring, p->c, i);
+        weightring_bring(&s->weights_ring, p->c, i - 1);
+        weightring_enter(&s->weights_ring, i);
         if (s->o.recompute)
-            block_forward(&p, i, &x[i], NULL, &saved[i]);
-        block_backward(&p, i, &saved[i], &d);
+            block_forward(p, i, &x[i], NULL, &saved[i]);
+        group_begin(s, p->c, pass, i);
+        block_backward(p, i, &saved[i], d);
+        weightring_leave(&s->weights_ring, i);
+        group_end(s, p->c, pass, i);
         arena_release(&s->scratch, block);
     }
-    if (backward && trained(m->embed))
-        op_embed_back(c, &d, &s->order, &s->segment_start, &s->segment_id, &s->n_segments, &m->embed->g);
+}
+
+static struct Program *record(struct Step *s, struct StepShape shape, enum StepPass pass) {
+    struct Model *m = s->m;
+    uint32_t n_layers = m->config.n_layers;
+    bool backward = pass != PASS_EVALUATE, tied = m->head == m->embed;
+    struct ArenaMark mark = arena_mark(&s->scratch);
+    struct Cmd *c = cmd_begin(m->dev, backward ? "forward and backward" : "evaluate");
+    struct Pass p = pass_begin(s, c, shape, pass);
+    struct Tensor ids = part_of(&s->ids, 0, shape.tokens);
+    struct Tensor *x = xcalloc(n_layers + 1, sizeof *x);
+    struct BlockSaved *saved = xcalloc(n_layers, sizeof *saved);
+    weightring_begin(&s->weights_ring);
+    for (uint32_t i = 0; i <= n_layers; i++)
+        x[i] = backward || i < 2 ? TENSOR(&s->scratch, DT_F32, shape.tokens, m->config.dim) : x[i - 2];
+    op_embed(c, &ids, &m->embed->w, &x[0]);
+    blocks_forward(s, &p, x, saved, backward && !s->o.recompute);
+    struct Tensor d = {0};
+    if (backward) {
+        d = TENSOR(&s->scratch, DT_F32, shape.tokens, m->config.dim);
+        cmd_fill(c, &d, 0);
+        group_begin(s, c, pass, GROUP_HEAD);
+        if (tied)
+            group_begin(s, c, pass, GROUP_EMBED);
+    }
+    head_and_loss(s, &p, &x[n_layers], &d, shape.labels, pass);
+    if (backward) {
+        group_end(s, c, pass, GROUP_HEAD);
+        blocks_backward(s, &p, x, saved, &d, pass);
+        if (!tied)
+            group_begin(s, c, pass, GROUP_EMBED);
+        if (trained(m->embed))
+            op_embed_back(c, &d, &s->order, &s->segment_start, &s->segment_id, &s->n_segments, &m->embed->g);
+        group_end(s, c, pass, GROUP_EMBED);
+    }
+    if (pass == PASS_NORM)
+        optimiser_norm_finish(&s->optimiser, c);
     free(x);
     free(saved);
     arena_release(&s->scratch, mark);
@@ -132,74 +195,35 @@ static struct Program *record(struct Step *s, uint32_t t, uint32_t labels, uint3
 
 static void record_ends(struct Step *s) {
     struct Model *m = s->m;
-    struct ArenaMark mark = arena_mark(&s->scratch);
-    struct Tensor *grads = xcalloc(m->n_params, sizeof *grads);
-    uint32_t n = 0;
-    struct Cmd *c = cmd_begin(m->dev, "zero gradients");
+    bool in_backward = s->o.optimiser.in_backward;
+    struct Cmd *c = cmd_begin(m->dev, "begin");
     cmd_fill(c, &s->result, 0);
-    for (uint32_t i = 0; i < m->n_params; i++)
-        if (trained(&m->params[i])) {
-            cmd_fill(c, &m->params[i].g, 0);
-            grads[n++] = m->params[i].g;
-        }
+    if (in_backward)
+        cmd_fill(c, &s->optimiser.parts, 0);
+    else
+        optimiser_zero(&s->optimiser, c, GROUP_ALL);
     s->begin = cmd_end(c);
+    if (in_backward)
+        return;
     c = cmd_begin(m->dev, "AdamW");
-    op_norm(c, &s->scratch, grads, n, &s->params, &s->result);
-    for (uint32_t i = 0; i < m->n_params; i++) {
-        struct Param *p = &m->params[i];
-        // Each run draws its own random numbers; the first has those of the whole.
-        for (struct ParamRun r = {0}; trained(p) && param_next_run(p, &r);)
-            op_adamw(c, &r.w, &r.g, &r.m1, &r.m2, &s->params, &s->result, i + m->n_params * r.first,
-                     p->decay ? s->o.weight_decay : 0);
-    }
+    optimiser_norm(&s->optimiser, c, GROUP_ALL);
+    optimiser_norm_finish(&s->optimiser, c);
+    optimiser_update(&s->optimiser, c, GROUP_ALL);
     s->update = cmd_end(c);
-    free(grads);
-    arena_release(&s->scratch, mark);
 }
 
-static bool moments_zero(struct Step *s) {
-    struct Cmd *c = cmd_begin(s->m->dev, "zero moments");
-    for (uint32_t i = 0; i < s->m->n_params; i++)
-        if (trained(&s->m->params[i])) {
-            cmd_fill(c, &s->m->params[i].m1, 0);
-            cmd_fill(c, &s->m->params[i].m2, 0);
-        }
-    struct Program *p = cmd_end(c);
-    bool ok = p && program_run(p);
-    program_free(p);
-    return ok;
-}
-
-static bool is_asked_for(const struct Step *s, const struct Param *p, bool train_base) {
-    const struct ExpertList *l = s->o.experts;
-    bool adapter = p - s->m->params >= s->m->n_base;
-    if ((!adapter && !train_base) || (s->o.freeze_router && p->spec.role == ROLE_ROUTER))
-        return false;
-    if (l && p->spec.role == ROLE_EXPERTS)
-        return l->n[p->spec.layer] > 0;
-    if (adapter || !l)
-        return true;
-    return p->spec.role == ROLE_SHARED || p->spec.role == ROLE_SHARED_GATE ? l->shared : l->others;
-}
-
-static void param_train(struct Step *s, struct Param *p) {
-    uint32_t dim[4];
-    memcpy(dim, p->w.dim, sizeof dim);
-    if (s->o.experts && p->spec.role == ROLE_EXPERTS && s->o.experts->n[p->spec.layer] < dim[0]) {
-        p->chosen = s->o.experts->ids[p->spec.layer];
-        p->n_chosen = dim[0] = s->o.experts->n[p->spec.layer];
+// The largest shape, each pass that a run may record.
+static void record_dry(struct Step *s, uint32_t t) {
+    bool by_document = s->m->config.n_experts && s->m->config.seq_aux && s->m->config.aux_alpha > 0;
+    // A document with a label has two tokens at least.
+    struct StepShape shape = {t, t, by_document ? round_groups(t / 2) : 1};
+    if (!s->o.optimiser.in_backward) {
+        program_free(record(s, shape, PASS_GRADIENTS));
+        return;
     }
-    p->g = arena_tensor(&s->state, DT_F32, p->w.n_dims, dim);
-    uint32_t n_dims = p->w.n_dims;
-    if (s->o.moments8) { // words, by expert where there are several: an expert is whole blocks
-        uint32_t stack = n_dims == 3 ? dim[0] : 1;
-        uint64_t each = tensor_elements(&p->g) / stack;
-        assert(stack == 1 || each % 64 == 0);
-        n_dims = 2;
-        dim[0] = stack, dim[1] = (uint32_t)adamw8_words(each);
-    }
-    p->m1 = arena_tensor(&s->state, DT_F32, n_dims, dim);
-    p->m2 = arena_tensor(&s->state, DT_F32, n_dims, dim);
+    if (s->o.optimiser.clip_norm > 0)
+        program_free(record(s, shape, PASS_NORM));
+    program_free(record(s, shape, PASS_UPDATE));
 }
 
 bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base) {
@@ -207,23 +231,14 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->m = m;
     s->o = *o;
     s->o.micro_tokens = pack_computed(o->micro_tokens);
-    arena_init(&s->state, m->dev, "gradients and moments", ARENA_DEVICE);
-    s->state.lasting = true;
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);
     arena_init(&s->host, m->dev, "batch", ARENA_HOST);
     uint32_t t = s->o.micro_tokens;
-    for (uint32_t i = 0; i < m->n_params; i++) {
-        struct Param *p = &m->params[i];
-        if (!is_asked_for(s, p, train_base))
-            continue;
-        if (p->w.type != DT_F32 && p->w.type != DT_BF16)
-            return fail(
-                "%s is stored as %s; training changes f32 or bf16 weights: give --type f32 or bf16, or --method lora",
-                p->spec.name, DTYPES[p->w.type].name);
-        param_train(s, p);
-    }
     s->params = TENSOR(&s->host, DT_F32, sizeof(struct StepParams) / 4);
     s->result = TENSOR(&s->host, DT_F32, sizeof(struct StepResult) / 4);
+    if (!optimiser_init(&s->optimiser, m, &o->optimiser, train_base, &s->params, &s->result) ||
+        !weightring_init(&s->weights_ring, m))
+        return false;
     s->ids = TENSOR(&s->host, DT_U32, t);
     s->positions = TENSOR(&s->host, DT_U32, t);
     s->span = TENSOR(&s->host, DT_U32, t, 2);
@@ -245,25 +260,21 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     }
     record_ends(s);
     if (m->dev->is_dry) {
-        program_free(record(s, t, t, 1, true));
+        record_dry(s, t);
         return m->dev->state == DEVICE_OK;
     }
-    return m->dev->state == DEVICE_OK && s->begin && s->update && moments_zero(s);
+    return m->dev->state == DEVICE_OK && optimiser_reset(&s->optimiser);
 }
 
 void step_free(struct Step *s) {
     if (!s->m)
         return;
-    for (uint32_t i = 0; i < s->n_shapes; i++)
-        program_free(s->shapes[i].program);
+    for (uint32_t i = 0; i < s->n_programs; i++)
+        program_free(s->programs[i].program);
     program_free(s->begin);
     program_free(s->update);
-    for (uint32_t i = 0; i < s->m->n_params; i++) {
-        struct Param *p = &s->m->params[i];
-        p->g = p->m1 = p->m2 = (struct Tensor){0};
-        p->chosen = NULL, p->n_chosen = 0;
-    }
-    arena_free(&s->state);
+    optimiser_free(&s->optimiser);
+    weightring_free(&s->weights_ring);
     arena_free(&s->scratch);
     arena_free(&s->host);
     free(s->loads);
@@ -330,19 +341,15 @@ static void fill_groups(struct Step *s, const struct MicroBatch *b, uint32_t t, 
     }
 }
 
-struct Shape {
-    uint32_t tokens, labels, groups;
-};
-
-static struct Shape shape_of(const struct Step *s, const struct MicroBatch *b) {
-    struct Shape shape = {.tokens = pack_computed(b->n_tokens), .groups = 1};
+static struct StepShape shape_of(const struct Step *s, const struct MicroBatch *b) {
+    struct StepShape shape = {.tokens = pack_computed(b->n_tokens), .groups = 1};
     shape.labels = round_labels(b->n_labels, shape.tokens);
     if (s->m->config.n_experts && s->m->config.seq_aux)
         shape.groups = round_groups(b->n_documents);
     return shape;
 }
 
-static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct Shape shape, uint64_t documents,
+static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct StepShape shape, uint64_t documents,
                        uint64_t tokens) {
     struct Device *dev = s->m->dev;
     if (shape.tokens > s->o.micro_tokens)
@@ -375,24 +382,24 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct Shape 
     return true;
 }
 
-static struct Program *program_for(struct Step *s, struct Shape shape, bool backward) {
-    // Groups matter to the recorded kernels only with experts; an evaluation has none.
-    uint32_t key = shape.groups * 2 + backward;
-    for (uint32_t i = 0; i < s->n_shapes; i++)
-        if (s->shapes[i].tokens == shape.tokens && s->shapes[i].chunks == shape.labels && s->shapes[i].groups == key)
-            return s->shapes[i].program;
-    if (s->n_shapes == STEP_SHAPES) { // the oldest makes room
-        program_free(s->shapes[0].program);
-        memmove(s->shapes, s->shapes + 1, --s->n_shapes * sizeof *s->shapes);
+static struct Program *program_for(struct Step *s, struct StepShape shape, enum StepPass pass) {
+    for (uint32_t i = 0; i < s->n_programs; i++) {
+        const struct StepProgram *p = &s->programs[i];
+        if (p->pass == pass && memcmp(&p->shape, &shape, sizeof shape) == 0)
+            return p->program;
     }
-    struct Program *p = record(s, shape.tokens, shape.labels, shape.groups, backward);
+    if (s->n_programs == STEP_PROGRAMS) { // the oldest makes room
+        program_free(s->programs[0].program);
+        memmove(s->programs, s->programs + 1, --s->n_programs * sizeof *s->programs);
+    }
+    struct Program *p = record(s, shape, pass);
     if (p)
-        s->shapes[s->n_shapes++] = (struct StepShape){shape.tokens, shape.labels, key, p};
+        s->programs[s->n_programs++] = (struct StepProgram){shape, pass, p};
     return p;
 }
 
 struct Program *step_program(struct Step *s, const struct MicroBatch *b) {
-    return program_for(s, shape_of(s, b), true);
+    return program_for(s, shape_of(s, b), s->o.optimiser.in_backward ? PASS_UPDATE : PASS_GRADIENTS);
 }
 
 // Adds the choices of the micro-batch that the device is done with.
@@ -413,48 +420,59 @@ bool step_begin(struct Step *s, uint64_t labels_in_batch) {
     struct StepParams *params = tensor_host(s->m->dev, &s->params);
     if (!params || !device_wait(s->m->dev))
         return false;
-    *params = (struct StepParams){.inv_labels = (float)(1 / (double)labels_in_batch)};
+    *params =
+        (struct StepParams){.inv_labels = (float)(1 / (double)labels_in_batch), .clip_norm = s->o.optimiser.clip_norm};
     s->uncounted = 0;
+    s->pending = (struct StepShape){0};
     if (s->loads)
         memset(s->loads, 0, (size_t)s->m->config.n_layers * s->m->config.n_experts * sizeof *s->loads);
     return program_submit(s->begin);
 }
 
 bool step_micro(struct Step *s, const struct MicroBatch *b, uint64_t documents_in_batch, uint64_t tokens_in_batch) {
-    struct Shape shape = shape_of(s, b);
-    struct Program *p = program_for(s, shape, true);
+    struct StepShape shape = shape_of(s, b);
+    bool in_backward = s->o.optimiser.in_backward, twice = in_backward && s->o.optimiser.clip_norm > 0;
+    if (s->pending.tokens)
+        return fail("the optimiser runs in the backward: a step is one micro-batch; give a larger --micro-batch, a "
+                    "smaller --batch, or --optimizer-in-backward off");
+    struct Program *p = in_backward && !twice ? NULL : program_for(s, shape, twice ? PASS_NORM : PASS_GRADIENTS);
     // The batch buffers are the device's until it is done with the micro-batch before.
-    if (!p || !device_wait(s->m->dev))
+    if ((!p && (!in_backward || twice)) || !device_wait(s->m->dev))
         return false;
     count_loads(s);
-    if (!fill_batch(s, b, shape, documents_in_batch, tokens_in_batch) || !program_submit(p))
+    if (!fill_batch(s, b, shape, documents_in_batch, tokens_in_batch) || (p && !program_submit(p)))
         return false;
     s->uncounted = shape.tokens;
+    if (in_backward)
+        s->pending = shape;
     return true;
 }
 
 bool step_update(struct Step *s, uint64_t step, float learning_rate, struct StepResult *result) {
     struct StepParams *params = tensor_host(s->m->dev, &s->params);
-    if (!params || !device_wait(s->m->dev))
+    struct Program *update = s->update;
+    if (s->o.optimiser.in_backward)
+        update = s->pending.tokens ? program_for(s, s->pending, PASS_UPDATE) : NULL;
+    if (!params || !update || !device_wait(s->m->dev))
         return false;
-    count_loads(s);
     params->learning_rate = learning_rate;
     params->beta1 = s->o.beta1, params->beta2 = s->o.beta2, params->eps = s->o.eps;
     params->correction1 = (float)(1 - pow((double)s->o.beta1, (double)step));
     params->correction2 = (float)(1 - pow((double)s->o.beta2, (double)step));
-    params->clip_norm = s->o.clip_norm;
     params->seed_low = (uint32_t)s->o.seed, params->seed_high = (uint32_t)(s->o.seed >> 32);
     params->step = (uint32_t)step;
-    if (!program_run(s->update))
+    if (!program_run(update))
         return false;
+    count_loads(s);
+    s->pending = (struct StepShape){0};
     memcpy(result, tensor_host(s->m->dev, &s->result), sizeof *result);
     return true;
 }
 
 bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss) {
-    struct Shape shape = shape_of(s, b);
+    struct StepShape shape = shape_of(s, b);
     shape.groups = 1;
-    struct Program *p = program_for(s, shape, false);
+    struct Program *p = program_for(s, shape, PASS_EVALUATE);
     struct StepResult *result = tensor_host(s->m->dev, &s->result);
     if (!p || !result || !device_wait(s->m->dev) || !fill_batch(s, b, shape, 1, 1))
         return false;

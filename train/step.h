@@ -1,35 +1,41 @@
 // One optimiser step on a device: micro-batches forward and backward, the global norm, AdamW. Programs are recorded once per shape and
 // replayed; between replays only small buffers in host memory change.
 #pragma once
-#include "model/layers.h"
+#include "train/optimiser.h"
 #include "train/pack.h"
+#include "train/weightring.h"
 
-struct ExpertList; // esft.h
 struct StepOptions {
     uint32_t micro_tokens; // most flat tokens of a micro-batch
     bool recompute;        // keep only the input of each block and compute the rest again in the backward
     uint32_t loss_chunk;   // labelled rows whose logits exist at once; 0: chosen by vocabulary
-    float beta1, beta2, eps, weight_decay, clip_norm;
-    bool freeze_router;
-    uint64_t seed; // of stochastic rounding
-    bool moments8; // in 8 bits, by blocks of 64
-    bool weighted; // tokens have the weight of their example (step_weights)
-    // Not NULL: of routed experts, or their adapters, only these are trained, and of the rest of the base what the list says. Outlives the step.
-    const struct ExpertList *experts;
+    float beta1, beta2, eps;
+    uint64_t seed;                     // of stochastic rounding
+    bool weighted;                     // tokens have the weight of their example (step_weights)
+    struct OptimiserOptions optimiser; // its experts outlive the step
 };
 
+// What a program does with a micro-batch. Where an update follows the backward layer by layer and gradients are clipped, the norm comes from a
+// backward of its own, whose gradients nobody keeps.
+enum StepPass { PASS_EVALUATE, PASS_GRADIENTS, PASS_NORM, PASS_UPDATE };
+
 struct StepShape {
-    uint32_t tokens, chunks, groups;
+    uint32_t tokens, labels, groups;
+};
+struct StepProgram {
+    struct StepShape shape;
+    enum StepPass pass;
     struct Program *program;
 };
-enum { STEP_SHAPES = 64 };
+enum { STEP_PROGRAMS = 64 };
 
 struct Step {
     struct Model *m;
     struct StepOptions o;
-    struct Arena state;   // gradients and moments
+    struct Optimiser optimiser;
     struct Arena scratch; // activations
-    struct Arena host;    // batch, params, result
+    struct WeightRing weights_ring;
+    struct Arena host; // batch, params, result
     struct Tensor params, result;
     struct Tensor ids, positions, span, key_span;               // batch
     struct Tensor label_rows, label_ids, label_weights, losses; // labelled positions, padded to chunks
@@ -39,10 +45,12 @@ struct Step {
     uint32_t *
         loads; // (n_layers, n_experts) tokens of the step that an expert was chosen for, padding apart; NULL: no experts
     uint32_t uncounted; // tokens of the micro-batch whose choices are not in `loads` yet
-    struct StepShape shapes[STEP_SHAPES];
-    uint32_t n_shapes;
-    struct Program *begin, *update;
-    const float *weights; // by example of the batch; NULL: 1
+    struct StepProgram programs[STEP_PROGRAMS];
+    uint32_t n_programs;
+    struct Program *begin, *update; // update NULL: in the backward
+    struct StepShape pending;       // of the micro-batch whose backward waits for step_update; tokens 0: none
+    uint64_t logits_bytes;          // the most that exist at once; also in a dry run
+    const float *weights;           // by example of the batch; NULL: 1
 };
 
 // Gives every trained parameter a gradient and moments (zero). train_base: all base parameters; else adapters alone. Works on a dry device:
@@ -50,7 +58,7 @@ struct Step {
 bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base);
 void step_free(struct Step *s);
 
-// step_begin, any number of step_micro, step_update.
+// step_begin, any number of step_micro, step_update. With optimiser.in_backward a single step_micro: an update needs the whole gradient.
 bool step_begin(struct Step *s, uint64_t labels_in_batch);
 // documents_in_batch: for the mean of the balance loss. tokens_in_batch likewise, padding apart.
 bool step_micro(struct Step *s, const struct MicroBatch *b, uint64_t documents_in_batch, uint64_t tokens_in_batch);

@@ -1,0 +1,103 @@
+// See memory.h.
+#include "cli/memory.h"
+#include "cli/term.h"
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+void memory_show(const struct TrainPlan *p, const struct Device *dev) {
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } ROWS[] = {{"weights", p->weights},
+                {"adapters", p->adapters},
+                {"gradients", p->gradients},
+                {"moments", p->moments},
+                {"activations", p->activations},
+                {"  of them logits", p->logits},
+                {"staging", p->staging},
+                {"samples", p->samples},
+                {"rounding", p->rounding},
+                {"on the device", p->total},
+                {"host: weights", p->host_weights},
+                {"host: moments", p->host_moments},
+                {"host: batch", p->batch},
+                {"in host memory", p->host}};
+    bool unified = device_is_unified(dev);
+    char text[16];
+    fprintf(stderr, "memory:\n");
+    for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++)
+        if (ROWS[i].bytes) {
+            term_format_bytes(ROWS[i].bytes, text);
+            fprintf(stderr, "  %-22s %12s\n", ROWS[i].name, text);
+        }
+    if (unified) {
+        term_format_bytes(plan_device_bytes(p, dev), text);
+        fprintf(stderr, "  %-22s %12s\n", "together", text);
+    }
+    term_format_bytes(dev->limits.memory_bytes, text);
+    if (dev->limits.memory_bytes != UINT64_MAX)
+        fprintf(stderr, "  %-22s %12s  %.0f %% of it are taken\n", "the device has", text,
+                100 * (double)plan_device_bytes(p, dev) / (double)dev->limits.memory_bytes);
+}
+
+json_t *memory_json(const struct TrainPlan *p, const struct Device *dev) {
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } FIELDS[] = {{"weights", p->weights},
+                  {"adapters", p->adapters},
+                  {"gradients", p->gradients},
+                  {"moments", p->moments},
+                  {"activations", p->activations},
+                  {"logits", p->logits},
+                  {"staging", p->staging},
+                  {"samples", p->samples},
+                  {"rounding", p->rounding},
+                  {"total", plan_device_bytes(p, dev)},
+                  {"host_weights", p->host_weights},
+                  {"host_moments", p->host_moments},
+                  {"batch", p->batch},
+                  {"host", p->host},
+                  {"device", min_u64(dev->limits.memory_bytes, INT64_MAX)}};
+    json_t *j = json_object();
+    for (size_t i = 0; i < sizeof FIELDS / sizeof FIELDS[0]; i++)
+        json_object_set_new(j, FIELDS[i].name, json_integer((json_int_t)FIELDS[i].bytes));
+    return j;
+}
+
+bool memory_check(struct Train *t, const struct ModelFile *f, enum DType type, const struct TrainPlan *p,
+                  const struct Device *dev) {
+    if (plan_fits(p, dev))
+        return true;
+    struct NearestPlan nearest;
+    char remedy[400], bytes[16], host[16], has[16];
+    plan_nearest(t, f, type, dev, &nearest);
+    term_format_bytes(plan_device_bytes(&nearest.plan, dev), bytes);
+    if (nearest.found)
+        snprintf(remedy, sizeof remedy, "this one fits (%s):%s", bytes, nearest.flags);
+    else
+        snprintf(remedy, sizeof remedy, "nothing near it fits: a smaller model, or another --device");
+    term_format_bytes(p->host, host);
+    term_format_bytes(dev->limits.host_bytes, has);
+    return memory_fits(dev, plan_device_bytes(p, dev), "this run", remedy) &&
+           fail("this run needs %s of host memory and %s is free; %s", host, has, remedy);
+}
+
+bool memory_read(const char *text, uint64_t *bytes) {
+    static const struct {
+        const char *name;
+        uint64_t bytes;
+    } UNITS[] = {{"", 1},          {"B", 1},           {"KiB", 1 << 10}, {"MiB", 1 << 20},      {"GiB", 1 << 30},
+                 {"KB", 1000},     {"MB", 1000000},    {"GB", 1000000000}, {"G", 1 << 30},      {"M", 1 << 20}};
+    char *end;
+    double n = strtod(text, &end);
+    while (*end == ' ')
+        end++;
+    for (size_t i = 0; end != text && n > 0 && n < 1e9 * (strlen(end) ? 1 : 1e9) && i < sizeof UNITS / sizeof UNITS[0]; i++)
+        if (strcasecmp(end, UNITS[i].name) == 0) {
+            *bytes = (uint64_t)(n * (double)UNITS[i].bytes);
+            return true;
+        }
+    return fail("--assume-memory %s: an amount is expected, such as 16GiB or 24GB", text);
+}

@@ -1,0 +1,96 @@
+# The memory of training on the command line: what a 16B model takes by method, the nearest plan where a run does not fit, and that where
+# things lie and when they are updated changes no bit of the result, across a resume too. $VKMOE is the program, the working directory the build folder.
+work=test-plan
+. "${BASH_SOURCE%/*}/check.sh"
+
+echo '{"text": "a text of some words"}' >"$work/one.jsonl"
+plan() { # plan STATUS MEMORY FLAGS...: of DeepSeekMoE 16B
+    local status=$1 memory=$2
+    shift 2
+    run "$status" train deepseek-moe-16b --data "$work/one.jsonl" --out "$work/none" --dry-run --assume-memory "$memory" "$@"
+}
+# Whole 16 GB and so on, not GiB.
+plan 0 16GB --method qlora --type q4_k --context 2048 --moments 8bit
+plan 0 16GiB --method qlora --type q4_k --context 2048
+plan 0 20GB --method qlora --type q4_k --context 4096
+plan 0 48GB --method lora --type bf16 --context 4096
+plan 0 50GB --method esft --type bf16 --context 4096 --esft-threshold 0.1249 --moments 8bit # 8 of 64 experts
+plan 0 141GB --type bf16 --moments 8bit --context 4096
+plan 0 80GB --type bf16 --moments 8bit --context 4096 --batch 1 --optimizer-in-backward on
+plan 0 48GB --type bf16 --context 4096 --batch 1 --optimizer-in-backward on --offload moments
+says "$err" "host: moments"
+plan 0 24GB --type bf16 --context 4096 --batch 1 --optimizer-in-backward on --offload moments,weights --json
+says "$out" '"host_weights": '
+# What does not fit is refused with a run that does: its flags are taken at their word, in the place of those that were given.
+nearest() { # nearest MEMORY FLAGS...
+    plan 1 "$@"
+    [[ $err == *" has "*"this one fits ("*"): --"* ]]
+    note $? "$*: no nearest plan: $err"
+    local flags=(${err##*):}) kept=("$1")
+    shift
+    while (($#)); do
+        [[ " ${flags[*]} " == *" $1 "* ]] || kept+=("$1" "$2")
+        shift 2
+    done
+    plan 0 "${kept[@]}" "${flags[@]}"
+}
+nearest 16GB --method qlora --type q4_k --context 4096
+nearest 80GB --type bf16 --moments 8bit --batch 1 --context 4096
+nearest 48GB --batch 1 --context 4096 --micro-batch 8 --recompute off
+nearest 4GB --type bf16 --batch 1
+plan 1 10MiB
+says "$err" "nothing near it fits"
+[[ ! -e $work/none ]]
+note $? "a plan left a folder"
+plan 1 muchGB
+says "$err" "--assume-memory muchGB: an amount is expected"
+run 2 train deepseek-moe-16b --data "$work/one.jsonl" --out "$work/none" --assume-memory 16GB
+says "$err" "--assume-memory needs --dry-run"
+
+if ! "$VKMOE" devices >"$work/stdout" 2>&1; then
+    echo "SKIP: no Vulkan device: $(tail -n 1 "$work/stdout")"
+    exit 77
+fi
+run 0 init --preset tiny-moe --out "$work/model" --seed 3 --type bf16
+for i in $(seq 12); do
+    echo "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}, {\"role\": \"assistant\", \"content\": \"ho $i\"}]}"
+done >"$work/data.jsonl"
+train() { # train STATUS OUT FLAGS...
+    local status=$1 out_dir=$2
+    shift 2
+    run "$status" train "$work/model" --data "$work/data.jsonl" --out "$work/$out_dir" --context 64 --batch 4 --steps 4 --lr 1e-3 \
+        --type bf16 "$@"
+}
+same() { # same WHAT DIR: the result has the bits of the plain run
+    cmp -s "$work/plain/model.safetensors" "$work/$2/model.safetensors"
+    note $? "$1: another result"
+}
+train 0 plain
+[[ $err == *"micro-batch: 4 rows of 64 tokens"* ]]
+note $? "the rows that were chosen: $err"
+train 0 back --optimizer-in-backward on
+says "$err" "takes a second forward and backward"
+# Rows of this run's largest step, which are not those that the plain run had.
+rows=$(sed -n 's/^micro-batch: \([0-9]*\) rows.*/\1/p' <<<"$err")
+[[ $rows -ge 1 && $rows -le 4 ]]
+note $? "rows in the backward: $rows"
+same "in the backward" back
+VKMOE_OFF=host_visible train 0 away --offload moments,weights --optimizer-in-backward on
+same "everything in host memory, staged" away
+# Half of it with moments in host memory, half without.
+VKMOE_OFF=host_visible train 0 half --offload moments --save-every 2 --keep 9
+rm -rf "$work/half/checkpoint-4" "$work/half/model.safetensors" "$work/half/config.json"
+train 0 half --resume --micro-batch auto
+same "resumed without --offload" half
+run 1 train "$work/model" --data "$work/data.jsonl" --out "$work/bad" --context 32 --batch 12 --micro-batch 1 \
+    --optimizer-in-backward on
+says "$err" "give --micro-batch "
+train 1 bad --offload all
+says "$err" "--offload: 'all' is none of none, moments, weights"
+train 1 bad --micro-batch 0
+says "$err" "--micro-batch 0: rows from 1 to 65536, or auto, are expected"
+[[ ! -e $work/bad ]]
+note $? "a refused run left a folder"
+
+rm -rf "$work"
+finish
