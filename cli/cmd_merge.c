@@ -1,104 +1,219 @@
-// `vkmoe merge MODEL --adapter DIR --out PATH`: W + scale * B A for every linear that the adapter changes, computed on the host in double
-// from the very weights that the model runs with (a quantised base is decoded, never rounded twice).
+// `vkmoe merge MODEL --adapter DIR --out PATH`: a LoRA adapter, or the experts of ESFT, become part of the weights. What was written is loaded and asked the
+// same text as the model with the adapter on top: where the answers lie too far apart, nothing is left and the command fails.
 #include "cli/commands.h"
 #include "cli/load.h"
 #include "cli/output.h"
 #include "cli/term.h"
-#include "model/adapter.h"
+#include "model/probe.h"
 #include "model/selftest.h"
+#include "train/merge.h"
 
+#include <dirent.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-struct Merge {
-    struct Model *m;
-    struct WeightSource base;
-    // The adapter of the tensor being written, on the host.
-    const struct Linear *linear;
-    float *a, *b;
+static const char PROBE_TEXT[] =
+    "Water boils at one hundred degrees at the level of the sea; on a mountain it boils earlier, because the air is "
+    "thinner there. Question: what is 17 plus 25? Answer: 42. def area(r): return 3.14159 * r * r";
+enum { PROBE_TOKENS = 64 };
+
+struct Asked {
+    uint32_t ids[PROBE_TOKENS], n;
 };
 
-static const struct Linear *linear_of(const struct Model *m, const char *name) {
-    for (uint32_t i = 0; i < m->config.n_layers; i++) {
-        const struct Layer *l = &m->layers[i];
-        const struct Linear *all[] = {&l->q,         &l->k,           &l->v,        &l->o,
-                                      &l->ffn.gate,  &l->ffn.up,      &l->ffn.down, &l->routed.gate,
-                                      &l->routed.up, &l->routed.down, &l->router};
-        for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
-            if (all[k]->w && all[k]->a && strcmp(all[k]->w->spec.name, name) == 0)
-                return all[k];
+// The beginning of the text; of a model without a tokenizer numbers without a meaning.
+static bool probe_ids(const struct ModelFile *f, struct Asked *asked) {
+    struct Tokenizer t;
+    uint32_t *ids = NULL, words[4];
+    size_t n = 0;
+    asked->n = (uint32_t)min_u64(PROBE_TOKENS, f->config.max_context);
+    if (!f->gguf && !f->tokenizer_path) {
+        for (uint32_t i = 0; i < asked->n; i++) {
+            philox(1, 0, i, words);
+            asked->ids[i] = words[0] % f->config.vocab_size;
+        }
+        return true;
     }
-    return NULL;
-}
-
-static enum DType merge_type(void *context, const struct WeightSpec *w) {
-    struct Merge *g = context;
-    return linear_of(g->m, w->name) ? DT_F32 : g->base.type(g->base.context, w);
-}
-
-static float *adapter_read(struct Model *m, const struct Param *p) {
-    float *v = xmalloc(tensor_elements(&p->w) * sizeof *v);
-    if (param_read(m->dev, p, 0, tensor_rows(&p->w), v))
-        return v;
-    free(v);
-    return NULL;
-}
-
-static bool merge_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out_raw) {
-    struct Merge *g = context;
-    const struct Linear *l = linear_of(g->m, w->name);
-    if (!l)
-        return g->base.rows(g->base.context, w, first, count, out_raw);
-    if (l != g->linear) {
-        free(g->a), free(g->b);
-        g->linear = l;
-        g->a = adapter_read(g->m, l->a);
-        g->b = g->a ? adapter_read(g->m, l->b) : NULL;
-    }
-    float *out = out_raw;
-    if (!g->b || !param_read(g->m->dev, l->w, first, count, out))
+    if (!tokenizer_open(&t, f))
         return false;
-    uint32_t d = w->n_dims - 2, out_rows = w->dim[d], in = w->dim[d + 1], rank = tensor_cols(&l->b->w);
-    double *sum = xmalloc(in * sizeof *sum);
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t expert = (first + i) / out_rows;
-        const float *b = g->b + (first + i) * rank, *a = g->a + expert * rank * in;
-        memset(sum, 0, in * sizeof *sum);
-        for (uint32_t r = 0; r < rank; r++)
-            for (uint32_t c = 0; c < in && b[r] != 0; c++)
-                sum[c] += (double)b[r] * (double)a[(size_t)r * in + c];
-        for (uint32_t c = 0; c < in; c++)
-            out[i * in + c] = (float)((double)out[i * in + c] + (double)l->scale * sum[c]);
+    bool ok = tokenizer_encode(&t, PROBE_TEXT, strlen(PROBE_TEXT), TOKENIZE_BOS, &ids, &n);
+    asked->n = (uint32_t)min_u64(asked->n, n);
+    if (ok)
+        memcpy(asked->ids, ids, asked->n * sizeof *ids);
+    free(ids);
+    tokenizer_free(&t);
+    return ok;
+}
+
+// The divergence from the adapted model that rounding to a type may bring along, in nats a token: more than was seen with small models, and far below what a
+// damaged tensor brings. Whether a small change is still there the weights themselves tell (merge_measure).
+static double bound_of(enum DType type) {
+    static const double BITS[] = {[2] = 5, [3] = 2, [4] = 1, [5] = 0.3, [6] = 0.1, [8] = 0.05};
+    if (type == DT_F32)
+        return 1e-5;
+    if (!dtype_is_quantised(type))
+        return 1e-2;
+    const char *name = DTYPES[type].name; // q4_k, iq4_nl
+    return BITS[name[strcspn(name, "0123456789")] - '0'];
+}
+
+static void remove_output(const char *out) {
+    DIR *d = opendir(out);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char *path = path_join(out, e->d_name);
+        unlink(path);
+        free(path);
     }
-    free(sum);
-    return true;
+    if (d)
+        closedir(d);
+    if (remove(out) != 0)
+        warn("%s could not be removed", out);
+}
+
+// A dry run of the larger half: the model with its adapter, and a session to ask it.
+static bool fits(const struct Device *dev, const struct ModelFile *f, const char *adapter, struct Asked *asked) {
+    struct Device dry;
+    struct Model m;
+    struct Merge g;
+    struct Session s = {0};
+    struct ModelOptions o = {.type = DT_COUNT, .max_positions = asked->n};
+    struct SessionOptions so = {.n_sequences = 1, .context = asked->n, .chunk = 1, .cache_type = DT_F32};
+    device_open_dry(&dry, dev);
+    bool ok = model_load(&m, &dry, f, &o);
+    if (ok) {
+        ok = merge_begin(&g, &m, adapter) && session_init(&s, &m, &so);
+        session_free(&s);
+        merge_end(&g);
+        model_free(&m);
+    }
+    return ok &&
+           memory_fits(dev, dry.peak_bytes, f->path, "choose another --device (lavapipe uses the machine's memory)");
+}
+
+// As the base has its weights, tensor by tensor, where the output can hold that; else all in one type.
+static bool write_merged(const struct Args *args, const struct ModelFile *f, struct Merge *g, enum DType type) {
+    const char *out = args_text(args, "out");
+    struct WeightSource source = merge_source(g);
+    struct WriteTypes types = {.type = type, .embed_type = DT_COUNT, .like = f};
+    char *name = output_name(f);
+    bool like = f->gguf && output_is_gguf(out) && !args_given(args, "type");
+    bool ok = like ? output_write_gguf(args, &g->m->config, &types, &source, f, name, "the base has them")
+                   : output_write(args, &g->m->config, type, &source, f, name);
+    free(name);
+    return ok;
+}
+
+struct Found {
+    struct MergeLoss loss;
+    struct ProbeGap moved, gap; // adapted from base; merged from adapted
+    double bound;
+};
+
+static void show(const struct Args *args, const struct Found *r) {
+    fprintf(stderr,
+            "%u tensors changed: rms of the weights %.4g, of the change %.4g, of the rounding %.4g; %.1f %% of the "
+            "change is kept\n",
+            r->loss.tensors, r->loss.weight, r->loss.change, r->loss.error, 100 * r->loss.kept);
+    fprintf(stderr,
+            "the adapter moves the model by %.4g nats a token; merged it is %.4g off (largest logit difference "
+            "%.4g, the same likeliest token behind %.0f %%)\n",
+            r->moved.divergence, r->gap.divergence, r->gap.logit, 100 * r->gap.same);
+    if (!args_switch(args, "json"))
+        return;
+    json_t *j = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "tensors", (int)r->loss.tensors,
+                          "rms_weight", r->loss.weight, "rms_change", r->loss.change, "rms_error", r->loss.error,
+                          "change_kept", r->loss.kept, "adapter_divergence", r->moved.divergence, "divergence",
+                          r->gap.divergence, "bound", r->bound, "largest_logit_difference", r->gap.logit,
+                          "same_likeliest", r->gap.same, "out", args_text(args, "out"));
+    json_dumpf(j, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    printf("\n");
+    json_decref(j);
+}
+
+// Whether what was written is what the adapter asks for, as far as the type can hold it.
+static bool agrees(const struct Args *args, const struct Found *r, enum DType type) {
+    const char *out = args_text(args, "out");
+    if (!(r->gap.divergence <= r->bound)) // one that is no number fails too
+        return fail("the merged model is %.4g nats a token off the adapted one, above the bound of %.4g for %s: %s is "
+                    "removed; give a wider --type, or another --max-divergence",
+                    r->gap.divergence, r->bound, DTYPES[type].name, out);
+    return r->loss.kept >= 0.5 || args_given(args, "max-divergence") ||
+           fail("rounding to %s leaves %.1f %% of the change: %s is removed; give a wider --type (q8_0, f16), or "
+                "--max-divergence %.2g to have it so",
+                DTYPES[type].name, 100 * r->loss.kept, out, r->bound);
+}
+
+// Writes the merged model, and asks base and adapted one.
+static bool merge(const struct Args *args, struct Device *dev, const struct ModelFile *f, const struct Asked *asked,
+                  enum DType type, struct Probe *adapted, struct Found *r) {
+    struct Model m;
+    struct Merge g = {0};
+    struct Probe base = {0};
+    struct ModelFile written;
+    struct ModelOptions o = {.type = DT_COUNT, .max_positions = asked->n};
+    if (!model_load(&m, dev, f, &o))
+        return false;
+    bool ok = probe_take(&base, &m, asked->ids, asked->n) && merge_begin(&g, &m, args_text(args, "adapter")) &&
+              probe_take(adapted, &m, asked->ids, asked->n) && write_merged(args, f, &g, type);
+    if (ok)
+        r->moved = probe_compare(adapted, &base);
+    if (ok && modelfile_open(&written, args_text(args, "out"))) {
+        ok = merge_measure(&g, f, &written, &r->loss);
+        modelfile_close(&written);
+    } else {
+        ok = false;
+    }
+    probe_free(&base);
+    merge_end(&g);
+    model_free(&m);
+    return ok;
+}
+
+static bool ask_merged(const struct Args *args, struct Device *dev, const struct Asked *asked,
+                       const struct Probe *adapted, struct Found *r) {
+    struct ModelFile f;
+    struct Model m;
+    struct Probe merged = {0};
+    struct ModelOptions o = {.type = DT_COUNT, .max_positions = asked->n};
+    if (!modelfile_open(&f, args_text(args, "out")))
+        return false;
+    bool ok = model_load(&m, dev, &f, &o);
+    if (ok) {
+        ok = probe_take(&merged, &m, asked->ids, asked->n);
+        if (ok)
+            r->gap = probe_compare(adapted, &merged);
+        model_free(&m);
+    }
+    probe_free(&merged);
+    modelfile_close(&f);
+    return ok;
 }
 
 int cmd_merge(const struct Args *args) {
-    if (!output_check(args))
-        return EXIT_FAILED;
     struct ModelFile f;
-    if (!modelfile_open(&f, args->operands[0]))
-        return EXIT_FAILED;
     struct Device dev;
-    struct Model m;
-    struct ModelOptions o = {.type = DT_COUNT, .max_positions = 1};
-    int status = EXIT_FAILED;
-    if (selftest_device_open(&dev, args_text(args, "device"))) {
-        const char *adapter = args_text(args, "adapter");
-        if (load_fits(&dev, &f, adapter, "choose another --device (lavapipe uses the machine's memory)") &&
-            model_load(&m, &dev, &f, &o)) {
-            if (adapter_load(&m, adapter)) {
-                struct Merge merge = {.m = &m, .base = model_source(&m)};
-                struct WeightSource source = {&merge, merge_type, merge_rows};
-                bool ok = output_write(args, &m.config, output_type(args, output_main_type(&f)), &source, &f, "merged");
-                free(merge.a), free(merge.b);
-                status = ok ? EXIT_DONE : EXIT_FAILED;
-            }
-            model_free(&m);
+    struct Asked asked;
+    struct Probe adapted = {0};
+    struct Found r = {0};
+    if (!output_check(args) || !modelfile_open(&f, args->operands[0]))
+        return EXIT_FAILED;
+    bool ok = false;
+    if (probe_ids(&f, &asked) && selftest_device_open(&dev, args_text(args, "device"))) {
+        bool fit = fits(&dev, &f, args_text(args, "adapter"), &asked);
+        enum DType type = fit ? output_type(args, output_main_type(&f)) : DT_F32;
+        r.bound = args_given(args, "max-divergence") ? args_float(args, "max-divergence") : bound_of(type);
+        ok = fit && merge(args, &dev, &f, &asked, type, &adapted, &r) && ask_merged(args, &dev, &asked, &adapted, &r);
+        if (ok)
+            show(args, &r);
+        if (ok && !agrees(args, &r, type)) {
+            remove_output(args_text(args, "out"));
+            ok = false;
         }
         device_close(&dev);
     }
+    probe_free(&adapted);
     modelfile_close(&f);
-    return status;
+    return ok ? EXIT_DONE : EXIT_FAILED;
 }

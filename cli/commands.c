@@ -325,9 +325,15 @@ static const struct Flag upcycle_flags[] = {
     END,
 };
 static const struct Flag merge_flags[] = {
-    NEEDED("adapter", 0, "DIR", "LoRA adapter (PEFT layout) to add to the weights"),
+    NEEDED("adapter", 0, "DIR",
+           "LoRA adapter (PEFT layout) to add to the weights, or the experts of `train --esft-only`"),
     NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
-    CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
+    CHOICE("type", TYPES, NULL,
+           "type of the matrices in the file (default: each as it is; a folder cannot hold quantised ones)"),
+    FLOAT("max-divergence", NULL, 0, 1000,
+          "nats a token that the merged model may be off the adapted one on a short text, else it fails (default by "
+          "type: "
+          "f32 1e-5, f16 and bf16 0.01, 8 bits 0.05, 6 0.1, 5 0.3, 4 1, 3 2, 2 5)"),
     END,
 };
 static const struct Flag completion_flags[] = {
@@ -377,7 +383,7 @@ const struct Command COMMANDS[] = {
      quantize_flags, "vkmoe quantize smollm2-folder --out smollm2-q4_k_m.gguf --type q4_k_m"},
     {"upcycle", cmd_upcycle, "cut a dense model into a DeepSeekMoE", "MODEL", 1, 1, upcycle_flags,
      "vkmoe upcycle smollm2.gguf --out smollm2-moe --shards 16 --shared 4 --active 6 --calibrate some.txt"},
-    {"merge", cmd_merge, "add a LoRA adapter to its model", "MODEL", 1, 1, merge_flags,
+    {"merge", cmd_merge, "add a LoRA adapter, or trained experts, to their model", "MODEL", 1, 1, merge_flags,
      "vkmoe merge smollm2.gguf --adapter tuned --out merged.gguf"},
     {"completion", cmd_completion, "a script with which a shell completes commands, flags and values", "SHELL", 1, 1,
      completion_flags, "vkmoe completion bash >~/.local/share/bash-completion/completions/vkmoe"},

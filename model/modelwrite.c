@@ -482,6 +482,9 @@ static enum DType gguf_type(const struct WeightSpec *w, const struct Config *c, 
         return mix_type(types->mix, c, w, types->imatrix != NULL);
     if (weight_is_exact(w))
         return DT_F32;
+    const struct FileTensor *like = types->like ? modelfile_find(types->like, w->name) : NULL;
+    if (like)
+        return like->type;
     bool ends = w->role == ROLE_EMBED || w->role == ROLE_HEAD;
     return dtype_for_cols(ends && types->embed_type != DT_COUNT ? types->embed_type : types->type,
                           w->dim[w->n_dims - 1]);
@@ -514,8 +517,11 @@ bool modelwrite_gguf(const char *path, const struct Config *c, const struct Writ
     if (!config_check_gguf(c, path) || !modelwrite_check_output(path))
         return false;
     struct GgufWriter w;
+    uint32_t kind = types->mix ? types->mix->file_kind : DTYPES[types->type].file_kind;
+    if (types->like && !gguf_get_u32(types->like->gguf, "general.file_type", false, &kind))
+        return false;
     gguf_writer_init(&w);
-    gguf_keys(&w, c, types->mix ? types->mix->file_kind : DTYPES[types->type].file_kind, name ? name : "model");
+    gguf_keys(&w, c, kind, name ? name : "model");
     if (tokenizer && tokenizer->gguf)
         gguf_copy_general(&w, tokenizer->gguf);
     if (types->imatrix)

@@ -21,9 +21,11 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
 // The types of a GGUF's tensors. Norms and routers are F32 always; where the rows of a matrix are no multiple of the type's block,
 // dtype_for_cols says what it is instead.
 struct WriteTypes {
-    enum DType type;               // of the matrices
-    enum DType embed_type;         // of embedding and head; DT_COUNT: the same
-    const struct Mix *mix;         // not NULL: as this mix chooses, whatever the two above say
+    enum DType type;       // of the matrices
+    enum DType embed_type; // of embedding and head; DT_COUNT: the same
+    const struct Mix *mix; // not NULL: as this mix chooses, whatever the two above say
+    const struct ModelFile
+        *like; // not NULL, a GGUF: each tensor has the type that it has there, whatever the two above say
     const struct Imatrix *imatrix; // not NULL: the importance of columns, where it has them
 };
 // `name` goes to general.name. Of a GGUF `tokenizer` the other general.* keys go along too (author, licence ...).

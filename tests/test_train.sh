@@ -144,6 +144,51 @@ for base in "$work/model" "$work/model.gguf"; do
     rm -rf "$work/new"
 done
 
+# Merged into a quantised base, each tensor keeps its type, those that are not changed their bytes; what was lost is told and bounded. A change
+# that rounding swallows is named, and where the bound is broken nothing is left.
+figure() { # figure NAME: of the JSON in $out
+    grep -o "\"$1\": [-+.e0-9]*" <<<"$out" | sed 's/.*: //'
+}
+within() { # within VALUE LOW HIGH TEXT
+    awk -v x="$1" -v low="$2" -v high="$3" 'BEGIN { exit !(x != "" && x >= low && x <= high) }'
+    note $? "$4: '$1' is not within $2 and $3"
+}
+run 0 quantize "$work/model" --out "$work/mixed.gguf" --type q4_k_m
+for base in model.gguf mixed.gguf; do
+    run 0 train "$work/$base" --out "$work/new" --context 64 --batch 8 --data "$work/data.jsonl" --steps 4 --method lora \
+        --lora-targets attention --lr 0.01
+    run 0 merge "$work/$base" --adapter "$work/new" --out "$work/merged.gguf" --json
+    within "$(figure tensors)" 16 16 "changed tensors"
+    within "$(figure change_kept)" 0.9 1.1 "the share of the change that is kept"
+    within "$(figure divergence)" 0 "$(figure bound)" "the divergence"
+    within "$(figure adapter_divergence)" 1e-4 10 "what the adapter does"
+    [[ $(stat -c %s "$work/merged.gguf") -lt $(($(stat -c %s "$work/$base") + 256)) ]]
+    note $? "$base is $(stat -c %s "$work/$base") bytes, merged it is $(stat -c %s "$work/merged.gguf")"
+    rm "$work/merged.gguf"
+    run 1 merge "$work/$base" --adapter "$work/new" --out "$work/merged.gguf" --max-divergence 1e-9
+    says "$err" "above the bound of 1e-09"
+    gone "$work/merged.gguf"
+    rm -rf "$work/new"
+done
+run 0 train "$work/model.gguf" --out "$work/new" --context 64 --batch 8 --data "$work/data.jsonl" --steps 1 --method lora --lr 1e-6
+run 1 merge "$work/model.gguf" --adapter "$work/new" --out "$work/merged.gguf"
+says "$err" "% of the change"
+gone "$work/merged.gguf"
+run 0 merge "$work/model.gguf" --adapter "$work/new" --out "$work/merged.gguf" --max-divergence 0.05
+rm -rf "$work/new" "$work/merged.gguf"
+
+# The experts of --esft-only, merged, are the model that training without it ends with.
+for only in "" --esft-only; do
+    train 0 --data "$work/data.jsonl" --steps 2 --method esft --esft-threshold 0.4 --lr 0.01 $only
+    mv "$work/new" "$work/tuned$only"
+done
+run 0 merge "$work/model" --adapter "$work/tuned--esft-only" --out "$work/merged" --json
+cmp -s "$work/merged/model.safetensors" "$work/tuned/model.safetensors"
+note $? "merged experts are not those of the whole model"
+within "$(figure change_kept)" 1 1 "the share of the change that is kept"
+run 0 merge "$work/model.gguf" --adapter "$work/tuned--esft-only" --out "$work/merged.gguf"
+rm -rf "$work"/merged* "$work"/tuned*
+
 # The held-out loss is the mean over its labels, which `score` measures as well.
 text='the same words again and again'
 echo "{\"text\": \"$text\"}" >"$work/held.jsonl"

@@ -104,15 +104,19 @@ bool esft_write(const struct ExpertList *l, const char *path, const struct Confi
     return ok;
 }
 
-// Name and first row of copy `k` of what is trained of a parameter.
-static uint64_t copy_of(const struct Param *p, uint32_t k, char name[112]) {
-    char whole[112];
-    uint32_t e = p->n_chosen ? p->chosen[k] : k;
-    if (p->spec.role == ROLE_EXPERTS)
-        weight_expert_name(&p->spec, e, whole, sizeof whole);
+void esft_name(const struct WeightSpec *w, uint32_t e, char name[ESFT_NAME_BYTES]) {
+    char whole[ESFT_NAME_BYTES];
+    if (w->role == ROLE_EXPERTS)
+        weight_expert_name(w, e, whole, sizeof whole);
     else
-        snprintf(whole, sizeof whole, "%s", p->spec.name);
-    snprintf(name, 112, "%s", strncmp(whole, "model.", 6) == 0 ? whole + 6 : whole);
+        snprintf(whole, sizeof whole, "%s", w->name);
+    snprintf(name, ESFT_NAME_BYTES, "%s", strncmp(whole, "model.", 6) == 0 ? whole + 6 : whole);
+}
+
+// Name and first row of copy `k` of what is trained of a parameter.
+static uint64_t copy_of(const struct Param *p, uint32_t k, char name[ESFT_NAME_BYTES]) {
+    uint32_t e = p->n_chosen ? p->chosen[k] : k;
+    esft_name(&p->spec, e, name);
     return p->spec.role == ROLE_EXPERTS ? (uint64_t)e * p->spec.dim[1] : 0;
 }
 static uint32_t copies_of(const struct Param *p) {
@@ -122,7 +126,7 @@ static uint32_t copies_of(const struct Param *p) {
 bool esft_save(struct Model *m, const char *dir) {
     struct SafetensorsWriter w;
     struct WeightSource source = model_source(m);
-    char name[112], *path = path_join(dir, ESFT_FILE);
+    char name[ESFT_NAME_BYTES], *path = path_join(dir, ESFT_FILE);
     safetensors_writer_init(&w);
     safetensors_writer_metadata(&w, "format", "pt");
     for (uint32_t i = 0; i < m->n_base; i++)

@@ -20,6 +20,9 @@ bool esft_write(const struct ExpertList *l, const char *path, const struct Confi
 // What is trained of a model, each expert by itself, as the authors' loader takes it: names without "model." in front. `dir` is made.
 #define ESFT_FILE "esft.safetensors"
 bool esft_save(struct Model *m, const char *dir);
+// What a weight (of routed experts: that of expert e) is called there.
+enum { ESFT_NAME_BYTES = 112 };
+void esft_name(const struct WeightSpec *w, uint32_t e, char name[ESFT_NAME_BYTES]);
 uint64_t esft_hash(const struct ExpertList *l);
 
 // How an expert is scored, over all tokens of the sample; both are given as shares of their layer's sum.
