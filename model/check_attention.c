@@ -9,7 +9,13 @@
 
 enum { CAUSAL = 1, PACKED, PADDED, FULL };
 enum { ROWS, KEY_ROWS, HEADS, KV_HEADS, HEAD_DIM, LAYOUT }; // places in a shape
-static const double BOUND_NMSE = 1e-11;
+// Normalised mean square errors: sums in f32, and operands of matrix units rounded to nearest: queries and weights, and of f32 keys and values too.
+static const double BOUND_F32 = 1e-11, BOUND_F16 = 4e-7, BOUND_BF16 = 2.5e-5;
+
+static bool is_matrix(enum KernelId kernel) { return (KERNELS[kernel].needs & NEEDS_COOPMAT) != 0; }
+static double bound_of(enum KernelId kernel) {
+    return !is_matrix(kernel) ? BOUND_F32 : KERNELS[kernel].needs & NEEDS_BF16 ? BOUND_BF16 : BOUND_F16;
+}
 
 static struct AttentionShape heads_of(const uint32_t *shape) {
     return (struct AttentionShape){.n_heads = shape[HEADS],
@@ -154,13 +160,14 @@ static bool run_forward(struct Check *ck, const struct OpCase *oc, const uint32_
     struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
     struct CheckTensor *lse = checkrun_output(&r, 2, (uint32_t[]){shape[ROWS], shape[HEADS]});
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_attention(c, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, &lse->t, in.ref.s);
+    in.ref.s.coarse = is_matrix(ck->kernel);
+    op_attention(c, &r.arena, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, &lse->t, in.ref.s);
     bool ok = checkrun_execute(&r, cmd_end(c));
     if (ok) {
         compare_vectors(&r, o, shape[HEADS], &in.ref, ref_o);
         compare_lse(&r, lse, &in.ref);
     }
-    ck->bound = BOUND_NMSE;
+    ck->bound = bound_of(ck->kernel);
     ck->flops = 4 * in.pairs * shape[HEAD_DIM];
     ck->bytes = (double)(2 * in.q->t.bytes + 2 * in.k->t.bytes);
     checkrun_end(&r);
@@ -183,7 +190,7 @@ static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32
     struct CheckTensor *dk = checkrun_output(&r, 2, in.k->t.dim);
     struct CheckTensor *dv = checkrun_output(&r, 2, in.k->t.dim);
     struct Cmd *forward = cmd_begin(ck->dev, "attention for its backward");
-    op_attention(forward, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, &lse->t, in.ref.s);
+    op_attention(forward, &r.arena, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, &lse->t, in.ref.s);
     struct Program *p = cmd_end(forward);
     bool ok = p && program_run(p);
     if (p)
@@ -200,7 +207,7 @@ static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32
         compare_vectors(&r, dk, shape[KV_HEADS], &in.ref, ref_dk);
         compare_vectors(&r, dv, shape[KV_HEADS], &in.ref, ref_dv);
     }
-    ck->bound = BOUND_NMSE;
+    ck->bound = bound_of(ck->kernel);
     ck->flops = 10 * in.pairs * shape[HEAD_DIM]; // five products; the two that are made twice are not counted
     ck->bytes = (double)(4 * in.q->t.bytes + 4 * in.k->t.bytes);
     checkrun_end(&r);
@@ -226,7 +233,7 @@ static bool run_decode(struct Check *ck, const struct OpCase *oc, const uint32_t
     bool ok = checkrun_execute(&r, cmd_end(c));
     if (ok)
         compare_vectors(&r, o, shape[HEADS], &in.ref, ref_o);
-    ck->bound = BOUND_NMSE;
+    ck->bound = bound_of(ck->kernel);
     ck->flops = 4 * in.pairs * shape[HEAD_DIM];
     ck->bytes = in.pairs * 2 * (double)dtype_row_bytes(oc->type, shape[HEAD_DIM]) /
                 (shape[HEADS] / shape[KV_HEADS]); // each key and value read once
@@ -236,28 +243,34 @@ static bool run_decode(struct Check *ck, const struct OpCase *oc, const uint32_t
     return ok;
 }
 
-static const int FORWARD[] = {KERNEL_attention, KERNEL_attention_cpu, -1};
+// By the type of keys; what an operation picks by itself first.
+static const int FORWARD[] = {KERNEL_attention_matrix_bf16, KERNEL_attention, KERNEL_attention_cpu,
+                              KERNEL_attention_matrix_f16, -1};
+static const int FORWARD_WIDE[] = {KERNEL_attention, KERNEL_attention_cpu, -1};
+static const int FORWARD_F16[] = {KERNEL_attention_matrix_f16, KERNEL_attention, KERNEL_attention_cpu, -1};
+static const int FORWARD_BF16[] = {KERNEL_attention_matrix_bf16, KERNEL_attention, KERNEL_attention_cpu, -1};
 static const int BACKWARD[] = {KERNEL_attention_back_dq,      KERNEL_attention_back_dq_cpu,  KERNEL_attention_back_dkv,
                                KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_prepare, -1};
 static const int DECODE[] = {KERNEL_attention_decode, KERNEL_attention_decode_cpu, KERNEL_attention_merge, -1};
 
 // rows, key rows, heads, key heads, head_dim, layout
 static const uint32_t SHAPES[][OP_SHAPE] = {
-    {33, 33, 4, 2, 16, CAUSAL},   {1, 1, 1, 1, 8, CAUSAL},      {7, 7, 3, 1, 24, CAUSAL},   {64, 64, 4, 1, 64, PACKED},
-    {129, 129, 3, 1, 64, PADDED}, {129, 129, 3, 3, 80, PACKED}, {7, 129, 4, 4, 96, CAUSAL}, {33, 64, 4, 1, 128, FULL},
-    {64, 65, 2, 2, 256, CAUSAL},  {33, 40, 6, 2, 32, PADDED},   {1, 129, 3, 1, 64, CAUSAL}, {129, 200, 2, 1, 8, PACKED},
+    {33, 33, 4, 2, 16, CAUSAL}, {1, 1, 1, 1, 8, CAUSAL},      {7, 7, 3, 1, 24, CAUSAL},
+    {64, 64, 4, 1, 64, PACKED}, {129, 129, 3, 1, 64, PADDED}, {129, 129, 3, 3, 80, PACKED},
+    {7, 129, 4, 4, 96, CAUSAL}, {33, 64, 4, 1, 128, FULL},    {33, 40, 6, 2, 32, PADDED},
+    {1, 129, 3, 1, 64, CAUSAL}, {129, 200, 2, 1, 8, PACKED},  {64, 65, 2, 2, 256, CAUSAL},
 };
+enum { NARROW = sizeof SHAPES / sizeof *SHAPES - 1 }; // the last head is too wide for matrix units' registers
 static const uint32_t DECODE_SHAPES[][OP_SHAPE] = {
     {3, 900, 4, 2, 16}, {1, 1, 3, 1, 64},  {1, 5, 3, 3, 24},     {1, 300, 3, 1, 64},   {8, 8000, 4, 1, 64},
     {8, 40, 4, 4, 8},   {3, 15, 9, 3, 80}, {3, 3000, 2, 2, 128}, {1, 1000, 3, 1, 256}, {64, 64, 2, 1, 96},
 };
 // SmolLM2-135M and DeepSeekMoE 16B: prefill and training.
 static const uint32_t BENCH[][OP_SHAPE] = {
-    {512, 512, 9, 3, 64, CAUSAL},
-    {1024, 1024, 9, 3, 64, PACKED},
-    {512, 512, 16, 16, 128, CAUSAL},
-    {64, 2048, 9, 3, 64, CAUSAL},
+    {512, 512, 9, 3, 64, CAUSAL}, {1024, 1024, 9, 3, 64, PACKED},    {512, 512, 16, 16, 128, CAUSAL},
+    {64, 2048, 9, 3, 64, CAUSAL}, {4096, 4096, 16, 16, 128, CAUSAL}, {2048, 4096, 16, 16, 128, CAUSAL},
 };
+enum { LARGE = 2 }; // so many of the last are for GPUs alone
 static const uint32_t DECODE_BENCH[][OP_SHAPE] = {
     {1, 512, 9, 3, 64}, {1, 4096, 9, 3, 64}, {8, 4096, 9, 3, 64}, {1, 512, 16, 16, 128}, {1, 4096, 16, 16, 128},
 };
@@ -268,10 +281,10 @@ static const uint32_t CACHED_SHAPES[][OP_SHAPE] = {
     {33, 64, 4, 2, 32, CAUSAL}, {1, 129, 3, 1, 64, CAUSAL}, {64, 70, 4, 1, 64, PACKED}, {7, 129, 4, 4, 96, CAUSAL}};
 static const uint32_t CACHED_DECODE_SHAPES[][OP_SHAPE] = {
     {3, 900, 4, 2, 32}, {1, 5, 3, 3, 96}, {8, 2000, 4, 1, 64}, {1, 300, 2, 2, 128}};
-#define CACHED(name, type)                                                                                             \
+#define CACHED(name, kernels, type)                                                                                    \
     {                                                                                                                  \
-        name, FORWARD, CACHED_SHAPES, COUNT(CACHED_SHAPES), BENCH, COUNT(BENCH),                                       \
-            "rows,keys,heads,kv_heads,head_dim,layout", run_forward, type, 0, 0                                        \
+        name, kernels, CACHED_SHAPES, COUNT(CACHED_SHAPES), BENCH, COUNT(BENCH),                                       \
+            "rows,keys,heads,kv_heads,head_dim,layout", run_forward, type, 0, LARGE                                    \
     }
 #define CACHED_DECODE(name, type)                                                                                      \
     {                                                                                                                  \
@@ -279,13 +292,15 @@ static const uint32_t CACHED_DECODE_SHAPES[][OP_SHAPE] = {
             "rows,keys,heads,kv_heads,head_dim", run_decode, type, 0, 0                                                \
     }
 static const struct OpCase CASES[] = {
-    {"attention", FORWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
+    {"attention", FORWARD, SHAPES, NARROW, BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout", run_forward,
+     DT_F32, 0, LARGE},
+    {"attention wide", FORWARD_WIDE, SHAPES + NARROW, 1, BENCH, 0, "rows,keys,heads,kv_heads,head_dim,layout",
      run_forward, DT_F32, 0, 0},
-    CACHED("attention f16", DT_F16),
-    CACHED("attention bf16", DT_BF16),
-    CACHED("attention q8_0", DT_Q8_0),
+    CACHED("attention f16", FORWARD_F16, DT_F16),
+    CACHED("attention bf16", FORWARD_BF16, DT_BF16),
+    CACHED("attention q8_0", FORWARD_F16, DT_Q8_0),
     {"attention_back", BACKWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
-     run_backward, DT_F32, 0, 0},
+     run_backward, DT_F32, 0, LARGE},
     {"attention_decode", DECODE, DECODE_SHAPES, COUNT(DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),
      "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0, 0},
     CACHED_DECODE("attention_decode f16", DT_F16),

@@ -20,8 +20,9 @@ void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor 
     arena_release(p->arena, mark);
 }
 
-static struct AttentionShape attention_shape(const struct Config *c) {
-    return (struct AttentionShape){c->n_heads, c->n_kv_heads, c->head_dim, 1 / sqrtf((float)c->head_dim)};
+struct AttentionShape attention_shape(const struct Config *c, const struct Layer *l) {
+    return (struct AttentionShape){c->n_heads, c->n_kv_heads, c->head_dim, 1 / sqrtf((float)c->head_dim),
+                                   l->q.w->w.type != DT_F32};
 }
 
 // x = norm(x) where there is a norm; what it was and 1 / its root mean square stay where they are to be kept.
@@ -63,9 +64,9 @@ void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, 
         op_rope(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, 1);
     }
     if (p->decode)
-        op_attention_decode(p->c, p->arena, &s.q, k, v, &p->span, &s.o, attention_shape(c));
+        op_attention_decode(p->c, p->arena, &s.q, k, v, &p->span, &s.o, attention_shape(c, l));
     else
-        op_attention(p->c, &s.q, k, v, &p->span, &s.o, saved ? &s.lse : NULL, attention_shape(c));
+        op_attention(p->c, p->arena, &s.q, k, v, &p->span, &s.o, saved ? &s.lse : NULL, attention_shape(c, l));
     linear_forward(p, &l->o, &s.o, out, NULL, false, accumulate);
     if (saved)
         *saved = s;

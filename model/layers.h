@@ -53,6 +53,7 @@ struct BlockSaved {
 // y = x W^T (+ bias) (+ adapter) (+ y where accumulate). With routing: rows by sorted slot; gather: x has a row per token.
 void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y,
                     const struct Routing *g, bool gather, bool accumulate);
+struct AttentionShape attention_shape(const struct Config *c, const struct Layer *l);
 // out = attention of xn, before the residual.
 void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *out,
                        bool accumulate, struct AttentionSaved *saved);

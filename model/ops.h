@@ -123,12 +123,14 @@ void op_gather_back(struct Cmd *c, const struct Routing *r, const struct Tensor 
 struct AttentionShape {
     uint32_t n_heads, n_kv_heads, head_dim;
     float scale; // 1/sqrt(head_dim)
+    bool coarse; // operands may be rounded to 16 bits (matrix units); set it where the weights are not f32 either
 };
 // How cache.glsl calls a storage type of keys and values: f32, f16, bf16 or q8_0.
 uint32_t cache_code(enum DType type);
 // q (rows, n_heads*head_dim), k, v (key_rows, n_kv_heads*head_dim) of one cache type (q8_0: head_dim a multiple of 32), span (rows, 2) u32, o as q, lse (rows, n_heads) or NULL.
-void op_attention(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
-                  const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse, struct AttentionShape s);
+void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
+                  const struct Tensor *v, const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse,
+                  struct AttentionShape s);
 // The same for at most 64 rows with long spans (decode): keys split over workgroups. The result of a row does not depend on other rows.
 void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
                          const struct Tensor *v, const struct Tensor *span, const struct Tensor *o,

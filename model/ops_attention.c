@@ -61,14 +61,76 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
     return d;
 }
 
-void op_attention(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
-                  const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse,
+// ---- Matrix units
+
+// Sizes of attention_matrix.comp; a tuner would write here.
+enum { MATRIX_SUBGROUPS = 4, MATRIX_KEYS = 32, MATRIX_ROW_BLOCKS = 1, MATRIX_WIDEST_HEAD = 128 };
+
+// Whether lanes can share the scores of the device's shape of matrix as the module wants it, and its memory is there.
+static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
+    const struct CoopmatShape *m = &dev->coopmat;
+    uint32_t subgroup = dev->limits.subgroup_size, lanes = m->m ? subgroup / m->m : 0;
+    if (lanes == 0 || subgroup % m->m != 0 || m->n % (4 * lanes) != 0 || MATRIX_KEYS % (8 * lanes) != 0 ||
+        MATRIX_KEYS % m->n != 0 || MATRIX_KEYS % m->k != 0 || m->n % 8 != 0 || m->k % 8 != 0)
+        return false;
+    uint32_t tile_rows = MATRIX_SUBGROUPS * MATRIX_ROW_BLOCKS * m->m;
+    uint64_t pitch = align_up(align_up(head_dim, m->k), m->n) / 8 + 1;
+    uint64_t bytes = 16 * (2 * MATRIX_KEYS * pitch + tile_rows * (MATRIX_KEYS / 4 + 1)) + 4 * tile_rows + 8;
+    return head_dim <= MATRIX_WIDEST_HEAD && bytes <= dev->limits.shared_bytes &&
+           MATRIX_SUBGROUPS * subgroup <= dev->limits.max_invocations;
+}
+
+// The body for keys of a type: matrix units where operands may be coarse and keys and values lose neither range nor, in what a cache has rounded
+// once, places: f16 and q8_0 as f16, bf16 as bf16, f32 as bf16 (as f16 where a test demands it).
+static enum KernelId pick_forward(struct Device *dev, enum DType keys, struct AttentionShape s) {
+    enum KernelId plain = KERNEL_attention, cpu = KERNEL_attention_cpu;
+    if (s.coarse && matrix_fits(dev, s.head_dim)) {
+        enum KernelId matrix =
+            keys == DT_F32 || keys == DT_BF16 ? KERNEL_attention_matrix_bf16 : KERNEL_attention_matrix_f16;
+        enum KernelId other = keys == DT_F32 ? KERNEL_attention_matrix_f16 : matrix;
+        return dev->is_cpu ? KERNEL_PICK(dev, cpu, plain, matrix, other) : KERNEL_PICK(dev, matrix, plain, cpu, other);
+    }
+    return dev->is_cpu ? KERNEL_PICK(dev, cpu, plain) : KERNEL_PICK(dev, plain, cpu);
+}
+
+static struct Dispatch matrix_dispatch(const struct Device *dev, enum KernelId kernel, uint32_t rows, uint32_t n_heads,
+                                       uint32_t head_dim, uint32_t cache) {
+    const struct CoopmatShape *m = &dev->coopmat;
+    uint32_t tile_rows = MATRIX_SUBGROUPS * MATRIX_ROW_BLOCKS * m->m;
+    return (struct Dispatch){.kernel = kernel,
+                             .local_size = MATRIX_SUBGROUPS * dev->limits.subgroup_size,
+                             .spec = {head_dim, cache, m->m, m->n, m->k, MATRIX_KEYS, MATRIX_ROW_BLOCKS},
+                             .n_spec = 7,
+                             .groups = {(uint32_t)div_up(rows, tile_rows) * n_heads}};
+}
+
+// Keys or values of f32 as the module's own type, in scratch memory.
+static struct Tensor packed(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, enum KernelId kernel) {
+    enum DType type = kernel == KERNEL_attention_matrix_f16 ? DT_F16 : DT_BF16;
+    if (x->type != DT_F32)
+        return *x;
+    struct Tensor y = arena_tensor(scratch, type, x->n_dims, x->dim);
+    op_gather_rows(c, x, NULL, &y);
+    return y;
+}
+
+void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
+                  const struct Tensor *v, const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse,
                   struct AttentionShape s) {
     shape_assert(s);
-    uint32_t rows = q->dim[0], key_rows = k->dim[0];
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = q->dim[0], key_rows = k->dim[0], cache = keys_assert(k, v, s);
     assert(span->dim[0] == rows);
-    struct Dispatch d = tile_dispatch(cmd_device(c), KERNEL_attention_cpu, KERNEL_attention, rows, s.n_heads,
-                                      s.head_dim, keys_assert(k, v, s), 1);
+    enum KernelId kernel = pick_forward(dev, k->type, s);
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor k_packed, v_packed;
+    struct Dispatch d;
+    if (KERNELS[kernel].needs & NEEDS_COOPMAT) {
+        k_packed = packed(c, scratch, k, kernel), v_packed = packed(c, scratch, v, kernel);
+        k = &k_packed, v = &v_packed;
+        d = matrix_dispatch(dev, kernel, rows, s.n_heads, s.head_dim, cache_code(k->type));
+    } else
+        d = tile_dispatch(dev, KERNEL_attention_cpu, KERNEL_attention, rows, s.n_heads, s.head_dim, cache, 1);
     d.flops = 4.0 * s.head_dim * pairs_of(rows, key_rows, s);
     d.bytes = (double)(2 * q->bytes + k->bytes + v->bytes);
     struct Args_attention args = {.q = view(q),
@@ -84,6 +146,7 @@ void op_attention(struct Cmd *c, const struct Tensor *q, const struct Tensor *k,
                                   .key_rows = key_rows,
                                   .scale = s.scale};
     cmd_dispatch(c, &d, &args);
+    arena_release(scratch, mark);
 }
 
 void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,

@@ -411,6 +411,12 @@ static void coopmat_choose(struct Device *dev) {
             dev->coopmat = (struct CoopmatShape){p[i].MSize, p[i].NSize, p[i].KSize, type};
         }
     }
+    for (uint32_t i = 0; i < n && dev->caps[CAP_f16].on; i++)
+        if (p[i].scope == VK_SCOPE_SUBGROUP_KHR && p[i].ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            p[i].CType == VK_COMPONENT_TYPE_FLOAT32_KHR && p[i].AType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
+            p[i].BType == VK_COMPONENT_TYPE_FLOAT16_KHR && p[i].MSize == dev->coopmat.m &&
+            p[i].NSize == dev->coopmat.n && p[i].KSize == dev->coopmat.k)
+            dev->coopmat_f16 = true;
 }
 
 static bool divides(uint32_t part, uint32_t whole) { return part && whole % part == 0; }

@@ -59,6 +59,7 @@ struct Device {
     bool is_integrated;
     struct CapStatus caps[CAP_COUNT];
     struct CoopmatShape coopmat; // chosen shape; m 0: none
+    bool coopmat_f16;            // operands of f16 have that shape too, or are what was chosen
     struct DeviceLimits limits;
     enum DeviceState state;
     bool kernel_off[KERNEL_COUNT]; // modules that the device lacks the means for or that failed their known-answer test

@@ -99,8 +99,10 @@ void kernels_refresh(struct Device *dev) {
             if ((KERNELS[k].needs & NEED[i].flag) && !device_can(dev, NEED[i].cap))
                 dev->kernel_off[k] = true;
         // Matrix modules of the type that was not chosen: the shape in use is not theirs.
-        if ((KERNELS[k].needs & NEEDS_COOPMAT) &&
-            dev->coopmat.type != (KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16))
+        if (KERNELS[k].needs & NEEDS_COOPMAT_F16)
+            dev->kernel_off[k] = dev->kernel_off[k] || !dev->coopmat_f16;
+        else if ((KERNELS[k].needs & NEEDS_COOPMAT) &&
+                 dev->coopmat.type != (KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16))
             dev->kernel_off[k] = true;
     }
 }

@@ -30,7 +30,8 @@ static float *random_floats(size_t n, uint64_t stream, float scale) {
 
 static struct Problem problem_make(uint32_t rows, uint32_t key_rows, uint32_t heads, uint32_t kv_heads,
                                    uint32_t head_dim, float scale) {
-    struct Problem p = {rows, key_rows, {heads, kv_heads, head_dim, 1 / sqrtf((float)head_dim)}, 0, 0, 0, 0, 0, 0};
+    struct Problem p = {rows, key_rows, {heads, kv_heads, head_dim, 1 / sqrtf((float)head_dim), true}, 0, 0, 0, 0,
+                        0,    0};
     p.q = random_floats(q_count(&p), 1, scale);
     p.k = random_floats(k_count(&p), 2, scale);
     p.v = random_floats(k_count(&p), 3, 1);
@@ -80,11 +81,16 @@ static float *downloaded(struct Device *dev, const struct Tensor *t) {
 struct Body {
     const char *name;
     int forward, decode, dq, dkv;
+    double near; // how far results may be apart by rounding alone, as where tiles of keys cut a document elsewhere
 };
 static const struct Body BODIES[] = {
     {"CPU body", KERNEL_attention_cpu, KERNEL_attention_decode_cpu, KERNEL_attention_back_dq_cpu,
-     KERNEL_attention_back_dkv_cpu},
-    {"GPU body", KERNEL_attention, KERNEL_attention_decode, KERNEL_attention_back_dq, KERNEL_attention_back_dkv},
+     KERNEL_attention_back_dkv_cpu, 2e-6},
+    {"GPU body", KERNEL_attention, KERNEL_attention_decode, KERNEL_attention_back_dq, KERNEL_attention_back_dkv, 2e-6},
+    {"matrix body, f16", KERNEL_attention_matrix_f16, KERNEL_attention_decode_cpu, KERNEL_attention_back_dq_cpu,
+     KERNEL_attention_back_dkv_cpu, 2e-3},
+    {"matrix body, bf16", KERNEL_attention_matrix_bf16, KERNEL_attention_decode_cpu, KERNEL_attention_back_dq_cpu,
+     KERNEL_attention_back_dkv_cpu, 2e-2},
 };
 
 static void run_program(struct Cmd *c) {
@@ -117,7 +123,7 @@ static struct Answer problem_run(struct Device *dev, const struct Body *body, co
         struct Tensor dk = uploaded(&arena, p->key_rows, k_count(p), NULL);
         struct Tensor dv = uploaded(&arena, p->key_rows, k_count(p), NULL);
         dev->force_kernel = body->forward;
-        op_attention(c, &q, &k, &v, &span, &o, &lse, p->s);
+        op_attention(c, &arena, &q, &k, &v, &span, &o, &lse, p->s);
         // Once per forced body; each writes all three results, so what counts is what the pair of bodies writes last.
         dev->force_kernel = body->dq;
         op_attention_back(c, &arena, &q, &k, &v, &o, &lse, &dout, &span, &key_span, &dq, &dk, &dv, p->s);
@@ -259,7 +265,7 @@ static void test_documents(struct Device *dev, const struct Body *body, uint32_t
         for (size_t i = 0; i < length * row; i++)
             worst = fmax(worst, fmax(fabs((double)first.o[start * row + i] - (double)single.o[i]),
                                      fabs((double)first.dq[start * row + i] - (double)single.dq[i])));
-        CHECK(worst <= 2e-6, "%s: packed and alone differ by %g", body->name, worst);
+        CHECK(worst <= body->near, "%s: packed and alone differ by %g", body->name, worst);
         answer_free(&single);
         answer_free(&first);
         free(alone.span), free(alone.key_span);
@@ -336,7 +342,7 @@ static void test_huge(struct Device *dev, const struct Body *body) {
     ref_attention(&ref, o, NULL);
     uint32_t far = 0;
     for (size_t i = 0; i < n; i++)
-        far += fabs((double)a.o[i] - o[i]) > 1e-5 || fabs((double)d.o[i] - o[i]) > 1e-5;
+        far += fabs((double)a.o[i] - o[i]) > 5 * body->near || fabs((double)d.o[i] - o[i]) > 1e-5;
     CHECK(far <= n / 20, "%s: %u of %zu outputs are far from the reference", body->name, far, n);
     free(q), free(k), free(v), free(o);
     answer_free(&a);
@@ -392,6 +398,8 @@ int main(void) {
     test_suite(&dev);
     for (size_t i = 0; i < sizeof BODIES / sizeof *BODIES; i++) {
         const struct Body *body = &BODIES[i];
+        if (dev.kernel_off[body->forward])
+            continue;
         test_documents(&dev, body, 16);
         test_documents(&dev, body, 64);
         test_neighbours(&dev, body, false);

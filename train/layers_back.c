@@ -68,7 +68,6 @@ void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn,
                         const struct Tensor *dout, const struct Tensor *dxn) {
     const struct Config *c = &p->m->config;
     const struct Layer *l = &p->m->layers[layer];
-    struct AttentionShape shape = {c->n_heads, c->n_kv_heads, c->head_dim, 1 / sqrtf((float)c->head_dim)};
     struct ArenaMark mark = arena_mark(p->arena);
     struct Tensor d_o = TENSOR(p->arena, DT_F32, p->t, c->n_heads * c->head_dim);
     struct Tensor dq = TENSOR(p->arena, DT_F32, p->t, c->n_heads * c->head_dim);
@@ -77,7 +76,7 @@ void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn,
     linear_backward_w(p, &l->o, &s->o, dout, NULL, false);
     linear_backward_x(p, &l->o, dout, &d_o, NULL, false);
     op_attention_back(p->c, p->arena, &s->q, &s->k, &s->v, &s->o, &s->lse, &d_o, &p->span, &p->key_span, &dq, &dk, &dv,
-                      shape);
+                      attention_shape(c, l));
     op_rope(p->c, &dq, &p->positions, &p->m->rope, c->n_heads, -1);
     op_rope(p->c, &dk, &p->positions, &p->m->rope, c->n_kv_heads, -1);
     head_norm_backward(p, l->q_norm, &s->q_raw, &s->rstd_q, &dq);
