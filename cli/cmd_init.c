@@ -36,6 +36,8 @@ int cmd_init(const struct Args *args) {
     }
     if (!scratch_open(&f, preset, args_text(args, "tokenizer")))
         return EXIT_FAILED;
+    if (args_given(args, "layers"))
+        f.config.n_layers = (uint32_t)min_u64(f.config.n_layers, (uint64_t)args_int(args, "layers"));
     struct RandomWeights random = {&f.config, (uint64_t)args_int(args, "seed")};
     struct WeightSource source = {&random, random_type, random_rows};
     bool ok = output_write(args, &f.config, output_type(args, DT_F32), &source, &f, preset);

@@ -300,6 +300,7 @@ static const struct Flag init_flags[] = {
     FILENAME("tokenizer", 0, "MODEL",
              "model, tokenizer.json or tokenizer.model to take the tokens from (default: one a byte)"),
     CHOICE("type", TYPES, "f32", "type of the weights in the file"),
+    INT("layers", 0, NULL, 1, 1000, "only so many of its layers, each as wide as it is"),
     END,
 };
 static const struct Flag convert_flags[] = {

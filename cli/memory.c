@@ -88,13 +88,14 @@ bool memory_read(const char *text, uint64_t *bytes) {
     static const struct {
         const char *name;
         uint64_t bytes;
-    } UNITS[] = {{"", 1},          {"B", 1},           {"KiB", 1 << 10}, {"MiB", 1 << 20},      {"GiB", 1 << 30},
-                 {"KB", 1000},     {"MB", 1000000},    {"GB", 1000000000}, {"G", 1 << 30},      {"M", 1 << 20}};
+    } UNITS[] = {{"", 1},      {"B", 1},        {"KiB", 1 << 10},   {"MiB", 1 << 20}, {"GiB", 1 << 30},
+                 {"KB", 1000}, {"MB", 1000000}, {"GB", 1000000000}, {"G", 1 << 30},   {"M", 1 << 20}};
     char *end;
     double n = strtod(text, &end);
     while (*end == ' ')
         end++;
-    for (size_t i = 0; end != text && n > 0 && n < 1e9 * (strlen(end) ? 1 : 1e9) && i < sizeof UNITS / sizeof UNITS[0]; i++)
+    for (size_t i = 0; end != text && n > 0 && n < 1e9 * (strlen(end) ? 1 : 1e9) && i < sizeof UNITS / sizeof UNITS[0];
+         i++)
         if (strcasecmp(end, UNITS[i].name) == 0) {
             *bytes = (uint64_t)(n * (double)UNITS[i].bytes);
             return true;

@@ -160,8 +160,7 @@ static bool (*const KNOBS[])(struct Choice *, const struct Search *) = {
 enum { N_KNOBS = sizeof KNOBS / sizeof KNOBS[0] };
 
 // The run with the knobs of a set turned, and whether it fits.
-static bool try_knobs(const struct Search *s, enum DType type, uint32_t set, struct Choice *c,
-                      struct TrainPlan *plan) {
+static bool try_knobs(const struct Search *s, enum DType type, uint32_t set, struct Choice *c, struct TrainPlan *plan) {
     *c = (struct Choice){s->t->o, type};
     for (uint32_t i = 0; i < N_KNOBS; i++)
         if (set >> i & 1)
