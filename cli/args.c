@@ -239,6 +239,8 @@ static bool parse_flag(struct Args *args, int argc, char **argv, int *i) {
 bool args_parse(struct Args *args, const struct Command *command, int argc, char **argv) {
     memset(args, 0, sizeof *args);
     args->command = command;
+    args->words = argv;
+    args->n_words = (uint32_t)argc;
     bool only_operands = false;
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];
@@ -415,4 +417,13 @@ void args_help(const struct Command *command, FILE *to) {
         fprintf(to, "  %.*s\n", end ? (int)(end - line) : (int)strlen(line), line);
         line = end ? end + 1 : NULL;
     }
+}
+
+const char **args_command_line(const struct Args *args) {
+    const char **line = xcalloc(args->n_words + 2, sizeof *line);
+    line[0] = "vkmoe";
+    line[1] = args->command->name;
+    for (uint32_t i = 0; i < args->n_words; i++)
+        line[i + 2] = args->words[i];
+    return line;
 }

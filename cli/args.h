@@ -42,6 +42,8 @@ extern const struct Flag COMMON_FLAGS[];
 enum { ARGS_MAX_OPERANDS = 16, ARGS_MAX_FLAGS = 96, ARGS_MAX_LIST = 32 };
 struct Args {
     const struct Command *command;
+    char **words; // (n_words) as given behind the command's name
+    uint32_t n_words;
     uint32_t n_operands;
     const char *operands[ARGS_MAX_OPERANDS];
     const char *values[ARGS_MAX_FLAGS]; // as given, by position in the command's flags and then the common ones
@@ -59,6 +61,8 @@ const struct Command *args_find_command(const char *name);
 const char *args_nearest_command(const char *name);
 void args_help(const struct Command *command, FILE *to); // NULL: the overview of all commands
 
+// The whole command line, "vkmoe" and the command's name first: args->n_words + 2 words that live as long as args. malloc'ed.
+const char **args_command_line(const struct Args *args);
 // Values; a name that the table does not list is a programmer's mistake.
 bool args_given(const struct Args *args, const char *name); // on the command line, not by default
 bool args_switch(const struct Args *args, const char *name);

@@ -4,6 +4,7 @@
 #include "cli/load.h"
 #include "cli/output.h"
 #include "cli/term.h"
+#include "model/card.h"
 #include "model/probe.h"
 #include "model/selftest.h"
 #include "train/merge.h"
@@ -132,6 +133,29 @@ static void show(const struct Args *args, const struct Found *r) {
     json_decref(j);
 }
 
+// README.md of a folder; a GGUF stands alone.
+static bool write_card(const struct Args *args, const struct Found *r, enum DType type) {
+    if (output_is_gguf(args_text(args, "out")))
+        return true;
+    const char **line = args_command_line(args);
+    struct Card c;
+    card_begin(&c, "A model merged with vkmoe", args->operands[0], "merge", "transformers", "merge");
+    card_heading(&c, "What it is");
+    card_fact(&c, "base model", "%s", args->operands[0]);
+    card_fact(&c, "merged into it", "%s", args_text(args, "adapter"));
+    card_fact(&c, "type", "%s", DTYPES[type].name);
+    card_fact(&c, "made with", "vkmoe %s", VKMOE_VERSION);
+    card_heading(&c, "What was measured");
+    card_fact(&c, "tensors changed", "%u", r->loss.tensors);
+    card_fact(&c, "rms of weights, change, rounding", "%.4g, %.4g, %.4g", r->loss.weight, r->loss.change,
+              r->loss.error);
+    card_fact(&c, "share of the change that is kept", "%.4f", r->loss.kept);
+    card_fact(&c, "nats a token off the adapted model", "%.4g on a short text", r->gap.divergence);
+    card_command(&c, line, args->n_words + 2);
+    free(line);
+    return card_end(&c, args_text(args, "out"));
+}
+
 // Whether what was written is what the adapter asks for, as far as the type can hold it.
 static bool agrees(const struct Args *args, const struct Found *r, enum DType type) {
     const char *out = args_text(args, "out");
@@ -211,6 +235,7 @@ int cmd_merge(const struct Args *args) {
             remove_output(args_text(args, "out"));
             ok = false;
         }
+        ok = ok && write_card(args, &r, type);
         device_close(&dev);
     }
     probe_free(&adapted);

@@ -185,7 +185,9 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                            .temperature = (float)args_float(args, "sample-temperature"),
                                            .seed = (uint64_t)args_int(args, "seed"),
                                            .context = row_tokens(args, c)},
-                               .base_name = args->operands[0]};
+                               .base_name = args->operands[0],
+                               .command = args_command_line(args),
+                               .n_command = args->n_words + 2};
     if (strcmp(setting(args, "overlong"), "split") == 0)
         o->reading.overlong = OVERLONG_SPLIT;
     return micro_rows(args_text(args, "micro-batch"), &o->micro_rows) &&
@@ -578,7 +580,7 @@ int cmd_train(const struct Args *args) {
         f.config.aux_alpha = (float)args_float(args, "balance");
     if (args_given(args, "balance-over"))
         f.config.seq_aux = args_choice(args, "balance-over", "document");
-    struct TrainOptions o;
+    struct TrainOptions o = {0};
     struct Reading reading = {0};
     int status = EXIT_FAILED;
     if (reading_open_list(&reading, args, args_text(args, "data")) && options_read(args, &f.config, &reading, &o) &&
@@ -592,5 +594,6 @@ int cmd_train(const struct Args *args) {
     }
     scratch ? scratch_close(&f) : modelfile_close(&f);
     reading_free(&reading);
+    free((void *)o.command);
     return status;
 }

@@ -13,8 +13,8 @@ void probe_free(struct Probe *p);
 
 struct ProbeGap {
     double divergence; // of b from a (Kullback and Leibler's), nats a token
-    double logit;      // the largest difference of two logits, each less the mean of its row: a shift of all changes nothing
-    double same;       // share of the tokens behind which both find the same one likeliest
+    double logit; // the largest difference of two logits, each less the mean of its row: a shift of all changes nothing
+    double same;  // share of the tokens behind which both find the same one likeliest
 };
 // Of two models with the same vocabulary, probed with the same text.
 struct ProbeGap probe_compare(const struct Probe *a, const struct Probe *b);

@@ -51,5 +51,20 @@ refused 1 "give --sample-prompt" train tiny-moe --from-scratch --data "$work/mar
 refused 1 "none is left for a sample" train tiny-moe --from-scratch --data "$work/marked.txt" --out "$work/new" --sample-every 1 \
     --context 8 --sample-prompt "123456789"
 refused 1 "no-such" train no-such --from-scratch --data "$work/marked.txt" --out "$work/new"
+
+# The model card: names as they are but harmless, the bytes that were read, no base where there is none, the command.
+odd=$work/$'a "b`|<i>\n.txt'
+cp "$work/marked.txt" "$odd"
+run 0 train "$work/model" --data "$odd" --out "$work/card" --context 32 --steps 1 --validation-split 0.2 --method lora
+card=$(cat "$work/card/README.md")
+says "$card" "base_model: \"$work/model\""
+says "$card" "base_model_relation: adapter"
+says "$card" "library_name: peft"
+says "$card" '`` a "b`\|<i>'$'\xef\xbf\xbd''.txt `` | `training, 10 examples'
+says "$card" "$(sha256sum <"$odd" | cut -d ' ' -f 1)"
+says "$card" 'a "b`|<i>\x0a.txt'
+loss=$(sed -n 's/.*"loss": \([0-9]*\.[0-9]*\), .*/\1/p' "$work/card/metrics.jsonl")
+says "$card" "| \`first step\` | \`$(printf %.4f "$loss")\` |"
+says_not "$(cat "$work/whole/README.md")" base_model
 rm -rf "$work"
 finish

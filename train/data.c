@@ -194,6 +194,7 @@ static struct Reader begin(struct Dataset *d, const char *const *paths, size_t n
     bool even = true;
     *d = (struct Dataset){
         .pairs = options->pairs, .n_paths = n_paths, .paths = xcalloc(n_paths ? n_paths : 1, sizeof *d->paths)};
+    d->sha256 = xcalloc(n_paths ? n_paths : 1, sizeof *d->sha256);
     tokenstore_init(&d->store, options->memory_bytes ? options->memory_bytes : STORE_BYTES);
     for (size_t i = 0; i < n_paths; i++) {
         d->paths[i] = xstrdup(paths[i]);
@@ -223,6 +224,7 @@ bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, c
         if (ok) {
             ok = read_source(&r, &source);
             r.done_bytes += source.bytes_read;
+            sha256_end(&source.sha256, d->sha256[r.file]);
             source_close(&source);
         }
     }
@@ -251,6 +253,7 @@ void dataset_free(struct Dataset *d) {
         tokenstore_free(&d->store);
     free(d->examples);
     free(d->paths);
+    free(d->sha256);
     free(d->weights);
     *d = (struct Dataset){0};
 }
@@ -292,8 +295,11 @@ bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dat
     *held_out =
         (struct Dataset){.pairs = d->pairs, .n_paths = d->n_paths, .paths = xcalloc(d->n_paths, sizeof *d->paths)};
     tokenstore_init(&held_out->store, 0);
-    for (size_t i = 0; i < d->n_paths; i++)
+    held_out->sha256 = xcalloc(d->n_paths, sizeof *held_out->sha256);
+    for (size_t i = 0; i < d->n_paths; i++) {
         held_out->paths[i] = xstrdup(d->paths[i]);
+        memcpy(held_out->sha256[i], d->sha256[i], sizeof *d->sha256);
+    }
     held_out->examples = xmalloc(take * each * sizeof *held_out->examples);
     size_t kept = 0;
     for (size_t i = 0; i < d->n; i++) {

@@ -41,6 +41,7 @@ struct Dataset {
     bool pairs;              // examples 2i (chosen) and 2i + 1 (rejected) belong together, and stay so
     struct TokenStore store; // all ids and labels
     char **paths;            // (n_paths)
+    char (*sha256)[65];      // (n_paths) of the files as they were read; "": not read from a file
     double *weights;         // (n_paths), or NULL: each file once an epoch
     size_t n_paths;
     uint64_t n_tokens, n_labels;

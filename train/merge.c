@@ -59,9 +59,9 @@ static float *adapter_read(struct Model *m, const struct Param *p) {
 struct Product {
     const struct Linear *l;
     const float *a, *b;
-    uint64_t first;         // row of the whole tensor that out begins with
-    uint32_t out_rows, in;  // of one expert
-    float *out;             // (count, in)
+    uint64_t first;        // row of the whole tensor that out begins with
+    uint32_t out_rows, in; // of one expert
+    float *out;            // (count, in)
 };
 
 static void add_product(void *context, uint64_t begin, uint64_t end) {
@@ -132,7 +132,9 @@ static bool source_rows(void *context, const struct WeightSpec *w, uint64_t firs
     return changes(g, w) ? merged_rows(g, w, first, count, out) : g->base.rows(g->base.context, w, first, count, out);
 }
 
-struct WeightSource merge_source(struct Merge *g) { return (struct WeightSource){g, source_type, source_rows}; }
+struct WeightSource merge_source(struct Merge *g) {
+    return (struct WeightSource){g, source_type, source_rows};
+}
 
 // ---- Begin and end
 

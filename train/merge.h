@@ -26,7 +26,8 @@ struct MergeLoss {
     double weight;    // of the merged weights
     double change;    // of what merging added to them
     double error;     // of what the written ones are off by
-    double kept;      // share of the change that is in the written ones: its component along what was to be changed; 1: all of it
+    double
+        kept; // share of the change that is in the written ones: its component along what was to be changed; 1: all of it
 };
 // Reads back what was written from this source; `base` is the model's own file.
 bool merge_measure(struct Merge *g, const struct ModelFile *base, const struct ModelFile *written,

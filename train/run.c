@@ -3,6 +3,7 @@
 #include "train/run.h"
 #include "model/adapter.h"
 #include "train/dpo.h"
+#include "train/report.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -656,14 +657,14 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     folder_clear(temporary);
     bool ok;
     if (train_adapts(t->o.method)) {
-        ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) &&
+        ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) && report_write(t, temporary) &&
              folder_move(temporary, t->o.out, "adapter_config.json");
     } else if (t->o.method == TRAIN_ESFT && t->o.experts_only) {
-        ok = esft_save(t->m, temporary) && folder_move(temporary, t->o.out, ESFT_FILE);
+        ok = esft_save(t->m, temporary) && report_write(t, temporary) && folder_move(temporary, t->o.out, ESFT_FILE);
     } else {
         struct WeightSource source = model_source(t->m);
         ok = modelwrite_hf(temporary, &t->m->config, t->m->params[0].w.type, &source, tokenizer, 0) &&
-             folder_move(temporary, t->o.out, "config.json");
+             report_write(t, temporary) && folder_move(temporary, t->o.out, "config.json");
     }
     free(temporary);
     return ok;

@@ -50,7 +50,9 @@ struct TrainOptions {
     bool resume;
     bool from_scratch; // a file without tensors: the weights begin as random ones, by the seed
     struct SampleOptions samples;
-    const char *base_name; // of the model, for the adapter's config
+    const char *base_name;      // of the model, for the adapter's config and the card
+    const char *const *command; // (n_command) words of the command line, for the card
+    size_t n_command;
 };
 
 // Under this name a checkpoint keeps micro_rows.

@@ -28,6 +28,7 @@ static size_t read_plain(struct Source *s, void *out, size_t room) {
             fail("%s: cannot be read: %s", s->path, strerror(errno));
         }
         s->bytes_read += n;
+        sha256_add(&s->sha256, out, n);
         return n;
     }
     size_t n = min_u64(room, s->memory_left);
@@ -414,6 +415,7 @@ static bool begin(struct Source *s) {
 
 bool source_open(struct Source *s, const char *path) {
     *s = (struct Source){.path = path, .file = fopen(path, "rb")};
+    sha256_begin(&s->sha256);
     if (!s->file)
         return fail("%s: cannot be opened: %s", path, strerror(errno));
     if (begin(s))

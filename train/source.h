@@ -17,10 +17,11 @@ struct Source {
     struct Gzip *gzip; // NULL: the bytes are as they are
     char *buffer;      // (capacity) what is read: [begin, end) is not yet given out
     size_t begin, end, capacity;
-    bool ended;          // nothing is left to read
-    bool failed;         // it was told; nothing more will come
-    uint64_t bytes_read; // of the file, before unpacking
-    uint32_t line;       // on which `begin` stands, from 1
+    bool ended;           // nothing is left to read
+    bool failed;          // it was told; nothing more will come
+    uint64_t bytes_read;  // of the file, before unpacking
+    struct Sha256 sha256; // of these
+    uint32_t line;        // on which `begin` stands, from 1
     enum SourceKind kind;
     bool first;      // of the array: no object was given out yet
     bool marked;     // of a text: its documents end at SOURCE_TEXT_MARK

@@ -1,0 +1,140 @@
+// See card.h.
+#include "model/card.h"
+#include "model/utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// A malloc'ed copy that is UTF-8 without characters that would drive a terminal, end a line or turn the writing.
+static char *harmless(const char *text) {
+    size_t bytes, n = 0;
+    char *in = utf8_repair(text, strlen(text), &bytes), *out = xmalloc(3 * bytes + 1);
+    for (size_t i = 0; i < bytes;) {
+        unsigned char a = (unsigned char)in[i];
+        size_t length = a < 0x80 ? 1 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
+        uint32_t code = a < 0x80 ? a : a & (0xffu >> (length + 1));
+        for (size_t k = 1; k < length; k++)
+            code = code << 6 | ((unsigned char)in[i + k] & 0x3f);
+        bool bad = code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x200b && code <= 0x200f) ||
+                   (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) || code == 0xfeff ||
+                   code == 0xfffe || code == 0xffff;
+        memcpy(out + n, bad ? "\xef\xbf\xbd" : in + i, bad ? 3 : length);
+        n += bad ? 3 : length;
+        i += length;
+    }
+    out[n] = 0;
+    free(in);
+    return out;
+}
+
+static void put_yaml(FILE *to, const char *text) {
+    char *plain = harmless(text);
+    fputc('"', to);
+    for (const char *c = plain; *c; c++)
+        fprintf(to, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
+    fputc('"', to);
+    free(plain);
+}
+
+// A span of code in a table's cell: its fence is longer than any run of backticks within, and bars are escaped.
+static void put_code(FILE *to, const char *text) {
+    char *plain = harmless(text), fence[64];
+    size_t run = 0, longest = 0;
+    for (const char *c = plain; *c; c++) {
+        run = *c == '`' ? run + 1 : 0;
+        longest = run > longest ? run : longest;
+    }
+    size_t n = longest + 1 < sizeof fence ? longest + 1 : sizeof fence - 1;
+    memset(fence, '`', n);
+    fence[n] = 0;
+    fprintf(to, longest ? "%s " : "%s", fence);
+    for (const char *c = plain; *c; c++)
+        fprintf(to, *c == '|' ? "\\%c" : "%c", *c);
+    fprintf(to, longest ? " %s" : "%s", fence);
+    free(plain);
+}
+
+void card_begin(struct Card *c, const char *title, const char *base, const char *relation, const char *library,
+                const char *tags) {
+    *c = (struct Card){0};
+    c->to = open_memstream(&c->text, &c->bytes);
+    if (!c->to)
+        return;
+    fprintf(c->to, "---\nlibrary_name: %s\npipeline_tag: text-generation\n", library);
+    if (base) {
+        fprintf(c->to, "base_model: ");
+        put_yaml(c->to, base);
+        fprintf(c->to, "\nbase_model_relation: %s\n", relation);
+    }
+    fprintf(c->to, "tags:\n- vkmoe\n");
+    for (const char *at = tags; *at; at += strcspn(at, ","), at += *at == ',')
+        fprintf(c->to, "- %.*s\n", (int)strcspn(at, ","), at);
+    fprintf(c->to, "---\n\n# %s\n", title);
+}
+
+void card_heading(struct Card *c, const char *heading) {
+    if (c->to)
+        fprintf(c->to, "\n## %s\n\n| | |\n|---|---|\n", heading);
+}
+
+void card_fact(struct Card *c, const char *name, const char *format, ...) {
+    va_list list;
+    char *value = NULL;
+    va_start(list, format);
+    int n = vasprintf(&value, format, list);
+    va_end(list);
+    if (c->to && n > 0) {
+        fprintf(c->to, "| ");
+        put_code(c->to, name);
+        fprintf(c->to, " | ");
+        put_code(c->to, value);
+        fprintf(c->to, " |\n");
+    }
+    if (n >= 0)
+        free(value);
+}
+
+static void put_word(FILE *to, const char *word) {
+    static const char PLAIN[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
+    bool odd = false;
+    for (const char *c = word; *c; c++)
+        odd = odd || (unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f;
+    if (*word && strspn(word, PLAIN) == strlen(word)) {
+        fprintf(to, "%s", word);
+        return;
+    }
+    fprintf(to, odd ? "$'" : "'");
+    for (const char *c = word; *c; c++) {
+        unsigned char byte = (unsigned char)*c;
+        if (odd && (byte < 0x20 || byte >= 0x7f))
+            fprintf(to, "\\x%02x", byte);
+        else if (odd)
+            fprintf(to, byte == '\'' || byte == '\\' ? "\\%c" : "%c", byte);
+        else
+            fprintf(to, byte == '\'' ? "'\\''" : "%c", byte);
+    }
+    fputc('\'', to);
+}
+
+void card_command(struct Card *c, const char *const *words, size_t n) {
+    if (!c->to || n == 0)
+        return;
+    fprintf(c->to, "\n## Command\n\n    "); // a block that is set in: no fence that a word could end
+    for (size_t i = 0; i < n; i++) {
+        fprintf(c->to, i ? " " : "");
+        put_word(c->to, words[i]);
+    }
+    fprintf(c->to, "\n");
+}
+
+bool card_end(struct Card *c, const char *dir) {
+    bool ok = c->to && !ferror(c->to);
+    if (c->to)
+        ok = fclose(c->to) == 0 && ok;
+    char *path = path_join(dir, "README.md");
+    ok = ok ? file_write_atomic(path, c->text, c->bytes) : fail("%s: no memory for its text", path);
+    free(path);
+    free(c->text);
+    *c = (struct Card){0};
+    return ok;
+}
