@@ -1,19 +1,23 @@
 // What the parts of `vkmoe bench` share: the device's own peaks, and the table that each of them prints row by row.
 #pragma once
 #include "cli/args.h"
-#include "runtime/device.h"
+#include "model/config.h"
+#include "model/opcheck.h"
 
 #include <jansson.h>
 
 // ---- The device's own peaks (bench_peaks.c)
 
 struct Peaks {
-    double gflops;      // f32 multiply-adds in registers
-    double read_gbytes; // reading
-    double copy_gbytes; // read and written
-    double dispatch_us; // an empty dispatch with its barrier
+    double gflops;        // f32 multiply-adds in registers
+    double matrix_gflops; // multiply-adds of the matrix units in registers, with operands of dev->coopmat.type; 0: none
+    double read_gbytes;   // reading
+    double copy_gbytes;   // read and written
+    double dispatch_us;   // an empty dispatch with its barrier
 };
 bool peaks_measure(struct Device *dev, struct Peaks *p);
+// What a time is measured by beside a peak: on CPU devices the processor time over all cores, which other programs do not lengthen.
+double bench_fair_us(const struct Device *dev, double us, double cpu_us);
 void peaks_show(const struct Args *args, const struct Device *dev, const struct Peaks *p);
 // GFLOP/s of the best square matrix product that this device makes with weights of this type (bf16 where it is quantised), forward.
 double peaks_gemm(struct Device *dev, enum DType type);
@@ -57,6 +61,15 @@ const char *bench_model_name(const char *path);
 
 // The table of time by operation that was collected since profile_begin, on stderr, and as bars in --png.
 bool bench_operations(const struct Args *args, const char *title);
+
+// ---- Shapes of kernels (bench_shapes.c)
+
+enum { SHAPE_LIST = 24 };
+struct ShapeList {
+    uint32_t shape[SHAPE_LIST][OP_SHAPE], n;
+};
+// What a model asks of an operation in a pass over so many tokens; up to 8 are a step of decoding. Empty: nothing.
+void bench_shapes(struct ShapeList *l, const struct OpCase *oc, const struct Config *c, uint32_t tokens);
 
 // ---- The parts
 

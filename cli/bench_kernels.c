@@ -1,8 +1,10 @@
-// `vkmoe bench kernels [FILTER]`: times of every kernel on real shapes beside this device's own measured peak and a correctness check.
+// `vkmoe bench kernels [FILTER]`: times of every kernel on real shapes beside this device's own measured peak and a correctness check. Without --preset
+// the shapes are those of the checks' tables; with it, all that the layers of that model ask of a kernel.
 #include "cli/bench.h"
-#include "model/opcheck.h"
+#include "cli/plot.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -14,41 +16,84 @@ static void shape_text(const struct OpCase *oc, const uint32_t *shape, char *out
     const char *name = oc->shape_names;
     for (int i = 0; i < OP_SHAPE && name && *name && used < room; i++) {
         size_t n = strcspn(name, ",");
-        used += (size_t)snprintf(out + used, room - used, "%s%.*s=%u", i ? " " : "", (int)n, name, shape[i]);
+        if (shape[i]) // what is 0 is absent
+            used += (size_t)snprintf(out + used, room - used, "%s%.*s=%u", used ? " " : "", (int)n, name, shape[i]);
         name += n + (name[n] == ',');
     }
 }
 
-static json_t *kernel_row(const struct Args *args, struct Device *dev, const struct Peaks *peaks,
-                          const struct OpCase *oc, const uint32_t *shape, int kernel) {
-    struct Check ck = {.dev = dev, .seed = (uint64_t)args_int(args, "seed"), .time = true, .sample = 48};
+enum { MAX_TOKENS = 8, MAX_DOTS = 4096 };
+
+struct Bench {
+    const struct Args *args;
+    struct Device *dev;
+    const char *filter;
+    struct Peaks peaks;
+    struct BenchTable table;
+    struct Config config; // of --preset
+    bool has_preset;
+    enum DType type; // DT_COUNT: all
+    uint32_t tokens[MAX_TOKENS], n_tokens, wrong;
+    struct PlotDot *dots; // (MAX_DOTS) of --png
+    uint32_t n_dots;
+};
+
+static void bench_one(struct Bench *b, const struct OpCase *oc, const uint32_t *shape, int kernel) {
+    struct Check ck = {.dev = b->dev,
+                       .seed = (uint64_t)args_int(b->args, "seed"),
+                       .time = true,
+                       .warm = args_switch(b->args, "warm"),
+                       .sample = 48};
     bool ok = opcheck_run(&ck, oc, shape, kernel);
-    if (dev->state != DEVICE_OK)
-        return NULL;
+    if (b->dev->state != DEVICE_OK)
+        return;
+    b->wrong += !ok;
     char shapes[160] = "";
     shape_text(oc, shape, shapes, sizeof shapes);
     double gflops = ck.us > 0 ? ck.flops / ck.us / 1000 : 0, gbytes = ck.us > 0 ? ck.bytes / ck.us / 1000 : 0;
-    // Share of what this device could do at best: the greater of the two, as on a roofline.
-    double share = 100 * fmax(gflops / peaks->gflops, gbytes / peaks->read_gbytes);
-    return json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "name", KERNELS[kernel].name, "case",
-                     oc->name, "shape", shapes, "us", ck.us, "spread_percent",
-                     ck.us > 0 ? 100 * ck.us_spread / ck.us : 0, "cpu_us", ck.cpu_us, "gflops", gflops, "gbytes_per_s",
-                     gbytes, "peak_percent", share, "max_error", ck.nmse, "correct", ok);
+    bool matrix = (KERNELS[kernel].needs & NEEDS_COOPMAT) && b->peaks.matrix_gflops > 0;
+    double peak = matrix ? b->peaks.matrix_gflops : b->peaks.gflops;
+    double us = bench_fair_us(b->dev, ck.us, ck.cpu_us), share = 0;
+    if (us > 0) // of what this device could do at best: the greater of the two, as on a roofline
+        share = 100 * fmax(ck.flops / us / 1000 / peak, ck.bytes / us / 1000 / b->peaks.read_gbytes);
+    if (b->dots && b->n_dots < MAX_DOTS && ck.flops > 0 && us > 0)
+        b->dots[b->n_dots++] = (struct PlotDot){ck.flops / ck.bytes, ck.flops / us / 1000, matrix, oc->name};
+    bench_row(&b->table,
+              json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "name", KERNELS[kernel].name, "case",
+                        oc->name, "shape", shapes, "us", ck.us, "spread_percent",
+                        ck.us > 0 ? 100 * ck.us_spread / ck.us : 0, "cpu_us", ck.cpu_us, "gflops", gflops,
+                        "gbytes_per_s", gbytes, "peak_percent", share, "max_error", ck.nmse, "correct", ok));
 }
 
 // What a name or a part of it asks for; without one every kernel but, on a GPU, the bodies for CPU devices, which it never takes.
-static bool is_wanted(const struct Device *dev, const struct OpCase *oc, int kernel, const char *filter) {
+static bool is_wanted(const struct Bench *b, const struct OpCase *oc, int kernel) {
     const char *name = KERNELS[kernel].name;
-    if (dev->kernel_off[kernel])
+    if (b->dev->kernel_off[kernel])
         return false;
-    if (filter)
-        return strcasestr(name, filter) || strcasestr(oc->name, filter);
+    // Where a type is asked for: weights of it, and what has none.
+    bool weights = strcmp(oc->shape_names, "tokens,n,k,experts,active,spread,flags") == 0 && oc->type != DT_F32;
+    if (b->type != DT_COUNT && weights && oc->type != b->type)
+        return false;
+    if (b->filter)
+        return strcasestr(name, b->filter) || strcasestr(oc->name, b->filter);
     size_t n = strlen(name);
-    return dev->is_cpu || n < 4 || strcmp(name + n - 4, "_cpu") != 0;
+    return b->dev->is_cpu || n < 4 || strcmp(name + n - 4, "_cpu") != 0;
+}
+
+static void bench_case(struct Bench *b, const struct OpCase *oc, int kernel) {
+    uint32_t n = oc->n_bench - (b->dev->is_cpu ? oc->n_bench_large : 0);
+    for (uint32_t s = 0; s < n && !b->has_preset; s++)
+        bench_one(b, oc, oc->bench[s], kernel);
+    for (uint32_t t = 0; t < b->n_tokens && b->has_preset; t++) {
+        struct ShapeList l;
+        bench_shapes(&l, oc, &b->config, b->tokens[t]);
+        for (uint32_t s = 0; s < l.n; s++)
+            bench_one(b, oc, l.shape[s], kernel);
+    }
 }
 
 static const struct BenchColumn COLUMNS[] = {{"name", "kernel", -26, 0},
-                                             {"case", NULL, -26, 0},
+                                             {"case", "operation", -22, 0},
                                              {"shape", "shape", -34, 0},
                                              {"us", "us", 10, 1},
                                              {"spread_percent", "spread%", 7, 1},
@@ -60,32 +105,45 @@ static const struct BenchColumn COLUMNS[] = {{"name", "kernel", -26, 0},
                                              {"correct", "ok", 3, 0},
                                              {0}};
 
+static bool options_read(struct Bench *b) {
+    const char *preset = args_text(b->args, "preset"), *type = args_text(b->args, "type");
+    b->type = DT_COUNT;
+    b->has_preset = preset && config_preset(&b->config, preset);
+    if (type)
+        dtype_find(type, &b->type);
+    else if (b->has_preset)
+        b->type = DT_BF16;
+    return !b->has_preset || bench_list(b->args, "tokens", b->tokens, MAX_TOKENS, &b->n_tokens);
+}
+
+static bool roofline(const struct Bench *b) {
+    const struct PlotRoof roofs[] = {{"f32", b->peaks.gflops}, {"matrix units", b->peaks.matrix_gflops}};
+    char title[128];
+    snprintf(title, sizeof title, "%.80s", b->dev->name);
+    return plot_roofline(args_text(b->args, "png"), title, b->peaks.read_gbytes, roofs,
+                         b->peaks.matrix_gflops > 0 ? 2 : 1, b->dots, b->n_dots);
+}
+
 int bench_kernels(const struct Args *args, struct Device *dev, const char *filter) {
-    struct Peaks peaks;
-    struct BenchTable table;
-    uint32_t wrong = 0, rows = 0;
-    if (!peaks_measure(dev, &peaks) || !bench_begin(&table, args, dev, COLUMNS, 3, "us", true))
+    struct Bench b = {.args = args, .dev = dev, .filter = filter};
+    if (!options_read(&b) || !peaks_measure(dev, &b.peaks) || !bench_begin(&b.table, args, dev, COLUMNS, 3, "us", true))
         return EXIT_FAILED;
+    if (args_text(args, "png"))
+        b.dots = xcalloc(MAX_DOTS, sizeof *b.dots);
     for (size_t f = 0; f < sizeof FILES / sizeof FILES[0]; f++) {
         const struct OpCase *cases;
         uint32_t n = FILES[f](&cases);
         for (uint32_t i = 0; i < n; i++)
             for (const int *k = cases[i].kernels; *k >= 0; k++)
-                for (uint32_t s = 0; s < cases[i].n_bench - (dev->is_cpu ? cases[i].n_bench_large : 0) &&
-                                     is_wanted(dev, &cases[i], *k, filter);
-                     s++) {
-                    json_t *row = kernel_row(args, dev, &peaks, &cases[i], cases[i].bench[s], *k);
-                    if (!row)
-                        continue;
-                    wrong += !json_is_true(json_object_get(row, "correct"));
-                    bench_row(&table, row);
-                    rows++;
-                }
+                if (is_wanted(&b, &cases[i], *k))
+                    bench_case(&b, &cases[i], *k);
     }
     bool ok = dev->state == DEVICE_OK;
-    if (ok && rows == 0)
+    if (ok && json_array_size(b.table.rows) == 0)
         ok = fail("no kernel matches '%s'", filter ? filter : "");
-    if (ok && wrong)
-        ok = fail("%u of %u results are wrong", wrong, rows);
-    return bench_end(&table, ok);
+    if (ok && b.wrong)
+        ok = fail("%u of %zu results are wrong", b.wrong, json_array_size(b.table.rows));
+    ok = ok && (!b.dots || roofline(&b));
+    free(b.dots);
+    return bench_end(&b.table, ok);
 }

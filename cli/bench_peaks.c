@@ -3,12 +3,21 @@
 #include "model/ops.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
-static double median_us(struct Program *p, uint32_t reps) {
-    double us[64] = {0};
-    if (!p || !program_time(p, 2, reps, us))
-        return 0;
-    return spread_of(us, reps).median;
+double bench_fair_us(const struct Device *dev, double us, double cpu_us) {
+    return dev->is_cpu ? cpu_us / (double)sysconf(_SC_NPROCESSORS_ONLN) : us;
+}
+
+static double median_us(struct Device *dev, struct Program *p, uint32_t reps) {
+    double us[64] = {0}, cpu[64];
+    bool ok = p && program_time(p, 2, 1, us);
+    for (uint32_t i = 0; i < reps && ok; i++) {
+        double used = cpu_seconds();
+        ok = program_time(p, 0, 1, &us[i]);
+        cpu[i] = (cpu_seconds() - used) * 1e6;
+    }
+    return ok ? bench_fair_us(dev, spread_of(us, reps).median, spread_of(cpu, reps).median) : 0;
 }
 
 static double probe(struct Device *dev, const struct Tensor *x, const struct Tensor *y, uint32_t mode, uint32_t groups,
@@ -18,9 +27,25 @@ static double probe(struct Device *dev, const struct Tensor *x, const struct Ten
         cmd_dispatch(c, &(struct Dispatch){.kernel = KERNEL_probe, .spec = {mode}, .n_spec = 1, .groups = {groups}},
                      &(struct Args_probe){.x = view(x), .y = view(y), .n = n, .rounds = rounds});
     struct Program *p = cmd_end(c);
-    double us = median_us(p, 9);
+    double us = median_us(dev, p, 9);
     program_free(p);
     return us;
+}
+
+static double probe_matrix(struct Device *dev, const struct Tensor *y, uint32_t groups, uint32_t rounds) {
+    const struct CoopmatShape *m = &dev->coopmat;
+    enum KernelId kernel = m->type == DT_BF16 ? KERNEL_probe_matrix_bf16 : KERNEL_probe_matrix_f16;
+    if (!m->m || dev->kernel_off[kernel])
+        return 0;
+    uint32_t local = cmd_local_size(dev);
+    struct Cmd *c = cmd_begin(dev, "matrix probe");
+    cmd_dispatch(c, &(struct Dispatch){.kernel = kernel, .spec = {m->m, m->n, m->k}, .n_spec = 3, .groups = {groups}},
+                 &(struct Args_probe){.x = view(y), .y = view(y), .n = 3, .rounds = rounds});
+    struct Program *p = cmd_end(c);
+    double us = median_us(dev, p, 9);
+    program_free(p);
+    return us > 0 ? 2.0 * m->m * m->n * m->k * 8 * rounds * groups * (local / dev->limits.subgroup_size) / us / 1000
+                  : 0;
 }
 
 bool peaks_measure(struct Device *dev, struct Peaks *p) {
@@ -32,6 +57,7 @@ bool peaks_measure(struct Device *dev, struct Peaks *p) {
     uint32_t groups = dev->is_cpu ? 256 : 8192, rounds = dev->is_cpu ? 8000 : 8192;
     double us = probe(dev, &x, &y, 0, groups, 0, rounds, 1);
     p->gflops = us ? 2.0 * 12 * rounds * groups * local / us / 1000 : 0;
+    p->matrix_gflops = probe_matrix(dev, &y, dev->is_cpu ? 256 : 2048, dev->is_cpu ? 16 : 1024);
     us = probe(dev, &x, &y, 1, groups, n, 0, 1);
     p->read_gbytes = us ? 16.0 * n / us / 1000 : 0;
     us = probe(dev, &x, &y, 2, groups, n, 0, 1);
@@ -44,18 +70,20 @@ bool peaks_measure(struct Device *dev, struct Peaks *p) {
 
 void peaks_show(const struct Args *args, const struct Device *dev, const struct Peaks *p) {
     if (args_switch(args, "json")) {
-        json_t *j = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f}", "device", dev->name, "driver", dev->driver, "gflops",
-                              p->gflops, "read_gbytes_per_s", p->read_gbytes, "copy_gbytes_per_s", p->copy_gbytes,
-                              "dispatch_us", p->dispatch_us);
+        json_t *j = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", dev->name, "driver", dev->driver,
+                              "gflops", p->gflops, "matrix_gflops", p->matrix_gflops, "read_gbytes_per_s",
+                              p->read_gbytes, "copy_gbytes_per_s", p->copy_gbytes, "dispatch_us", p->dispatch_us);
         json_dumpf(j, stdout, JSON_INDENT(1));
         printf("\n");
         json_decref(j);
         return;
     }
     printf("%s (%s)\n", dev->name, dev->driver);
-    printf("  f32 multiply-add  %10.1f GFLOP/s\n  read              %10.1f GB/s\n  copy (both ways)  %10.1f GB/s\n"
-           "  dispatch, barrier %10.2f us\n",
-           p->gflops, p->read_gbytes, p->copy_gbytes, p->dispatch_us);
+    printf("  f32 multiply-add  %10.1f GFLOP/s\n", p->gflops);
+    if (p->matrix_gflops > 0)
+        printf("  %-4s matrices     %10.1f GFLOP/s\n", DTYPES[dev->coopmat.type].name, p->matrix_gflops);
+    printf("  read              %10.1f GB/s\n  copy (both ways)  %10.1f GB/s\n  dispatch, barrier %10.2f us\n",
+           p->read_gbytes, p->copy_gbytes, p->dispatch_us);
 }
 
 double peaks_gemm(struct Device *dev, enum DType type) {
@@ -76,9 +104,9 @@ double peaks_gemm(struct Device *dev, enum DType type) {
         struct Cmd *c = cmd_begin(dev, "square matrix product");
         op_linear(c, &x, &w, &y, NULL, (struct LinearOptions){.scratch = &arena});
         struct Program *p = cmd_end(c);
-        for (double end = clock_seconds() + (dev->is_cpu ? 0 : 0.1); p && clock_seconds() < end;) // it wakes slowly
+        for (double end = clock_seconds() + (dev->is_cpu ? 0 : 0.4); p && clock_seconds() < end;) // it wakes slowly
             program_run(p);
-        us = median_us(p, 9);
+        us = median_us(dev, p, 9);
         program_free(p);
     }
     free(bits);

@@ -261,7 +261,8 @@ static const struct Flag bench_flags[] = {
     FILENAME("compare", 0, "FILE", "what --json printed before: ratios, and status 1 where a row is worse"),
     FLOAT("threshold", "5", 0, 1000, "percent that a row may be worse"),
     SWITCH("operations", 0, "time by operation as well, of the last test (model, train)"),
-    FILENAME("png", 0, "FILE", "a picture: time by operation (model, train)"),
+    FILENAME("png", 0, "FILE",
+             "a picture: time by operation (model, train), or a roofline with a dot for each row (kernels)"),
     HEADING("Of `bench model`"),
     TEXT("n-prompt", 'p', "LIST", "512", "tokens of prompts to read, by commas; 0: none"),
     TEXT("n-gen", 'n', "LIST", "128", "tokens to make one by one; 0: none"),
@@ -273,6 +274,11 @@ static const struct Flag bench_flags[] = {
     ADAPTER,
     CACHE,
     PLACE,
+    HEADING("Of `bench kernels`"),
+    CHOICE("preset", "smollm2-135m|llama2-7b|deepseek-llm-7b|deepseek-moe-16b", NULL,
+           "shapes of this model's layers, weights in --type (bf16), instead of a chosen few"),
+    TEXT("tokens", 0, "LIST", "1,512", "tokens of a pass: up to 8 decode, more are a prompt or training"),
+    SWITCH("warm", 0, "leave in the caches what the run before left there"),
     HEADING("Of `bench train`"),
     CHOICE("method", "full|lora|qlora|esft", "full", "what is trained, as in `train`"),
     INT("context", 'c', "1024", 8, 1048576, "tokens of a row"),
@@ -373,7 +379,8 @@ const struct Command COMMANDS[] = {
      "vkmoe bench model deepseek-moe-16b --type q4_k --json >before.json\n"
      "vkmoe bench model deepseek-moe-16b --type q4_k --compare before.json\n"
      "vkmoe bench train deepseek-moe-16b --method qlora --context 2048 --operations\n"
-     "vkmoe bench kernels gemm"},
+     "vkmoe bench kernels gemm\n"
+     "vkmoe bench kernels --preset deepseek-moe-16b --tokens 1,8,512,4096 --csv --png roofline.png"},
     {"tokenize", cmd_tokenize, "text to token numbers, and back", "MODEL", 1, 1, tokenize_flags,
      "vkmoe tokenize smollm2.gguf -p \"Hello, world\""},
     {"init", cmd_init, "make a model with random weights", "", 0, 0, init_flags,

@@ -592,3 +592,80 @@ bool plot_bars(const char *path, const char *title, const char *unit, const stru
     }
     return canvas_close(&c, path);
 }
+
+// ---- Rooflines
+
+// Powers of ten around the values; both ends whole.
+static struct Axis log_axis(double least, double most) {
+    double low = floor(log10(least)), high = ceil(log10(most));
+    return (struct Axis){low, high > low ? high : low + 1, 1, 0};
+}
+
+static void draw_log_axes(struct Canvas *c, const struct Frame *f) {
+    char text[48];
+    for (double v = f->y.least; v <= f->y.most; v++) {
+        double y = floor(place(f, f->x.least, v).y) + 0.5;
+        draw_line(c, LEFT, y, WIDTH - RIGHT, y, 1, 0xe8eaee);
+        snprintf(text, sizeof text, "%g", pow(10, v));
+        draw_text(c, LEFT - 10 - text_width(text, 15), y + 6, text, 15, 1.2, 0x4b5563, false);
+    }
+    for (double v = f->x.least; v <= f->x.most; v++) {
+        double x = floor(place(f, v, f->y.least).x) + 0.5;
+        draw_line(c, x, TOP, x, HEIGHT - BOTTOM, 1, 0xe8eaee);
+        snprintf(text, sizeof text, "%g", pow(10, v));
+        draw_text(c, x - text_width(text, 15) / 2, HEIGHT - BOTTOM + 23, text, 15, 1.2, 0x4b5563, false);
+    }
+    const char *below = "floating-point operations per byte", *beside = "GFLOP/s";
+    draw_text(c, (LEFT + WIDTH - RIGHT - text_width(below, 17)) / 2.0, HEIGHT - 16, below, 17, 1.3, 0x4b5563, false);
+    draw_text(c, 24, (TOP + HEIGHT - BOTTOM + text_width(beside, 17)) / 2.0, beside, 17, 1.3, 0x4b5563, true);
+}
+
+// Whether no dot of the same name stands higher.
+static bool is_best(const struct PlotDot *dots, uint32_t n, uint32_t i) {
+    for (uint32_t k = 0; k < n; k++)
+        if (strcmp(dots[k].name, dots[i].name) == 0 &&
+            (dots[k].gflops > dots[i].gflops || (dots[k].gflops >= dots[i].gflops && k < i)))
+            return false;
+    return true;
+}
+
+bool plot_roofline(const char *path, const char *title, double gbytes_per_s, const struct PlotRoof *roofs,
+                   uint32_t n_roofs, const struct PlotDot *dots, uint32_t n) {
+    static const uint32_t COLOURS[2] = {0x2563eb, 0xea580c};
+    double x0 = INFINITY, x1 = 0, y0 = INFINITY, y1 = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        x0 = fmin(x0, dots[i].intensity), x1 = fmax(x1, dots[i].intensity);
+        y0 = fmin(y0, dots[i].gflops), y1 = fmax(y1, dots[i].gflops);
+    }
+    for (uint32_t i = 0; i < n_roofs; i++) {
+        y1 = fmax(y1, roofs[i].gflops * 1.5);
+        x1 = fmax(x1, 3 * roofs[i].gflops / gbytes_per_s);
+    }
+    if (n == 0 || !(y0 > 0) || !(x0 > 0) || !(gbytes_per_s > 0))
+        return fail("%s: there is no dot to draw", path);
+    struct Frame f = {log_axis(x0, x1), log_axis(y0, y1)};
+    struct Canvas c;
+    canvas_open(&c);
+    draw_log_axes(&c, &f);
+    draw_text(&c, LEFT, 40, title, 22, 2.1, 0x111827, false);
+    for (uint32_t i = 0; i < n_roofs; i++) {
+        // The slope begins where the frame does: at its left edge or on its floor.
+        double corner = log10(roofs[i].gflops / gbytes_per_s), bandwidth = log10(gbytes_per_s);
+        double from = fmax(f.x.least, f.y.least - bandwidth);
+        struct Point a = place(&f, from, from + bandwidth), b = place(&f, corner, log10(roofs[i].gflops));
+        struct Point e = place(&f, f.x.most, log10(roofs[i].gflops));
+        char text[64];
+        snprintf(text, sizeof text, "%s, %.4g GFLOP/s", roofs[i].name, roofs[i].gflops);
+        draw_line(&c, a.x, a.y, b.x, b.y, 2.2, i ? COLOURS[i % 2] : 0x6b7280);
+        draw_line(&c, b.x, b.y, e.x, e.y, 2.2, COLOURS[i % 2]);
+        draw_text(&c, e.x - text_width(text, 15), e.y - 7, text, 15, 1.25, COLOURS[i % 2], false);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct Point p = place(&f, log10(dots[i].intensity), log10(dots[i].gflops));
+        draw_line(&c, p.x, p.y, p.x, p.y, 8, 0xffffff);
+        draw_line(&c, p.x, p.y, p.x, p.y, 6, COLOURS[dots[i].roof % 2]);
+        if (is_best(dots, n, i))
+            draw_text(&c, p.x + 7, p.y - 4, dots[i].name, 11, 0.9, 0x374151, false);
+    }
+    return canvas_close(&c, path);
+}

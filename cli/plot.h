@@ -47,3 +47,17 @@ struct PlotBar {
 };
 // Bars that lie, the first on top, each with its value and its share of the sum; n is at most 24.
 bool plot_bars(const char *path, const char *title, const char *unit, const struct PlotBar *bars, uint32_t n);
+
+// A roofline, both axes in powers of ten: dots at (flops per byte, GFLOP/s) below the roofs of memory (GB/s) and of arithmetic. A dot of a roof has
+// its colour.
+struct PlotRoof {
+    const char *name;
+    double gflops;
+};
+struct PlotDot {
+    double intensity, gflops;
+    uint32_t roof;
+    const char *name; // told beside the best dot of this name
+};
+bool plot_roofline(const char *path, const char *title, double gbytes_per_s, const struct PlotRoof *roofs,
+                   uint32_t n_roofs, const struct PlotDot *dots, uint32_t n);

@@ -8,8 +8,8 @@
 #include <string.h>
 
 enum { TOKENS, N, K, EXPERTS, ACTIVE, SPREAD, FLAGS };
-enum Spread { RANDOM, ALL_TO_ONE, SOME_IDLE }; // how slots fall on experts
-enum Flags { ACCUMULATE = 1, GATHER = 2, GATHER_DY = 4, SWIGLU = 8 };
+enum { RANDOM = SPREAD_RANDOM, ALL_TO_ONE = SPREAD_ALL_TO_ONE, SOME_IDLE = SPREAD_SOME_IDLE };
+enum Flags { ACCUMULATE = 1, GATHER = LINEAR_GATHER, GATHER_DY = 4, SWIGLU = 8 };
 enum Form { FORWARD, BACK_X, BACK_W, BACK_W_COARSE };
 
 // Normalised mean square errors. Sums in f32 over up to a few thousand products; operands rounded to nearest in f16
@@ -47,9 +47,19 @@ static void draw_experts(const struct Check *ck, const uint32_t *s, uint32_t *ex
                 *slot = (s[EXPERTS] / 2 + k) % s[EXPERTS];
             else if (s[SPREAD] == SOME_IDLE) // the first and the last have no row
                 *slot = 1 + (random_below(ck, t, s[EXPERTS] - 2) + k) % (s[EXPERTS] - 2);
-            else
+            else if (s[SPREAD] == SPREAD_SKEWED) { // the cube of a uniform number: below an eighth in half of all cases
+                double u = random_below(ck, t, 1 << 20) / (double)(1 << 20);
+                *slot = ((uint32_t)(u * u * u * s[EXPERTS]) + k) % s[EXPERTS];
+            } else
                 *slot = (random_below(ck, t, s[EXPERTS]) + k) % s[EXPERTS];
         }
+}
+
+static double share_used(const struct Routes *h, uint32_t n_experts) { // of the experts' weights
+    double used = 0;
+    for (uint32_t e = 0; e < n_experts; e++)
+        used += h->offsets[e + 1] > h->offsets[e];
+    return used / n_experts;
 }
 
 static void routes_free(struct Routes *h) {
@@ -188,7 +198,8 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     else
         op_linear_dw(c, &a->t, &b->t, &y->t, g, o, gather_dy);
     ck->flops = (up ? 4.0 : 2.0) * rows * n * k;
-    ck->bytes = (double)a->t.bytes + (double)b->t.bytes * (up ? 2 : 1) + (double)y->t.bytes;
+    double weights = (double)b->t.bytes * (up ? 2 : 1) * (g && !back_w ? share_used(&h, experts) : 1);
+    ck->bytes = (double)a->t.bytes + weights + (double)y->t.bytes;
     bool ok = checkrun_execute(&r, cmd_end(c));
     struct Problem q = {
         form, s, g ? &h : NULL, a->value, b->value, up ? up->value : NULL, before, accumulate ? 0.5 : 1};
@@ -447,6 +458,8 @@ static const struct OpCase CASES[] = {
      .type = DT_F32,
      .variant = BACK_W_COARSE,
      TESTS(BACK_W_SHAPES),
+     .bench = BENCH,
+     .n_bench = COUNT(BENCH),
      NAMES},
     {.name = "linear few f32",
      .kernels = FEW_BODIES(f32),

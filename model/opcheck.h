@@ -8,6 +8,7 @@ struct Check {
     struct Device *dev;
     uint64_t seed;
     bool time;       // also time the program
+    bool warm;       // what the caches hold of the run before stays there: as where inputs were just written
     uint32_t sample; // 0: compare everything; else only so many randomly chosen outputs (large shapes)
     // Results
     double nmse;          // worst normalised mean square error over the outputs of the case: |got - want|^2 / |want|^2
@@ -19,6 +20,11 @@ struct Check {
     double flops, bytes;  // of one run
     enum KernelId kernel; // the variant that ran
 };
+
+// How slots fall on experts, of the matrix multiplies' shapes; skewed: the first eighth of the experts gets half of them.
+enum CheckSpread { SPREAD_RANDOM, SPREAD_ALL_TO_ONE, SPREAD_SOME_IDLE, SPREAD_SKEWED };
+enum { LINEAR_GATHER = 2 };    // of their flags: x has a row per token
+enum { ATTENTION_CAUSAL = 1 }; // layout of attention's shapes
 
 enum { OP_SHAPE = 8 };
 struct OpCase {

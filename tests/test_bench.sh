@@ -69,6 +69,19 @@ refused 1 "no matrix of the model" bench train tiny --method qlora --type f32 --
 refused 1 "above the model's context" bench train tiny --context 1000000
 refused 1 "has none" bench train tiny --method esft --context 32
 
+# ---- kernels
+run 0 bench kernels remap --json
+holds 'len(rows) >= 2 and all(r["correct"] and r["us"] > 0 and r["cpu_us"] > 0 for r in rows)'
+holds 'any(r["shape"] == "rows=6 tiles=6 experts=64" for r in rows)'
+run 0 bench kernels rope --preset smollm2-135m --tokens 1,16 --json --png "$work/roof.png"
+holds '{r["shape"] for r in rows} == {"rows=1 heads=9 head_dim=64", "rows=16 heads=9 head_dim=64"}'
+[[ $(head -c 4 "$work/roof.png" | tail -c 3) == PNG ]]
+note $? "roof.png is no PNG"
+run 0 bench device --json
+python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); sys.exit(not min(d["gflops"], d["read_gbytes_per_s"], d["copy_gbytes_per_s"], d["dispatch_us"]) > 0)' "$work/out"
+note $? "no peaks: $out"
+refused 1 "no kernel matches 'rmsnorn'" bench kernels rmsnorn --json
+
 # ---- Who compiled the modules in use
 run 0 devices --json
 python3 -c 'import json,sys; all = json.load(open(sys.argv[1]))["devices"]; sys.exit(not all or any(sum(d["compilers"].values()) != d["kernels"] for d in all if d["usable"]))' "$work/out"

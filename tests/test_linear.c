@@ -27,6 +27,21 @@ static void test_suite(struct Device *dev, const char *filter) {
         printf("%u of them with %s matrices of %u x %u x %u\n", matrix_runs, DTYPES[s->type].name, s->m, s->n, s->k);
 }
 
+// Every module but the device's own probes is timed by `bench kernels`.
+static void test_bench_shapes(void) {
+    uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
+    bool timed[KERNEL_COUNT] = {false};
+    for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
+        const struct OpCase *cases;
+        uint32_t n = tables[t](&cases);
+        for (uint32_t i = 0; i < n; i++)
+            for (const int *kernel = cases[i].kernels; *kernel >= 0; kernel++)
+                timed[*kernel] = timed[*kernel] || cases[i].n_bench > 0;
+    }
+    for (uint32_t k = 0; k < KERNEL_COUNT; k++)
+        CHECK(timed[k] || strncmp(KERNELS[k].name, "probe", 5) == 0, "%s has no real shape", KERNELS[k].name);
+}
+
 // d(sum of c * y) by the reference's backward and by central differences, exact up to rounding because the product is bilinear.
 static void test_reference(void) {
     enum { M = 5, N = 3, K = 4 };
@@ -136,6 +151,7 @@ static void test_packing(void) {
 int main(int argc, char **argv) {
     struct Device dev;
     test_reference();
+    test_bench_shapes();
     test_packing();
     if (!device_open(&dev, NULL)) {
         check_skip("no Vulkan device");

@@ -29,7 +29,7 @@ static void compile_checks(struct Device *dev) {
     fail_quiet(false);
 }
 
-// The only module without a check: `bench kernels` takes the peaks of the device with it.
+// The only modules without a check: `bench kernels` takes the peaks of the device with them.
 static void compile_probe(struct Device *dev) {
     struct Arena arena;
     arena_init(&arena, dev, "probe", ARENA_DEVICE);
@@ -38,6 +38,13 @@ static void compile_probe(struct Device *dev) {
     for (uint32_t mode = 0; mode < 3; mode++)
         cmd_dispatch(c, &(struct Dispatch){.kernel = KERNEL_probe, .spec = {mode}, .n_spec = 1, .groups = {1}},
                      &(struct Args_probe){.x = view(&x), .y = view(&x), .n = 1024, .rounds = 1});
+    for (enum KernelId k = KERNEL_probe_matrix_f16; k <= KERNEL_probe_matrix_bf16; k++)
+        if (!dev->kernel_off[k])
+            cmd_dispatch(
+                c,
+                &(struct Dispatch){
+                    .kernel = k, .spec = {dev->coopmat.m, dev->coopmat.n, dev->coopmat.k}, .n_spec = 3, .groups = {1}},
+                &(struct Args_probe){.x = view(&x), .y = view(&x), .n = 1, .rounds = 1});
     program_free(cmd_end(c));
     arena_free(&arena);
 }
