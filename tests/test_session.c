@@ -1,5 +1,6 @@
 // Inference sessions on tiny random models: chunks, cache, rewinding and sampling must not change what the model says, and a sequence
-// must say the same, bit for bit, alone and beside thirty-one others, however it is drawn.
+// must say the same, bit for bit, alone and beside thirty-one others, however it is drawn. `test_session brief` tries each kernel with fewer
+// sequences and texts and leaves out what no kernel has a part in: test_off.sh runs it once for each capability of the device.
 #include "check.h"
 #include "model/batch.h"
 #include "model/tokenizer.h"
@@ -8,6 +9,7 @@
 
 enum { VOCAB_MAX = 4096, CONTEXT = 97, NEW = 8, N = SESSION_MAX_SEQUENCES };
 static const struct SampleParams GREEDY = {0};
+static bool brief;
 
 static uint32_t *random_ids(const struct Config *c, uint32_t n, uint64_t stream) {
     uint32_t *ids = xmalloc(n * sizeof *ids), words[4];
@@ -116,15 +118,16 @@ static bool greedy_together(struct Session *s, const struct Config *c, uint32_t 
 static void test_beside_others(struct Model *m, const char *what) {
     struct Session s;
     static struct Greedy alone[N], beside[N];
-    static const uint32_t COUNTS[] = {2, 5, 7, 8, 9, 17, N};
-    if (!open_session(&s, m, N, 32))
+    static const uint32_t COUNTS[] = {2, 8, 9, 5, 7, 17, N}; // the first three have one of each kind of kernel
+    const uint32_t n_counts = brief ? 3 : sizeof COUNTS / sizeof *COUNTS, all = brief ? COUNTS[2] : N;
+    if (!open_session(&s, m, all, 32))
         return;
-    for (uint32_t i = 0; i < N; i++)
+    for (uint32_t i = 0; i < all; i++)
         CHECK(greedy_together(&s, &m->config, 1, &i, &alone[i]), "%s", fail_last());
-    for (size_t k = 0; k < sizeof COUNTS / sizeof *COUNTS; k++) {
+    for (uint32_t k = 0; k < n_counts; k++) {
         uint32_t which[N], n = COUNTS[k];
         for (uint32_t i = 0; i < n; i++)
-            which[i] = (i * 3 + n) % N;
+            which[i] = (i * (brief ? 4 : 3) + n) % all; // all different
         if (!CHECK(greedy_together(&s, &m->config, n, which, beside), "%s", fail_last()))
             break;
         for (uint32_t i = 0; i < n; i++)
@@ -137,7 +140,7 @@ static void test_beside_others(struct Model *m, const char *what) {
 
 // ---- Many texts through one session
 
-enum { TEXTS = 41 };
+enum { TEXTS = 41, BRIEF_TEXTS = 11, BRIEF_SEQUENCES = 4 };
 struct Said {
     uint32_t ids[NEW], n;
     float logprobs[NEW];
@@ -193,7 +196,8 @@ static void test_batch(struct Model *m, const char *what) {
     };
     struct BatchText texts[TEXTS];
     static struct Talk together, alone;
-    for (uint32_t i = 0; i < TEXTS; i++) {
+    const uint32_t n_texts = brief ? BRIEF_TEXTS : TEXTS, sequences = brief ? BRIEF_SEQUENCES : N;
+    for (uint32_t i = 0; i < n_texts; i++) {
         uint32_t n = i == 5 ? CONTEXT - 2 : 1 + 11 * i % 71;
         texts[i] =
             (struct BatchText){.prompt = random_ids(&m->config, n, 300 + i), .n_prompt = n, .limit = 1 + i * 5 % NEW};
@@ -202,8 +206,9 @@ static void test_batch(struct Model *m, const char *what) {
         uint32_t stopped = 0, cut = 0, different = 0;
         memset(&together, 0, sizeof together);
         memset(&alone, 0, sizeof alone);
-        CHECK(talk(m, texts, 0, TEXTS, N, SETTINGS[k], &together) && together.ended == TEXTS, "%s", fail_last());
-        for (uint32_t i = 0; i < TEXTS; i++) {
+        CHECK(talk(m, texts, 0, n_texts, sequences, SETTINGS[k], &together) && together.ended == n_texts, "%s",
+              fail_last());
+        for (uint32_t i = 0; i < n_texts; i++) {
             CHECK(talk(m, texts, i, 1, 1, SETTINGS[k], &alone), "%s", fail_last());
             struct Said *a = &alone.said[i], *b = &together.said[i];
             CHECK(a->n == b->n && a->why == b->why && memcmp(a->ids, b->ids, sizeof a->ids) == 0 &&
@@ -214,10 +219,10 @@ static void test_batch(struct Model *m, const char *what) {
             different += b->n && i && (b->n != together.said[0].n || b->ids[0] != together.said[0].ids[0]);
             CHECK(a->why != BATCH_CONTEXT || i == 5, "%s: text %u found no room", what, i);
         }
-        CHECK(stopped + cut >= TEXTS - 1 && cut > 0 && different > 5, "%s: setting %u: %u stopped, %u at their limit",
+        CHECK(stopped + cut >= n_texts - 1 && cut > 0 && different > 5, "%s: setting %u: %u stopped, %u at their limit",
               what, k, stopped, cut);
     }
-    for (uint32_t i = 0; i < TEXTS; i++)
+    for (uint32_t i = 0; i < n_texts; i++)
         free((uint32_t *)(uintptr_t)texts[i].prompt);
 }
 
@@ -554,8 +559,9 @@ static void test_plan(struct Device *dev, const struct Config *c) {
     free(ids);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     struct Device dev;
+    brief = argc > 1 && strcmp(argv[1], "brief") == 0;
     if (!device_open(&dev, NULL)) {
         check_skip("no Vulkan device: %s", fail_last());
         return check_done();
@@ -576,17 +582,20 @@ int main(void) {
         test_chunks(&m, what);
         test_beside_others(&m, what);
         test_batch(&m, what);
-        test_shared(&m, what);
         test_score_behind(&m, what);
         test_penalties(&m, what);
-        test_mirostat(&m, what);
-        test_grammar(&m, what);
         test_rewind(&m, what);
         test_score(&m, what);
         test_sampling(&m, what);
         test_bias(&m, what);
         test_experts(&m, what);
-        test_refusals(&m);
+        if (!brief || i == 0)
+            test_mirostat(&m, what);
+        if (!brief) {
+            test_shared(&m, what);
+            test_grammar(&m, what);
+            test_refusals(&m);
+        }
         model_free(&m);
         test_plan(&dev, &c);
     }
