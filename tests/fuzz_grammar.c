@@ -37,9 +37,9 @@ static void check_mask(struct Matcher *x, const struct Tokenizer *t) {
 // Follows the text as far as it goes; true: all of it, and it may end there.
 static bool follow(struct Matching *m, const struct Tokenizer *t, const char *text, size_t bytes) {
     struct Matcher x, whole;
-    bool ok = true;
     matcher_begin(&x, m);
     matcher_begin(&whole, m);
+    bool ok = matcher_accept(&x, text, 0); // a grammar can be too ambiguous from the start
     for (size_t i = 0; ok && i < bytes; i++) {
         bool must_end = matcher_must_end(&x);
         if (i < 16)
