@@ -1,6 +1,6 @@
 // Attention: picks bodies, tiles and grids. Every choice follows from the device and the heads alone, never from the
 // number of rows or the spans, so that a row's result is the same alone and beside others. Forward adds keys in blocks at
-// absolute multiples of 32 (8 on CPU devices): a text whose first key lies at such a multiple gives the same bits
+// absolute multiples of 32 (64 on a workgroup's matrices, 8 on CPU devices): a text whose first key lies at such a multiple gives the same bits
 // wherever that is.
 #include "model/ops.h"
 
