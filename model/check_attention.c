@@ -249,6 +249,7 @@ static const int FORWARD[] = {KERNEL_attention_matrix_bf16, KERNEL_attention, KE
 static const int FORWARD_WIDE[] = {KERNEL_attention, KERNEL_attention_cpu, -1};
 static const int FORWARD_F16[] = {KERNEL_attention_matrix_f16, KERNEL_attention, KERNEL_attention_cpu, -1};
 static const int FORWARD_BF16[] = {KERNEL_attention_matrix_bf16, KERNEL_attention, KERNEL_attention_cpu, -1};
+static const int CM2_F16[] = {KERNEL_attention_cm2_f16, -1}, CM2_BF16[] = {KERNEL_attention_cm2_bf16, -1};
 static const int BACKWARD[] = {KERNEL_attention_back_dq,      KERNEL_attention_back_dq_cpu,  KERNEL_attention_back_dkv,
                                KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_prepare, -1};
 static const int DECODE[] = {KERNEL_attention_decode, KERNEL_attention_decode_cpu, KERNEL_attention_merge, -1};
@@ -281,6 +282,14 @@ static const uint32_t CACHED_SHAPES[][OP_SHAPE] = {
     {33, 64, 4, 2, 32, CAUSAL}, {1, 129, 3, 1, 64, CAUSAL}, {64, 70, 4, 1, 64, PACKED}, {7, 129, 4, 4, 96, CAUSAL}};
 static const uint32_t CACHED_DECODE_SHAPES[][OP_SHAPE] = {
     {3, 900, 4, 2, 32}, {1, 5, 3, 3, 96}, {8, 2000, 4, 1, 64}, {1, 300, 2, 2, 128}};
+// Of a whole workgroup's matrices: heads that they take.
+static const uint32_t CM2_SHAPES[][OP_SHAPE] = {
+    {65, 130, 4, 2, 64, CAUSAL}, {1, 129, 3, 1, 64, CAUSAL}, {129, 129, 3, 1, 64, PADDED}, {33, 70, 4, 2, 128, FULL}};
+#define CM2(name, kernels, type)                                                                                       \
+    {                                                                                                                  \
+        name, kernels, CM2_SHAPES, COUNT(CM2_SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout", \
+            run_forward, type, 0, LARGE                                                                                \
+    }
 #define CACHED(name, kernels, type)                                                                                    \
     {                                                                                                                  \
         name, kernels, CACHED_SHAPES, COUNT(CACHED_SHAPES), BENCH, COUNT(BENCH),                                       \
@@ -299,6 +308,9 @@ static const struct OpCase CASES[] = {
     CACHED("attention f16", FORWARD_F16, DT_F16),
     CACHED("attention bf16", FORWARD_BF16, DT_BF16),
     CACHED("attention q8_0", FORWARD_F16, DT_Q8_0),
+    CM2("attention of workgroups", CM2_BF16, DT_F32),
+    CM2("attention of workgroups f16", CM2_F16, DT_F16),
+    CM2("attention of workgroups bf16", CM2_BF16, DT_BF16),
     {"attention_back", BACKWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
      run_backward, DT_F32, 0, LARGE},
     {"attention_decode", DECODE, DECODE_SHAPES, COUNT(DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),

@@ -1,6 +1,6 @@
 // Attention: picks bodies, tiles and grids. Every choice follows from the device and the heads alone, never from the
 // number of rows or the spans, so that a row's result is the same alone and beside others. Forward adds keys in blocks at
-// absolute multiples of 32 (8 on CPU devices): a text whose first key lies at such a multiple gives the same bits
+// absolute multiples of 32 (64 on a workgroup's matrices, 8 on CPU devices): a text whose first key lies at such a multiple gives the same bits
 // wherever that is.
 #include "model/ops.h"
 
@@ -63,8 +63,9 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
 
 // ---- Matrix units
 
-// Sizes of attention_matrix.comp; a tuner would write here.
+// Sizes of attention_matrix.comp and attention_cm2.comp; a tuner would write here.
 enum { MATRIX_SUBGROUPS = 4, MATRIX_KEYS = 32, MATRIX_ROW_BLOCKS = 1, MATRIX_WIDEST_HEAD = 128 };
+enum { CM2_THREADS = 256, CM2_ROWS = 64, CM2_KEYS = 64 };
 
 // Whether lanes can share the scores of the device's shape of matrix as the module wants it, and its memory is there.
 static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
@@ -80,21 +81,33 @@ static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
            MATRIX_SUBGROUPS * subgroup <= dev->limits.max_invocations;
 }
 
+static bool cm2_fits(uint32_t head_dim) { return head_dim % 64 == 0 && head_dim <= MATRIX_WIDEST_HEAD; }
+
 // The body for keys of a type: matrix units where operands may be coarse and keys and values lose neither range nor, in what a cache has rounded
 // once, places: f16 and q8_0 as f16, bf16 as bf16, f32 as bf16 (as f16 where a test demands it).
 static enum KernelId pick_forward(struct Device *dev, enum DType keys, struct AttentionShape s) {
     enum KernelId plain = KERNEL_attention, cpu = KERNEL_attention_cpu;
     if (s.coarse && matrix_fits(dev, s.head_dim)) {
-        enum KernelId matrix =
-            keys == DT_F32 || keys == DT_BF16 ? KERNEL_attention_matrix_bf16 : KERNEL_attention_matrix_f16;
+        bool bf16 = keys == DT_F32 || keys == DT_BF16;
+        enum KernelId matrix = bf16 ? KERNEL_attention_matrix_bf16 : KERNEL_attention_matrix_f16;
         enum KernelId other = keys == DT_F32 ? KERNEL_attention_matrix_f16 : matrix;
-        return dev->is_cpu ? KERNEL_PICK(dev, cpu, plain, matrix, other) : KERNEL_PICK(dev, matrix, plain, cpu, other);
+        enum KernelId cm2 = bf16 ? KERNEL_attention_cm2_bf16 : KERNEL_attention_cm2_f16;
+        if (!cm2_fits(s.head_dim) || keys == DT_Q8_0)
+            cm2 = matrix;
+        return dev->is_cpu ? KERNEL_PICK(dev, cpu, plain, matrix, other)
+                           : KERNEL_PICK(dev, matrix, cm2, plain, cpu, other);
     }
     return dev->is_cpu ? KERNEL_PICK(dev, cpu, plain) : KERNEL_PICK(dev, plain, cpu);
 }
 
 static struct Dispatch matrix_dispatch(const struct Device *dev, enum KernelId kernel, uint32_t rows, uint32_t n_heads,
                                        uint32_t head_dim, uint32_t cache) {
+    if (KERNELS[kernel].needs & NEEDS_COOPMAT2)
+        return (struct Dispatch){.kernel = kernel,
+                                 .local_size = CM2_THREADS,
+                                 .spec = {head_dim, cache, CM2_ROWS, CM2_KEYS},
+                                 .n_spec = 4,
+                                 .groups = {(uint32_t)div_up(rows, CM2_ROWS) * n_heads}};
     const struct CoopmatShape *m = &dev->coopmat;
     uint32_t tile_rows = MATRIX_SUBGROUPS * MATRIX_ROW_BLOCKS * m->m;
     return (struct Dispatch){.kernel = kernel,

@@ -428,8 +428,8 @@ static const char *coopmat2_why_not(const struct Device *dev, const struct Featu
         return "no VK_NV_cooperative_matrix2";
     if (!have->cooperativeMatrixWorkgroupScope || !have->cooperativeMatrixFlexibleDimensions ||
         !have->cooperativeMatrixPerElementOperations || !have->cooperativeMatrixTensorAddressing ||
-        !have->cooperativeMatrixBlockLoads)
-        return "no matrices of a whole workgroup loaded from tensors";
+        !have->cooperativeMatrixBlockLoads || !have->cooperativeMatrixReductions || !have->cooperativeMatrixConversions)
+        return "no matrices of a whole workgroup loaded from tensors, reduced and converted";
     if (!dev->caps[CAP_coopmat].on || dev->coopmat.type != DT_BF16 || !f->v11.storageBuffer16BitAccess)
         return "no matrices of bf16, or no 16-bit storage";
     PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV query =
@@ -617,6 +617,8 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV,
         .cooperativeMatrixWorkgroupScope = VK_TRUE,
         .cooperativeMatrixFlexibleDimensions = VK_TRUE,
+        .cooperativeMatrixReductions = VK_TRUE,
+        .cooperativeMatrixConversions = VK_TRUE,
         .cooperativeMatrixPerElementOperations = VK_TRUE,
         .cooperativeMatrixTensorAddressing = VK_TRUE,
         .cooperativeMatrixBlockLoads = VK_TRUE};

@@ -16,6 +16,7 @@
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #endif
 #include "attention.glsl"
+#include "attention_reference.glsl"
 
 layout(constant_id = 4) const uint SHAPE_M = 16;
 layout(constant_id = 5) const uint SHAPE_N = 16;
@@ -39,16 +40,12 @@ shared uint bounds[2];
 #define LEFT coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_M, SHAPE_K, gl_MatrixUseA>
 #define RIGHT coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_K, SHAPE_N, gl_MatrixUseB>
 
-// Weights are relative to a reference below the row's greatest score so far: it moves only when a weight would pass 2^14, so that sums are seldom
-// rescaled, and starts with the greatest weight at 2^8, so that f16 holds weights down to 2^-22 of it in full.
-const float HEADROOM = 14, FIRST_WEIGHT = 8;
-
 // Rounded to nearest; see tile_matrix.glsl for why so. f16: what is beyond its range becomes its greatest number.
 uint pair_of(float low, float high) {
 #ifdef MATRIX_BF16
     return bf16_bits(low) | bf16_bits(high) << 16;
 #else
-    return packFloat2x16(f16vec2(clamp(vec2(low, high), -65504, 65504)));
+    return packFloat2x16(f16vec2(clamp(vec2(low, high), -MATRIX_MOST, MATRIX_MOST)));
 #endif
 }
 uvec4 eight_of(vec4 a, vec4 b) { return uvec4(pair_of(a.x, a.y), pair_of(a.z, a.w), pair_of(b.x, b.y), pair_of(b.z, b.w)); }
@@ -191,12 +188,10 @@ void main() {
                     top = max(top, max(max(score[i].x, score[i].y), max(score[i].z, score[i].w)));
                 }
                 [[unroll]] for (uint lane = 1; lane < LANES; lane *= 2) top = max(top, subgroupShuffleXor(top, lane));
-                const float from = reference[b];
-                if (top > from + HEADROOM) {
-                    reference[b] = top - FIRST_WEIGHT;
-                    shrink = exp2(from - reference[b]);
-                    sum[b] *= shrink;
-                }
+                const float to = reference_moved(reference[b], top);
+                shrink = exp2(reference[b] - to);
+                reference[b] = to;
+                sum[b] *= shrink;
                 if (part == 0)
                     shrinks[row] = shrink;
             }
