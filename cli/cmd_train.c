@@ -263,13 +263,16 @@ static void show_trained(const struct TrainPlan *plan) {
                                         [ROLE_HEAD] = "head"};
     struct RolePlan sum = plan_sum(plan);
     char a[16], b[16];
-    fprintf(stderr, "%-16s %8s %12s %12s\n", "trained", "tensors", "parameters", "of");
+    fprintf(stderr, "%-16s %8s %12s %12s %6s\n", "trained", "tensors", "parameters", "of", "decay");
     for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++) {
         const struct RolePlan *r = &plan->role[i];
         term_format_count((double)r->trained, a);
         term_format_count((double)r->all, b);
         if (r->all)
-            fprintf(stderr, "%-16s %8u %12s %12s\n", KINDS[i], r->tensors, r->trained ? a : "frozen", b);
+            fprintf(stderr, "%-16s %8u %12s %12s %6s\n", KINDS[i], r->tensors, r->trained ? a : "frozen", b,
+                    !r->trained ? ""
+                    : r->decays ? "yes"
+                                : "no");
     }
     term_format_count((double)sum.trained, a);
     term_format_count((double)sum.all, b);
@@ -307,9 +310,9 @@ static void on_step(void *context, const struct TrainStatus *s) {
         w->first_loss = s->loss;
     w->last_loss = s->loss;
     w->rate = s->tokens_per_second;
-    char validation[40] = "", balance[40] = "", preferred[40] = "";
-    if (isfinite(s->preferred))
-        snprintf(preferred, sizeof preferred, "  preferred %.0f %%", 100 * s->preferred);
+    char validation[40] = "", balance[40] = "", preferred[60] = "";
+    if (isfinite(s->dpo.loss))
+        snprintf(preferred, sizeof preferred, "  preferred %.0f %%, margin %.3f", 100 * s->dpo.accuracy, s->dpo.margin);
     if (isfinite(s->validation_loss)) {
         w->last_validation = s->validation_loss;
         if (!(w->best_validation <= s->validation_loss))

@@ -183,7 +183,9 @@ static const struct Flag train_flags[] = {
     FILENAME("esft-config", 0, "FILE", "a list instead, as the authors publish them (expert_cfg.json)"),
     SWITCH("esft-only", 0, "the result is the trained experts alone, not a whole model"),
     HEADING("Memory and safety"),
-    CHOICE("type", TYPES, "f32", "weights (default with lora and qlora: as the file has them)"),
+    CHOICE(
+        "type", TYPES, "f32",
+        "weights (default with lora and qlora: as the file has them); bf16 ones are updated with stochastic rounding"),
     CHOICE("recompute", "on|off", "on", "forget a block's inner results and compute them again: less memory"),
     CHOICE("optimizer-in-backward", "on|off", "off",
            "update each layer as soon as its gradient is there, which makes room for the next one's; a step is one "
