@@ -171,6 +171,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .save_every = (uint64_t)args_int(args, "save-every"),
                                .validate_every = (uint64_t)args_int(args, "validate-every"),
                                .keep = (uint32_t)args_int(args, "keep"),
+                               .keep_best = args_switch(args, "keep-best"),
                                .validation_split = args_float(args, "validation-split"),
                                .data = (const char *const *)r->paths,
                                .n_data = r->n_paths,
@@ -198,7 +199,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
 // Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
 static bool folder_free(const char *path) {
     static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
-                                      "experts.png", "expert_cfg.json", "samples.txt"};
+                                      "experts.png", "expert_cfg.json", "samples.txt",   "best"};
     DIR *d = opendir(path);
     bool all = true;
     for (struct dirent *e; all && d && (e = readdir(d));) {
@@ -348,6 +349,8 @@ static void show_result(const struct Watch *w, double before) {
         fprintf(stderr, "loss %.4f -> %.4f", w->first_loss, w->last_loss);
     if (isfinite(w->last_validation) && isfinite(before))
         fprintf(stderr, ", held out %.4f -> %.4f", before, w->last_validation);
+    if (t->o.keep_best && t->best_step)
+        fprintf(stderr, " (kept: %.4f after step %llu)", t->best, (unsigned long long)t->best_step);
     fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
             train_adapts(t->o.method) ? "adapter" : "model", t->o.out, took);
 }
@@ -567,6 +570,9 @@ int cmd_train(const struct Args *args) {
             args, "--esft-config says which experts are trained; --esft-score and --esft-threshold would choose");
     if (args_given(args, "validation") && args_given(args, "validation-split"))
         return args_wrong(args, "--validation and --validation-split exclude each other");
+    if (args_switch(args, "keep-best") && (args_int(args, "validate-every") == 0 ||
+                                           !(args_given(args, "validation") || args_given(args, "validation-split"))))
+        return args_wrong(args, "--keep-best needs --validate-every, and --validation or --validation-split");
     bool scratch = args_switch(args, "from-scratch");
     if (scratch && (method_of(args) != TRAIN_FULL || args_choice(args, "loss", "dpo")))
         return args_wrong(args, "--from-scratch trains all weights on texts: --method full, --loss sft");

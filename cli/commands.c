@@ -195,6 +195,7 @@ static const struct Flag train_flags[] = {
     TEXT("assume-memory", 0, "SIZE", NULL, "with --dry-run: the plan for a card with so much (16GiB) that is not here"),
     INT("save-every", 0, "0", 0, 1000000000, "steps between checkpoints; 0: at the end only"),
     INT("keep", 0, "2", 1, 1000, "checkpoints to keep"),
+    SWITCH("keep-best", 0, "the result is the model with the lowest held-out loss that was seen, not the last"),
     INT("validate-every", 0, "0", 0, 1000000000, "steps between looks at --validation; 0: first and last only"),
     HEADING("What the model says meanwhile (samples.txt)"),
     INT("sample-every", 0, "0", 0, 1000000000,

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 const char *const TRAIN_METHODS[] = {"full", "lora", "qlora", "esft"};
-static const char EXPERTS_FILE[] = "expert_cfg.json";
+static const char EXPERTS_FILE[] = "expert_cfg.json", BEST_FOLDER[] = "best";
 
 // ---- Plan
 
@@ -237,7 +237,15 @@ static bool identify(struct Train *t) {
     return true;
 }
 
-// Metrics of steps that a resumed run will do again are cut off.
+static bool is_best(struct Train *t, uint64_t step, double validation_loss) {
+    if (step == 0 || !isfinite(validation_loss) || t->best <= validation_loss)
+        return false;
+    t->best = validation_loss;
+    t->best_step = step;
+    return true;
+}
+
+// Metrics of steps that a resumed run will do again are cut off; the others tell which was the best.
 static bool metrics_open(struct Train *t) {
     char *path = path_join(t->o.out, "metrics.jsonl");
     uint8_t *text = NULL;
@@ -247,6 +255,9 @@ static bool metrics_open(struct Train *t) {
             uint8_t *end = memchr(text + keep, '\n', bytes - keep);
             json_t *line = end ? json_loadb((char *)text + keep, (size_t)(end - text) - keep, 0, NULL) : NULL;
             bool old = line && (uint64_t)json_integer_value(json_object_get(line, "step")) <= t->state.step;
+            const json_t *held = json_object_get(line, "validation_loss");
+            if (old && json_is_number(held))
+                is_best(t, (uint64_t)json_integer_value(json_object_get(line, "step")), json_number_value(held));
             json_decref(line);
             if (!old)
                 break;
@@ -364,6 +375,8 @@ static bool find_experts(struct Train *t) {
 
 bool train_begin(struct Train *t, struct Model *m) {
     t->m = m;
+    t->best = NAN;
+    t->best_step = 0;
     free(t->state.reference);
     t->state = (struct CheckpointState){0};
     if (t->o.loss == LOSS_DPO) {
@@ -578,6 +591,28 @@ static bool save(struct Train *t) {
     return checkpoint_save(t->o.out, t->m, &t->identity, &t->state, t->o.keep ? t->o.keep : 1);
 }
 
+// A checkpoint of its own: the usual ones make room for each other.
+static bool save_best(struct Train *t) {
+    char *path = path_join(t->o.out, BEST_FOLDER);
+    bool ok = dir_make(path) && checkpoint_save(path, t->m, &t->identity, &t->state, 1);
+    free(path);
+    return ok;
+}
+
+// The best model in the place of the last.
+static bool load_best(struct Train *t) {
+    if (!t->o.keep_best || t->best_step == 0 || t->best_step == t->state.step)
+        return true;
+    struct CheckpointState state = {.reference = t->state.reference, .n_reference = t->state.n_reference};
+    char *path = path_join(t->o.out, BEST_FOLDER);
+    bool found = false, ok = checkpoint_load(path, t->m, &t->identity, &state, &found);
+    if (ok && (!found || state.step != t->best_step))
+        ok = fail("%s: the model after step %llu, whose held-out loss was the lowest, is not there", path,
+                  (unsigned long long)t->best_step);
+    free(path);
+    return ok;
+}
+
 static bool sample(struct Train *t) {
     char *text;
     bool ok = samples_take(&t->o.samples, t->m, t->tokenizer, t->o.out, t->state.step, &text);
@@ -598,6 +633,8 @@ bool train_loop(struct Train *t) {
         bool end = t->state.step == t->steps, last = end || (t->stop && *t->stop);
         bool look = end || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
         if (look && !train_validate(t, &status.validation_loss))
+            return false;
+        if (look && is_best(t, t->state.step, status.validation_loss) && t->o.keep_best && !save_best(t))
             return false;
         if (!metrics_write(t, &status))
             return false;
@@ -663,7 +700,11 @@ static void folder_clear(const char *path) {
 bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     char *temporary = path_join(t->o.out, ".result");
     folder_clear(temporary);
-    bool ok;
+    bool ok = load_best(t);
+    if (!ok) {
+        free(temporary);
+        return false;
+    }
     if (train_adapts(t->o.method)) {
         ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) && report_write(t, temporary) &&
              folder_move(temporary, t->o.out, "adapter_config.json");

@@ -97,7 +97,9 @@ struct Train {
     struct Batcher batcher;
     struct RunIdentity identity;
     struct CheckpointState state;
-    uint64_t steps; // in all
+    uint64_t steps;     // in all
+    double best;        // lowest held-out loss behind a step of this run; NaN: none was measured
+    uint64_t best_step; // that step
     FILE *metrics;
     struct Events events;
     int lock;                          // of the output folder; 0: none
