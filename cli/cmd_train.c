@@ -171,6 +171,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .save_every = (uint64_t)args_int(args, "save-every"),
                                .validate_every = (uint64_t)args_int(args, "validate-every"),
                                .keep = (uint32_t)args_int(args, "keep"),
+                               .keep_best = args_switch(args, "keep-best"),
                                .validation_split = args_float(args, "validation-split"),
                                .data = (const char *const *)r->paths,
                                .n_data = r->n_paths,
@@ -198,7 +199,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
 // Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
 static bool folder_free(const char *path) {
     static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
-                                      "experts.png", "expert_cfg.json", "samples.txt"};
+                                      "experts.png", "expert_cfg.json", "samples.txt",   "best"};
     DIR *d = opendir(path);
     bool all = true;
     for (struct dirent *e; all && d && (e = readdir(d));) {
@@ -263,13 +264,16 @@ static void show_trained(const struct TrainPlan *plan) {
                                         [ROLE_HEAD] = "head"};
     struct RolePlan sum = plan_sum(plan);
     char a[16], b[16];
-    fprintf(stderr, "%-16s %8s %12s %12s\n", "trained", "tensors", "parameters", "of");
+    fprintf(stderr, "%-16s %8s %12s %12s %6s\n", "trained", "tensors", "parameters", "of", "decay");
     for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++) {
         const struct RolePlan *r = &plan->role[i];
         term_format_count((double)r->trained, a);
         term_format_count((double)r->all, b);
         if (r->all)
-            fprintf(stderr, "%-16s %8u %12s %12s\n", KINDS[i], r->tensors, r->trained ? a : "frozen", b);
+            fprintf(stderr, "%-16s %8u %12s %12s %6s\n", KINDS[i], r->tensors, r->trained ? a : "frozen", b,
+                    !r->trained ? ""
+                    : r->decays ? "yes"
+                                : "no");
     }
     term_format_count((double)sum.trained, a);
     term_format_count((double)sum.all, b);
@@ -307,9 +311,9 @@ static void on_step(void *context, const struct TrainStatus *s) {
         w->first_loss = s->loss;
     w->last_loss = s->loss;
     w->rate = s->tokens_per_second;
-    char validation[40] = "", balance[40] = "", preferred[40] = "";
-    if (isfinite(s->preferred))
-        snprintf(preferred, sizeof preferred, "  preferred %.0f %%", 100 * s->preferred);
+    char validation[40] = "", balance[40] = "", preferred[60] = "";
+    if (isfinite(s->dpo.loss))
+        snprintf(preferred, sizeof preferred, "  preferred %.0f %%, margin %.3f", 100 * s->dpo.accuracy, s->dpo.margin);
     if (isfinite(s->validation_loss)) {
         w->last_validation = s->validation_loss;
         if (!(w->best_validation <= s->validation_loss))
@@ -345,6 +349,8 @@ static void show_result(const struct Watch *w, double before) {
         fprintf(stderr, "loss %.4f -> %.4f", w->first_loss, w->last_loss);
     if (isfinite(w->last_validation) && isfinite(before))
         fprintf(stderr, ", held out %.4f -> %.4f", before, w->last_validation);
+    if (t->o.keep_best && t->best_step)
+        fprintf(stderr, " (kept: %.4f after step %llu)", t->best, (unsigned long long)t->best_step);
     fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
             train_adapts(t->o.method) ? "adapter" : "model", t->o.out, took);
 }
@@ -564,6 +570,9 @@ int cmd_train(const struct Args *args) {
             args, "--esft-config says which experts are trained; --esft-score and --esft-threshold would choose");
     if (args_given(args, "validation") && args_given(args, "validation-split"))
         return args_wrong(args, "--validation and --validation-split exclude each other");
+    if (args_switch(args, "keep-best") && (args_int(args, "validate-every") == 0 ||
+                                           !(args_given(args, "validation") || args_given(args, "validation-split"))))
+        return args_wrong(args, "--keep-best needs --validate-every, and --validation or --validation-split");
     bool scratch = args_switch(args, "from-scratch");
     if (scratch && (method_of(args) != TRAIN_FULL || args_choice(args, "loss", "dpo")))
         return args_wrong(args, "--from-scratch trains all weights on texts: --method full, --loss sft");

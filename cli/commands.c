@@ -183,7 +183,9 @@ static const struct Flag train_flags[] = {
     FILENAME("esft-config", 0, "FILE", "a list instead, as the authors publish them (expert_cfg.json)"),
     SWITCH("esft-only", 0, "the result is the trained experts alone, not a whole model"),
     HEADING("Memory and safety"),
-    CHOICE("type", TYPES, "f32", "weights (default with lora and qlora: as the file has them)"),
+    CHOICE(
+        "type", TYPES, "f32",
+        "weights (default with lora and qlora: as the file has them); bf16 ones are updated with stochastic rounding"),
     CHOICE("recompute", "on|off", "on", "forget a block's inner results and compute them again: less memory"),
     CHOICE("optimizer-in-backward", "on|off", "off",
            "update each layer as soon as its gradient is there, which makes room for the next one's; a step is one "
@@ -193,6 +195,7 @@ static const struct Flag train_flags[] = {
     TEXT("assume-memory", 0, "SIZE", NULL, "with --dry-run: the plan for a card with so much (16GiB) that is not here"),
     INT("save-every", 0, "0", 0, 1000000000, "steps between checkpoints; 0: at the end only"),
     INT("keep", 0, "2", 1, 1000, "checkpoints to keep"),
+    SWITCH("keep-best", 0, "the result is the model with the lowest held-out loss that was seen, not the last"),
     INT("validate-every", 0, "0", 0, 1000000000, "steps between looks at --validation; 0: first and last only"),
     HEADING("What the model says meanwhile (samples.txt)"),
     INT("sample-every", 0, "0", 0, 1000000000,

@@ -287,10 +287,9 @@ static bool gradients(struct Step *s, const struct Golden *g, double *loss) {
     uint32_t n = b->n_documents;
     float *weight = xcalloc(n, sizeof *weight);
     double *logp = xcalloc(n, sizeof *logp);
-    size_t wins;
     bool ok = !g->reference || step_logprobs(s, b, logp);
     if (g->reference) {
-        *loss = dpo_loss(logp, g->reference, n / 2, golden_scalar(g, "dpo.beta"), weight, &wins);
+        *loss = dpo_loss(logp, g->reference, n / 2, golden_scalar(g, "dpo.beta"), weight).loss;
         step_weights(s, weight);
     }
     ok = ok && step_begin(s, g->reference ? n / 2 : b->n_labels) && step_micro(s, b, n, b->n_tokens) &&

@@ -60,6 +60,15 @@ run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 
 [[ $(grep -oE '"(validation_)?loss": [0-9.]*' "$work/new/metrics.jsonl" | sed 's/.*: //' | sort -u) == 0.693147 ]]
 note $? "a loss before training that is not log 2: $(cat "$work/new/metrics.jsonl")"
 rm -rf "$work/new"
+# The rewards that are told: nothing at the first step, then a margin that is their difference and grows, as the share of pairs does.
+run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 24 --lr 3e-3 --loss dpo --steps 3
+sed 's/.*"rewards_chosen": \([-0-9.]*\), "rewards_rejected": \([-0-9.]*\), "rewards_margin": \([-0-9.]*\), "rewards_accuracy": \([0-9.]*\).*/\1 \2 \3 \4/' \
+    "$work/new/metrics.jsonl" | awk '{ d = $1 - $2 - $3; if (d > 2e-6 || d < -2e-6 || NF != 4) bad = 1 }
+    NR == 1 && ($3 > 1e-5 || $3 < -1e-5) { bad = 1 } END { exit bad || NR != 3 || $3 < 0.01 || $4 < 0.9 }'
+note $? "rewards: $(cat "$work/new/metrics.jsonl")"
+grep -q 'train/rewards_margin' "$work"/new/events.out.tfevents.*
+note $? "no rewards in the event file"
+rm -rf "$work/new"
 pair='{"prompt": [{"role": "user", "content": "hi"}], "chosen": "ho", "rejected": "no"}'
 echo "$pair" >"$work/pairs.jsonl"
 train 0 model new --loss dpo --dry-run

@@ -66,5 +66,27 @@ says "$card" 'a "b`|<i>\x0a.txt'
 loss=$(sed -n 's/.*"loss": \([0-9]*\.[0-9]*\), .*/\1/p' "$work/card/metrics.jsonl")
 says "$card" "| \`first step\` | \`$(printf %.4f "$loss")\` |"
 says_not "$(cat "$work/whole/README.md")" base_model
+
+# The best model by the held-out loss, which a learning rate this large makes worse sooner or later: that of a run that ends there, and of one that was
+# interrupted.
+printf 'zebra quilt\n' >"$work/held.txt"
+held() { # held STATUS OUT FLAGS...
+    local to=$2
+    run "$1" train "$work/model" --data "$work/marked.txt" --validation "$work/held.txt" --out "$work/$to" --context 32 --batch 4 --lr 0.05 "${@:3}"
+}
+held 0 best --steps 4 --validate-every 1 --keep-best
+says "$err" "(kept: "
+step=$(sed -n 's/.*(kept: .* after step \([0-9]*\)).*/\1/p' <<<"$err")
+lowest=$(sed -n 's/.*"step": \([1-9][0-9]*\), .*"validation_loss": \([0-9.]*\).*/\2 \1/p' "$work/best/metrics.jsonl" | sort -n | head -n 1)
+[[ $step == "${lowest#* }" && $step != 4 ]]
+note $? "step $step was kept; lowest: $lowest of $(cat "$work/best/metrics.jsonl")"
+held 0 kept --steps "$step"
+cmp -s "$work/best/model.safetensors" "$work/kept/model.safetensors"
+note $? "the model that was kept is not that of step $step"
+held 0 again --steps 3 --validate-every 1 --keep-best
+held 0 again --steps 4 --validate-every 1 --keep-best --resume
+cmp -s "$work/best/model.safetensors" "$work/again/model.safetensors"
+note $? "a resumed run keeps another model"
+refused 2 "--validate-every" train "$work/model" --data "$work/marked.txt" --out "$work/new" --keep-best
 rm -rf "$work"
 finish

@@ -143,10 +143,9 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
     for (size_t i = 0; c->pairs && i < plan.n && ok; i++)
         ok = step_logprobs(&s, &plan.micro[i], logp);
     if (c->pairs) {
-        size_t wins;
         for (uint32_t i = 0; i < c->n; i++)
             reference[i] = -30 - (float)i; // of some other model
-        preference = dpo_loss(logp, reference, c->n / 2, 0.2, weight, &wins);
+        preference = dpo_loss(logp, reference, c->n / 2, 0.2, weight).loss;
         step_weights(&s, weight);
     }
     ok = ok && step_begin(&s, c->pairs ? c->n / 2 : plan.n_labels);

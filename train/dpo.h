@@ -5,6 +5,11 @@
 #pragma once
 #include "train/step.h"
 
+// What is told of it. A reward is beta * (log p - the reference's), a mean over the pairs; the margin is that of the chosen answers less that of the rejected.
+struct DpoFigures {
+    double loss, chosen, rejected, margin;
+    double accuracy; // share of the pairs whose chosen answer has the greater reward
+};
 // logp, reference: (2 * n_pairs), sums over labelled tokens. weight (2 * n_pairs): of the tokens' cross-entropy, before division by n_pairs;
-// may be NULL. Gives the loss; *wins: pairs whose z is above 0.
-double dpo_loss(const double *logp, const float *reference, size_t n_pairs, double beta, float *weight, size_t *wins);
+// may be NULL.
+struct DpoFigures dpo_loss(const double *logp, const float *reference, size_t n_pairs, double beta, float *weight);

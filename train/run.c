@@ -2,7 +2,6 @@
 // batch, however it is cut. State on disk changes only through checkpoint.c.
 #include "train/run.h"
 #include "model/adapter.h"
-#include "train/dpo.h"
 #include "train/report.h"
 #include <dirent.h>
 #include <errno.h>
@@ -15,7 +14,7 @@
 #include <unistd.h>
 
 const char *const TRAIN_METHODS[] = {"full", "lora", "qlora", "esft"};
-static const char EXPERTS_FILE[] = "expert_cfg.json";
+static const char EXPERTS_FILE[] = "expert_cfg.json", BEST_FOLDER[] = "best";
 
 // ---- Plan
 
@@ -68,7 +67,8 @@ static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
             n *= p->spec.dim[d];
         r->all += n;
         if (tensor_exists(&p->g))
-            r->trained += p->n_chosen ? n / p->spec.dim[0] * p->n_chosen : n, r->tensors++;
+            r->decays = r->decays || p->decay, r->trained += p->n_chosen ? n / p->spec.dim[0] * p->n_chosen : n,
+            r->tensors++;
     }
 }
 
@@ -237,7 +237,15 @@ static bool identify(struct Train *t) {
     return true;
 }
 
-// Metrics of steps that a resumed run will do again are cut off.
+static bool is_best(struct Train *t, uint64_t step, double validation_loss) {
+    if (step == 0 || !isfinite(validation_loss) || t->best <= validation_loss)
+        return false;
+    t->best = validation_loss;
+    t->best_step = step;
+    return true;
+}
+
+// Metrics of steps that a resumed run will do again are cut off; the others tell which was the best.
 static bool metrics_open(struct Train *t) {
     char *path = path_join(t->o.out, "metrics.jsonl");
     uint8_t *text = NULL;
@@ -247,6 +255,9 @@ static bool metrics_open(struct Train *t) {
             uint8_t *end = memchr(text + keep, '\n', bytes - keep);
             json_t *line = end ? json_loadb((char *)text + keep, (size_t)(end - text) - keep, 0, NULL) : NULL;
             bool old = line && (uint64_t)json_integer_value(json_object_get(line, "step")) <= t->state.step;
+            const json_t *held = json_object_get(line, "validation_loss");
+            if (old && json_is_number(held))
+                is_best(t, (uint64_t)json_integer_value(json_object_get(line, "step")), json_number_value(held));
             json_decref(line);
             if (!old)
                 break;
@@ -292,11 +303,10 @@ static bool measure(struct Train *t, const struct PackPlan *plan, size_t n, doub
     return ok;
 }
 
-// Of all examples of a set, before the first step: that model is the reference. A pack at a time.
-static bool measure_reference(struct Train *t, const struct Dataset *d, float *reference) {
+// Of all examples of a set, in its order; packed a part at a time, so that a set may be large.
+static bool measure_set(struct Train *t, const struct Dataset *d, double *logp) {
     enum { AT_ONCE = 256 };
     const struct Example *list[AT_ONCE];
-    double logp[AT_ONCE];
     for (size_t first = 0; first < d->n; first += AT_ONCE) {
         size_t n = min_u64(AT_ONCE, d->n - first);
         struct PackPlan plan;
@@ -304,26 +314,35 @@ static bool measure_reference(struct Train *t, const struct Dataset *d, float *r
             list[i] = &d->examples[first + i];
         if (!pack(t, list, n, &plan))
             return false;
-        bool ok = measure(t, &plan, n, logp);
+        bool ok = measure(t, &plan, n, logp + first);
         pack_free(&plan);
         if (!ok)
             return false;
-        for (size_t i = 0; i < n; i++)
-            reference[first + i] = (float)logp[i];
     }
     return true;
 }
 
-// The loss of n examples, pairs, from what measure() found; `set` is where they come from.
-static double preference(const struct Train *t, const struct Dataset *set, const struct Example *const *examples,
-                         size_t n, const double *logp, float *weight, size_t *wins) {
+// The model before the first step is the reference.
+static bool measure_reference(struct Train *t, const struct Dataset *d, float *reference) {
+    double *logp = xcalloc(d->n + 1, sizeof *logp);
+    bool ok = measure_set(t, d, logp);
+    for (size_t i = 0; i < d->n && ok; i++)
+        reference[i] = (float)logp[i];
+    free(logp);
+    return ok;
+}
+
+// Of n examples, pairs, from what measure() found; `set` is where they come from, examples NULL: all of it.
+static struct DpoFigures preference(const struct Train *t, const struct Dataset *set,
+                                    const struct Example *const *examples, size_t n, const double *logp,
+                                    float *weight) {
     const float *of_set = t->state.reference + (set == &t->held_out ? t->data.n : 0);
     float *reference = xmalloc(n * sizeof *reference);
     for (size_t i = 0; i < n; i++)
-        reference[i] = of_set[examples[i] - set->examples];
-    double loss = dpo_loss(logp, reference, n / 2, (double)t->o.dpo_beta, weight, wins);
+        reference[i] = of_set[examples ? (size_t)(examples[i] - set->examples) : i];
+    struct DpoFigures figures = dpo_loss(logp, reference, n / 2, (double)t->o.dpo_beta, weight);
     free(reference);
-    return loss;
+    return figures;
 }
 
 // The list in the output folder: a resumed run's is that of the checkpoint, another run's is made anew.
@@ -356,6 +375,8 @@ static bool find_experts(struct Train *t) {
 
 bool train_begin(struct Train *t, struct Model *m) {
     t->m = m;
+    t->best = NAN;
+    t->best_step = 0;
     free(t->state.reference);
     t->state = (struct CheckpointState){0};
     if (t->o.loss == LOSS_DPO) {
@@ -448,12 +469,12 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
         documents += plan.micro[i].n_documents;
     double lr = learning_rate(t, step);
     struct StepResult r;
-    double *logp = t->o.loss == LOSS_DPO ? xcalloc(n, sizeof *logp) : NULL, loss = 0;
+    double *logp = t->o.loss == LOSS_DPO ? xcalloc(n, sizeof *logp) : NULL;
     float *weight = xcalloc(n, sizeof *weight);
-    size_t wins = 0;
+    struct DpoFigures dpo = {NAN, NAN, NAN, NAN, NAN};
     bool ok = !logp || measure(t, &plan, n, logp);
     if (ok && logp)
-        loss = preference(t, &t->data, batch, n, logp, weight, &wins);
+        dpo = preference(t, &t->data, batch, n, logp, weight);
     step_weights(&t->step, logp ? weight : NULL);
     ok = ok && step_begin(&t->step, logp ? n / 2 : plan.n_labels);
     for (size_t i = 0; i < plan.n && ok; i++)
@@ -471,8 +492,8 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
         *status = (struct TrainStatus){.step = step,
                                        .steps = t->steps,
                                        .epoch = (double)cursor.epoch + (double)cursor.next / (double)t->batcher.n,
-                                       .loss = logp ? loss : (double)r.loss / (double)plan.n_labels,
-                                       .preferred = logp ? (double)wins / (double)(n / 2) : NAN,
+                                       .loss = logp ? dpo.loss : (double)r.loss / (double)plan.n_labels,
+                                       .dpo = dpo,
                                        .balance = (double)r.balance,
                                        .grad_norm = (double)r.grad_norm,
                                        .learning_rate = lr,
@@ -497,22 +518,14 @@ bool train_validate(struct Train *t, double *loss) {
     *loss = NAN;
     if (t->held_out.n == 0)
         return true;
-    const struct Example **list = xcalloc(t->held_out.n, sizeof *list);
+    double *logp = xcalloc(t->held_out.n, sizeof *logp), sum = 0;
+    bool ok = measure_set(t, &t->held_out, logp);
     for (size_t i = 0; i < t->held_out.n; i++)
-        list[i] = &t->held_out.examples[i];
-    struct PackPlan plan;
-    bool ok = pack(t, list, t->held_out.n, &plan);
-    if (ok) {
-        double *logp = xcalloc(t->held_out.n, sizeof *logp), sum = 0;
-        size_t wins;
-        ok = measure(t, &plan, t->held_out.n, logp);
-        for (size_t i = 0; i < t->held_out.n; i++)
-            sum -= logp[i];
-        *loss = t->o.loss == LOSS_DPO ? preference(t, &t->held_out, list, t->held_out.n, logp, NULL, &wins)
-                                      : sum / (double)plan.n_labels;
-        free(logp);
-        pack_free(&plan);
-    }
+        sum -= logp[i];
+    if (ok)
+        *loss = t->o.loss == LOSS_DPO ? preference(t, &t->held_out, NULL, t->held_out.n, logp, NULL).loss
+                                      : sum / (double)t->held_out.n_labels;
+    free(logp);
     if (ok && !isfinite(*loss))
         ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, *loss);
     if (ok && t->state.step == 0) { // before training: the point from which the curve falls
@@ -520,7 +533,6 @@ bool train_validate(struct Train *t, double *loss) {
         fprintf(t->metrics, "{\"step\": 0, \"validation_loss\": %.6f}\n", *loss);
         ok = metrics_told(t) && events_scalars(&t->events, 0, &scalar, 1);
     }
-    free(list);
     return ok;
 }
 
@@ -552,6 +564,11 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
             (unsigned long long)s->tokens, (unsigned long long)s->labels, s->tokens_per_second);
     if (isfinite(s->load_max))
         fprintf(t->metrics, ", \"expert_load_max\": %.4f", s->load_max);
+    if (isfinite(s->dpo.loss))
+        fprintf(t->metrics,
+                ", \"rewards_chosen\": %.6f, \"rewards_rejected\": %.6f, \"rewards_margin\": %.6f, "
+                "\"rewards_accuracy\": %.4f",
+                s->dpo.chosen, s->dpo.rejected, s->dpo.margin, s->dpo.accuracy);
     if (isfinite(s->validation_loss))
         fprintf(t->metrics, ", \"validation_loss\": %.6f", s->validation_loss);
     write_loads(t, s->step);
@@ -562,12 +579,38 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
                                           {"train/learning_rate", s->learning_rate},
                                           {"train/tokens_per_second", s->tokens_per_second},
                                           {"train/expert_load_max", s->load_max},
+                                          {"train/rewards_chosen", s->dpo.chosen},
+                                          {"train/rewards_rejected", s->dpo.rejected},
+                                          {"train/rewards_margin", s->dpo.margin},
+                                          {"train/rewards_accuracy", s->dpo.accuracy},
                                           {"validation/loss", s->validation_loss}};
     return metrics_told(t) && events_scalars(&t->events, s->step, scalars, sizeof scalars / sizeof *scalars);
 }
 
 static bool save(struct Train *t) {
     return checkpoint_save(t->o.out, t->m, &t->identity, &t->state, t->o.keep ? t->o.keep : 1);
+}
+
+// A checkpoint of its own: the usual ones make room for each other.
+static bool save_best(struct Train *t) {
+    char *path = path_join(t->o.out, BEST_FOLDER);
+    bool ok = dir_make(path) && checkpoint_save(path, t->m, &t->identity, &t->state, 1);
+    free(path);
+    return ok;
+}
+
+// The best model in the place of the last.
+static bool load_best(struct Train *t) {
+    if (!t->o.keep_best || t->best_step == 0 || t->best_step == t->state.step)
+        return true;
+    struct CheckpointState state = {.reference = t->state.reference, .n_reference = t->state.n_reference};
+    char *path = path_join(t->o.out, BEST_FOLDER);
+    bool found = false, ok = checkpoint_load(path, t->m, &t->identity, &state, &found);
+    if (ok && (!found || state.step != t->best_step))
+        ok = fail("%s: the model after step %llu, whose held-out loss was the lowest, is not there", path,
+                  (unsigned long long)t->best_step);
+    free(path);
+    return ok;
 }
 
 static bool sample(struct Train *t) {
@@ -590,6 +633,8 @@ bool train_loop(struct Train *t) {
         bool end = t->state.step == t->steps, last = end || (t->stop && *t->stop);
         bool look = end || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
         if (look && !train_validate(t, &status.validation_loss))
+            return false;
+        if (look && is_best(t, t->state.step, status.validation_loss) && t->o.keep_best && !save_best(t))
             return false;
         if (!metrics_write(t, &status))
             return false;
@@ -655,7 +700,11 @@ static void folder_clear(const char *path) {
 bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     char *temporary = path_join(t->o.out, ".result");
     folder_clear(temporary);
-    bool ok;
+    bool ok = load_best(t);
+    if (!ok) {
+        free(temporary);
+        return false;
+    }
     if (train_adapts(t->o.method)) {
         ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) && report_write(t, temporary) &&
              folder_move(temporary, t->o.out, "adapter_config.json");

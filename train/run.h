@@ -2,6 +2,7 @@
 // only parses flags and draws; everything that decides a bit of the result is here.
 #pragma once
 #include "train/checkpoint.h"
+#include "train/dpo.h"
 #include "train/esft.h"
 #include "train/events.h"
 #include "train/samples.h"
@@ -41,6 +42,7 @@ struct TrainOptions {
     uint64_t seed;
     uint64_t save_every, validate_every; // steps; 0: at the end only
     uint32_t keep;
+    bool keep_best;          // the result is the model with the lowest held-out loss that was seen
     double validation_split; // share of the data that is held out; 0: none
     const char *const *data; // paths
     size_t n_data;
@@ -67,7 +69,7 @@ struct TrainStatus {
     double validation_loss;   // NaN: not measured after this step
     double packing;           // tokens of documents / tokens computed
     double load_max;          // the busiest expert of all layers, measured by an even load; NaN: no experts
-    double preferred; // dpo: share of the step's pairs whose chosen answer has gained on the rejected one; NaN: not dpo
+    struct DpoFigures dpo;    // of the step's pairs before its update; not dpo: all NaN
     uint64_t tokens, labels;
 };
 
@@ -81,6 +83,7 @@ struct TrainPlan {
     struct RolePlan {
         uint32_t tensors;      // trained ones
         uint64_t trained, all; // parameters
+        bool decays;           // weight decay applies
     } role[ROLE_HEAD + 1];
 };
 
@@ -94,7 +97,9 @@ struct Train {
     struct Batcher batcher;
     struct RunIdentity identity;
     struct CheckpointState state;
-    uint64_t steps; // in all
+    uint64_t steps;     // in all
+    double best;        // lowest held-out loss behind a step of this run; NaN: none was measured
+    uint64_t best_step; // that step
     FILE *metrics;
     struct Events events;
     int lock;                          // of the output folder; 0: none
