@@ -45,6 +45,13 @@ A:
 END
 ask=(--data "$data" --tasks naturalquestions --task-file "$work/own.task" --limit 6 --context 500)
 
+# What would be asked, without asking.
+run 0 eval "$work/tiny" "${ask[@]}" --dry-run
+[[ $(grep -c '"tokens":\[[0-9]' "$work/out") == 12 && $(grep -c '"continuation_tokens":\[\[' "$work/out") == 6 ]]
+note $? "twelve prompts with their tokens: ${out:0:300}"
+says "$out" '"where":"'"$data"'/naturalquestions/NQ-open.dev.jsonl:1","prompt":"Answer these questions:\n\nQ: who is 1?\nA:","tokens":['
+refused 2 "--dry-run has no results" eval "$work/tiny" "${ask[@]}" --dry-run -o "$work/dry.json"
+
 # The journal is the same at any number of answers at once.
 run 0 eval "$work/tiny" "${ask[@]}" -o "$work/one.json" --parallel 1
 says "$out" "Own"
@@ -70,21 +77,27 @@ paste "$work/letters.txt" "$work/longer.txt" | awk 'function far(a, b) { return 
     far($1, $3) || far($2, $4) || NF != 4 { wrong = 1 } END { exit wrong || NR != 18 }'
 note $? "log-likelihoods of one pass: $(paste "$work/letters.txt" "$work/longer.txt" | head -n 3)"
 
-# Killed and taken up: nothing is asked twice, and the files are the same.
-for lines in 1 4 9; do
-    "$VKMOE" eval "$work/tiny" "${ask[@]}" -o "$work/killed.json" --parallel 3 >/dev/null 2>&1 &
+# Killed at a random point and taken up: nothing is asked twice, and the files are the same. VKMOE_KILLS=50 tries so many points.
+RANDOM=${VKMOE_SEED:-7}
+points=""
+for ((k = 0; k < ${VKMOE_KILLS:-2}; k++)); do
+    rm -f "$work"/killed.json*
+    lines=$((RANDOM % 14)) later=$(printf '0.%03d' $((RANDOM % 100)))
+    "$VKMOE" eval "$work/tiny" "${ask[@]}" -o "$work/killed.json" --parallel $((1 + RANDOM % 5)) >/dev/null 2>&1 &
     pid=$!
     until [[ -e $work/killed.json.jsonl && $(wc -l <"$work/killed.json.jsonl") -ge $lines ]] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+    sleep "$later"
     kill -9 $pid 2>/dev/null
     wait $pid 2>/dev/null
+    points+=" $(cat "$work/killed.json.jsonl" 2>/dev/null | wc -l)"
+    [[ $k != 0 || ! -s $work/killed.json.jsonl ]] || truncate -s -1 "$work/killed.json.jsonl" # as if in the middle of a line
+    run 0 eval "$work/tiny" "${ask[@]}" -o "$work/killed.json"
+    [[ ${points##* } -lt 3 ]] || says "$err" "answers are those of an interrupted run"
+    cmp -s "$work/killed.json.jsonl" "$work/one.json.jsonl" &&
+        cmp -s <(grep -v '"seconds"' "$work/killed.json") <(grep -v '"seconds"' "$work/one.json")
+    note $? "killed at line${points##* } of 13, it does not end the same"
 done
-truncate -s -1 "$work/killed.json.jsonl" # as if it was killed in the middle of a line
-run 0 eval "$work/tiny" "${ask[@]}" -o "$work/killed.json"
-says "$err" "answers are those of an interrupted run"
-cmp -s "$work/killed.json.jsonl" "$work/one.json.jsonl"
-note $? "what was killed ends the same"
-diff <(grep -v '"seconds"' "$work/killed.json") <(grep -v '"seconds"' "$work/one.json") >/dev/null
-note $? "with the same results"
+echo "killed when the journal had lines:$points"
 refused 1 "holds answers of another evaluation" eval "$work/dense" "${ask[@]}" -o "$work/killed.json"
 
 # Shots, chat, prompts that are too long.

@@ -2,8 +2,8 @@
 """tools/compare_eval.py MODEL_FOLDER DATA RESULTS.jsonl...: the same records asked by lm-evaluation-harness.
 
 MODEL_FOLDER is a model in Hugging Face's layout, DATA the folder that `vkmoe eval --data` was given, RESULTS.jsonl what it wrote beside its
-results (f32 weights, --cache-type f32). The harness gets its own task definitions over local files with just these records, 0-shot; the
-introduction of MMLU is ours. Prints per task both scores and the largest difference of log-likelihoods. Needs lm-eval and its Hugging Face parts.
+results (f32 weights, --cache-type f32). The harness gets its own task definitions over local files with just these records, 0-shot. Prints per task
+both scores, how many records were asked in other words, and the largest difference of log-likelihoods. Needs lm-eval and its Hugging Face parts.
 """
 import csv
 import json
@@ -26,7 +26,7 @@ TASKS = {
                      doc_to_target="{{labels.index(answerKey)}}", doc_to_choice="{{texts}}"),
     "winogrande": dict(CHOICE, doc_to_text="index", doc_to_target="target", doc_to_choice="contexts",
                        metric_list=[{"metric": "acc"}]),
-    "mmlu": dict(CHOICE, doc_to_text="Multiple choice questions about {{subject}}, with their answers.\n\n"
+    "mmlu": dict(CHOICE, doc_to_text="The following are multiple choice questions (with answers) about {{subject}}.\n\n"
                  "{{question.strip()}}\nA. {{a}}\nB. {{b}}\nC. {{c}}\nD. {{d}}\nAnswer:",
                  doc_to_choice=["A", "B", "C", "D"], doc_to_target="answer"),
     "gsm8k": {
@@ -54,7 +54,11 @@ def record_of(line, data):
     path = os.path.join(data, path.split("/eval/")[-1]) if not os.path.exists(path) else path
     task = line["task"]
     if task == "mmlu":
-        row = list(csv.reader(open(path)))[number]
+        with open(path, newline="") as file:  # a cell may have line ends in it
+            reader = csv.reader(file)
+            row = next(reader)
+            while reader.line_num <= number:
+                row = next(reader)
         return dict(zip("question a b c d".split(), row), answer="ABCD".index(row[5]),
                     subject=line["subject"].replace("_", " "))
     doc = json.loads(open(path).read().split("\n")[number])
@@ -72,6 +76,19 @@ def record_of(line, data):
         w = module(WINOGRANDE)
         return {"index": w["doc_to_text"](doc), "target": w["doc_to_target"](doc), "contexts": w["doc_to_choice"](doc)}
     return doc
+
+
+def asked_of(sample):
+    """Prompt and continuation of each choice, or the prompt alone, as the harness asked."""
+    arguments = [[a for a in request if isinstance(a, str)] for request in sample["arguments"]]
+    return [a for request in arguments for a in request]
+
+
+def asked_by(line):
+    if "continuations" not in line:
+        return [line["prompt"]]
+    prompts = line.get("prompts") or [line["prompt"]] * len(line["continuations"])
+    return [text for pair in zip(prompts, line["continuations"]) for text in pair]
 
 
 def main():
@@ -94,13 +111,14 @@ def main():
             model="hf", model_args={"pretrained": model, "dtype": "float32"}, device="cpu", batch_size=1,
             tasks=[f"peer_{task}" for task in lines], log_samples=True, bootstrap_iters=0,
             task_manager=TaskManager(include_path=folder, include_defaults=False))
-    print("| task | records | harness | vkmoe | records judged otherwise | largest difference of log-likelihoods |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| task | records | asked otherwise | harness | vkmoe | judged otherwise | largest difference of log-likelihoods |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for task, own in lines.items():
         samples = sorted(found["samples"][f"peer_{task}"], key=lambda s: s["doc_id"])
         keys = [(theirs, ours) for theirs, ours in [("acc", "correct"), ("acc_norm", "correct_norm"),
                                                     ("exact_match", "correct")] if theirs in samples[0]]
         furthest, likely = 0.0, "logprobs" in own[0]
+        otherwise = sum(asked_of(sample) != asked_by(line) for line, sample in zip(own, samples))
         for line, sample in zip(own, samples):
             if "logprobs" in line:
                 theirs = [float(r[0][0]) for r in sample["resps"]]
@@ -109,7 +127,7 @@ def main():
                 print(f"{line['where']}: {line['answer']!r} / {sample['resps'][0][0]!r}", file=sys.stderr)
         for theirs, ours in keys:
             pairs = [(s[theirs] > 0.5, line[ours]) for s, line in zip(samples, own)]
-            print(f"| {task} {theirs} | {len(pairs)} | {sum(a for a, b in pairs)} | {sum(b for a, b in pairs)} | "
+            print(f"| {task} {theirs} | {len(pairs)} | {otherwise} | {sum(a for a, b in pairs)} | {sum(b for a, b in pairs)} | "
                   f"{sum(a != b for a, b in pairs)} | {f'{furthest:.1e}' if likely else ''} |")
 
 
