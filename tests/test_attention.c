@@ -386,7 +386,8 @@ static void test_suite(struct Device *dev) {
         for (const int *kernel = some.kernels; *kernel >= 0; kernel++)
             concerns |= opcheck_concerns(dev, *kernel);
         uint32_t failures = opcheck_suite(dev, 1, &some, 1, &ran);
-        CHECK(failures == 0 && (ran > 0 || kept == 0 || !concerns), "%s: %u of %u runs failed", cases[i].name, failures, ran);
+        CHECK(failures == 0 && (ran > 0 || kept == 0 || !concerns), "%s: %u of %u runs failed", cases[i].name, failures,
+              ran);
         if (!concerns)
             check_skip("%s: no module of it runs on this device", some.name);
     }

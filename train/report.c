@@ -53,9 +53,8 @@ static void tell_data(struct Card *c, const struct Dataset *d, const char *kind)
         const char *slash = strrchr(d->paths[f], '/'), *name = slash ? slash + 1 : d->paths[f];
         if (examples == 0)
             continue;
-        card_fact(c, name, "%s, %llu examples, %llu tokens, %llu of them trained%s", kind,
-                  (unsigned long long)examples, (unsigned long long)tokens, (unsigned long long)labels,
-                  d->weights ? ", weighted" : "");
+        card_fact(c, name, "%s, %llu examples, %llu tokens, %llu of them trained%s", kind, (unsigned long long)examples,
+                  (unsigned long long)tokens, (unsigned long long)labels, d->weights ? ", weighted" : "");
         if (d->sha256[f][0])
             card_fact(c, "its SHA-256", "%s", d->sha256[f]);
     }
