@@ -45,12 +45,19 @@ static bool options_read(struct Bench *b) {
                                  .clip_norm = 1,
                                  .moments8 = args_choice(args, "moments", "8bit"),
                                  .recompute = args_choice(args, "recompute", "on"),
+                                 .in_backward = args_choice(args, "optimizer-in-backward", "on"),
+                                 .offload = (strstr(args_text(args, "offload"), "moments") ? OFFLOAD_MOMENTS : 0) |
+                                            (strstr(args_text(args, "offload"), "weights") ? OFFLOAD_WEIGHTS : 0),
                                  .seed = (uint64_t)args_int(args, "seed")};
     b->o.batch_examples = args_given(args, "batch") ? (uint32_t)args_int(args, "batch") : b->o.micro_rows;
     uint32_t most = b->l.file.config.max_context;
     if (b->o.seq_len > most && args_given(args, "context"))
         return fail("--context %u is above the model's context of %u", b->o.seq_len, most);
     b->o.seq_len = (uint32_t)min_u64(b->o.seq_len, most);
+    if (b->o.in_backward && b->o.batch_examples > b->o.micro_rows)
+        return fail("--optimizer-in-backward on: a step is one micro-batch, and --batch asks for more");
+    if ((b->o.offload & OFFLOAD_WEIGHTS) && !b->l.file.n_tensors)
+        return fail("--offload weights: a preset's are made on the device; `vkmoe init` writes them to a file");
     return (uint64_t)b->o.seq_len * b->o.micro_rows <= UINT64_C(1) << 28 ||
            fail("--context %u times --micro-batch %u: more than 2^28 tokens at once", b->o.seq_len, b->o.micro_rows);
 }
@@ -103,6 +110,8 @@ static bool step_make(struct Bench *b) {
                              .optimiser = {.weight_decay = o->weight_decay,
                                            .clip_norm = o->clip_norm,
                                            .moments8 = o->moments8,
+                                           .in_backward = o->in_backward,
+                                           .offload = o->offload,
                                            .experts = o->method == TRAIN_ESFT ? &b->experts : NULL}};
     return step_init(&b->step, &b->l.model, &so, !train_adapts(o->method));
 }
@@ -130,7 +139,7 @@ static bool model_make(struct Bench *b) {
         return false;
     b->gemm_gflops = peaks_gemm(&l->dev, type == DT_COUNT ? l->file.tensors[0].type : type);
     l->dev.peak_bytes = l->dev.allocated_bytes;
-    struct ModelOptions mo = {.type = type, .max_positions = b->o.seq_len};
+    struct ModelOptions mo = train_model_options(&b->o, &l->file.config, type);
     l->has_model = load_weights(l, &l->dev, &l->model, &mo);
     if (b->o.method == TRAIN_ESFT)
         experts_choose(b);
@@ -165,7 +174,7 @@ static bool step_once(struct Bench *b, uint64_t number, double *all, double *opt
         return false;
     double end = clock_seconds();
     *all = end - begin;
-    *optimiser = zeroed - begin + end - backward;
+    *optimiser = b->o.in_backward ? 0 : zeroed - begin + end - backward; // there it is a part of the backward
     return isfinite(result.loss) || fail("the loss is not finite: these weights cannot be trained as --type says");
 }
 
@@ -199,7 +208,8 @@ static double model_flops(const struct Bench *b, double tokens) {
 }
 
 static double dispatches(struct Bench *b) {
-    double n = program_dispatches(b->step.begin) + program_dispatches(b->step.update);
+    double n = b->step.begin ? program_dispatches(b->step.begin) : 0;
+    n += b->step.update ? program_dispatches(b->step.update) : 0;
     for (size_t i = 0; i < b->plan.n; i++)
         n += program_dispatches(step_program(&b->step, &b->plan.micro[i]));
     return n;

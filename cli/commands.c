@@ -290,6 +290,8 @@ static const struct Flag bench_flags[] = {
     INT("steps", 0, "5", 1, 1000, "steps of which the median is taken, after one that compiles"),
     CHOICE("recompute", "on|off", "on", "forget a block's inner results and compute them again"),
     CHOICE("moments", "f32|8bit", "f32", "how AdamW's moments are kept"),
+    CHOICE("optimizer-in-backward", "on|off", "off", "update each layer as soon as its gradient is there"),
+    CHOICE("offload", "none|moments|weights|moments,weights", "none", "what lies in host memory"),
     INT("lora-rank", 0, "16", 1, 1024, "rank of adapters, which every linear gets"),
     FLOAT("esft-threshold", "0.2", 0.000001, 1, "share of the experts that is trained"),
     END,

@@ -65,6 +65,9 @@ holds 'rows[2]["dispatches_per_token"] > rows[1]["dispatches_per_token"]'
 holds 'rows[3]["dispatches_per_token"] < rows[0]["dispatches_per_token"]'
 run 0 bench train tiny --context 32 --steps 1 --operations
 says "$err" "adamw"
+run 0 bench train tiny --context 32 --steps 1 --optimizer-in-backward on --offload moments --json
+holds 'rows[0]["optimiser_ms"] == 0 and rows[0]["backward_ms"] > 0'
+refused 1 "a step is one micro-batch" bench train tiny --context 32 --optimizer-in-backward on --batch 2
 refused 1 "no matrix of the model" bench train tiny --method qlora --type f32 --context 32
 refused 1 "above the model's context" bench train tiny --context 1000000
 refused 1 "has none" bench train tiny --method esft --context 32
