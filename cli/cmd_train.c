@@ -365,8 +365,10 @@ static void print_result(const struct Watch *w, double before) {
                    {"last_loss", w->last_loss},
                    {"validation_before", before},
                    {"validation_after", w->last_validation}};
-    json_t *j = json_pack("{s:I, s:b, s:f, s:s}", "steps", (json_int_t)t->state.step, "finished",
-                          t->state.step >= t->steps, "seconds", t->state.seconds, "out", t->o.out);
+    const struct Device *dev = t->m->dev;
+    json_t *j = json_pack("{s:I, s:b, s:f, s:s, s:I, s:I}", "steps", (json_int_t)t->state.step, "finished",
+                          t->state.step >= t->steps, "seconds", t->state.seconds, "out", t->o.out, "device_peak_bytes",
+                          (json_int_t)dev->peak_bytes, "host_bytes", (json_int_t)dev->host_bytes);
     for (size_t i = 0; i < sizeof FIGURES / sizeof FIGURES[0]; i++)
         if (isfinite(FIGURES[i].value))
             json_object_set_new(j, FIGURES[i].name, json_real(FIGURES[i].value));

@@ -436,10 +436,12 @@ static bool not_finite(const struct Train *t, const struct Example *const *batch
     for (size_t i = 0; i < n && i < 8 && used < sizeof where; i++)
         used += (size_t)snprintf(where + used, sizeof where - used, "%s%s:%u", i ? ", " : "",
                                  t->data.paths[batch[i]->file], batch[i]->line);
-    return fail(
-        "step %llu: the loss is %g and the gradient norm %g; nothing was updated. Samples of the step: %s%s. Lower "
-        "--lr, or look at the samples",
-        (unsigned long long)step, fabs((double)r->loss), fabs((double)r->grad_norm), where, n > 8 ? ", ..." : "");
+    return fail("step %llu: the loss is %g and the gradient norm %g; %s. Samples of the step: %s%s. Lower "
+                "--lr, or look at the samples",
+                (unsigned long long)step, fabs((double)r->loss), fabs((double)r->grad_norm),
+                t->o.in_backward && t->o.clip_norm == 0 && isfinite(r->loss) ? "the last checkpoint is as it was"
+                                                                             : "nothing was updated",
+                where, n > 8 ? ", ..." : "");
 }
 
 static double load_max(const struct Train *t) {
