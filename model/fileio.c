@@ -165,12 +165,7 @@ bool fileout_end(struct FileOut *f) {
     if (ok && rename(f->temporary, f->path) != 0)
         ok = fail("%s: cannot be renamed to its final name: %s", f->temporary, strerror(errno));
     if (ok) {
-        char *slash = strrchr(f->path, '/');
-        char *dir = !slash             ? xstrdup(".")
-                    : slash == f->path ? xstrdup("/")
-                                       : xsprintf("%.*s", (int)(slash - f->path), f->path);
-        ok = dir_sync(dir);
-        free(dir);
+        ok = parent_sync(f->path);
         free(f->temporary);
         f->temporary = NULL;
     }

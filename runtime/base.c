@@ -162,13 +162,13 @@ bool file_read(const char *path, uint64_t max_bytes, uint8_t **data, uint64_t *b
     return true;
 }
 
-static char *parent_dir(const char *path) {
+// What is renamed or made is there after a power cut once the folder that holds its name is synchronised.
+bool parent_sync(const char *path) {
     const char *slash = strrchr(path, '/');
-    if (!slash)
-        return xstrdup(".");
-    if (slash == path)
-        return xstrdup("/");
-    return xsprintf("%.*s", (int)(slash - path), path);
+    char *dir = !slash ? xstrdup(".") : slash == path ? xstrdup("/") : xsprintf("%.*s", (int)(slash - path), path);
+    bool ok = dir_sync(dir);
+    free(dir);
+    return ok;
 }
 
 static bool write_all(int fd, const void *data, uint64_t bytes) {
@@ -209,10 +209,7 @@ bool file_write_atomic(const char *path, const void *data, uint64_t bytes) {
         return fail("%s: cannot be written: %s", path, strerror(error));
     }
     free(temporary);
-    char *dir = parent_dir(path);
-    ok = dir_sync(dir);
-    free(dir);
-    return ok;
+    return parent_sync(path);
 }
 
 bool file_exists(const char *path) {
@@ -236,8 +233,12 @@ static bool make_with_parents(const char *path, mode_t mode) {
         if (!last)
             *c = 0;
         // What exists is left alone, so that a parent that may not be written is no error.
-        if (!dir_exists(copy) && mkdir(copy, last ? mode : 0777) != 0 && !(errno == EEXIST && dir_exists(copy)))
-            ok = fail("%s: the folder cannot be made: %s", copy, strerror(errno));
+        if (!dir_exists(copy)) {
+            if (mkdir(copy, last ? mode : 0777) == 0)
+                ok = parent_sync(copy);
+            else if (errno != EEXIST || !dir_exists(copy)) // another process may have been quicker
+                ok = fail("%s: the folder cannot be made: %s", copy, strerror(errno));
+        }
         *c = kept;
     }
     free(copy);

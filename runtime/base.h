@@ -39,8 +39,9 @@ bool file_read(const char *path, uint64_t max_bytes, uint8_t **data, uint64_t *b
 bool file_write_atomic(const char *path, const void *data, uint64_t bytes); // temporary, fsync, rename, fsync dir
 bool file_exists(const char *path);
 bool dir_exists(const char *path);
-bool dir_make(const char *path);                    // with parents
+bool dir_make(const char *path);                    // with parents; synchronised
 bool dir_sync(const char *path);                    // fsync of the folder itself
+bool parent_sync(const char *path);                 // of the one that a name stands in
 char *path_join(const char *dir, const char *name); // malloc'ed
 // Folder for what may be lost: $VKMOE_CACHE, else $XDG_CACHE_HOME/vkmoe, else ~/.cache/vkmoe; made with mode 0700.
 const char *cache_dir(void);

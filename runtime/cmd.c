@@ -388,7 +388,7 @@ static bool program_encode(struct Program *p) {
         VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                       .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                       .queryCount = 2 * (p->profiled ? p->log.n_nodes : p->n_segments)};
-        if (!VK_TRY(dev, vkCreateQueryPool(dev->vk->device, &info, NULL, &p->queries)))
+        if (!VK_MAKE(dev, p->queries, vkCreateQueryPool(dev->vk->device, &info, NULL, &p->queries)))
             return false;
     }
     for (uint32_t i = 0; i < p->n_segments; i++)

@@ -76,19 +76,7 @@ bool device_fail(struct Device *dev, int result, const char *call, const char *f
 bool vk_try(struct Device *dev, VkResult result, const char *call, const char *file, int line) {
     if (dev->state != DEVICE_OK)
         return false;
-    return result >= 0 || device_fail(dev, result, call, file, line);
-}
-
-VkResult vk_injected(struct Device *dev) {
-    struct DeviceVk *vk = dev->vk;
-    if (vk->inject_after == 0 || --vk->inject_after > 0)
-        return VK_SUCCESS;
-    return (VkResult)vk->inject_result;
-}
-
-void device_inject_failure(struct Device *dev, uint32_t n, int vk_result) {
-    dev->vk->inject_after = n;
-    dev->vk->inject_result = vk_result;
+    return result == VK_SUCCESS || device_fail(dev, result, call, file, line);
 }
 
 static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
@@ -146,6 +134,8 @@ static bool instance_make(VkInstance *instance, struct DeviceVk *vk) {
                                  .enabledExtensionCount = on ? 2 : 0,
                                  .ppEnabledExtensionNames = extensions};
     VkResult result = vkCreateInstance(&info, NULL, instance);
+    if (result != VK_SUCCESS)
+        *instance = VK_NULL_HANDLE; // what a failed call leaves there would be destroyed at the end
     if (result == VK_ERROR_LAYER_NOT_PRESENT)
         return fail("VKMOE_VALIDATE is set, but %s is not installed (Debian: vulkan-validationlayers)", layer);
     if (result != VK_SUCCESS)
@@ -643,7 +633,7 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
                                .pQueueCreateInfos = &queue,
                                .enabledExtensionCount = n,
                                .ppEnabledExtensionNames = extensions};
-    if (!VK_TRY(dev, vkCreateDevice(vk->physical, &info, NULL, &vk->device)))
+    if (!VK_MAKE(dev, vk->device, vkCreateDevice(vk->physical, &info, NULL, &vk->device)))
         return false;
     vkGetDeviceQueue(vk->device, vk->family, 0, &vk->queue);
     if (device_can(dev, CAP_file_map))
@@ -654,8 +644,8 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
     VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
                                       .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
     VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
-    return VK_TRY(dev, vkCreateCommandPool(vk->device, &pool, NULL, &vk->pool)) &&
-           VK_TRY(dev, vkCreateSemaphore(vk->device, &semaphore, NULL, &vk->timeline));
+    return VK_MAKE(dev, vk->pool, vkCreateCommandPool(vk->device, &pool, NULL, &vk->pool)) &&
+           VK_MAKE(dev, vk->timeline, vkCreateSemaphore(vk->device, &semaphore, NULL, &vk->timeline));
 }
 
 bool device_open(struct Device *dev, const char *which) {
@@ -688,11 +678,6 @@ bool device_open(struct Device *dev, const char *which) {
         if (ok && device_can(dev, CAP_file_map) && !filemap_works(dev))
             cap_set(dev, CAP_file_map, false, "the driver takes no mapped files");
         ok = ok && dev->state == DEVICE_OK;
-        static bool rehearsed; // once a process: the device that is opened after the loss holds
-        const char *lose = getenv("VKMOE_LOSE_AT");
-        if (ok && lose && !rehearsed)
-            device_inject_failure(dev, (uint32_t)strtoul(lose, NULL, 10), VK_ERROR_DEVICE_LOST);
-        rehearsed = rehearsed || ok;
     }
     if (!ok)
         device_close(dev);

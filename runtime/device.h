@@ -101,5 +101,3 @@ static inline bool device_can(const struct Device *dev, enum Cap cap) { return d
 void device_switch(struct Device *dev, enum Cap cap, bool on);
 // Records a failure: the first one is told (call, result, place, last recorded op, remedy); later calls do nothing and return false.
 bool device_fail(struct Device *dev, int vk_result, const char *call, const char *file, int line);
-// Tests: the next Vulkan call number `n` from now on of those that VK_CHECK guards returns `vk_result` instead of being made.
-void device_inject_failure(struct Device *dev, uint32_t n, int vk_result);

@@ -157,7 +157,7 @@ static void cache_load(struct Device *dev) {
         info.pInitialData = data + sizeof(struct CacheHeader);
         dev->vk->cache_saved_bytes = info.initialDataSize;
     }
-    VK_TRY(dev, vkCreatePipelineCache(dev->vk->device, &info, NULL, &dev->vk->cache));
+    (void)VK_MAKE(dev, dev->vk->cache, vkCreatePipelineCache(dev->vk->device, &info, NULL, &dev->vk->cache));
     free(data);
     free(path);
 }
@@ -192,7 +192,8 @@ bool kernels_open(struct Device *dev) {
         VkPipelineLayoutCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
                                            .pushConstantRangeCount = 1,
                                            .pPushConstantRanges = &range};
-        if (!VK_TRY(dev, vkCreatePipelineLayout(dev->vk->device, &info, NULL, &dev->vk->layouts[i])))
+        if (!VK_MAKE(dev, dev->vk->layouts[i],
+                     vkCreatePipelineLayout(dev->vk->device, &info, NULL, &dev->vk->layouts[i])))
             return false;
     }
     cache_load(dev);
@@ -320,7 +321,7 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
         VkShaderModuleCreateInfo m = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
                                       .codeSize = (size_t)info->n_words * 4,
                                       .pCode = info->words};
-        if (!VK_TRY(dev, vkCreateShaderModule(vk->device, &m, NULL, &vk->modules[kernel])))
+        if (!VK_MAKE(dev, vk->modules[kernel], vkCreateShaderModule(vk->device, &m, NULL, &vk->modules[kernel])))
             return VK_NULL_HANDLE;
     }
     VkSpecializationMapEntry entries[KERNEL_MAX_SPEC + 2];

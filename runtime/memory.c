@@ -100,7 +100,7 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
                                .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT |
                                         VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
                                         VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT};
-    if (!VK_TRY(dev, vkCreateBuffer(vk->device, &info, NULL, &block->buffer)))
+    if (!VK_MAKE(dev, block->buffer, vkCreateBuffer(vk->device, &info, NULL, &block->buffer)))
         return false;
     VkMemoryRequirements need;
     vkGetBufferMemoryRequirements(vk->device, block->buffer, &need);
@@ -122,9 +122,7 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
                                      .pNext = &flags,
                                      .allocationSize = need.size,
                                      .memoryTypeIndex = (uint32_t)(type < 0 ? 0 : type)};
-    VkResult result = vk_injected(dev);
-    if (!result)
-        result = vkAllocateMemory(vk->device, &allocate, NULL, &block->memory);
+    VkResult result = vkAllocateMemory(vk->device, &allocate, NULL, &block->memory);
     if (result != VK_SUCCESS) {
         vkDestroyBuffer(vk->device, block->buffer, NULL);
         block->buffer = VK_NULL_HANDLE;
@@ -152,8 +150,10 @@ bool block_import(struct Device *dev, void *host, uint64_t bytes, struct Block *
                                         VK_BUFFER_USAGE_TRANSFER_SRC_BIT};
     VkMemoryHostPointerPropertiesEXT allowed = {.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT};
     if (vk->host_pointer_properties(vk->device, kind, host, &allowed) != VK_SUCCESS ||
-        vkCreateBuffer(vk->device, &info, NULL, &block->buffer) != VK_SUCCESS)
+        vkCreateBuffer(vk->device, &info, NULL, &block->buffer) != VK_SUCCESS) {
+        *block = (struct Block){0};
         return false;
+    }
     VkMemoryRequirements need;
     vkGetBufferMemoryRequirements(vk->device, block->buffer, &need);
     int type = memory_type(dev, need.memoryTypeBits & allowed.memoryTypeBits, 0, VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
@@ -166,9 +166,12 @@ bool block_import(struct Device *dev, void *host, uint64_t bytes, struct Block *
                                      .pNext = &flags,
                                      .allocationSize = bytes,
                                      .memoryTypeIndex = (uint32_t)type};
-    bool ok = type >= 0 && need.size <= bytes &&
-              vkAllocateMemory(vk->device, &allocate, NULL, &block->memory) == VK_SUCCESS &&
-              vkBindBufferMemory(vk->device, block->buffer, block->memory, 0) == VK_SUCCESS;
+    bool ok = type >= 0 && need.size <= bytes;
+    if (ok && vkAllocateMemory(vk->device, &allocate, NULL, &block->memory) != VK_SUCCESS) {
+        block->memory = VK_NULL_HANDLE;
+        ok = false;
+    }
+    ok = ok && vkBindBufferMemory(vk->device, block->buffer, block->memory, 0) == VK_SUCCESS;
     return block_finish(vk, block, ok);
 }
 

@@ -111,15 +111,13 @@ struct DeviceVk {
     uint32_t n_pending, pending_slots;
     struct PipelineStatistic *statistics;
     uint32_t n_statistics;
-    uint32_t inject_after; // calls until the injected failure; 0: none
-    int inject_result;
     char last_label[96]; // of the last recorded operation
 };
 
-// Zero unless a test wants this call to fail.
-VkResult vk_injected(struct Device *dev);
-#define VK_TRY(dev, call)                                                                                              \
-    vk_try(dev, vk_enter(dev) ? (vk_injected(dev) ?: (call)) : VK_ERROR_UNKNOWN, #call, __FILE__, __LINE__)
+// False after a message where the call gave anything but VK_SUCCESS, and without being made where an earlier one has failed.
+#define VK_TRY(dev, call) vk_try(dev, vk_enter(dev) ? (call) : VK_ERROR_UNKNOWN, #call, __FILE__, __LINE__)
+// The same of a call that makes `handle`: what a failed one leaves there means nothing, and would be destroyed at the end.
+#define VK_MAKE(dev, handle, call) (VK_TRY(dev, call) || ((handle) = VK_NULL_HANDLE, false))
 static inline bool vk_enter(const struct Device *dev) { return dev->state == DEVICE_OK; }
 bool vk_try(struct Device *dev, VkResult result, const char *call, const char *file, int line);
 const char *vk_result_name(int result);

@@ -1,4 +1,4 @@
-// The runtime: transfers, recorded programs, the range tracker and its checker, arenas, dry runs, injected failures, the
+// The runtime: transfers, recorded programs, the range tracker and its checker, arenas, dry runs, the
 // pipeline cache's header, and the layout of every push block against the SPIR-V that reads it.
 #include "check.h"
 #include "runtime/cmd.h"
@@ -116,40 +116,6 @@ static void test_push_layout(void) {
     }
 }
 
-static void test_failures(void) {
-    static const int RESULTS[] = {VK_ERROR_OUT_OF_DEVICE_MEMORY, VK_ERROR_DEVICE_LOST, VK_ERROR_UNKNOWN};
-    uint32_t injected = 0;
-    fail_quiet(true);
-    for (int r = 0; r < 3; r++)
-        for (uint32_t n = 1; n < 30; n++) {
-            struct Device dev;
-            if (!device_open(&dev, NULL))
-                break;
-            device_inject_failure(&dev, n, RESULTS[r]);
-            struct Arena arena;
-            arena_init(&arena, &dev, "test", ARENA_DEVICE);
-            struct Tensor a = TENSOR(&arena, DT_U32, 1000);
-            struct Cmd *cmd = cmd_begin(&dev, "fill");
-            cmd_fill(cmd, &a, 1);
-            struct Program *p = cmd_end(cmd);
-            bool ok = p && program_run(p);
-            uint32_t word = 0;
-            ok = ok && tensor_download(&dev, &a, 0, &word, 4) && word == 1;
-            bool fired = dev.state != DEVICE_OK;
-            CHECK(ok != fired, "call %u: %s", n, fail_last());
-            CHECK(!fired || (dev.state == DEVICE_LOST) == (RESULTS[r] == VK_ERROR_DEVICE_LOST), "state after %s",
-                  vk_result_name(RESULTS[r]));
-            injected += fired;
-            program_free(p);
-            arena_free(&arena);
-            device_close(&dev);
-            if (!fired)
-                break;
-        }
-    fail_quiet(false);
-    CHECK(injected > 15, "%u failures injected", injected);
-}
-
 static void test_pipeline_cache(struct Device *dev) {
     uint8_t junk[512];
     uint32_t accepted = 0;
@@ -173,7 +139,6 @@ int main(void) {
     test_push_layout();
     test_pipeline_cache(&dev);
     device_close(&dev);
-    test_failures();
     struct Device none;
     fail_quiet(true);
     CHECK(!device_open(&none, "no such card"), "a device that does not exist is refused");

@@ -27,10 +27,14 @@ static int descending(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-// Steps of the checkpoints in a folder, newest first.
-static uint32_t list_steps(const char *out, uint64_t *steps, uint32_t cap) {
+// Steps of the checkpoints in a folder, newest first. False after a message where it cannot be looked into: checkpoints that are not seen would
+// be trained over.
+static bool list_steps(const char *out, uint64_t *steps, uint32_t cap, uint32_t *count) {
     DIR *d = opendir(out);
     uint32_t n = 0;
+    *count = 0;
+    if (!d && errno != ENOENT)
+        return fail("%s: the folder cannot be read: %s", out, strerror(errno));
     for (struct dirent *e; d && (e = readdir(d)) && n < cap;) {
         char *end;
         if (strncmp(e->d_name, "checkpoint-", 11) != 0 || e->d_name[11] < '0' || e->d_name[11] > '9')
@@ -42,12 +46,14 @@ static uint32_t list_steps(const char *out, uint64_t *steps, uint32_t cap) {
     if (d)
         closedir(d);
     qsort(steps, n, sizeof *steps, descending);
-    return n;
+    *count = n;
+    return true;
 }
 
 bool checkpoint_exists(const char *out) {
     uint64_t step;
-    return list_steps(out, &step, 1) > 0;
+    uint32_t n;
+    return list_steps(out, &step, 1, &n) && n > 0;
 }
 
 static void folder_remove(const char *path) {
@@ -64,15 +70,23 @@ static void folder_remove(const char *path) {
     rmdir(path);
 }
 
-// What a save that was cut off left behind.
+// The name that a file had until it was whole: NAME.tmp and the number of a process.
+static bool is_temporary(const char *name) {
+    const char *end = strstr(name, ".tmp");
+    return end && end[4] && strspn(end + 4, "0123456789") == strlen(end + 4);
+}
+
+// What a run that was cut off left behind: half a checkpoint, or a file beside those that are rewritten (metrics, pictures).
 static void temporaries_remove(const char *out) {
     DIR *d = opendir(out);
-    for (struct dirent *e; d && (e = readdir(d));)
-        if (strncmp(e->d_name, ".checkpoint-", 12) == 0) {
-            char *path = path_join(out, e->d_name);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char *path = path_join(out, e->d_name);
+        if (strncmp(e->d_name, ".checkpoint-", 12) == 0)
             folder_remove(path);
-            free(path);
-        }
+        else if (is_temporary(e->d_name))
+            unlink(path);
+        free(path);
+    }
     if (d)
         closedir(d);
 }
@@ -187,6 +201,7 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
     char *temporary = xsprintf("%s/.checkpoint-%llu.tmp", out, (unsigned long long)s->step);
     char *state = path_join(temporary, "state.safetensors");
     uint64_t bytes, hash, steps[MAX_CHECKPOINTS];
+    uint32_t n = 0, kept = 0;
     temporaries_remove(out);
     bool ok = dir_make(temporary) && state_write(state, m, s) && file_hash(state, &bytes, &hash) &&
               manifest_write(temporary, id, s, bytes, hash) && dir_sync(temporary);
@@ -197,8 +212,7 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
     ok = ok && dir_sync(out);
     if (!ok)
         folder_remove(temporary);
-    uint32_t n = ok ? list_steps(out, steps, MAX_CHECKPOINTS) : 0;
-    uint32_t kept = 0;
+    ok = ok && list_steps(out, steps, MAX_CHECKPOINTS, &n);
     for (uint32_t i = 0; i < n; i++) {
         // What is numbered above this step was damaged and passed over: it must not take the place of a whole one.
         if (steps[i] <= s->step && kept++ < keep)
@@ -336,8 +350,8 @@ static bool state_read(const char *folder, struct Model *m, struct CheckpointSta
 bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, struct CheckpointState *state,
                      bool *found) {
     uint64_t steps[MAX_CHECKPOINTS];
-    uint32_t n = list_steps(out, steps, MAX_CHECKPOINTS);
-    bool ok = true;
+    uint32_t n;
+    bool ok = list_steps(out, steps, MAX_CHECKPOINTS, &n);
     *found = false;
     for (uint32_t i = 0; i < n && ok && !*found; i++) {
         char *folder = folder_of(out, steps[i]);
@@ -368,8 +382,10 @@ bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity 
 
 bool checkpoint_fact(const char *out, const char *name, char *value, size_t bytes) {
     uint64_t steps[MAX_CHECKPOINTS];
-    uint32_t n = list_steps(out, steps, MAX_CHECKPOINTS);
+    uint32_t n;
     bool found = false;
+    if (!list_steps(out, steps, MAX_CHECKPOINTS, &n))
+        return false;
     for (uint32_t i = 0; i < n && !found; i++) {
         char *folder = folder_of(out, steps[i]);
         struct Manifest mf;

@@ -250,7 +250,11 @@ static bool metrics_open(struct Train *t) {
     char *path = path_join(t->o.out, "metrics.jsonl");
     uint8_t *text = NULL;
     uint64_t bytes = 0, keep = 0;
-    if (t->state.step && file_exists(path) && file_read(path, UINT64_C(1) << 30, &text, &bytes)) {
+    if (t->state.step && file_exists(path)) {
+        if (!file_read(path, UINT64_C(1) << 30, &text, &bytes)) {
+            free(path);
+            return false;
+        }
         while (keep < bytes) {
             uint8_t *end = memchr(text + keep, '\n', bytes - keep);
             json_t *line = end ? json_loadb((char *)text + keep, (size_t)(end - text) - keep, 0, NULL) : NULL;
@@ -589,7 +593,10 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
     return metrics_told(t) && events_scalars(&t->events, s->step, scalars, sizeof scalars / sizeof *scalars);
 }
 
+// The metrics go first: a checkpoint that outlives a power cut has those of all its steps.
 static bool save(struct Train *t) {
+    if (fsync(fileno(t->metrics)) != 0)
+        return fail("%s/metrics.jsonl: cannot be written: %s", t->o.out, strerror(errno));
     return checkpoint_save(t->o.out, t->m, &t->identity, &t->state, t->o.keep ? t->o.keep : 1);
 }
 
@@ -717,6 +724,8 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
         ok = modelwrite_hf(temporary, &t->m->config, t->m->params[0].w.type, &source, tokenizer, 0) &&
              report_write(t, temporary) && folder_move(temporary, t->o.out, "config.json");
     }
+    if (!ok)
+        folder_clear(temporary);
     free(temporary);
     return ok;
 }
