@@ -214,9 +214,9 @@ bug(N16a "the kernel does not decay weights in bf16" FILE shaders/adamw.comp
   PUT [=[if (BF16 == 0)
         w -= learning_rate * p.decay * w;]=]
   TEST rows SAYS "of the host's generator")
-bug(N16b "the step does not ask for the decay of weights in bf16" FILE train/step.c
-  FIND [=[p->decay ? s->o.weight_decay : 0]=]
-  PUT [=[p->decay && p->w.type == DT_F32 ? s->o.weight_decay : 0]=]
+bug(N16b "the step does not ask for the decay of weights in bf16" FILE train/optimiser.c
+  FIND [=[p->decay ? o->o.weight_decay : 0]=]
+  PUT [=[p->decay && p->w.type == DT_F32 ? o->o.weight_decay : 0]=]
   TEST step SAYS "the decay is")
 bug(N17a "rounding up comes half as often as it should" FILE shaders/adamw.comp
   FIND [=[bits += random16;]=]
@@ -246,13 +246,13 @@ bug(N18b "an adapter has a gradient only where its base has one" FILE train/laye
   TEST training SAYS "is zero after a step")
 
 # ---- N19: merging adapters
-bug(N19a "the adapter is merged without its scale" FILE cli/cmd_merge.c
-  FIND [=[(double)l->scale * sum[c]]=]
+bug(N19a "the adapter is merged without its scale" FILE train/merge.c
+  FIND [=[(double)p->l->scale * sum[c]]=]
   PUT [=[sum[c]]=]
   TEST train SAYS "with its adapter")
-bug(N19b "every expert gets the first one's matrix A" FILE cli/cmd_merge.c
-  FIND [=[*a = g->a + expert * rank * in;]=]
-  PUT [=[*a = g->a + 0 * expert * rank * in;]=]
+bug(N19b "every expert gets the first one's matrix A" FILE train/merge.c
+  FIND [=[*a = p->a + expert * rank * p->in;]=]
+  PUT [=[*a = p->a + 0 * expert * rank * p->in;]=]
   TEST train SAYS "with its adapter")
 bug(N19c "alpha is divided by the padded rank" FILE model/model.c
   FIND [=[sqrtf((float)o->rank) : (float)o->rank);]=]
@@ -309,10 +309,9 @@ bug(N23c "a run goes on behind a step that is not finite" FILE train/run.c
   TEST train SAYS "'step 1: the loss is nan' is not in")
 
 # ---- N24: clipping by another norm
-bug(N24a "the norm is that of the matrices alone" FILE train/step.c
-  FIND [=[grads[n++] = m->params[i].g;]=]
-  PUT [=[if (m->params[i].decay)
-                grads[n++] = m->params[i].g;]=]
+bug(N24a "the norm leaves out the last tensor" FILE train/optimiser.c
+  FIND [=[o->n_parts, &o->params]=]
+  PUT [=[o->n_parts - 1, &o->params]=]
   TEST step SAYS "the gradient norm is")
 bug(N24b "the clip factor is told and not applied" FILE shaders/adamw.comp
   FIND [=[.v[quad] * clip;]=]

@@ -24,8 +24,7 @@ static struct StepOptions options(uint32_t micro_tokens) {
                                 .beta1 = 0.9f,
                                 .beta2 = 0.95f,
                                 .eps = 1e-8f,
-                                .weight_decay = 0.1f,
-                                .clip_norm = 1,
+                                .optimiser = {.weight_decay = 0.1f, .clip_norm = 1},
                                 .seed = 9};
 }
 
