@@ -60,6 +60,7 @@ prebuilt:
 
 check:
 	@tools/check_structure.sh
+	@tools/bugs.sh --check
 	@tools/prebuilt.sh check
 	@$(SOURCES) | xargs clang-format-14 --dry-run -Werror
 

@@ -72,7 +72,7 @@ set(glslc_shaderc ${CMAKE_MATCH_1})
 string(REGEX MATCH "glslang v?([^ \n]+)" glslc_glslang "${glslc_version}")
 set(glslc_compiler "shaderc ${glslc_shaderc}, glslang ${CMAKE_MATCH_1}")
 
-set(kernels_def ${CMAKE_SOURCE_DIR}/shaders/kernels.def)
+set(kernels_def ${VKMOE_CODE}/shaders/kernels.def)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_def})
 file(STRINGS ${kernels_def} kernel_lines REGEX "^[ \t]*KERNEL\\(")
 file(STRINGS ${kernels_def} odd_lines REGEX "KERNEL[ \t]+\\(|^[ \t]*KERNEL\\([^\"]*$")
@@ -92,7 +92,7 @@ foreach(line IN LISTS kernel_lines)
     message(FATAL_ERROR "shaders/kernels.def: expected KERNEL(name, source, push, needs, \"defines\"), found: ${line}")
   endif()
   set(name ${CMAKE_MATCH_1})
-  set(source ${CMAKE_SOURCE_DIR}/shaders/${CMAKE_MATCH_2})
+  set(source ${VKMOE_CODE}/shaders/${CMAKE_MATCH_2})
   set(push ${CMAKE_MATCH_3})
   set(needs ${CMAKE_MATCH_4})
   separate_arguments(defines UNIX_COMMAND "${CMAKE_MATCH_5}")
@@ -128,7 +128,7 @@ foreach(line IN LISTS kernel_lines)
     add_custom_command(
       OUTPUT ${words}
       BYPRODUCTS ${spv}
-      COMMAND ${GLSLC} --target-env=vulkan1.3 -O -Werror -I ${CMAKE_SOURCE_DIR}/shaders -DPUSH=${push} ${defines}
+      COMMAND ${GLSLC} --target-env=vulkan1.3 -O -Werror -I ${VKMOE_CODE}/shaders -DPUSH=${push} ${defines}
               -MD -MF ${spv}.d -MT spirv/${name}.inc -o ${spv} ${source}
       COMMAND ${CMAKE_COMMAND} -DSPV=${spv} -DWORDS=${words} -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
       DEPENDS ${source} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake

@@ -193,7 +193,7 @@ static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32
     struct Cmd *forward = cmd_begin(ck->dev, "attention for its backward");
     op_attention(forward, &r.arena, &in.q->t, &in.k->t, &in.v->t, &in.span->t, &o->t, &lse->t, in.ref.s);
     struct Program *p = cmd_end(forward);
-    bool ok = p && program_run(p);
+    bool ok = p && program_run(p) && checkrun_settle(&r, o) && checkrun_settle(&r, lse);
     if (p)
         program_free(p);
     struct Cmd *c = cmd_begin(ck->dev, oc->name);

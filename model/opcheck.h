@@ -86,7 +86,10 @@ struct CheckTensor *checkrun_values(struct CheckRun *r, enum DType type, uint32_
 struct CheckTensor *checkrun_output(struct CheckRun *r, uint32_t n_dims, const uint32_t *dim); // f32, filled with NaN
 struct CheckTensor *checkrun_output_u32(struct CheckRun *r, uint32_t n_dims,
                                         const uint32_t *dim); // u32, filled likewise
-// Runs the program, downloads outputs (`value` becomes what the device wrote), verifies guards and inputs, then times it where
+// What a program of the case's own has left in an output is an input from here on.
+bool checkrun_settle(struct CheckRun *r, struct CheckTensor *t);
+// Runs the program, downloads outputs (`value` becomes what the device wrote), verifies guards, inputs and that what was
+// written was stated to be, then times it where
 // ck->time (outputs on the device are then the result of many runs; `value` is that of the first). Frees the program.
 bool checkrun_execute(struct CheckRun *r, struct Program *p);
 // Raises ck->nmse to the error of an output against n reference values.

@@ -534,6 +534,13 @@ bool program_uses(const struct Program *p, enum KernelId kernel) {
             return true;
     return false;
 }
+bool program_writes(const struct Program *p, struct View v) {
+    const struct Access reads = {v.address, v.address + v.bytes, false};
+    for (uint32_t i = 0; i < p->log.n_accesses; i++)
+        if (conflicts(&p->log.accesses[i], &reads))
+            return true;
+    return false;
+}
 uint32_t program_barriers(const struct Program *p) { return p->log.n_barriers; }
 uint32_t program_submits(const struct Program *p) { return p->n_segments; }
 

@@ -40,6 +40,7 @@ void program_free(struct Program *p);
 double program_flops(const struct Program *p);
 uint32_t program_dispatches(const struct Program *p);
 bool program_uses(const struct Program *p, enum KernelId kernel);
+bool program_writes(const struct Program *p, struct View v); // whether a dispatch states that it writes to some of it
 uint32_t program_barriers(const struct Program *p);
 uint32_t program_submits(const struct Program *p);
 

@@ -717,7 +717,8 @@ static void test_row_alone(struct Room *room) {
     arena_release(&room->arena, mark);
 }
 
-// Router and sort together, on tensors as routing_make lays them out: every slot once, experts in order, slots of an expert in order.
+// Router and sort together, on tensors as routing_make lays them out: every slot once, experts in order, slots of an expert in order, and every
+// row in a tile: no token is dropped.
 static void test_routing(struct Room *room, uint32_t tokens, uint32_t n_experts, uint32_t n_active) {
     struct ArenaMark mark = arena_mark(&room->arena);
     uint32_t slots = tokens * n_active;
@@ -731,7 +732,8 @@ static void test_routing(struct Room *room, uint32_t tokens, uint32_t n_experts,
     op_sort(c, &room->arena, &r);
     run(c);
     uint32_t *experts = xmalloc(slots * 4), *gather = xmalloc(slots * 4), *slot_row = xmalloc(slots * 4);
-    uint32_t *row_slot = xmalloc(slots * 4), *row_expert = xmalloc(slots * 4), wrong = 0;
+    uint32_t *row_slot = xmalloc(slots * 4), *row_expert = xmalloc(slots * 4), wrong = 0, tiled = 0, grid[8];
+    uint32_t *tiles = xmalloc(r.tiles.bytes);
     get(room, &r.experts, experts);
     get(room, &r.gather, gather);
     get(room, &r.slot_row, slot_row);
@@ -745,12 +747,17 @@ static void test_routing(struct Room *room, uint32_t tokens, uint32_t n_experts,
         bool good = s < slots && gather[i] == s / n_active && row_expert[i] == experts[s];
         if (good && i > 0 && tokens > 8) {
             uint32_t before = row_slot[i - 1];
-            good = experts[before] < experts[s] || (experts[before] == experts[s] && before < s);
+            good = before < slots && (experts[before] < experts[s] || (experts[before] == experts[s] && before < s));
         }
         wrong += !good;
     }
     CHECK(wrong == 0, "%u of %u slots of %u tokens are out of place", wrong, slots, tokens);
-    free(logits), free(experts), free(gather), free(slot_row), free(row_slot), free(row_expert);
+    get(room, &r.tiles, tiles);
+    get(room, &r.grid, grid);
+    for (uint32_t i = 0; i < grid[0] && i < r.max_tiles; i++)
+        tiled += tiles[4 * i + 2];
+    CHECK(tiled == slots, "%u of %u slots of %u tokens are in tiles", tiled, slots, tokens);
+    free(logits), free(experts), free(gather), free(slot_row), free(row_slot), free(row_expert), free(tiles);
     arena_release(&room->arena, mark);
 }
 
@@ -785,6 +792,9 @@ int main(void) {
     test_routing(&room, 9, 8, 8);
     test_routing(&room, 700, 64, 6);
     test_routing(&room, 12500, 256, 8);
+    for (uint32_t tokens = 9; tokens <= 129;
+         tokens += tokens - 1) // every expert has a tile and one row: as many tiles as there can be
+        test_routing(&room, tokens, 7, 7);
     arena_free(&room.arena);
     test_suite(&dev);
     device_close(&dev);

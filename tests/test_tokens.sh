@@ -57,6 +57,22 @@ grep -qF '<<SYS>>' out || fail "the sample shows no system message: $(<out)"
 grep -qF '[[ By the river. </s>]]' out || fail "not the answer alone is trained: $(<out)"
 [[ $(ids tuned) == "$expected" ]] || fail "the trained model has other ids"
 
+# Training, generate, chat and score read the same tokens, the begin of sequence once: a text with its end is learnt from, and so is a question.
+number() { grep -oE "\"$1\": [0-9]+" | grep -oE '[0-9]+$' | head -n 1; }
+printf 'The mill' >text
+echo '{"text": "The mill"}' >text.jsonl
+echo '{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]}' >chat.jsonl
+learnt=$(($("$VKMOE" data text.jsonl --model folder --json 2>log | number tokens) - 1))
+asked=$("$VKMOE" data chat.jsonl --model folder --json 2>log | number untrained_tokens)
+bare=$("$VKMOE" tokenize folder -p "The mill" --bos --json | grep -oE '[0-9]+' | wc -l)
+read=$("$VKMOE" generate folder -p "The mill" -n 1 --json 2>log | number prompt_tokens)
+read_chat=$("$VKMOE" generate folder --chat -p Hello -n 1 --json 2>log | number prompt_tokens)
+said=$(echo Hello | "$VKMOE" chat folder -n 1 2>&1 >out | grep -oE 'prompt [0-9]+' | tr -dc 0-9)
+scored=$(($("$VKMOE" score folder --file text --json 2>log | number tokens) + 1))
+[[ "$learnt $bare $scored $read" == "3 3 3 3" ]] || fail "training reads $learnt tokens of a text, tokenize $bare, score $scored, generate $read"
+[[ $asked -gt 3 && "$read_chat $said" == "$asked $asked" ]] ||
+    fail "training reads $asked tokens of a question, generate $read_chat, chat $said"
+
 # added_tokens.json beside a tokenizer.model: known to the configuration, or refused.
 echo '{"<pad>": 900}' >bare/added_tokens.json
 if "$VKMOE" tokenize bare/llama.model -p x 2>log; then fail "an added token that nothing describes is taken"; fi

@@ -120,6 +120,16 @@ train 1 --data "$work/data.jsonl" --steps 4 --schedule linear --lr 0.002 --resum
 says "$err" "is of another run: its learning rate is"
 rm -rf "$work/new"
 
+# A run of two epochs that was cut in the middle of the second goes on to the weights of the undisturbed one, which bf16 makes a matter of the
+# order of the data, both moments and the random numbers of rounding.
+train 0 --data "$work/data.jsonl" --steps 10 --lr 0.001 --type bf16
+mv "$work/new" "$work/undisturbed"
+train 0 --data "$work/data.jsonl" --steps 8 --lr 0.001 --type bf16
+train 0 --data "$work/data.jsonl" --steps 10 --lr 0.001 --type bf16 --resume
+cmp -s "$work/new/model.safetensors" "$work/undisturbed/model.safetensors"
+note $? "a run resumed in its second epoch has other weights"
+rm -rf "$work/new" "$work/undisturbed"
+
 # merge: the merged model scores as the adapter on top does, over every linear, from a quantised base too; and not as the base.
 run 0 convert "$work/model" --out "$work/model.gguf" --type q8_0
 sum_of() { # sum_of MODEL FLAGS...

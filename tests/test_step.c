@@ -1,0 +1,425 @@
+// What a training step hands to the device and tells of itself, entry by entry, on a batch that was made for it: labels of id 0, ids that come
+// twice, documents that share rows, padding. Then what the loss's own definition says: its slope, the norm of its gradient, the decay, and a
+// run's figures however the batch is cut. Bugs here change no program's behaviour but what the model learns (docs/proof.md: silent bugs).
+#include "check.h"
+#include "train/run.h"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct Config tiny(void) {
+    struct Config c;
+    config_preset(&c, "tiny-moe");
+    c.vocab_size = 640, c.bos_id = 1, c.eos_id[0] = 2, c.n_eos = 1;
+    c.n_layers = 2;
+    c.max_context = 64;
+    c.init_std = 0.2f;
+    c.aux_alpha = 0.5f;
+    return c;
+}
+
+static struct StepOptions options(uint32_t micro_tokens) {
+    return (struct StepOptions){.micro_tokens = micro_tokens,
+                                .recompute = true,
+                                .beta1 = 0.9f,
+                                .beta2 = 0.95f,
+                                .eps = 1e-8f,
+                                .optimiser = {.weight_decay = 0.1f, .clip_norm = 1},
+                                .seed = 9};
+}
+
+static bool model_make(struct Model *m, struct Device *dev, const struct Config *c, enum DType type) {
+    return CHECK(model_init(m, dev, c, type, 0) && model_randomise(m, 5), "model: %s", fail_last());
+}
+
+// ---- A batch of five documents in two rows of 16; ids of few kinds, 0 among them; two of three tokens have a label.
+
+enum { DOCUMENTS = 5, SEQ = 16, MICRO = 2 * SEQ };
+static const uint32_t LENGTHS[DOCUMENTS] = {5, 7, 9, 3, 4};
+
+struct Batch {
+    struct Example example[DOCUMENTS];
+    uint32_t ids[DOCUMENTS][SEQ];
+    int32_t labels[DOCUMENTS][SEQ];
+    struct PackPlan plan;
+};
+
+static bool batch_make(struct Batch *b) {
+    const struct Example *list[DOCUMENTS];
+    for (uint32_t d = 0; d < DOCUMENTS; d++) {
+        struct Example *e = &b->example[d];
+        *e = (struct Example){.ids = b->ids[d], .labels = b->labels[d], .n = LENGTHS[d], .line = d + 1};
+        for (uint32_t t = 0; t < e->n; t++)
+            e->ids[t] = (d + t) % 4 * 7;
+        for (uint32_t t = 0; t < e->n; t++) {
+            e->labels[t] = t + 1 < e->n && t % 3 ? (int32_t)e->ids[t + 1] : -1;
+            e->n_labels += e->labels[t] >= 0;
+        }
+        list[d] = e;
+    }
+    struct PackOptions o = {.seq_len = SEQ, .micro_tokens = MICRO, .round = 8, .pad_id = 3};
+    return CHECK(pack_plan(&b->plan, list, DOCUMENTS, &o) && b->plan.n == 1, "pack: %s", fail_last());
+}
+
+// The gradients of the batch are then in the model's parameters.
+static bool batch_step(struct Step *s, const struct Batch *b, struct StepResult *r) {
+    bool ok = step_begin(s, b->plan.n_labels) &&
+              step_micro(s, &b->plan.micro[0], DOCUMENTS, b->plan.n_tokens - b->plan.n_padding) &&
+              device_wait(s->m->dev) && tensor_download(s->m->dev, &s->result, 0, r, sizeof *r);
+    return CHECK(ok, "step: %s", fail_last());
+}
+
+static const void *host(const struct Step *s, const struct Tensor *t) { return tensor_host(s->m->dev, t); }
+
+// Which document holds token i of the micro-batch, from what the packing says and the examples: NULL is padding.
+static const struct PackedDocument *document_at(const struct MicroBatch *b, uint32_t i) {
+    for (uint32_t d = 0; d < b->n_documents; d++)
+        if (i >= b->documents[d].first && i < b->documents[d].first + b->documents[d].n)
+            return &b->documents[d];
+    return NULL;
+}
+
+static void check_tokens(const struct Step *s, const struct Batch *b) {
+    const struct MicroBatch *m = &b->plan.micro[0];
+    const uint32_t *ids = host(s, &s->ids), *positions = host(s, &s->positions), *span = host(s, &s->span);
+    const uint32_t *key_span = host(s, &s->key_span), *rows = host(s, &s->label_rows), *labels = host(s, &s->label_ids);
+    uint32_t n = 0, wrong_ids = 0, wrong_positions = 0, wrong_spans = 0, wrong_labels = 0, padding = 0;
+    for (uint32_t i = 0; i < MICRO; i++) {
+        const struct PackedDocument *d = document_at(m, i);
+        if (!d) { // alone, so that nobody sees it
+            wrong_spans +=
+                span[2 * i] != i || span[2 * i + 1] != i + 1 || key_span[2 * i] != i || key_span[2 * i + 1] != i + 1;
+            padding++;
+            continue;
+        }
+        const struct Example *e = &b->example[d->example];
+        uint32_t t = i - d->first;
+        wrong_ids += ids[i] != e->ids[t];
+        wrong_positions += positions[i] != t;
+        wrong_spans += span[2 * i] != d->first || span[2 * i + 1] != i + 1 || key_span[2 * i] != i ||
+                       key_span[2 * i + 1] != d->first + d->n;
+        if (e->labels[t] < 0)
+            continue;
+        wrong_labels += rows[n] != i || labels[n] != (uint32_t)e->ids[t + 1];
+        n++;
+    }
+    for (uint32_t i = n; i < 16; i++) // labels come in sixteens
+        wrong_labels += rows[i] != UINT32_MAX || labels[i] != UINT32_MAX;
+    CHECK(wrong_ids == 0, "%u ids are others", wrong_ids);
+    CHECK(wrong_positions == 0, "%u positions do not count from the document's first token", wrong_positions);
+    CHECK(wrong_spans == 0, "%u spans are not the documents'", wrong_spans);
+    CHECK(n == b->plan.n_labels && n < 16 && wrong_labels == 0, "%u of %u labels are others", wrong_labels, n);
+    CHECK(padding > 0, "no padding to look at");
+}
+
+// Each id has one segment, and so one workgroup that adds to its row of the embedding's gradient.
+static void check_segments(const struct Step *s, const struct Batch *b) {
+    const struct MicroBatch *m = &b->plan.micro[0];
+    const uint32_t *order = host(s, &s->order), *start = host(s, &s->segment_start), *id = host(s, &s->segment_id);
+    const uint32_t *ids = host(s, &s->ids);
+    uint32_t n = *(const uint32_t *)host(s, &s->n_segments), wrong = 0, tokens = 0;
+    bool seen[MICRO] = {false};
+    for (uint32_t k = 0; k < n && k < MICRO; k++) {
+        wrong += k > 0 && id[k] <= id[k - 1];
+        for (uint32_t i = start[k]; i < start[k + 1] && i < MICRO; i++) {
+            wrong += order[i] >= MICRO || seen[order[i] % MICRO] || ids[order[i] % MICRO] != id[k];
+            seen[order[i] % MICRO] = true;
+            tokens++;
+        }
+    }
+    CHECK(n == 4 && wrong == 0 && tokens == m->n_tokens - b->plan.n_padding,
+          "%u segments of %u ids, %u tokens in them, %u wrong", n, 4u, tokens, wrong);
+}
+
+// The group of a token is its document, or the batch; padding has none. Weights are shares of all documents, or of all tokens.
+static void check_groups(const struct Step *s, const struct Batch *b, bool by_document) {
+    const struct MicroBatch *m = &b->plan.micro[0];
+    const uint32_t *group = host(s, &s->token_group);
+    const float *weight = host(s, &s->group_weight);
+    uint32_t wrong = 0, padding = 0;
+    for (uint32_t i = 0; i < MICRO; i++) {
+        const struct PackedDocument *d = document_at(m, i);
+        padding += !d && group[i] != UINT32_MAX;
+        wrong += d && group[i] != (by_document ? (uint32_t)(d - m->documents) : 0);
+    }
+    CHECK(wrong == 0, "%u tokens are in another group of the balance loss", wrong);
+    CHECK(padding == 0, "%u tokens of padding are in a group of the balance loss", padding);
+    for (uint32_t g = 0; g < (by_document ? DOCUMENTS : 1); g++)
+        CHECK_NEAR((double)weight[g], by_document ? 1.0 / DOCUMENTS : 1, 0, 1e-6);
+}
+
+static void test_batch(struct Device *dev) {
+    for (int by_document = 0; by_document < 2; by_document++) {
+        struct Config c = tiny();
+        struct Model m;
+        struct Step s = {0};
+        struct Batch b = {0};
+        struct StepOptions o = options(MICRO);
+        struct StepResult r;
+        c.seq_aux = by_document;
+        if (model_make(&m, dev, &c, DT_F32) && batch_make(&b) &&
+            CHECK(step_init(&s, &m, &o, true), "%s", fail_last()) && batch_step(&s, &b, &r)) {
+            check_tokens(&s, &b);
+            check_segments(&s, &b);
+            check_groups(&s, &b, by_document);
+        }
+        step_free(&s);
+        pack_free(&b.plan);
+        model_free(&m);
+    }
+}
+
+// ---- What the gradient is
+
+static float *gradient_of(struct Device *dev, const struct Param *p) {
+    float *g = xmalloc(p->g.bytes);
+    CHECK(tensor_download(dev, &p->g, 0, g, p->g.bytes), "download");
+    return g;
+}
+
+static double squares(const float *x, uint64_t n) {
+    double sum = 0;
+    for (uint64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+// The norm and the clip factor that a step tells are those of all gradients together, summed here in double.
+static void test_norm(struct Device *dev) {
+    struct Config c = tiny();
+    struct Model m;
+    struct Step s = {0};
+    struct Batch b = {0};
+    struct StepOptions o = options(MICRO);
+    struct StepResult r;
+    double sum = 0;
+    if (model_make(&m, dev, &c, DT_F32) && batch_make(&b) && CHECK(step_init(&s, &m, &o, true), "%s", fail_last()) &&
+        batch_step(&s, &b, &r)) {
+        for (uint32_t i = 0; i < m.n_params; i++) {
+            float *g = gradient_of(dev, &m.params[i]);
+            sum += squares(g, m.params[i].g.bytes / 4);
+            free(g);
+        }
+        CHECK(step_update(&s, 1, 1e-3f, &r) && r.finite, "%s", fail_last());
+        CHECK(fabs((double)r.grad_norm / sqrt(sum) - 1) < 1e-6, "the gradient norm is %.9g, the step says %.9g",
+              sqrt(sum), (double)r.grad_norm);
+        CHECK_NEAR((double)r.clip, fmin(1, 1 / sqrt(sum)), 0, 1e-5);
+    }
+    step_free(&s);
+    pack_free(&b.plan);
+    model_free(&m);
+}
+
+// All of the loss, as it is defined: the mean over the labels and the balance loss.
+static double loss_of(struct Step *s, const struct Batch *b) {
+    struct StepResult r = {0};
+    batch_step(s, b, &r);
+    return (double)r.loss / (double)b->plan.n_labels + (double)r.balance;
+}
+
+// The loss rises along the gradient of the parameters of a role as steeply as the gradient is long (two differences, of the fourth order).
+static void check_slope(struct Step *s, const struct Batch *b, enum WeightRole role, const char *what) {
+    struct Model *m = s->m;
+    static const double AT[] = {-2, -1, 1, 2}, FACTOR[] = {1, -8, 8, -1};
+    double length = 0, slope = 0, step = 1e-3;
+    float **g = xcalloc(m->n_params, sizeof *g), **w = xcalloc(m->n_params, sizeof *w);
+    loss_of(s, b);
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        struct Param *p = &m->params[i];
+        if (p->spec.role != role)
+            continue;
+        g[i] = gradient_of(m->dev, p);
+        w[i] = xmalloc(p->w.bytes);
+        CHECK(tensor_download(m->dev, &p->w, 0, w[i], p->w.bytes), "download");
+        length += squares(g[i], p->g.bytes / 4);
+    }
+    length = sqrt(length);
+    for (int k = 0; k < 4; k++) {
+        for (uint32_t i = 0; i < m->n_params; i++) {
+            uint64_t n = g[i] ? m->params[i].g.bytes / 4 : 0;
+            float *moved = xmalloc(n * 4 + 4);
+            for (uint64_t j = 0; j < n; j++)
+                moved[j] = w[i][j] + (float)(AT[k] * step * (double)g[i][j] / length);
+            CHECK(!n || tensor_upload(m->dev, &m->params[i].w, 0, moved, 4 * n), "upload");
+            free(moved);
+        }
+        slope += FACTOR[k] * loss_of(s, b) / (12 * step);
+    }
+    CHECK(length > 1e-2 && fabs(slope / length - 1) < 5e-3, "the %s slope is %.6g, the gradient's length %.6g", what,
+          slope, length);
+    printf("%s: slope %.6g, gradient %.6g\n", what, slope, length);
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        CHECK(!w[i] || tensor_upload(m->dev, &m->params[i].w, 0, w[i], m->params[i].w.bytes), "upload");
+        free(g[i]), free(w[i]);
+    }
+    free(g), free(w);
+}
+
+static void test_slope(struct Device *dev) {
+    struct Config c = tiny();
+    struct Model m;
+    struct Step s = {0};
+    struct Batch b = {0};
+    struct StepOptions o = options(MICRO);
+    if (model_make(&m, dev, &c, DT_F32) && batch_make(&b) && CHECK(step_init(&s, &m, &o, true), "%s", fail_last())) {
+        check_slope(&s, &b, ROLE_ROUTER, "router's");
+        check_slope(&s, &b, ROLE_EXPERTS, "experts'");
+        check_slope(&s, &b, ROLE_EMBED, "embedding's");
+    }
+    step_free(&s);
+    pack_free(&b.plan);
+    model_free(&m);
+}
+
+// ---- Steps without a gradient: matrices shrink by 1 - rate * decay a step, in bf16 as well, and nothing else moves.
+
+static void check_decay(struct Device *dev, const struct Param *p, const float *before, double factor, uint32_t steps) {
+    uint64_t n = tensor_elements(&p->w), moved = 0;
+    float *after = xmalloc(n * sizeof *after);
+    CHECK(param_read(dev, p, 0, tensor_rows(&p->w), after), "read");
+    for (uint64_t i = 0; i < n; i++)
+        moved += after[i] != before[i];
+    double shrunk = sqrt(squares(after, n) / squares(before, n));
+    if (!p->decay)
+        CHECK(moved == 0, "%s has moved", p->spec.name);
+    else
+        CHECK(fabs(shrunk / pow(factor, steps) - 1) < 2e-3, "%s: the decay is %.5f, not %.5f", p->spec.name, shrunk,
+              pow(factor, steps));
+    // A step moves about a fifth of the weights in bf16, each time others: after all of them hardly one is where it was.
+    if (p->decay)
+        CHECK(moved > n * 9 / 10, "%s: weights are rounded anew each step, and %.3f have moved", p->spec.name,
+              (double)moved / (double)n);
+    free(after);
+}
+
+static void test_decay(struct Device *dev) {
+    enum { STEPS = 24 };
+    static const enum DType TYPES[] = {DT_F32, DT_BF16};
+    for (int k = 0; k < 2; k++) {
+        struct Config c = tiny();
+        struct Model m;
+        struct Step s = {0};
+        struct StepOptions o = options(MICRO);
+        struct StepResult r = {0};
+        if (!model_make(&m, dev, &c, TYPES[k]) || !CHECK(step_init(&s, &m, &o, true), "%s", fail_last()))
+            return;
+        float **before = xcalloc(m.n_params, sizeof *before);
+        for (uint32_t i = 0; i < m.n_params; i++) {
+            before[i] = xmalloc(tensor_elements(&m.params[i].w) * sizeof **before);
+            CHECK(param_read(dev, &m.params[i], 0, tensor_rows(&m.params[i].w), before[i]), "read");
+        }
+        for (uint32_t step = 1; step <= STEPS; step++)
+            CHECK(step_begin(&s, 1) && step_update(&s, step, 0x1p-6f, &r) && r.finite, "%s", fail_last());
+        for (uint32_t i = 0; i < m.n_params; i++) {
+            check_decay(dev, &m.params[i], before[i], 1 - 0.1 * 0x1p-6, STEPS);
+            free(before[i]);
+        }
+        free(before);
+        step_free(&s);
+        model_free(&m);
+    }
+}
+
+// ---- A run: its first step has the loss, the balance loss and the gradient norm of its batch, however many rows are on the device at once.
+
+static void keep_status(void *context, const struct TrainStatus *s) { *(struct TrainStatus *)context = *s; }
+
+static bool write_text(const char *path) {
+    FILE *f = fopen(path, "w");
+    for (int i = 0; f && i < 11; i++)
+        fprintf(f, "{\"prompt\": \"%.*s\", \"completion\": \"%.*s\"}\n", 1 + i * 5 % 7, "1 2 3 4 5", 1 + i * 3 % 11,
+                " 6 7 8 9 0 1 2");
+    return f && fclose(f) == 0;
+}
+
+// The same examples in one micro-batch, by the step alone.
+static void whole_batch(struct Model *m, const struct Dataset *d, struct TrainStatus *want) {
+    struct Step s = {0};
+    struct PackPlan plan;
+    struct StepResult r = {0};
+    const struct Example *list[16];
+    struct StepOptions o = options(16 * SEQ);
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = 16 * SEQ};
+    for (size_t i = 0; i < d->n; i++)
+        list[i] = &d->examples[i];
+    bool ok = d->n <= 16 && pack_plan(&plan, list, d->n, &po) && plan.n == 1 && step_init(&s, m, &o, true) &&
+              step_begin(&s, d->n_labels) && step_micro(&s, &plan.micro[0], d->n, d->n_tokens) &&
+              step_update(&s, 1, 0, &r);
+    CHECK(ok, "%s", fail_last());
+    *want = (struct TrainStatus){
+        .loss = (double)r.loss / (double)d->n_labels, .balance = (double)r.balance, .grad_norm = (double)r.grad_norm};
+    step_free(&s);
+    pack_free(&plan);
+}
+
+static void check_run(struct Device *dev, const struct Tokenizer *tokenizer, const char *dir, uint32_t rows) {
+    struct Config c = tiny();
+    char *data = path_join(dir, "data.jsonl"), *out = xsprintf("%s/out-%u", dir, rows);
+    struct TrainStatus want, got = {0};
+    struct Model m;
+    struct Train t = {0};
+    const char *const paths[] = {data};
+    struct TrainOptions o = {.steps = 1,
+                             .batch_examples = 11,
+                             .seq_len = SEQ,
+                             .micro_rows = rows,
+                             .beta1 = 0.9f,
+                             .beta2 = 0.95f,
+                             .eps = 1e-8f,
+                             .clip_norm = 1,
+                             .learning_rate = 1e-3f,
+                             .data = paths,
+                             .n_data = 1,
+                             .out = out};
+    struct Template chat = {.turn_id = TOKEN_NONE};
+    if (CHECK(write_text(data) && train_load_data(&t, &o, tokenizer, &chat), "%s", fail_last()) &&
+        model_make(&m, dev, &c, DT_F32)) {
+        CHECK(t.data.n == 11 && t.data.n_labels * 2 < t.data.n_tokens * 2, "%zu examples", t.data.n);
+        whole_batch(&m, &t.data, &want);
+        t.on_step = keep_status, t.context = &got;
+        CHECK(train_begin(&t, &m) && train_loop(&t) && got.step == 1, "%s", fail_last());
+        CHECK_NEAR(got.loss, want.loss, 0, 1e-5);
+        CHECK_NEAR(got.balance, want.balance, 0, 1e-5);
+        CHECK(fabs(got.grad_norm / want.grad_norm - 1) < 1e-5,
+              "%u rows at once: a run's gradient norm is %.7g, that of its batch %.7g", rows, got.grad_norm,
+              want.grad_norm);
+        train_free(&t);
+        model_free(&m);
+    }
+    free(data), free(out);
+}
+
+static void test_run(struct Device *dev) {
+    char dir[] = "test-step-XXXXXX"; // in the build folder, where tests run
+    static const char config[] = "{\"bos_token\": \"<｜begin▁of▁sentence｜>\", \"eos_token\": "
+                                 "\"<｜end▁of▁sentence｜>\", \"add_bos_token\": true}";
+    char *path = xsprintf("%s/tests/golden/tokenizer/deepseek-llm/tokenizer.json", VKMOE_SOURCE_DIR);
+    struct Tokenizer tokenizer;
+    uint8_t *text = NULL;
+    uint64_t bytes = 0;
+    if (CHECK(mkdtemp(dir) && file_read(path, 1 << 24, &text, &bytes) &&
+                  tokenizer_open_json(&tokenizer, (char *)text, bytes, config, sizeof config - 1, path),
+              "%s", fail_last())) {
+        check_run(dev, &tokenizer, dir, 1);
+        check_run(dev, &tokenizer, dir, 3);
+        tokenizer_free(&tokenizer);
+    }
+    char *remove = xsprintf("rm -rf '%s'", dir);
+    CHECK(system(remove) == 0, "%s", remove);
+    free(remove), free(text), free(path);
+}
+
+int main(void) {
+    struct Device dev;
+    if (!device_open(&dev, NULL)) {
+        check_skip("no Vulkan device: %s", fail_last());
+        return check_done();
+    }
+    test_batch(&dev);
+    test_norm(&dev);
+    test_slope(&dev);
+    test_decay(&dev);
+    test_run(&dev);
+    device_close(&dev);
+    return check_done();
+}
