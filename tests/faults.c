@@ -63,7 +63,8 @@ static bool strikes(enum FaultKind kind, const char *name, uint32_t n_results) {
         return false;
     if (!fired)
         fired_name = name;
-    return fired = true;
+    fired = true;
+    return true;
 }
 
 // ---- Files
