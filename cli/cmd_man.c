@@ -1,7 +1,6 @@
 // `vkmoe man [COMMAND]`: the manual page in roff, made of the same table as --help. With --out all pages are written to a folder.
 #include "cli/commands.h"
 #include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,15 +130,12 @@ static void page_program(FILE *to) {
 
 static bool write_page(const char *folder, const struct Command *c) {
     char *name = c ? xsprintf("vkmoe-%s.1", c->name) : xstrdup("vkmoe.1"), *path = path_join(folder, name),
-         *text = NULL;
-    size_t bytes = 0;
-    FILE *to = open_memstream(&text, &bytes);
-    bool ok = to != NULL || fail("%s: %s", path, strerror(errno));
-    if (ok) {
-        c ? page_command(to, c) : page_program(to);
-        fclose(to);
-        ok = file_write_atomic(path, text, bytes);
-    }
+         *text;
+    size_t bytes;
+    FILE *to = text_begin(&text, &bytes);
+    c ? page_command(to, c) : page_program(to);
+    text_end(to);
+    bool ok = file_write_atomic(path, text, bytes);
     free(text), free(path), free(name);
     return ok;
 }

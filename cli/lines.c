@@ -105,6 +105,8 @@ struct Lines *lines_open(const char *history_path) {
         return l;
     HistEvent event;
     l->history = history_init();
+    if (!l->history)
+        heap_exhausted(0);
     history(l->history, &event, H_SETSIZE, HISTORY_LINES);
     history(l->history, &event, H_SETUNIQUE, 1);
     if (history_path) {
@@ -141,6 +143,8 @@ static enum LineEvent read_plain(char **line) {
     size_t room = 0;
     ssize_t n = getline(line, &room, stdin);
     if (n < 0) {
+        if (errno == ENOMEM && !feof(stdin))
+            heap_exhausted(0);
         free(*line);
         *line = NULL;
         return LINE_END;

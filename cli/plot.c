@@ -9,6 +9,9 @@
 
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STB_IMAGE_WRITE_STATIC
+#define STBIW_MALLOC(bytes)       xmalloc(bytes)
+#define STBIW_REALLOC(old, bytes) xrealloc(old, bytes)
+#define STBIW_FREE(block)         free(block)
 #include <stb_image_write.h>
 
 enum { WIDTH = 1000, HEIGHT = 600, LEFT = 84, RIGHT = 28, TOP = 64, BOTTOM = 64 };

@@ -62,6 +62,8 @@ static bool unpack(const char *data, size_t bytes, int window_bits, uint64_t mos
             break;
     }
     inflateEnd(&z);
+    if (status == Z_MEM_ERROR)
+        heap_exhausted(0);
     if (status != Z_STREAM_END || used > most) {
         free(to);
         return fail("%s: %s", name,
@@ -279,7 +281,10 @@ static bool read_pattern(struct DataFiles *files, const char *dir, char *pattern
     free(folder);
     glob_t found = {0};
     bool ok = true;
-    if (glob(path, 0, NULL, &found) == 0)
+    int status = glob(path, 0, NULL, &found);
+    if (status == GLOB_NOSPACE)
+        heap_exhausted(0);
+    if (status == 0)
         for (size_t i = 0; ok && i < found.gl_pathc; i++)
             ok = read_path(files, found.gl_pathv[i], path, colon ? colon + 1 : NULL);
     globfree(&found);

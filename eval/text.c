@@ -1,7 +1,7 @@
 // See text.h.
 #include "eval/text.h"
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+#include "model/regex.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,8 +71,11 @@ struct Pattern {
 struct Pattern *pattern_open(const char *regex, const char *where) {
     int error;
     PCRE2_SIZE at;
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED,
-                                     PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &at, NULL);
+    pcre2_compile_context *context = pcre2_compile_context_create(regex_heap());
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED,
+                      PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &at, context);
+    pcre2_compile_context_free(context);
     if (!code) {
         char text[120];
         pcre2_get_error_message(error, (PCRE2_UCHAR *)text, sizeof text);
@@ -80,7 +83,8 @@ struct Pattern *pattern_open(const char *regex, const char *where) {
         return NULL;
     }
     struct Pattern *p = xmalloc(sizeof *p);
-    *p = (struct Pattern){code, pcre2_match_data_create_from_pattern(code, NULL), pcre2_match_context_create(NULL)};
+    *p = (struct Pattern){code, pcre2_match_data_create_from_pattern(code, NULL),
+                          pcre2_match_context_create(regex_heap())};
     pcre2_set_match_limit(p->limits, MATCH_LIMIT);
     pcre2_set_depth_limit(p->limits, DEPTH_LIMIT);
     return p;

@@ -1,10 +1,10 @@
 // Reading and writing PEFT folders. On the device an adapter's rank is padded with zeros; in files it is not.
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/adapter.h"
 #include "model/json.h"
 #include "model/quant.h"
+#include "model/regex.h"
+
 #include <math.h>
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,11 +165,13 @@ static bool target_pattern(const char *pattern, struct Modules *all, const char 
     int error;
     PCRE2_SIZE at;
     uint32_t hits = 0;
+    pcre2_compile_context *context = pcre2_compile_context_create(regex_heap());
     pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_ANCHORED | PCRE2_ENDANCHORED,
-                                     &error, &at, NULL);
+                                     &error, &at, context);
+    pcre2_compile_context_free(context);
     if (!code)
         return fail("%s: target_modules is no regular expression (character %zu)", where, (size_t)at);
-    pcre2_match_context *limits = pcre2_match_context_create(NULL);
+    pcre2_match_context *limits = pcre2_match_context_create(regex_heap());
     pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
     pcre2_set_match_limit(limits, 100000);
     for (uint32_t k = 0; k < all->n; k++) {

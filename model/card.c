@@ -57,9 +57,7 @@ static void put_code(FILE *to, const char *text) {
 void card_begin(struct Card *c, const char *title, const char *base, const char *relation, const char *library,
                 const char *tags) {
     *c = (struct Card){0};
-    c->to = open_memstream(&c->text, &c->bytes);
-    if (!c->to)
-        return;
+    c->to = text_begin(&c->text, &c->bytes);
     fprintf(c->to, "---\nlibrary_name: %s\npipeline_tag: text-generation\n", library);
     if (base) {
         fprintf(c->to, "base_model: ");
@@ -73,25 +71,22 @@ void card_begin(struct Card *c, const char *title, const char *base, const char 
 }
 
 void card_heading(struct Card *c, const char *heading) {
-    if (c->to)
-        fprintf(c->to, "\n## %s\n\n| | |\n|---|---|\n", heading);
+    fprintf(c->to, "\n## %s\n\n| | |\n|---|---|\n", heading);
 }
 
 void card_fact(struct Card *c, const char *name, const char *format, ...) {
     va_list list;
-    char *value = NULL;
     va_start(list, format);
-    int n = vasprintf(&value, format, list);
+    char *value = xvsprintf(format, list);
     va_end(list);
-    if (c->to && n > 0) {
+    if (value[0]) {
         fprintf(c->to, "| ");
         put_code(c->to, name);
         fprintf(c->to, " | ");
         put_code(c->to, value);
         fprintf(c->to, " |\n");
     }
-    if (n >= 0)
-        free(value);
+    free(value);
 }
 
 static void put_word(FILE *to, const char *word) {
@@ -117,7 +112,7 @@ static void put_word(FILE *to, const char *word) {
 }
 
 void card_command(struct Card *c, const char *const *words, size_t n) {
-    if (!c->to || n == 0)
+    if (n == 0)
         return;
     fprintf(c->to, "\n## Command\n\n    "); // a block that is set in: no fence that a word could end
     for (size_t i = 0; i < n; i++) {
@@ -128,11 +123,9 @@ void card_command(struct Card *c, const char *const *words, size_t n) {
 }
 
 bool card_end(struct Card *c, const char *dir) {
-    bool ok = c->to && !ferror(c->to);
-    if (c->to)
-        ok = fclose(c->to) == 0 && ok;
+    text_end(c->to);
     char *path = path_join(dir, "README.md");
-    ok = ok ? file_write_atomic(path, c->text, c->bytes) : fail("%s: no memory for its text", path);
+    bool ok = file_write_atomic(path, c->text, c->bytes);
     free(path);
     free(c->text);
     *c = (struct Card){0};

@@ -462,11 +462,9 @@ static void print_mlp_only(FILE *out, const struct Config *c) {
 }
 
 char *config_to_json(const struct Config *c, const char *torch_dtype) {
-    char *text = NULL;
+    char *text;
     size_t bytes;
-    FILE *out = open_memstream(&text, &bytes);
-    if (!out)
-        return xstrdup("{}\n");
+    FILE *out = text_begin(&text, &bytes);
     fprintf(out, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n", ARCHS[c->arch].class_name,
             ARCHS[c->arch].model_type);
     fprintf(out, "  \"hidden_act\": \"silu\",\n  \"attention_dropout\": 0.0,\n");
@@ -490,6 +488,6 @@ char *config_to_json(const struct Config *c, const char *torch_dtype) {
     print_eos(out, c);
     print_token(out, "pad_token_id", c->pad_id);
     fprintf(out, "  \"use_cache\": true,\n  \"torch_dtype\": \"%s\"\n}\n", torch_dtype);
-    fclose(out);
+    text_end(out);
     return text;
 }

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Before main(): whatever program this is linked into, jansson never answers NULL for want of memory (base.h).
+__attribute__((constructor)) static void use_checked_heap(void) { json_set_alloc_funcs(xmalloc, free); }
+
 // What stands at `at` counts as a number's start only outside strings, which the caller knows.
 static size_t integer_digits(const char *text, size_t bytes, size_t at) {
     size_t end = at;

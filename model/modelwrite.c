@@ -382,11 +382,9 @@ static bool write_shard(const char *dir, const struct Plan *p, uint32_t shard, e
 static bool write_index(const char *dir, const struct Plan *p) {
     if (p->n_shards == 1)
         return true;
-    char *text = NULL;
+    char *text;
     size_t bytes;
-    FILE *out = open_memstream(&text, &bytes);
-    if (!out)
-        return fail("%s: no memory for the index", dir);
+    FILE *out = text_begin(&text, &bytes);
     fprintf(out, "{\n  \"metadata\": {\"total_size\": %" PRIu64 "},\n  \"weight_map\": {\n", p->bytes);
     for (uint32_t i = 0; i < p->count; i++) {
         char *name = shard_name(p, p->items[i].shard);
@@ -394,7 +392,7 @@ static bool write_index(const char *dir, const struct Plan *p) {
         free(name);
     }
     fprintf(out, "  }\n}\n");
-    fclose(out);
+    text_end(out);
     bool ok = write_text(dir, "model.safetensors.index.json", text);
     free(text);
     return ok;

@@ -1,10 +1,9 @@
 // The chain of splits. A split finds matches in a piece, a fold joins matches and the gaps between them into pieces as the
 // split's behaviour says, and each goes on to the next split at once: no list of pieces is ever kept.
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/chains.h"
+#include "model/regex.h"
 #include "model/utf8.h"
 
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -289,9 +288,7 @@ static bool compile(struct Split *s, const char *where) {
         return false;
     int error;
     PCRE2_SIZE offset;
-    pcre2_compile_context *context = pcre2_compile_context_create(NULL);
-    if (!context)
-        return fail("%s: out of memory", where);
+    pcre2_compile_context *context = pcre2_compile_context_create(regex_heap());
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     pcre2_set_parens_nest_limit(context, NESTING_MAX);
     // In Ruby's syntax ^ and $ stand at every line.
@@ -307,13 +304,11 @@ static bool compile(struct Split *s, const char *where) {
     }
     free(translated);
     s->match = pcre2_match_data_create_from_pattern(s->code, NULL);
-    s->context = pcre2_match_context_create(NULL);
-    if (!s->match || !s->context)
-        return fail("%s: out of memory", where);
+    s->context = pcre2_match_context_create(regex_heap());
     pcre2_set_match_limit(s->context, MATCH_STEPS);
     pcre2_set_heap_limit(s->context, MATCH_HEAP_KIB);
     if (pcre2_jit_compile(s->code, PCRE2_JIT_COMPLETE) == 0) { // where there is no JIT the interpreter does the same
-        s->stack = pcre2_jit_stack_create(32 << 10, JIT_STACK_BYTES, NULL);
+        s->stack = pcre2_jit_stack_create(32 << 10, JIT_STACK_BYTES, regex_heap());
         pcre2_jit_stack_assign(s->context, NULL, s->stack);
     }
     return true;

@@ -296,11 +296,9 @@ void safetensors_writer_add(struct SafetensorsWriter *w, const char *name, enum 
 }
 
 static bool write_header(struct SafetensorsWriter *w) {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *stream = open_memstream(&text, &bytes);
-    if (!stream)
-        return fail("%s: no memory for the header", w->out.path);
+    char *text;
+    size_t bytes;
+    FILE *stream = text_begin(&text, &bytes);
     fprintf(stream, "{");
     if (w->metadata)
         fprintf(stream, "\"__metadata__\":{%s}", w->metadata);
@@ -315,12 +313,10 @@ static bool write_header(struct SafetensorsWriter *w) {
     }
     fprintf(stream, "}");
     fflush(stream);
-    while ((8 + bytes) % 64) { // so that the data is aligned, also where a device reads it in the file's mapping
-        fprintf(stream, " ");
-        fflush(stream);
-    }
-    bool ok = !ferror(stream);
-    fclose(stream);
+    // So that the data is aligned, also where a device reads it in the file's mapping.
+    fprintf(stream, "%*s", (int)(align_up(8 + bytes, 64) - 8 - bytes), "");
+    text_end(stream);
+    bool ok = true;
     uint8_t length[8];
     put_u64(length, bytes);
     if (bytes > MAX_HEADER_BYTES)

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -62,11 +63,24 @@ void fail_quiet(bool quiet) { quiet_failures = quiet; }
 
 // ---- Memory ----
 
-static void *checked_block(void *block, size_t bytes) {
-    if (!block) {
+// Any thread may come here while others work: exit() would run destructors, the driver's too, under their hands. Files need nothing more:
+// what matters has its own name only when it is whole, and logs are flushed line by line.
+void heap_exhausted(size_t bytes) {
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&told))
+        for (;;)
+            pause(); // until the thread that was first has told it
+    fflush(stdout);
+    if (bytes)
         fprintf(stderr, "vkmoe: out of host memory: %zu bytes were asked for\n", bytes);
-        exit(1);
-    }
+    else
+        fprintf(stderr, "vkmoe: out of host memory\n");
+    _exit(1);
+}
+
+static void *checked_block(void *block, size_t bytes) {
+    if (!block)
+        heap_exhausted(bytes);
     return block;
 }
 
@@ -86,18 +100,39 @@ char *xstrdup(const char *text) {
     return memcpy(xmalloc(bytes), text, bytes);
 }
 
+char *xvsprintf(const char *format, va_list args) {
+    va_list again;
+    va_copy(again, args);
+    int length = vsnprintf(NULL, 0, format, args);
+    char *text = xmalloc((size_t)(length < 0 ? 0 : length) + 1);
+    text[0] = 0;
+    if (length > 0)
+        vsnprintf(text, (size_t)length + 1, format, again);
+    va_end(again);
+    return text;
+}
+
 char *xsprintf(const char *format, ...) {
     va_list args;
     va_start(args, format);
-    int length = vsnprintf(NULL, 0, format, args);
-    va_end(args);
-    if (length < 0)
-        return xstrdup("");
-    char *text = xmalloc((size_t)length + 1);
-    va_start(args, format);
-    vsnprintf(text, (size_t)length + 1, format, args);
+    char *text = xvsprintf(format, args);
     va_end(args);
     return text;
+}
+
+FILE *text_begin(char **text, size_t *bytes) {
+    *text = NULL;
+    *bytes = 0;
+    FILE *to = open_memstream(text, bytes);
+    if (!to)
+        heap_exhausted(0);
+    return to;
+}
+
+void text_end(FILE *to) {
+    bool whole = !ferror(to);
+    if (fclose(to) != 0 || !whole)
+        heap_exhausted(0);
 }
 
 // ---- Checked arithmetic ----

@@ -16,13 +16,18 @@ void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // Silences fail() and warn() on stderr; fail_last() still works. Fuzz targets and tests of bad input use it.
 void fail_quiet(bool quiet);
 
-// Memory. An exhausted host heap ends the program with one line: nothing useful can be done after it. Sizes that come
-// from a file must be bounded by the file's size first.
+// Memory. An exhausted host heap ends the program with one line and status 1, from whatever thread, without exit()'s
+// handlers: nothing useful can be done after it. Sizes that come from a file must be bounded by the file's size first.
+void heap_exhausted(size_t bytes) __attribute__((noreturn)); // bytes: what was asked for; 0: it is not known
 void *xmalloc(size_t bytes);
 void *xcalloc(size_t count, size_t bytes); // checked product, zeroed
 void *xrealloc(void *old, size_t bytes);
 char *xstrdup(const char *text);
 char *xsprintf(const char *format, ...) __attribute__((format(printf, 1, 2))); // malloc'ed
+char *xvsprintf(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+// A text that is put together by fprintf: *text, malloc'ed, and *bytes are right behind fflush() and text_end().
+FILE *text_begin(char **text, size_t *bytes);
+void text_end(FILE *to);
 
 // Checked unsigned arithmetic: false when the result does not fit; *out is then untouched.
 bool ckd_add(uint64_t a, uint64_t b, uint64_t *out);

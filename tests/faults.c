@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <vulkan/vulkan.h>
@@ -64,6 +66,13 @@ static bool strikes(enum FaultKind kind, const char *name, uint32_t n_results) {
     if (!fired)
         fired_name = name;
     fired = true;
+    return true;
+}
+
+static bool no_memory(const char *name) {
+    if (!strikes(FAULT_MEMORY, name, 0))
+        return false;
+    errno = ENOMEM;
     return true;
 }
 
@@ -304,6 +313,11 @@ int __wrap_fflush(FILE *f) {
 int __real_fclose(FILE *f);
 int __wrap_fclose(FILE *f);
 int __wrap_fclose(FILE *f) {
+    if (fileno(f) < 0 && no_memory("fclose")) { // a stream into memory: its last bytes find no room
+        __real_fclose(f);
+        errno = ENOMEM;
+        return EOF;
+    }
     bool ours = path_of(fileno(f)) != NULL, fails = ours && file_fails("fclose");
     if (ours) {
         __real_fflush(f);
@@ -318,19 +332,27 @@ int __wrap_fclose(FILE *f) {
 
 // ---- Memory
 
-static bool no_memory(const char *name) {
-    if (!strikes(FAULT_MEMORY, name, 0))
-        return false;
-    errno = ENOMEM;
-    return true;
-}
-
 void *__wrap_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes) { return no_memory("malloc") ? NULL : __real_malloc(bytes); }
 void *__wrap_calloc(size_t n, size_t bytes);
 void *__wrap_calloc(size_t n, size_t bytes) { return no_memory("calloc") ? NULL : __real_calloc(n, bytes); }
 void *__wrap_realloc(void *old, size_t bytes);
 void *__wrap_realloc(void *old, size_t bytes) { return no_memory("realloc") ? NULL : __real_realloc(old, bytes); }
+void *__real_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset) {
+    return no_memory("mmap") ? MAP_FAILED : __real_mmap(at, bytes, protection, flags, fd, offset);
+}
+FILE *__real_open_memstream(char **text, size_t *bytes);
+FILE *__wrap_open_memstream(char **text, size_t *bytes);
+FILE *__wrap_open_memstream(char **text, size_t *bytes) {
+    return no_memory("open_memstream") ? NULL : __real_open_memstream(text, bytes);
+}
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+    return no_memory("pthread_create") ? EAGAIN : __real_pthread_create(thread, attributes, start, argument);
+}
 
 // ---- Vulkan
 

@@ -110,7 +110,10 @@ static bool gzip_begin(struct Source *s) {
     g->z.avail_in = (uInt)s->end;
     s->end = 0;
     s->ended = false;
-    return inflateInit2(&g->z, 15 + 16) == Z_OK || fail("%s: zlib: %s", s->path, g->z.msg ? g->z.msg : "no memory");
+    int status = inflateInit2(&g->z, 15 + 16);
+    if (status == Z_MEM_ERROR)
+        heap_exhausted(0);
+    return status == Z_OK || fail("%s: zlib: %s", s->path, g->z.msg ? g->z.msg : "another version");
 }
 
 // ---- Records ----
