@@ -129,8 +129,7 @@ static void page_program(FILE *to) {
 }
 
 static bool write_page(const char *folder, const struct Command *c) {
-    char *name = c ? xsprintf("vkmoe-%s.1", c->name) : xstrdup("vkmoe.1"), *path = path_join(folder, name),
-         *text;
+    char *name = c ? xsprintf("vkmoe-%s.1", c->name) : xstrdup("vkmoe.1"), *path = path_join(folder, name), *text;
     size_t bytes;
     FILE *to = text_begin(&text, &bytes);
     c ? page_command(to, c) : page_program(to);

@@ -70,9 +70,7 @@ void card_begin(struct Card *c, const char *title, const char *base, const char 
     fprintf(c->to, "---\n\n# %s\n", title);
 }
 
-void card_heading(struct Card *c, const char *heading) {
-    fprintf(c->to, "\n## %s\n\n| | |\n|---|---|\n", heading);
-}
+void card_heading(struct Card *c, const char *heading) { fprintf(c->to, "\n## %s\n\n| | |\n|---|---|\n", heading); }
 
 void card_fact(struct Card *c, const char *name, const char *format, ...) {
     va_list list;
