@@ -260,20 +260,21 @@ static const struct Kind {
     const char *name;
     bool (*what)(const struct Setup *s);
     uint32_t tries; // of the suite
+    uint32_t least; // calls: with fewer, those of jansson or PCRE2 do not come through here
     bool device;    // it needs one
     bool resumes;   // it goes on in s->out
 } KINDS[] = {
-    {"safetensors folder", open_folder, 50, false, false},
-    {"GGUF", open_gguf, 50, false, false},
-    {"tokenizer.json", open_tokenizer_json, 40, false, false},
-    {"tokenizer.model", open_tokenizer_model, 40, false, false},
-    {"saved chat", open_chat, 40, false, false},
-    {"grammar", open_grammar, 40, false, false},
-    {"pattern", use_pattern, 40, false, false},
-    {"threads", use_threads, 40, false, false},
-    {"man --out", write_pages, 20, false, false},
-    {"generate with an adapter", generate, 12, true, false},
-    {"train", train, 12, true, true},
+    {"safetensors folder", open_folder, 50, 2000, false, false},
+    {"GGUF", open_gguf, 50, 1, false, false},
+    {"tokenizer.json", open_tokenizer_json, 40, 2000, false, false},
+    {"tokenizer.model", open_tokenizer_model, 40, 1, false, false},
+    {"saved chat", open_chat, 40, 1, false, false},
+    {"grammar", open_grammar, 40, 1, false, false},
+    {"pattern", use_pattern, 40, 5, false, false},
+    {"threads", use_threads, 40, 1, false, false},
+    {"man --out", write_pages, 20, 1, false, false},
+    {"generate with an adapter", generate, 12, 1, true, false},
+    {"train", train, 12, 1, true, true},
 };
 
 static bool may_go_on(const char *call) { return strcmp(call, "pthread_create") == 0 || strcmp(call, "mmap") == 0; }
@@ -304,7 +305,8 @@ static void test_kind(struct Setup *s, const struct Kind *k) {
     unsigned ended[2] = {0};
     struct Ended e = run(s, k->what, &(struct FaultPlan){.kind = FAULT_MEMORY, .trace = true});
     uint64_t n = min_u64(counted->n, MAX_CALLS);
-    if (!CHECK(e.status == 0 && e.told == 0 && n > 0, "%s: status %d, '%s'", k->name, e.status, e.first))
+    if (!CHECK(e.status == 0 && e.told == 0 && n >= k->least, "%s: status %d, %d calls, '%s'", k->name, e.status,
+               (int)n, e.first))
         return;
     if (k->resumes)
         remove_tree(s->out);
