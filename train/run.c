@@ -293,8 +293,12 @@ static bool folder_lock(struct Train *t) {
     return ok;
 }
 
+static struct PackOptions pack_options(const struct TrainOptions *o) {
+    return (struct PackOptions){.seq_len = o->seq_len, .micro_tokens = micro_tokens(o), .round = 32};
+}
+
 static bool pack(const struct Train *t, const struct Example *const *examples, size_t n, struct PackPlan *plan) {
-    struct PackOptions options = {.seq_len = t->o.seq_len, .micro_tokens = micro_tokens(&t->o), .round = 32};
+    struct PackOptions options = pack_options(&t->o);
     return pack_plan(plan, examples, n, &options);
 }
 
@@ -413,6 +417,8 @@ bool train_begin(struct Train *t, struct Model *m) {
                  device);
         memcpy(t->state.device, device, sizeof device);
     }
+    struct PackOptions po = pack_options(&t->o);
+    feed_init(&t->feed, &t->batcher, t->o.batch_examples, &po);
     if (t->o.loss == LOSS_DPO && !found &&
         (!measure_reference(t, &t->data, t->state.reference) ||
          !measure_reference(t, &t->held_out, t->state.reference + t->data.n)))
@@ -463,14 +469,16 @@ static double load_max(const struct Train *t) {
 }
 
 static bool one_step(struct Train *t, struct TrainStatus *status) {
-    struct DataCursor cursor = t->state.cursor;
-    size_t n = 0;
+    struct Prepared batch;
     double start = clock_seconds();
-    const struct Example *const *batch = batcher_next(&t->batcher, &cursor, t->o.batch_examples, &n);
-    struct PackPlan plan;
-    if (!pack(t, batch, n, &plan))
+    if (!feed_take(&t->feed, t->state.cursor, &batch))
         return false;
+    t->step.data_seconds = clock_seconds() - start;
     uint64_t step = t->state.step + 1, documents = 0;
+    if (step < t->steps)
+        feed_start(&t->feed, batch.behind);
+    const struct PackPlan plan = batch.plan;
+    size_t n = batch.n;
     for (size_t i = 0; i < plan.n; i++)
         documents += plan.micro[i].n_documents;
     double lr = learning_rate(t, step);
@@ -480,7 +488,7 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
     struct DpoFigures dpo = {NAN, NAN, NAN, NAN, NAN};
     bool ok = !logp || measure(t, &plan, n, logp);
     if (ok && logp)
-        dpo = preference(t, &t->data, batch, n, logp, weight);
+        dpo = preference(t, &t->data, batch.examples, n, logp, weight);
     step_weights(&t->step, logp ? weight : NULL);
     ok = ok && step_begin(&t->step, logp ? n / 2 : plan.n_labels);
     for (size_t i = 0; i < plan.n && ok; i++)
@@ -488,30 +496,32 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
     ok = ok && step_update(&t->step, step, (float)lr, &r);
     step_weights(&t->step, NULL);
     if (ok && !r.finite)
-        ok = not_finite(t, batch, n, step, &r);
+        ok = not_finite(t, batch.examples, n, step, &r);
     if (ok) {
         double seconds = clock_seconds() - start;
         t->state.step = step;
-        t->state.cursor = cursor;
+        t->state.cursor = batch.behind;
         t->state.seconds += seconds;
         uint64_t tokens = plan.n_tokens - plan.n_padding;
-        *status = (struct TrainStatus){.step = step,
-                                       .steps = t->steps,
-                                       .epoch = (double)cursor.epoch + (double)cursor.next / (double)t->batcher.n,
-                                       .loss = logp ? dpo.loss : (double)r.loss / (double)plan.n_labels,
-                                       .dpo = dpo,
-                                       .balance = (double)r.balance,
-                                       .grad_norm = (double)r.grad_norm,
-                                       .learning_rate = lr,
-                                       .tokens_per_second = (double)tokens / seconds,
-                                       .validation_loss = NAN,
-                                       .packing = (double)tokens / (double)plan.n_computed,
-                                       .load_max = load_max(t),
-                                       .tokens = tokens,
-                                       .labels = plan.n_labels};
+        *status =
+            (struct TrainStatus){.step = step,
+                                 .steps = t->steps,
+                                 .epoch = (double)batch.behind.epoch + (double)batch.behind.next / (double)t->batcher.n,
+                                 .loss = logp ? dpo.loss : (double)r.loss / (double)plan.n_labels,
+                                 .dpo = dpo,
+                                 .balance = (double)r.balance,
+                                 .grad_norm = (double)r.grad_norm,
+                                 .learning_rate = lr,
+                                 .tokens_per_second = (double)tokens / seconds,
+                                 .data_wait = t->step.data_seconds,
+                                 .validation_loss = NAN,
+                                 .packing = (double)tokens / (double)plan.n_computed,
+                                 .load_max = load_max(t),
+                                 .tokens = tokens,
+                                 .labels = plan.n_labels};
     }
     free(logp), free(weight);
-    pack_free(&plan);
+    prepared_free(&batch);
     return ok;
 }
 
@@ -565,9 +575,10 @@ static void write_loads(const struct Train *t, uint64_t step) {
 static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
     fprintf(t->metrics,
             "{\"step\": %llu, \"epoch\": %.4f, \"loss\": %.6f, \"balance_loss\": %.6f, \"grad_norm\": %.6f, "
-            "\"learning_rate\": %.6g, \"tokens\": %llu, \"labels\": %llu, \"tokens_per_second\": %.1f",
+            "\"learning_rate\": %.6g, \"tokens\": %llu, \"labels\": %llu, \"tokens_per_second\": %.1f, "
+            "\"data_wait_s\": %.6f",
             (unsigned long long)s->step, s->epoch, s->loss, s->balance, s->grad_norm, s->learning_rate,
-            (unsigned long long)s->tokens, (unsigned long long)s->labels, s->tokens_per_second);
+            (unsigned long long)s->tokens, (unsigned long long)s->labels, s->tokens_per_second, s->data_wait);
     if (isfinite(s->load_max))
         fprintf(t->metrics, ", \"expert_load_max\": %.4f", s->load_max);
     if (isfinite(s->dpo.loss))
@@ -584,6 +595,7 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
                                           {"train/grad_norm", s->grad_norm},
                                           {"train/learning_rate", s->learning_rate},
                                           {"train/tokens_per_second", s->tokens_per_second},
+                                          {"train/data_wait_s", s->data_wait},
                                           {"train/expert_load_max", s->load_max},
                                           {"train/rewards_chosen", s->dpo.chosen},
                                           {"train/rewards_rejected", s->dpo.rejected},
@@ -736,6 +748,7 @@ void train_end(struct Train *t) {
     if (t->lock > 0)
         close(t->lock);
     events_close(&t->events);
+    feed_free(&t->feed);
     t->metrics = NULL;
     t->lock = 0;
     step_free(&t->step);

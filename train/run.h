@@ -5,6 +5,7 @@
 #include "train/dpo.h"
 #include "train/esft.h"
 #include "train/events.h"
+#include "train/feed.h"
 #include "train/samples.h"
 #include <signal.h>
 
@@ -66,10 +67,11 @@ struct TrainStatus {
     double epoch;
     double loss, balance, grad_norm, learning_rate;
     double tokens_per_second; // of documents, padding apart
-    double validation_loss;   // NaN: not measured after this step
-    double packing;           // tokens of documents / tokens computed
-    double load_max;          // the busiest expert of all layers, measured by an even load; NaN: no experts
-    struct DpoFigures dpo;    // of the step's pairs before its update; not dpo: all NaN
+    double data_wait;       // seconds that the device was idle for want of its batch: drawing, packing, filling buffers
+    double validation_loss; // NaN: not measured after this step
+    double packing;         // tokens of documents / tokens computed
+    double load_max;        // the busiest expert of all layers, measured by an even load; NaN: no experts
+    struct DpoFigures dpo;  // of the step's pairs before its update; not dpo: all NaN
     uint64_t tokens, labels;
 };
 
@@ -95,6 +97,7 @@ struct Train {
     struct ExpertList experts;     // where not all are trained
     struct Dataset data, held_out; // held_out.n 0: none
     struct Batcher batcher;
+    struct Feed feed; // the batches of the steps
     struct RunIdentity identity;
     struct CheckpointState state;
     uint64_t steps;     // in all

@@ -352,6 +352,7 @@ static struct StepShape shape_of(const struct Step *s, const struct MicroBatch *
 static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct StepShape shape, uint64_t documents,
                        uint64_t tokens) {
     struct Device *dev = s->m->dev;
+    double start = clock_seconds();
     if (shape.tokens > s->o.micro_tokens)
         return fail("a micro-batch of %u tokens is above the %u that were planned", b->n_tokens, s->o.micro_tokens);
     uint32_t *ids = tensor_host(dev, &s->ids), *positions = tensor_host(dev, &s->positions);
@@ -379,6 +380,7 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct StepSh
         rows[n] = labels[n] = NONE, weights[n] = 0;
     sort_ids(s, b);
     fill_groups(s, b, shape.tokens, shape.groups, documents, tokens);
+    s->data_seconds += clock_seconds() - start;
     return true;
 }
 

@@ -51,6 +51,7 @@ struct Step {
     struct StepShape pending;       // of the micro-batch whose backward waits for step_update; tokens 0: none
     uint64_t logits_bytes;          // the most that exist at once; also in a dry run
     const float *weights;           // by example of the batch; NULL: 1
+    double data_seconds; // in which the device waited while its batch buffers were filled; the caller sets it back
 };
 
 // Gives every trained parameter a gradient and moments (zero). train_base: all base parameters; else adapters alone. Works on a dry device:
