@@ -144,7 +144,7 @@ static bool describe(struct Job *j, json_t **about) {
     eval_hash(j->asked, j->n_asked, questions);
     // A template is what it makes of a talk, whatever its name.
     static const struct Message PROBE[] = {
-        {ROLE_USER, "a", 1, false}, {ROLE_ASSISTANT, "b", 1, false}, {ROLE_USER, "c", 1, false}};
+        {ROLE_USER, "a", 1, false, 0}, {ROLE_ASSISTANT, "b", 1, false, 0}, {ROLE_USER, "c", 1, false, 0}};
     size_t bytes = 0;
     char *probe = j->l.has_template ? template_text(&j->l.template, &j->l.tokenizer, PROBE, 3, true, &bytes) : NULL;
     if (j->l.has_template && !probe)

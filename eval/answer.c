@@ -12,7 +12,7 @@ enum { CHOICE_SPARE = 16 }; // the prompt with the most bytes may have a few tok
 // ---- Tokens
 
 static bool prompt_tokens(const struct AnswerModel *m, const char *text, struct TokenList *ids) {
-    struct Message message = {ROLE_USER, text, strlen(text), false};
+    struct Message message = {ROLE_USER, text, strlen(text), false, 0};
     *ids = (struct TokenList){0};
     bool ok = m->template ? template_render(m->template, m->tokenizer, &message, 1, true, ids)
                           : token_list_append(ids, m->tokenizer, text, strlen(text), TOKENIZE_BOS, false);
@@ -27,8 +27,8 @@ static bool spoken_tokens(const struct AnswerModel *m, const char *prompt, const
                           struct TokenList *ids) {
     while (*said == ' ' || *said == '\n')
         said++;
-    struct Message messages[2] = {{ROLE_USER, prompt, strlen(prompt), false},
-                                  {ROLE_ASSISTANT, said, strlen(said), false}};
+    struct Message messages[2] = {{ROLE_USER, prompt, strlen(prompt), false, 0},
+                                  {ROLE_ASSISTANT, said, strlen(said), false, 0}};
     struct TokenList all = {0};
     bool ok = template_render(m->template, m->tokenizer, messages, 2, false, &all);
     size_t end = n_prompt;

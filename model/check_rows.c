@@ -540,6 +540,7 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
              .variant = PLAIN_WEIGHTS | FUSED),
         CASE("combine_back", K_COMBINE_BACK, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine_back),
         CASE("xent", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent),
+        CASE("xent weighted", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = WEIGHTED),
         CASE("xent back", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = BACKWARD),
         CASE("xent back weighted", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent,
              .variant = BACKWARD | WEIGHTED),

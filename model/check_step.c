@@ -16,7 +16,9 @@ bool check_xent(struct Check *ck, const struct OpCase *oc, const uint32_t *shape
     double *want = doubles(rows), *gradient = backward ? doubles(logits->n) : NULL;
     struct CheckTensor *weights = oc->variant & WEIGHTED ? checkrun_random(&r, DT_F32, DIMS(rows), 2) : NULL;
     ref_xent(logits->value, target, rows, vocab, 0.125, want, gradient);
-    for (uint64_t i = 0; weights && i < logits->n; i++)
+    for (uint32_t i = 0; weights && i < rows; i++)
+        want[i] *= weights->value[i];
+    for (uint64_t i = 0; weights && backward && i < logits->n; i++)
         gradient[i] *= weights->value[i / vocab];
     logits->output = backward;
     struct Cmd *c = cmd_begin(ck->dev, oc->name);

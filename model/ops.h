@@ -154,7 +154,7 @@ struct StepParams {
 };
 // What a step leaves behind, ARENA_HOST.
 struct StepResult {
-    float loss;      // sum of losses over labelled tokens (not yet divided)
+    float loss;      // sum of losses over labelled tokens, times their weights (not yet divided)
     float balance;   // balance loss, times alpha, weights applied
     float grad_norm; // before clipping
     float clip;      // factor applied to gradients
@@ -163,7 +163,7 @@ struct StepResult {
 };
 // logits (rows, vocab): loss (rows) = logsumexp - logit[target], 0 where target is 0xffffffff; with backward logits become (softmax - onehot) * inv_labels.
 // Without backward params may be NULL and logits keep their value.
-// weights (rows) of the gradients, f32, may be NULL: 1.
+// weights (rows) of losses and gradients, f32, may be NULL: 1.
 void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *targets, const struct Tensor *loss,
              const struct Tensor *params, const struct Tensor *weights, bool backward);
 // out[index] += sum of all elements of x, in fixed order. out: f32 words (a StepResult).

@@ -9,7 +9,7 @@
 
 // ---- Lists of tokens ----
 
-void token_list_push(struct TokenList *list, uint32_t id, bool trained) {
+void token_list_push(struct TokenList *list, uint32_t id, float trained) {
     if (list->n == list->capacity) {
         list->capacity = list->capacity ? list->capacity * 2 : 256;
         list->ids = xrealloc(list->ids, list->capacity * sizeof *list->ids);
@@ -20,7 +20,7 @@ void token_list_push(struct TokenList *list, uint32_t id, bool trained) {
 }
 
 bool token_list_append(struct TokenList *list, const struct Tokenizer *tokenizer, const char *text, size_t bytes,
-                       unsigned flags, bool trained) {
+                       unsigned flags, float trained) {
     uint32_t *ids;
     size_t n;
     if (!tokenizer_encode(tokenizer, text, bytes, flags, &ids, &n))
@@ -133,7 +133,7 @@ struct Layout {
     struct TokenList *out; // NULL: text alone
     char *run;             // text of the run so far; with out == NULL all text
     size_t n, capacity;
-    bool trained;   // of the run
+    float trained;  // of the run
     unsigned place; // TOKENIZE_MIDDLE, TOKENIZE_BEHIND: what stands before the run
 };
 
@@ -148,8 +148,8 @@ static void lay_text(struct Layout *l, const char *text, size_t bytes) {
     l->run[l->n] = 0;
 }
 
-// Ends the run; the next is trained or not.
-static bool lay_cut(struct Layout *l, bool trained) {
+// Ends the run; the next is trained so much.
+static bool lay_cut(struct Layout *l, float trained) {
     bool ok = true;
     if (l->out && l->n) {
         ok = token_list_append(l->out, l->tokenizer, l->run, l->n, l->place, l->trained);
@@ -161,7 +161,7 @@ static bool lay_cut(struct Layout *l, bool trained) {
 }
 
 static bool lay_token(struct Layout *l, uint32_t id) {
-    bool trained = l->trained;
+    float trained = l->trained;
     if (!lay_cut(l, trained))
         return false;
     if (l->out) {
@@ -220,8 +220,8 @@ static bool lay_parts(struct Layout *l, const struct TemplateParts *p, const str
 }
 
 static bool lay_answer(struct Layout *l, const struct Template *t, const struct Message *m) {
-    return lay_parts(l, &t->texts[TEXT_PROMPT], NULL, NULL) && lay_cut(l, !m->unlearnt) &&
-           lay_parts(l, &t->texts[TEXT_ANSWER], m, NULL) && lay_cut(l, false) &&
+    return lay_parts(l, &t->texts[TEXT_PROMPT], NULL, NULL) && lay_cut(l, message_weight(m)) &&
+           lay_parts(l, &t->texts[TEXT_ANSWER], m, NULL) && lay_cut(l, 0) &&
            lay_parts(l, &t->texts[TEXT_AFTER], NULL, NULL);
 }
 
@@ -282,7 +282,7 @@ static bool lay_all(struct Layout *l, const struct Template *t, const struct Mes
     }
     if (add_generation_prompt && !lay_parts(l, &texts[TEXT_PROMPT], NULL, NULL))
         return false;
-    return lay_cut(l, false);
+    return lay_cut(l, 0);
 }
 
 bool template_render(const struct Template *t, const struct Tokenizer *tokenizer, const struct Message *messages,

@@ -44,12 +44,13 @@ struct Message {
     enum Role role;
     const char *text; // need not be 0-terminated; special tokens written in it stay plain text
     size_t bytes;
-    bool unlearnt; // an answer of the assistant that is read and not learnt
+    bool weighted; // an answer whose loss counts `weight` times (0: it is read and not learnt); else once
+    float weight;
 };
 
 struct TokenList {
     uint32_t *ids;
-    uint8_t *trained; // 1: the model is to learn to say this token
+    float *trained; // 0: read alone; else the model is to learn to say this token, whose loss counts so often
     size_t n, capacity;
 };
 
@@ -62,9 +63,10 @@ const char *template_name(const struct Template *t);
 const char *template_names(void); // of those built in, for messages and --help
 // What the model says before an answer's own words ("" or a blank): not a part of what it is taken to have said.
 const char *template_lead(const struct Template *t);
+static inline float message_weight(const struct Message *m) { return m->weighted ? m->weight : 1; }
 bool role_find(const char *name, enum Role *role); // "system", "user", "assistant"
 
-// Appends to out (zero it first). Trained are the assistant's words and the token that ends its turn, but for those that are `unlearnt`. With
+// Appends to out (zero it first). Trained are the assistant's words and the token that ends its turn, with their message's weight. With
 // add_generation_prompt the ids end where the assistant begins to speak.
 // The ids are those of the whole rendered text, special tokens parsed, with one exception: the answer is cut off from the prompt,
 // as it is when the model speaks, which shows only where an answer begins with white space.
@@ -77,6 +79,6 @@ char *template_text(const struct Template *t, const struct Tokenizer *tokenizer,
 
 // Appends the ids of a text, all with the same mask.
 bool token_list_append(struct TokenList *list, const struct Tokenizer *tokenizer, const char *text, size_t bytes,
-                       unsigned flags, bool trained);
-void token_list_push(struct TokenList *list, uint32_t id, bool trained);
+                       unsigned flags, float trained);
+void token_list_push(struct TokenList *list, uint32_t id, float trained);
 void token_list_free(struct TokenList *list);

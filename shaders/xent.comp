@@ -7,7 +7,7 @@
 #include "logits.glsl"
 
 layout(constant_id = 3) const uint BACKWARD = 0;
-layout(constant_id = 4) const uint WEIGHTED = 0; // the gradient of a row times p.weights
+layout(constant_id = 4) const uint WEIGHTED = 0; // loss and gradient of a row times p.weights
 
 void store4(uint row, uint quad, vec4 g) {
     if (VEC4 != 0) {
@@ -39,11 +39,13 @@ void main() {
     }
     RowTop t = row_top(row);
     uint owner = target < 4 * whole ? (target / 4) % LOCAL_SIZE : (target - 4 * whole) % LOCAL_SIZE;
+    float weight = WEIGHTED != 0 ? p.weights.v[row] : 1;
     if (lane == owner)
-        p.loss.v[row] = target < p.vocab ? (t.top - logit(row, target)) + t.log_sum : uintBitsToFloat(NAN_BITS);
+        p.loss.v[row] =
+            target < p.vocab ? ((t.top - logit(row, target)) + t.log_sum) * weight : uintBitsToFloat(NAN_BITS);
     if (BACKWARD == 0)
         return;
-    float inv_labels = p.params.v[0] * (WEIGHTED != 0 ? p.weights.v[row] : 1), factor = inv_labels / t.sum;
+    float inv_labels = p.params.v[0] * weight, factor = inv_labels / t.sum;
     for (uint q = lane; q < whole; q += LOCAL_SIZE) {
         vec4 g = exp(logits4(row, q) - t.top) * factor;
         g -= mix(vec4(0), vec4(inv_labels), equal(uvec4(4 * q) + uvec4(0, 1, 2, 3), uvec4(target)));

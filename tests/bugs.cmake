@@ -99,12 +99,12 @@ bug(N8a "each micro-batch divides by its own labels" FILE train/step.c
     if (!fill_batch(s, b, shape, documents_in_batch]=]
   TEST training SAYS "gradients differ")
 bug(N8b "a run divides by the labels of its first micro-batch" FILE train/run.c
-  FIND [=[logp ? n / 2 : plan.n_labels);]=]
-  PUT [=[logp ? n / 2 : plan.micro[0].n_labels);]=]
+  FIND [=[logp ? (double)(n / 2) : plan.weight);]=]
+  PUT [=[logp ? (double)(n / 2) : plan.micro[0].weight);]=]
   TEST step SAYS "a run's gradient norm")
 bug(N8c "a run divides by all tokens, not by the labelled ones" FILE train/run.c
-  FIND [=[logp ? n / 2 : plan.n_labels);]=]
-  PUT [=[logp ? n / 2 : plan.n_tokens - plan.n_padding);]=]
+  FIND [=[logp ? (double)(n / 2) : plan.weight);]=]
+  PUT [=[logp ? (double)(n / 2) : (double)(plan.n_tokens - plan.n_padding));]=]
   TEST step SAYS "a run's gradient norm")
 
 # ---- N9: the balance loss and accumulation

@@ -15,10 +15,10 @@ static const char VOCABULARY[] =
 static const char CONFIG[] = "{\"bos_token\": \"<s>\", \"eos_token\": \"<s>\", \"add_bos_token\": true}";
 
 static void use(const struct Template *t, const struct Tokenizer *tokenizer) {
-    static const struct Message talk[] = {{ROLE_SYSTEM, " a b ", 5, false},
-                                          {ROLE_USER, "ab<s>\n", 6, false},
-                                          {ROLE_ASSISTANT, " b", 2, false},
-                                          {ROLE_USER, "", 0, false}};
+    static const struct Message talk[] = {{ROLE_SYSTEM, " a b ", 5, false, 0},
+                                          {ROLE_USER, "ab<s>\n", 6, false, 0},
+                                          {ROLE_ASSISTANT, " b", 2, false, 0},
+                                          {ROLE_USER, "", 0, false, 0}};
     for (unsigned first = 0; first < 2; first++)
         for (unsigned n = 0; n + first <= 4; n++) {
             struct TokenList list = {0};

@@ -75,7 +75,7 @@ static void check_stream(const struct Tokenizer *t, const uint32_t *ids, size_t 
 }
 
 static void check_chat(const struct Template *chat, const struct Tokenizer *t, const char *text, size_t bytes) {
-    const struct Message talk[] = {{ROLE_USER, text, bytes, false}, {ROLE_ASSISTANT, text, bytes / 2, false}};
+    const struct Message talk[] = {{ROLE_USER, text, bytes, false, 0}, {ROLE_ASSISTANT, text, bytes / 2, false, 0}};
     struct TokenList list = {0};
     template_render(chat, t, talk, 2, true, &list); // fails where added tokens overlap
     for (size_t i = 0; i < list.n; i++)

@@ -37,7 +37,7 @@ static void use(const struct Tokenizer *t, const char *text, size_t bytes) {
     free(again);
     struct Template chat;
     if (bytes % 8 == 0 && template_open(&chat, bytes % 16 ? "deepseek" : "plain", NULL, t, "fuzz")) {
-        const struct Message talk[] = {{ROLE_USER, text, bytes, false}, {ROLE_ASSISTANT, text, bytes / 2, false}};
+        const struct Message talk[] = {{ROLE_USER, text, bytes, false, 0}, {ROLE_ASSISTANT, text, bytes / 2, false, 0}};
         struct TokenList list = {0};
         template_render(&chat, t, talk, 2, true, &list);
         token_list_free(&list);

@@ -567,8 +567,14 @@ static void test_unlearnt(void) {
     fail_quiet(true);
     BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0}]}",
         "no message of the assistant counts: nothing to learn");
-    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0.5}]}",
-        "messages[1]: 'weight' must be 0 or 1");
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"weight\": -0.5}]}",
+        "messages[1]: 'weight' must be a number of at least 0");
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 1e39}]}",
+        "messages[1]: 'weight' must be a number of at least 0");
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"mask\": 0.5}]}",
+        "messages[1]: 'mask' must be 0 or 1");
+    BAD("{\"messages\": [{\"role\": \"system\", \"content\": \"a\", \"weight\": 0.5}, " SAID "]}",
+        "only the assistant's messages can be learnt");
     BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"mask\": \"1\"}]}",
         "messages[1]: 'mask' must be 0 or 1");
     BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"mask\": 1, \"weight\": 1}]}",
@@ -578,6 +584,57 @@ static void test_unlearnt(void) {
     BAD("{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\"}]}, " SAID "]}",
         "one part of type text");
     BAD("{\"messages\": [{\"role\": \"user\", \"content\": []}, " SAID "]}", "one part of type text");
+    fail_quiet(false);
+}
+
+// Every label has the weight of its message, in a cut example and in a store on disk too; where all are 1 nothing is kept, and the run is the same.
+static void test_message_weights(void) {
+    static const char form[] =
+        "{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"No\", \"weight\": %s}, " USER
+        ", {\"role\": \"assistant\", \"content\": \"Yes\", \"loss_weight\": %s}]}\n"
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", "
+        "\"value\": \"b\", \"weight\": %s}]}\n{\"text\": \"one two\"}\n";
+    struct Dataset plain, d;
+    char *text = xsprintf(form, "1", "true", "1.0");
+    if (!CHECK(load(&plain, text, strlen(text), &OPTIONS), "%s", fail_last()))
+        return;
+    for (size_t i = 0; i < plain.n; i++)
+        CHECK(!plain.examples[i].weights, "example %zu has weights, all of them 1", i);
+    CHECK(!plain.labels_weighted && plain.label_weight == (double)plain.n_labels, "weights %g", plain.label_weight);
+    free(text);
+    text = xsprintf(form, "2.5", "0.25", "3");
+    for (int on_disk = 0; on_disk < 2; on_disk++) {
+        struct DataOptions options = OPTIONS;
+        options.memory_bytes = on_disk ? 64 : 0;
+        if (!CHECK(load(&d, text, strlen(text), &options) && d.n == 3, "%s", fail_last()))
+            continue;
+        CHECK(d.labels_weighted && d.hash != plain.hash && d.n_labels == plain.n_labels, "the weights do not count");
+        double sum = 0;
+        for (size_t i = 0; i < d.n; i++) {
+            const struct Example *e = &d.examples[i], *p = &plain.examples[i];
+            CHECK(!e->weights == (i == 2), "example %zu: weights where there are none, or none", i);
+            bool right = memcmp(e->ids, p->ids, e->n * sizeof *e->ids) == 0 &&
+                         memcmp(e->labels, p->labels, e->n * sizeof *e->labels) == 0;
+            uint32_t answers = 0;
+            for (uint32_t t = 0; t < e->n && e->weights; t++) {
+                answers += e->labels[t] >= 0 && (t == 0 || e->labels[t - 1] < 0);
+                right = right && e->weights[t] == (e->labels[t] < 0 ? 0 : i == 1 ? 3 : answers == 1 ? 2.5f : 0.25f);
+            }
+            CHECK(right && answers == (i == 0 ? 2u : i == 1 ? 1u : 0u), "example %zu: not its messages' weights", i);
+            sum += example_weight(e);
+        }
+        CHECK(sum == d.label_weight && sum != (double)d.n_labels, "weights of %g, told as %g", sum, d.label_weight);
+        dataset_free(&d);
+    }
+    free(text);
+    dataset_free(&plain);
+    static const char pair[] =
+        "{\"prompt\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 2}, " USER
+        "], \"chosen\": \"b\", \"rejected\": \"c\"}";
+    struct DataOptions pairs = {.max_tokens = 4096, .pairs = true};
+    fail_quiet(true);
+    CHECK(!load(&d, pair, sizeof pair - 1, &pairs) && strstr(fail_last(), "--loss dpo compares whole answers"), "'%s'",
+          fail_last());
     fail_quiet(false);
 }
 
@@ -810,6 +867,7 @@ int main(void) {
         test_text();
         test_columns();
         test_unlearnt();
+        test_message_weights();
         test_overlong();
         test_spilled();
         test_weights();

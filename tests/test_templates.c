@@ -200,7 +200,7 @@ static void test_file(void) {
     if (!open_with_tokens(&tokenizer, "smollm", "<s>", "</s>"))
         return;
     if (CHECK(open_text(&t, text, &tokenizer), "%s", fail_last())) {
-        const struct Message talk[] = {{ROLE_USER, "one", 3, false}, {ROLE_ASSISTANT, " two  ", 6, false}};
+        const struct Message talk[] = {{ROLE_USER, "one", 3, false, 0}, {ROLE_ASSISTANT, " two  ", 6, false, 0}};
         char *found = template_text(&t, &tokenizer, talk, 2, true, NULL);
         CHECK(strcmp(found, "<s>\tBegin[usual]Q: {one}\nA:  two<|im_end|>\\\"A:") == 0, "'%s'", found);
         check_ids(&t, &tokenizer, talk, 2, true, found);
@@ -275,8 +275,8 @@ static void test_T3_refused_files(void) {
 static void test_messages(void) {
     struct Tokenizer tokenizer;
     struct Template t;
-    const struct Message user = {ROLE_USER, "u", 1, false}, system = {ROLE_SYSTEM, "s", 1, false},
-                         answer = {ROLE_ASSISTANT, "a", 1, false};
+    const struct Message user = {ROLE_USER, "u", 1, false, 0}, system = {ROLE_SYSTEM, "s", 1, false, 0},
+                         answer = {ROLE_ASSISTANT, "a", 1, false, 0};
     const struct {
         const char *name;
         struct Message talk[2];

@@ -574,7 +574,7 @@ static const char SMOLLM_JINJA[] =
     "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}" CHATML_BODY;
 
 static struct Message message(enum Role role, const char *text) {
-    return (struct Message){role, text, strlen(text), false};
+    return (struct Message){role, text, strlen(text), false, 0};
 }
 
 // Renders, and checks the text, what is trained (decoded), and that the ids are those of the whole text.

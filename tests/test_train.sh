@@ -134,6 +134,22 @@ cmp -s "$work/new/model.safetensors" "$work/undisturbed/model.safetensors"
 note $? "a run resumed in its second epoch has other weights"
 rm -rf "$work/new" "$work/undisturbed"
 
+# Weights: with 2 at every answer a run has the bits that it has without, because its losses are divided by the sum of weights; other weights
+# change it, and its identity with it.
+sed 's/"content": "ho/"weight": 2, &/' "$work/data.jsonl" >"$work/twice.jsonl"
+sed '1~2s/"content": "ho/"weight": 0.25, &/' "$work/data.jsonl" >"$work/mixed.jsonl"
+told=
+for data in data twice mixed; do
+    train 0 --data "$work/$data.jsonl" --steps 2 --lr 0.001 --validation-split 0.2
+    told+="$(values loss | tr '\n' ' ')$(values validation_loss | tr '\n' ' ')$(sha256sum <"$work/new/model.safetensors" | cut -c 1-12)"$'\n'
+    [[ $data == mixed ]] || rm -rf "$work/new"
+done
+same "runs that differ" "$(sort -u <<<"${told%$'\n'}" | wc -l)" 2
+same "weights of 2" "$(sed -n 1p <<<"$told")" "$(sed -n 2p <<<"$told")"
+train 1 --data "$work/data.jsonl" --steps 2 --lr 0.001 --validation-split 0.2 --resume
+says "$err" "is of another run: its data is"
+rm -rf "$work/new"
+
 # merge: the merged model scores as the adapter on top does, over every linear, from a quantised base too; and not as the base.
 run 0 convert "$work/model" --out "$work/model.gguf" --type q8_0
 sum_of() { # sum_of MODEL FLAGS...

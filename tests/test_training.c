@@ -136,7 +136,7 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
     uint64_t documents = 0;
     for (size_t i = 0; i < plan.n; i++)
         documents += plan.micro[i].n_documents;
-    o.weighted = c->pairs;
+    o.weighted = c->pairs || plan.micro[0].weights;
     bool ok = step_init(&s, m, &o, m->n_params == m->n_base);
     double logp[N_EXAMPLES] = {0}, preference = 0;
     float weight[N_EXAMPLES], reference[N_EXAMPLES];
@@ -148,7 +148,7 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
         preference = dpo_loss(logp, reference, c->n / 2, 0.2, weight).loss;
         step_weights(&s, weight);
     }
-    ok = ok && step_begin(&s, c->pairs ? c->n / 2 : plan.n_labels);
+    ok = ok && step_begin(&s, c->pairs ? c->n / 2 : plan.weight);
     for (size_t i = 0; i < plan.n && ok; i++)
         ok = step_micro(&s, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
     CHECK(ok && device_wait(m->dev), "gradients: %s", fail_last());
@@ -250,6 +250,70 @@ static void test_batch_balance(struct Device *dev) {
         free(got);
     }
     free(want);
+    corpus_free(&c);
+    model_free(&m);
+}
+
+// Weights of labels: the loss is sum(w l) / sum(w), as torch.nn.functional.cross_entropy(reduction="none") times w would have it, and its gradient
+// the same mean of the labels' own. A document of weight 2 is the document twice; weights of 1 change no bit.
+static void test_weights(struct Device *dev, bool moe) {
+    struct Config config = tiny(moe);
+    struct Model m;
+    struct Corpus c;
+    config.aux_alpha = 0; // its mean is over documents, whatever their labels weigh
+    if (!model_make(&m, dev, &config))
+        return;
+    corpus_make(&c, 4, 6, config.vocab_size);
+    uint64_t n;
+    double loss[2], plain_loss[2], sum = 0, weight = 0;
+    float *plain = batch_gradients(&m, &c, 2 * SEQ, false, &n, plain_loss), *want = xcalloc(n, sizeof *want);
+    float weights[4][SEQ], each[4] = {1, 1, 1, 1};
+    for (int k = 0; k < 3; k++) {
+        struct Corpus weighted = {.n = 4};
+        for (uint32_t i = 0; i < 4; i++) { // all 1; document 0 twice; each label its own
+            for (uint32_t t = 0; t < c.example[i].n; t++)
+                weights[i][t] = c.example[i].labels[t] < 0 ? 0 : k == 2 ? 0.1f + random_uniform(7, i, t) * 3 : each[i];
+            weighted.example[i] = c.example[i];
+            weighted.example[i].weights = weights[i];
+            weighted.list[i] = &weighted.example[i];
+        }
+        float *got = batch_gradients(&m, &weighted, 2 * SEQ, false, &n, loss);
+        if (k == 0) {
+            CHECK(memcmp(got, plain, n * sizeof *got) == 0 && loss[0] == plain_loss[0], "weights of 1 change bits");
+            each[0] = 2;
+        } else if (k == 1) {
+            struct Corpus twice = {.n = 5, .list = {c.list[0], c.list[1], c.list[2], c.list[3], c.list[0]}};
+            float *same = batch_gradients(&m, &twice, 2 * SEQ, false, &n, plain_loss);
+            CHECK(distance(got, same, n) <= 1e-6, "a weight of 2, the document twice: gradients differ by %.2g",
+                  distance(got, same, n));
+            CHECK_NEAR(loss[0], plain_loss[0], 0, 1e-6);
+            free(same);
+        } else { // one label at a time, of one document after the other
+            for (uint32_t i = 0; i < 4; i++)
+                for (uint32_t t = 0; t < c.example[i].n; t++) {
+                    struct Example e = c.example[i];
+                    int32_t labels[SEQ];
+                    memset(labels, 0xff, sizeof labels);
+                    if ((labels[t] = e.labels[t]) < 0)
+                        continue;
+                    e.labels = labels, e.n_labels = 1;
+                    struct Corpus one = {.n = 1, .list = {&e}};
+                    float *g = batch_gradients(&m, &one, 2 * SEQ, false, &n, plain_loss);
+                    for (uint64_t j = 0; j < n; j++)
+                        want[j] += weights[i][t] * g[j];
+                    sum += (double)weights[i][t] * plain_loss[0];
+                    weight += (double)weights[i][t];
+                    free(g);
+                }
+            for (uint64_t j = 0; j < n; j++)
+                want[j] /= (float)weight;
+            CHECK(distance(got, want, n) <= 2e-6, "weighted labels and the mean of their own gradients differ by %.2g",
+                  distance(got, want, n));
+            CHECK_NEAR(loss[0], sum, 0, 1e-6);
+        }
+        free(got);
+    }
+    free(plain), free(want);
     corpus_free(&c);
     model_free(&m);
 }
@@ -848,6 +912,8 @@ int main(void) {
         test_plan(&dev, &METHODS[i], i % 2, i % 3 != 0);
     test_offloads(&dev);
     test_batch_balance(&dev);
+    test_weights(&dev, false);
+    test_weights(&dev, true);
     test_leak(&dev);
     test_lora_start(&dev);
     test_idle_experts(&dev);

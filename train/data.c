@@ -18,27 +18,35 @@ struct Reader {
     uint64_t done_bytes, all_bytes; // of the files before the one in hand, of all
     size_t room;                    // examples that fit
     int32_t *labels;                // (labels_room) of the example in hand
+    float *weights;                 // (labels_room) of these
     size_t labels_room;
     struct TokenList chosen; // of the pair in hand, while the rejected answer is read
 };
 
 // ---- One example ----
 
+// Stands for an example's weights until all words have their place: they will lie behind its labels.
+static const float BEHIND_LABELS[1];
+
 // Tokens [first, first + n) of a list. An example without a label is none: *added is then false.
 static bool add_tokens(struct Reader *r, const struct TokenList *list, size_t first, size_t n, uint32_t line,
                        bool *added) {
     struct Dataset *d = r->d;
     const uint32_t *ids = list->ids + first;
-    const uint8_t *trained = list->trained + first;
+    const float *trained = list->trained + first, *weights = NULL;
     size_t n_labels = 0;
     if (n > r->labels_room) {
         r->labels_room = 2 * n;
         r->labels = xrealloc(r->labels, r->labels_room * sizeof *r->labels);
+        r->weights = xrealloc(r->weights, r->labels_room * sizeof *r->weights);
     }
     for (size_t t = 0; t < n; t++) {
         bool learnt = t + 1 < n && trained[t + 1];
         r->labels[t] = learnt ? (int32_t)ids[t + 1] : -1;
+        r->weights[t] = learnt ? trained[t + 1] : 0;
         n_labels += learnt;
+        if (learnt && r->weights[t] != 1)
+            weights = BEHIND_LABELS;
     }
     *added = n_labels > 0;
     if (n_labels == 0)
@@ -47,9 +55,10 @@ static bool add_tokens(struct Reader *r, const struct TokenList *list, size_t fi
         r->room = r->room ? r->room * 2 : 256;
         d->examples = xrealloc(d->examples, r->room * sizeof *d->examples);
     }
-    d->examples[d->n++] =
-        (struct Example){.n = (uint32_t)n, .n_labels = (uint32_t)n_labels, .file = r->file, .line = line};
-    return tokenstore_add(&d->store, ids, n) && tokenstore_add(&d->store, r->labels, n);
+    d->examples[d->n++] = (struct Example){
+        .weights = weights, .n = (uint32_t)n, .n_labels = (uint32_t)n_labels, .file = r->file, .line = line};
+    return tokenstore_add(&d->store, ids, n) && tokenstore_add(&d->store, r->labels, n) &&
+           (!weights || tokenstore_add(&d->store, r->weights, n));
 }
 
 static bool add_overlong(struct Reader *r, uint32_t line) {
@@ -75,7 +84,7 @@ enum Outcome { READ_GOOD, READ_BAD, READ_STOP }; // bad: the next record can be 
 
 static bool learns(const struct TokenList *list, size_t n) {
     for (size_t t = 1; t < n && t < list->n; t++)
-        if (list->trained[t])
+        if (list->trained[t] > 0)
             return true;
     return false;
 }
@@ -147,8 +156,19 @@ static bool read_source(struct Reader *r, struct Source *s) {
 
 // ---- The whole ----
 
+double example_weight(const struct Example *e) {
+    double sum = 0;
+    if (!e->weights)
+        return e->n_labels;
+    for (uint32_t t = 0; t < e->n; t++)
+        sum += (double)e->weights[t];
+    return sum;
+}
+
 static void count(struct Dataset *d) {
     d->n_tokens = d->n_labels = d->longest = 0;
+    d->labels_weighted = false;
+    d->label_weight = 0;
     d->hash = 0;
     for (size_t i = 0; i < d->n; i++) {
         const struct Example *e = &d->examples[i];
@@ -157,6 +177,10 @@ static void count(struct Dataset *d) {
         d->longest = (uint32_t)max_u64(d->longest, e->n);
         d->hash = hash_bytes(e->ids, e->n * sizeof *e->ids, d->hash);
         d->hash = hash_bytes(e->labels, e->n * sizeof *e->labels, d->hash);
+        if (e->weights)
+            d->hash = hash_bytes(e->weights, e->n * sizeof *e->weights, d->hash);
+        d->labels_weighted = d->labels_weighted || e->weights;
+        d->label_weight += example_weight(e);
     }
     if (d->weights)
         d->hash = hash_bytes(d->weights, d->n_paths * sizeof *d->weights, d->hash);
@@ -167,6 +191,7 @@ static bool finish(struct Reader *r, bool ok) {
     form_free(&r->form);
     token_list_free(&r->chosen);
     free(r->labels);
+    free(r->weights);
     if (ok && d->n == 0)
         ok = d->n_beyond && r->options->overlong != OVERLONG_DROP
                  ? fail("%s: nothing to learn: no answer begins within the first %u tokens", d->paths[0],
@@ -180,9 +205,15 @@ static bool finish(struct Reader *r, bool ok) {
         return false;
     }
     uint32_t *at = d->store.words;
-    for (size_t i = 0; i < d->n; i++, at += 2 * d->examples[i - 1].n) {
-        d->examples[i].ids = at;
-        d->examples[i].labels = (int32_t *)at + d->examples[i].n;
+    for (size_t i = 0; i < d->n; i++) {
+        struct Example *e = &d->examples[i];
+        e->ids = at;
+        e->labels = (int32_t *)(at + e->n);
+        at += 2 * e->n;
+        if (e->weights) {
+            e->weights = (const float *)at;
+            at += e->n;
+        }
     }
     count(d);
     return true;

@@ -1,16 +1,17 @@
 // Training data: the records of files (train/source.h), in the forms people use (train/forms.h), become examples of token ids and labels.
 // Everything is read strictly: a bad record stops the run with file, line and reason.
 //
-// A file is read once, from its first byte to its last. What stays in memory is an index of 36 bytes an example (`struct Example`, and its place in an
-// epoch's order); ids and labels, 8 bytes a token, lie in memory up to 64 MiB and beyond that in a file that the kernel pages in and out
+// A file is read once, from its first byte to its last. What stays in memory is an index of 44 bytes an example (`struct Example`, and its place in an
+// epoch's order); ids and labels, 8 bytes a token (12 in examples with weights), lie in memory up to 64 MiB and beyond that in a file that the kernel pages in and out
 // (train/tokenstore.h).
 #pragma once
 #include "train/forms.h"
 #include "train/tokenstore.h"
 
 struct Example {
-    uint32_t *ids;   // (n)
-    int32_t *labels; // (n) labels[t] = ids[t + 1] where that token is to be learnt, else -1; the last is -1
+    uint32_t *ids;        // (n)
+    int32_t *labels;      // (n) labels[t] = ids[t + 1] where that token is to be learnt, else -1; the last is -1
+    const float *weights; // (n) how often the loss of each label counts, 0 where there is none; NULL: each once
     uint32_t n, n_labels;
     uint32_t file, line; // where it came from: Dataset.paths[file], the line it begins on, from 1
 };
@@ -39,14 +40,16 @@ struct Dataset {
     struct Example *examples; // (n) in the order of the files and their lines
     size_t n;
     bool pairs;              // examples 2i (chosen) and 2i + 1 (rejected) belong together, and stay so
-    struct TokenStore store; // all ids and labels
+    struct TokenStore store; // all ids, labels and weights of labels
     char **paths;            // (n_paths)
     char (*sha256)[65];      // (n_paths) of the files as they were read; "": not read from a file
     double *weights;         // (n_paths), or NULL: each file once an epoch
     size_t n_paths;
     uint64_t n_tokens, n_labels;
-    uint64_t n_overlong; // examples that were longer than max_tokens
-    uint64_t n_pieces;   // of those, with OVERLONG_SPLIT: the examples that they became
+    bool labels_weighted; // some example has weights
+    double label_weight;  // of all labels together: n_labels, where none has a weight
+    uint64_t n_overlong;  // examples that were longer than max_tokens
+    uint64_t n_pieces;    // of those, with OVERLONG_SPLIT: the examples that they became
     uint64_t n_beyond;  // of those: left out whole, by OVERLONG_DROP or because nothing is to be learnt in what is kept
     uint64_t n_skipped; // left out by skip_bad
     uint64_t hash;      // of all ids, labels and their order, and of the weights: the checkpoint contract
@@ -65,6 +68,8 @@ bool dataset_load_memory(struct Dataset *d, const char *text, size_t bytes, cons
 // after *d is freed. Both must stay non-empty.
 bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dataset *held_out);
 void dataset_free(struct Dataset *d);
+// The weights of an example's labels together.
+double example_weight(const struct Example *e);
 
 // The order of an epoch: a permutation that depends on (seed, epoch, n) alone. order: (n)
 void data_permute(uint32_t *order, size_t n, uint64_t seed, uint64_t epoch);

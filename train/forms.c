@@ -1,6 +1,7 @@
 // An object of the reader's forms becomes messages or texts, and these become tokens with their mask.
 #include "train/forms.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,9 +143,10 @@ static bool get_content(const json_t *message, const char *key, const char **tex
     return get_text(part, json_object_get(part, "value") ? "value" : "text", text, bytes, where);
 }
 
-// Whether an answer is learnt. "weight" is what OpenAI's files call it; factors other than 0 and 1 would change the loss.
+// How often the loss of an answer counts. "weight" is what OpenAI's files call it.
 static bool read_weight(const struct FormReader *r, const json_t *message, struct Message *m, const char *where) {
     static const char *const keys[] = {"weight", "mask", "loss_weight"};
+    enum { MASK = 1 };
     const char *found = NULL;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *value = json_object_get(message, their_name(r, keys[i]));
@@ -156,11 +158,18 @@ static bool read_weight(const struct FormReader *r, const json_t *message, struc
         if (found)
             return fail("%s: both '%s' and '%s': it could mean two things", where, found, their_name(r, keys[i]));
         found = their_name(r, keys[i]);
-        if (weight != 0 && weight != 1)
-            return fail("%s: '%s' must be 0 or 1 (false or true): other factors are not known here", where, found);
+        if (i == MASK && weight != 0 && weight != 1)
+            return fail("%s: '%s' must be 0 or 1 (false or true)", where, found);
+        if (!(weight >= 0) || !isfinite((float)weight))
+            return fail("%s: '%s' must be a number of at least 0 (or false or true)", where, found);
+        if (r->pair && weight != 0 && weight != 1)
+            return fail("%s: '%s' must be 0 or 1 in a pair: --loss dpo compares whole answers, which no factor of a "
+                        "message's loss is for",
+                        where, found);
         if (weight != 0 && m->role != ROLE_ASSISTANT)
-            return fail("%s: '%s' is 1, but only the assistant's messages can be learnt", where, found);
-        m->unlearnt = weight == 0;
+            return fail("%s: '%s' is not 0, but only the assistant's messages can be learnt", where, found);
+        m->weighted = true;
+        m->weight = (float)weight;
     }
     return true;
 }
@@ -198,7 +207,7 @@ static bool read_messages(struct FormReader *r, const json_t *object, bool share
         if (!read_message(r, value, sharegpt, m, place))
             return false;
         answered |= m->role == ROLE_ASSISTANT;
-        learnt |= m->role == ROLE_ASSISTANT && !m->unlearnt;
+        learnt |= m->role == ROLE_ASSISTANT && message_weight(m) > 0;
     }
     if (!learnt)
         return fail("%s: no message of the assistant%s: nothing to learn", where, answered ? " counts" : "");
@@ -332,6 +341,7 @@ static bool read_known(struct FormReader *r, const json_t *object, const char *w
 
 bool form_read(struct FormReader *r, const json_t *object, const char *where) {
     r->list.n = 0;
+    r->pair = false;
     json_t *mapped = map_columns(r, (json_t *)object, where);
     bool ok = mapped && read_known(r, mapped, where);
     json_decref(mapped);
@@ -360,6 +370,7 @@ static bool read_answer(struct FormReader *r, const json_t *pair, const char *ke
 bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, const char *where) {
     static const char *const keys[] = {"prompt", "chosen", "rejected"};
     r->list.n = 0;
+    r->pair = true;
     if (!json_is_object(object))
         return fail("%s: an object is expected", where);
     json_t *pair = map_columns(r, (json_t *)object, where);

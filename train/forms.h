@@ -5,8 +5,8 @@
 //                                                                 it "system" and "history": [[question, answer], ...]
 //   {"prompt": "...", "completion": "..."}                        joined as they are; learnt are the completion and the end
 //   {"text": "..."}                                               all of it is learnt, and the end
-// The end is the end-of-sequence token, which stands behind the answer in every form. A message of the assistant with "weight", "mask" or
-// "loss_weight" 0 (or false) is read and not learnt; 1 says what holds anyway.
+// The end is the end-of-sequence token, which stands behind the answer in every form. The loss of a message of the assistant
+// counts as often as its "weight" (or "loss_weight", or "mask": 0 or 1) says, a number of at least 0: 0 (or false) is read and not learnt.
 #pragma once
 #include "model/template.h"
 
@@ -29,6 +29,7 @@ struct FormReader {
     const struct Template *chat;
     const struct Columns *columns; // NULL: the keys are ours
     struct TokenList list;         // of the object in hand
+    bool pair;                     // weights other than 0 and 1 are refused: a preference is of whole answers
     struct Message *messages;      // (messages_room)
     size_t messages_room;
 };

@@ -77,7 +77,11 @@ static void lay_document(struct MicroBatch *m, const struct Example *e, uint32_t
     m->documents[m->n_documents] = (struct PackedDocument){first, e->n, example};
     memcpy(m->ids + first, e->ids, e->n * sizeof *e->ids);
     memcpy(m->labels + first, e->labels, e->n * sizeof *e->labels);
+    if (e->weights)
+        memcpy(m->weights + first, e->weights, e->n * sizeof *e->weights);
     for (uint32_t t = 0; t < e->n; t++) {
+        if (m->weights && !e->weights)
+            m->weights[first + t] = e->labels[t] >= 0;
         m->positions[first + t] = t;
         m->first[first + t] = first;
         m->end[first + t] = first + e->n;
@@ -85,6 +89,7 @@ static void lay_document(struct MicroBatch *m, const struct Example *e, uint32_t
     }
     m->n_documents++;
     m->n_labels += e->n_labels;
+    m->weight += example_weight(e);
 }
 
 static void lay_padding(struct MicroBatch *m, uint32_t from, uint32_t to, uint32_t pad_id) {
@@ -92,6 +97,8 @@ static void lay_padding(struct MicroBatch *m, uint32_t from, uint32_t to, uint32
         m->ids[t] = pad_id;
         m->positions[t] = 0;
         m->labels[t] = -1;
+        if (m->weights)
+            m->weights[t] = 0;
         m->first[t] = t;
         m->end[t] = t + 1;
         m->document[t] = PACK_PADDING;
@@ -101,18 +108,22 @@ static void lay_padding(struct MicroBatch *m, uint32_t from, uint32_t to, uint32
 static void lay_micro(const struct Packing *p, const struct Row *rows, uint32_t n_rows, const struct PackOptions *o,
                       struct MicroBatch *m) {
     uint32_t last = rows[n_rows - 1].used, n_documents = 0, used = 0;
+    bool weighted = false;
     if (o->round)
         last = (uint32_t)min_u64(align_up(last, o->round), o->seq_len);
     else
         last = o->seq_len;
     for (uint32_t r = 0; r < n_rows; r++)
-        for (uint32_t i = rows[r].head; i != NONE; i = p->after[i])
+        for (uint32_t i = rows[r].head; i != NONE; i = p->after[i]) {
             n_documents++;
+            weighted = weighted || p->examples[i]->weights;
+        }
     *m = (struct MicroBatch){.rows = n_rows, .seq_len = o->seq_len, .n_tokens = (n_rows - 1) * o->seq_len + last};
     size_t room = m->n_tokens * sizeof(uint32_t);
     m->ids = xmalloc(room);
     m->positions = xmalloc(room);
     m->labels = xmalloc(room);
+    m->weights = weighted ? xmalloc(room) : NULL;
     m->first = xmalloc(room);
     m->end = xmalloc(room);
     m->document = xmalloc(room);
@@ -164,6 +175,7 @@ bool pack_plan(struct PackPlan *plan, const struct Example *const *examples, siz
         struct MicroBatch *m = &plan->micro[i];
         lay_micro(&p, p.rows + first, rows, o, m);
         plan->n_labels += m->n_labels;
+        plan->weight += m->weight;
         plan->n_tokens += m->n_tokens;
         plan->n_computed += pack_computed(m->n_tokens);
     }
@@ -182,6 +194,7 @@ void pack_free(struct PackPlan *plan) {
         free(m->ids);
         free(m->positions);
         free(m->labels);
+        free(m->weights);
         free(m->first);
         free(m->end);
         free(m->document);

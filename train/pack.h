@@ -17,18 +17,21 @@ struct MicroBatch {
     uint32_t *ids;       // (n_tokens) padding: pad_id
     uint32_t *positions; // (n_tokens) from 0 in each document
     int32_t *labels;     // (n_tokens) id to be predicted here, or -1
+    float *weights;      // (n_tokens) of the labels; NULL: each 1
     uint32_t *first;     // (n_tokens) flat index of the document's first token
     uint32_t *end;       // (n_tokens) one past the document's last token
     uint32_t *document;  // (n_tokens) index in documents, or PACK_PADDING: such a token is alone, first = itself
     struct PackedDocument *documents;
     uint32_t n_documents, n_labels;
+    double weight;     // of the labels together
     double efficiency; // tokens of documents / n_tokens
 };
 
 struct PackPlan {
     struct MicroBatch *micro;
     size_t n;
-    uint64_t n_labels; // of the whole batch: the loss is divided by it
+    uint64_t n_labels; // of the whole batch
+    double weight;     // of these together: the loss is divided by it
     uint64_t n_tokens, n_padding;
     uint64_t n_computed; // n_tokens, each micro-batch rounded up as a step rounds it
 };

@@ -392,6 +392,7 @@ bool train_begin(struct Train *t, struct Model *m) {
         t->state.reference = xcalloc(t->state.n_reference, sizeof *t->state.reference);
     }
     struct StepOptions so = step_options(&t->o);
+    so.weighted = so.weighted || t->data.labels_weighted || t->held_out.labels_weighted;
     if (m->max_positions < t->o.seq_len)
         return fail("--context %u is above the model's %u positions", t->o.seq_len, m->max_positions);
     if (!check_base(m, &t->o) || !check_experts(&m->config, &t->o) || !folder_lock(t))
@@ -490,7 +491,7 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
     if (ok && logp)
         dpo = preference(t, &t->data, batch.examples, n, logp, weight);
     step_weights(&t->step, logp ? weight : NULL);
-    ok = ok && step_begin(&t->step, logp ? n / 2 : plan.n_labels);
+    ok = ok && step_begin(&t->step, logp ? (double)(n / 2) : plan.weight);
     for (size_t i = 0; i < plan.n && ok; i++)
         ok = step_micro(&t->step, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
     ok = ok && step_update(&t->step, step, (float)lr, &r);
@@ -507,7 +508,7 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
             (struct TrainStatus){.step = step,
                                  .steps = t->steps,
                                  .epoch = (double)batch.behind.epoch + (double)batch.behind.next / (double)t->batcher.n,
-                                 .loss = logp ? dpo.loss : (double)r.loss / (double)plan.n_labels,
+                                 .loss = logp ? dpo.loss : (double)r.loss / plan.weight,
                                  .dpo = dpo,
                                  .balance = (double)r.balance,
                                  .grad_norm = (double)r.grad_norm,
@@ -540,7 +541,7 @@ bool train_validate(struct Train *t, double *loss) {
         sum -= logp[i];
     if (ok)
         *loss = t->o.loss == LOSS_DPO ? preference(t, &t->held_out, NULL, t->held_out.n, logp, NULL).loss
-                                      : sum / (double)t->held_out.n_labels;
+                                      : sum / t->held_out.label_weight;
     free(logp);
     if (ok && !isfinite(*loss))
         ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, *loss);

@@ -361,6 +361,7 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct StepSh
     float *weights = tensor_host(dev, &s->label_weights);
     if (!ids)
         return false;
+    assert(s->o.weighted || !b->weights);
     uint32_t n = 0;
     for (uint32_t i = 0; i < shape.tokens; i++) {
         bool inside = i < b->n_tokens;
@@ -373,6 +374,8 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct StepSh
         if (inside && b->labels[i] >= 0) {
             rows[n] = i;
             weights[n] = s->weights ? s->weights[b->documents[b->document[i]].example] : 1;
+            if (b->weights)
+                weights[n] *= b->weights[i];
             labels[n++] = (uint32_t)b->labels[i];
         }
     }
@@ -416,14 +419,13 @@ static void count_loads(struct Step *s) {
     s->uncounted = 0;
 }
 
-bool step_begin(struct Step *s, uint64_t labels_in_batch) {
-    if (labels_in_batch == 0)
+bool step_begin(struct Step *s, double weight_in_batch) {
+    if (!(weight_in_batch > 0))
         return fail("a batch without a labelled token: nothing to learn from it");
     struct StepParams *params = tensor_host(s->m->dev, &s->params);
     if (!params || !device_wait(s->m->dev))
         return false;
-    *params =
-        (struct StepParams){.inv_labels = (float)(1 / (double)labels_in_batch), .clip_norm = s->o.optimiser.clip_norm};
+    *params = (struct StepParams){.inv_labels = (float)(1 / weight_in_batch), .clip_norm = s->o.optimiser.clip_norm};
     s->uncounted = 0;
     s->pending = (struct StepShape){0};
     if (s->loads)

@@ -10,8 +10,8 @@ struct StepOptions {
     bool recompute;        // keep only the input of each block and compute the rest again in the backward
     uint32_t loss_chunk;   // labelled rows whose logits exist at once; 0: chosen by vocabulary
     float beta1, beta2, eps;
-    uint64_t seed;                     // of stochastic rounding
-    bool weighted;                     // tokens have the weight of their example (step_weights)
+    uint64_t seed; // of stochastic rounding
+    bool weighted; // labels have weights: MicroBatch.weights, times that of their example (step_weights)
     struct OptimiserOptions optimiser; // its experts outlive the step
 };
 
@@ -60,16 +60,17 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
 void step_free(struct Step *s);
 
 // step_begin, any number of step_micro, step_update. With optimiser.in_backward a single step_micro: an update needs the whole gradient.
-bool step_begin(struct Step *s, uint64_t labels_in_batch);
+// weight_in_batch: of its labels together, their number where each counts once; the loss and its gradient are divided by it.
+bool step_begin(struct Step *s, double weight_in_batch);
 // documents_in_batch: for the mean of the balance loss. tokens_in_batch likewise, padding apart.
 bool step_micro(struct Step *s, const struct MicroBatch *b, uint64_t documents_in_batch, uint64_t tokens_in_batch);
 // `step` counts from 1 (bias correction). *result is what the device left; a non-finite one means that nothing was updated.
 bool step_update(struct Step *s, uint64_t step, float learning_rate, struct StepResult *result);
 // The weight of each example of the batch, from here on, for a step that was made `weighted`. The array stays the caller's; NULL: 1.
 void step_weights(struct Step *s, const float *weights);
-// Forward only: log-probabilities, summed over labelled tokens, are added to logp by example of the batch.
+// Forward only: log-probabilities, summed over labelled tokens with their weights, are added to logp by example of the batch.
 bool step_logprobs(struct Step *s, const struct MicroBatch *b, double *logp);
-// Forward only: sum of losses over the labelled tokens is added to *loss.
+// Forward only: sum of losses over the labelled tokens, with their weights, is added to *loss.
 bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss);
 // The recorded program of forward and backward for this micro-batch's shape (checks and benchmarks).
 struct Program *step_program(struct Step *s, const struct MicroBatch *b);
