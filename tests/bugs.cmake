@@ -235,7 +235,7 @@ bug(N17c "the step tells the kernel the same step every time" FILE train/step.c
 bug(N18a "with recomputation nothing below the head has a gradient where the embedding is frozen" FILE train/step.c
   FIND [=[        if (s->o.recompute)
 ]=]
-  PUT [=[        if (s->o.recompute && !trained(m->embed))
+  PUT [=[        if (s->o.recompute && !trained(s->m->embed))
             break;
         if (s->o.recompute)
 ]=]
