@@ -1,6 +1,7 @@
 // Row, routing, loss, optimiser and sampling operations: every module against the double reference at odd shapes; every backward
 // reference against finite differences; and the promises that no error bound shows: AdamW by hand, rounding without bias, the twin of the
-// random generator, draws with the right frequencies, rows that do not depend on their neighbours, NaN that stays visible.
+// random generator, draws with the right frequencies, rows that do not depend on their neighbours, NaN that stays visible. Longer than other
+// files because one room on the device, with its ways in and out, serves all of it.
 #include "check.h"
 #include "model/opcheck.h"
 #include "model/ref.h"
