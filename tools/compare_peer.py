@@ -14,7 +14,7 @@ transformers with gguf, on this machine. Uses the standard library alone, but fo
                                                  sides: here by bytes.decode("utf-8", "replace"), in vkmoe by itself. PEER: the folder or file
                                                  that the other side reads instead, where TOKENIZER is a .gguf
   compare_peer.py lora MODEL ADAPTER TEXT [LIMIT]  log-probabilities of each token (256) beside PEFT with the same adapter
-  compare_peer.py speed MODEL.gguf [ROUNDS]      prompt of 512 tokens and 64 tokens from an empty context beside llama.cpp's Vulkan
+  compare_peer.py speed MODEL.gguf [ROUNDS [P [N]]]  prompt of P (512) tokens and N (64) tokens from an empty context beside llama.cpp's Vulkan
                                                  backend on the same device, in turns: medians, and the median of the ratios
 """
 import json, math, os, socket, statistics, subprocess, sys, time, urllib.request
@@ -194,10 +194,10 @@ def lora(model, adapter, text, limit=256):
           f"the adapter itself moves them by up to {moved:.3f}")
 
 
-def peer_speed(model):
-    """llama-bench's tokens per second: (prompt of 512, 64 tokens from an empty context)."""
+def peer_speed(model, p, n):
+    """llama-bench's tokens per second: (prompt of p, n tokens from an empty context)."""
     environment = dict(os.environ, GGML_VK_VISIBLE_DEVICES="0", GGML_VK_DISABLE_COOPMAT="1")
-    run = subprocess.run(["llama-bench", "-m", model, "-ngl", "99", "-p", "512", "-n", "64", "-r", "1", "-o", "json"],
+    run = subprocess.run(["llama-bench", "-m", model, "-ngl", "99", "-p", str(p), "-n", str(n), "-r", "1", "-o", "json"],
                          capture_output=True, text=True, env=environment)
     if run.returncode:
         sys.exit(f"llama-bench: {run.stderr.strip()[-500:]}")
@@ -206,18 +206,18 @@ def peer_speed(model):
     return next(row["avg_ts"] for row in rows if row["n_prompt"]), next(row["avg_ts"] for row in rows if row["n_gen"])
 
 
-def our_speed(model):
+def our_speed(model, p, n):
     """The same of ours, each in a process of its own."""
     flags = ("--raw", "--temperature", "0", "--ignore-eos")
-    prompt = vkmoe("generate", model, *flags, "-p", " the" * 512, "-n", "1")
-    answer = vkmoe("generate", model, *flags, "-p", " the", "-n", "64")
-    assert prompt["prompt_tokens"] == 512 and answer["tokens"] == 64
+    prompt = vkmoe("generate", model, *flags, "-p", " the" * p, "-n", "1")
+    answer = vkmoe("generate", model, *flags, "-p", " the", "-n", str(n))
+    assert prompt["prompt_tokens"] >= p and answer["tokens"] == n # a beginning-of-sequence token is one more
     return prompt["prompt_tokens_per_second"], answer["tokens_per_second"]
 
 
-def speed(model, rounds=5):
-    pairs = [(our_speed(model), peer_speed(model)) for _ in range(rounds)]
-    for i, what in enumerate(("pp512", "tg64")):
+def speed(model, rounds=5, p=512, n=64):
+    pairs = [(our_speed(model, p, n), peer_speed(model, p, n)) for _ in range(rounds)]
+    for i, what in enumerate((f"pp{p}", f"tg{n}")):
         ours, theirs = ([pair[who][i] for pair in pairs] for who in (0, 1))
         ratios = [a / b for a, b in zip(ours, theirs)]
         print(f"{what:6} ours {statistics.median(ours):7.1f} t/s, llama.cpp's Vulkan {statistics.median(theirs):7.1f} t/s: "
@@ -237,6 +237,6 @@ if __name__ == "__main__":
     elif command == "lora" and len(sys.argv) > 4:
         lora(sys.argv[2], sys.argv[3], sys.argv[4], *map(int, sys.argv[5:6]))
     elif command == "speed" and len(sys.argv) > 2:
-        speed(sys.argv[2], *map(int, sys.argv[3:4]))
+        speed(sys.argv[2], *map(int, sys.argv[3:6]))
     else:
         sys.exit(__doc__)
