@@ -15,7 +15,8 @@ struct Test {
 };
 
 static struct SessionOptions session_options(const struct Test *t) {
-    return (struct SessionOptions){.n_sequences = t->sequences, .context = t->depth + t->tokens, .cache_type = DT_F16};
+    return (struct SessionOptions){
+        .n_sequences = t->sequences, .context = t->depth + t->tokens, .cache_type = DT_F16, .ahead = true};
 }
 
 static void test_name(const struct Test *t, char out[64]) {
@@ -67,7 +68,8 @@ struct Bench {
     struct Loaded *l;
     struct Session *s;
     const struct Test *t;
-    uint32_t *ids; // as many as a sequence holds, the same in every run: so the router chooses the same experts
+    uint32_t *
+        ids; // as many as a sequence holds, the same in every run, as draws are: so the router chooses the same experts
 };
 
 // Reads what stands before the measured tokens into every sequence.
@@ -89,11 +91,16 @@ static bool run_once(struct Bench *b) {
     }
     if (t->prompt)
         return session_prefill(b->s, 0, b->ids + t->depth, t->tokens, &GREEDY, next, NULL);
-    for (uint32_t step = 0; step < t->tokens; step++) {
-        for (uint32_t i = 0; i < t->sequences; i++) // other tokens in each sequence, and so other experts
-            ids[i] = b->ids[(t->depth + step + 97 * i) % (t->depth + t->tokens)];
+    for (uint32_t i = 0; i < t->sequences; i++) { // other tokens in each sequence, and so other experts
+        params[i] = (struct SampleParams){.temperature = 1, .top_p = 1, .stream = i};
+        next[i] = b->ids[(t->depth + 97 * i) % (t->depth + t->tokens)];
+    }
+    for (uint32_t step = 0; step < t->tokens; step++) { // as an answer goes on: with what was drawn
+        memcpy(ids, next, sizeof ids);
         if (!session_decode(b->s, t->sequences, sequences, ids, params, next, NULL))
             return false;
+        for (uint32_t i = 0; i < t->sequences; i++)
+            params[i].index++;
     }
     return true;
 }

@@ -135,7 +135,7 @@ static bool chat_open(struct Chat *c) {
     enum { USUAL_CONTEXT = 4096 };
     struct Args *args = &c->args;
     // Room for all that /set may ask for.
-    struct SessionOptions o = {.n_sequences = 1, .window = SAMPLER_MAX_WINDOW, .chances = true};
+    struct SessionOptions o = {.n_sequences = 1, .window = SAMPLER_MAX_WINDOW, .chances = true, .ahead = true};
     struct Stops stops;
     if (!load_text(&c->l, args, true) || !load_sampling(args, &c->set) || !load_stops(args, &stops) ||
         !load_context(&c->l, args, USUAL_CONTEXT, &o.context) || !load_model(&c->l, args, &o))

@@ -177,7 +177,7 @@ static void on_progress(void *context, uint64_t done, uint64_t total, const char
 }
 
 static bool run(struct Job *j, const char *out) {
-    struct SessionOptions o = {.n_sequences = (uint32_t)args_int(j->args, "parallel"), .scoring = true};
+    struct SessionOptions o = {.n_sequences = (uint32_t)args_int(j->args, "parallel"), .scoring = true, .ahead = true};
     if (!read_tasks(j) || !load_text(&j->l, j->args, args_switch(j->args, "chat")) || !read_items(j) || !set_model(j))
         return false;
     o.context = j->model.context;

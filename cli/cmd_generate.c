@@ -257,7 +257,7 @@ static bool run(struct Job *j) {
     const struct Args *args = j->args;
     struct Loaded *l = &j->l;
     bool no_end = args_switch(args, "ignore-eos");
-    struct SessionOptions o = {.n_sequences = 1, .biased = no_end};
+    struct SessionOptions o = {.n_sequences = 1, .biased = no_end, .ahead = j->n_top == 0};
     if (!load_text(l, args, args_switch(args, "chat")) || !load_sampling(args, &j->set) ||
         !load_stops(args, &j->stops) || !load_grammar(args, &j->grammar) || !prompts_load(&j->prompts, l, args) ||
         !load_context(l, args, j->prompts.longest + (uint64_t)j->limit, &o.context))

@@ -409,6 +409,7 @@ KERNELS_OF(K_ARGMAX, KERNEL_argmax, KERNEL_argmax_base)
 KERNELS_OF(K_LOGIT_BIAS, KERNEL_logit_bias)
 KERNELS_OF(K_MASK_LOGITS, KERNEL_mask_logits)
 KERNELS_OF(K_PENALTY, KERNEL_penalty)
+KERNELS_OF(K_FOLLOW, KERNEL_follow)
 
 // The first shape of each list is the known-answer shape.
 static const uint32_t TABLE[][OP_SHAPE] = {{7, 33, 64}, {1, 1, 32}, {129, 70, 96}, {3, 9, 576}, {2, 5, 2048}};
@@ -445,6 +446,8 @@ static const uint32_t VOCAB_BENCH[][OP_SHAPE] = {{128, 49152}, {1, 49152}, {64, 
 static const uint32_t DECODE_BENCH[][OP_SHAPE] = {{1, 49152}, {8, 49152}, {1, 102400}};
 static const uint32_t COUNTS[][OP_SHAPE] = {{129}, {1}, {7}, {33}, {16384}, {16385}, {100003}};
 static const uint32_t COUNTS_BENCH[][OP_SHAPE] = {{512}, {884736}, {28311552}};
+static const uint32_t FOLLOWS[][OP_SHAPE] = {{7}, {1}, {32}, {129}};
+static const uint32_t FOLLOWS_BENCH[][OP_SHAPE] = {{1}, {8}};
 static const uint32_t EIGHTS[][OP_SHAPE] = {{264}, {8}, {24}, {10944}, {331776}};
 static const uint32_t EIGHTS_BENCH[][OP_SHAPE] = {{884736}, {28311552}};
 
@@ -556,6 +559,7 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("mask_logits", K_MASK_LOGITS, VOCAB, DECODE_BENCH, "rows,vocab", check_mask_logits, .variant = 1),
         CASE("mask_logits none", K_MASK_LOGITS, VOCAB, DECODE_BENCH, "rows,vocab", check_mask_logits),
         CASE("penalty", K_PENALTY, VOCAB, DECODE_BENCH, "rows,vocab", check_penalty),
+        CASE("follow", K_FOLLOW, FOLLOWS, FOLLOWS_BENCH, "rows", check_follow),
         CASE("sample greedy", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 0),
         CASE("sample warm", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 1),
         CASE("sample top-k", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 2),

@@ -76,6 +76,7 @@ bool check_xent(struct Check *ck, const struct OpCase *oc, const uint32_t *shape
 bool check_sum(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_norm(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_adamw(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_follow(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_logit_bias(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_mask_logits(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_penalty(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);

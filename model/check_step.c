@@ -216,6 +216,57 @@ bool check_logit_bias(struct Check *ck, const struct OpCase *oc, const uint32_t 
     return finish(&r, ok, BOUND_PLAIN);
 }
 
+// Every word is a number of its own, so that a lane that takes another's is noticed. All are exact.
+bool check_follow(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    enum { IDS, POSITIONS, SPAN, CACHE_ROWS, PARAMS, NEXT, N_WORDS };
+    static const uint32_t COLS[N_WORDS] = {1, 1, 2, 1, SAMPLE_WORDS, 1};
+    uint32_t rows = shape[0];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *t[N_WORDS], *logprob = checkrun_random(&r, DT_F32, DIMS(rows), 3);
+    double *want[N_WORDS];
+    for (uint32_t k = 0; k < N_WORDS; k++) {
+        uint32_t n = rows * COLS[k], *words = xmalloc(n * sizeof *words);
+        for (uint32_t i = 0; i < n; i++)
+            words[i] = 100000 * (k + 1) + i;
+        t[k] = checkrun_values(&r, DT_U32, DIMS(n), words);
+        want[k] = copied(t[k]);
+        t[k]->output = k != NEXT;
+        free(words);
+    }
+    struct CheckTensor *drawn = checkrun_output_u32(&r, DIMS(rows, 2));
+    double *want_drawn = xmalloc(2 * rows * sizeof *want_drawn);
+    for (uint32_t i = 0; i < rows; i++) {
+        float l = (float)logprob->value[i];
+        uint32_t bits;
+        memcpy(&bits, &l, sizeof bits);
+        want_drawn[2 * i] = want[IDS][i] = want[NEXT][i];
+        want_drawn[2 * i + 1] = bits;
+        want[POSITIONS][i]++, want[SPAN][2 * i + 1]++, want[CACHE_ROWS][i]++;
+        want[PARAMS][i * SAMPLE_WORDS + offsetof(struct SampleParams, index) / 4]++;
+    }
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_follow(c, &(struct Follow){.next = t[NEXT]->t,
+                                  .logprob = logprob->t,
+                                  .ids = t[IDS]->t,
+                                  .positions = t[POSITIONS]->t,
+                                  .span = t[SPAN]->t,
+                                  .cache_rows = t[CACHE_ROWS]->t,
+                                  .params = t[PARAMS]->t,
+                                  .drawn = drawn->t});
+    ck->bytes = 60.0 * rows;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    for (uint32_t k = 0; k < N_WORDS; k++) {
+        if (ok && k != NEXT)
+            checkrun_compare(&r, t[k], want[k]);
+        free(want[k]);
+    }
+    if (ok)
+        checkrun_compare(&r, drawn, want_drawn);
+    free(want_drawn);
+    return finish(&r, ok, 0);
+}
+
 // Settings of sampling; the case's variant names one.
 static const struct SampleParams SAMPLE[] = {
     {.temperature = 0, .top_p = 1},

@@ -208,4 +208,9 @@ void op_logit_bias(struct Cmd *c, const struct Tensor *logits, const struct Tens
 void op_mask_logits(struct Cmd *c, const struct Tensor *logits, const struct Tensor *mask, const struct Tensor *y);
 // In place: list (rows, 4 + 2 * room) u32, see PUSH_penalty. No token stands twice in the list of a row.
 void op_penalty(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list);
+// What rows drew (next, logprob) goes in next: see PUSH_follow. All but logprob are u32.
+struct Follow {
+    struct Tensor next, logprob, ids, positions, span, cache_rows, params, drawn;
+};
+void op_follow(struct Cmd *c, const struct Follow *f);
 void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *ids, const struct Tensor *logprob);

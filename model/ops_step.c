@@ -180,6 +180,26 @@ void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *
     cmd_dispatch(c, &d, &args);
 }
 
+void op_follow(struct Cmd *c, const struct Follow *f) {
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = (uint32_t)tensor_elements(&f->next), local = dispatch_local_size(dev, rows);
+    struct Args_follow args = {.next = view(&f->next),
+                               .logprob = view(&f->logprob),
+                               .ids = view(&f->ids),
+                               .positions = view(&f->positions),
+                               .span = view(&f->span),
+                               .cache_rows = view(&f->cache_rows),
+                               .params = view(&f->params),
+                               .drawn = view(&f->drawn),
+                               .rows = rows};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_follow),
+                                    .local_size = local,
+                                    .groups = {(uint32_t)div_up(rows, local)},
+                                    .bytes = 60.0 * (double)rows},
+                 &args);
+}
+
 void op_logit_bias(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list) {
     struct Device *dev = cmd_device(c);
     uint64_t n = tensor_rows(logits) * ((tensor_elements(list) - 1) / 2);

@@ -124,6 +124,25 @@ static struct Program *record_decode(struct Session *s, uint32_t n) {
     return cmd_end(c);
 }
 
+// What stands between two decode passes of which the second was not asked for yet: results go where they stay, and go in.
+static struct Program *record_follow(struct Session *s, uint32_t n) {
+    struct Cmd *c = cmd_begin(s->m->dev, "follow");
+    op_follow(c, &(struct Follow){.next = tensor_slice(&s->next_ids, 0, n),
+                                  .logprob = tensor_slice(&s->next_logprobs, 0, n),
+                                  .ids = tensor_slice(&s->ids, 0, n),
+                                  .positions = tensor_slice(&s->positions, 0, n),
+                                  .span = tensor_slice(&s->span, 0, n),
+                                  .cache_rows = tensor_slice(&s->cache_rows, 0, n),
+                                  .params = tensor_slice(&s->params, 0, n),
+                                  .drawn = tensor_slice(&s->drawn, 0, n)});
+    if (tensor_exists(&s->drawn_chosen)) {
+        struct Tensor from = chosen_view(s, 0, n), to = from;
+        to.address = s->drawn_chosen.address;
+        cmd_copy(c, &from, &to);
+    }
+    return cmd_end(c);
+}
+
 static struct Program *prefill_program(struct Session *s, uint32_t t, enum PrefillKind kind) {
     for (uint32_t i = 0; i < s->n_prefills; i++)
         if (s->prefill[i].tokens == t && s->prefill[i].kind == kind) {
@@ -184,6 +203,10 @@ static void take_memory(struct Session *s, const struct SessionOptions *o) {
     }
     if (has_experts(c))
         s->chosen = TENSOR(&s->host, DT_U32, c->n_layers, t, c->n_active);
+    if (o->ahead)
+        s->drawn = TENSOR(&s->host, DT_U32, n, 2);
+    if (o->ahead && has_experts(c))
+        s->drawn_chosen = TENSOR(&s->host, DT_U32, c->n_layers, n, c->n_active);
 }
 
 bool session_init(struct Session *s, struct Model *m, const struct SessionOptions *o) {
@@ -198,6 +221,7 @@ bool session_init(struct Session *s, struct Model *m, const struct SessionOption
     s->cache_type = o->cache_type;
     s->n_sequences = o->n_sequences;
     s->context = o->context;
+    s->ahead = o->ahead && !m->dev->is_cpu && !m->experts;
     // Large cards want many rows at once, above all where weights are unpacked for each chunk.
     uint32_t usual = !m->dev->is_cpu && m->dev->limits.memory_bytes >> 30 >= 16 ? 2048 : 512;
     s->chunk = (uint32_t)max_u64(o->n_sequences, min_u64(o->chunk ? o->chunk : usual, o->context));
@@ -226,9 +250,11 @@ static void forget_programs(struct Session *s) {
         program_free(s->prefill[i].program);
     for (uint32_t n = 0; n <= SESSION_MAX_SEQUENCES; n++) {
         program_free(s->decode[n]);
-        s->decode[n] = NULL;
+        program_free(s->follow[n]);
+        s->decode[n] = s->follow[n] = NULL;
     }
     s->n_prefills = 0;
+    s->next.n = 0;
 }
 
 bool session_record_again(struct Session *s) {
@@ -279,6 +305,7 @@ static void set_token(struct Session *s, uint32_t row, uint32_t sequence, uint32
 
 static bool set_tokens(struct Session *s, uint32_t sequence, const uint32_t *ids, uint32_t n) {
     struct Device *dev = s->m->dev;
+    s->next.n = 0;
     if (!device_wait(dev) || !tensor_host(dev, &s->ids)) // the buffers are the device's until it is done
         return false;
     for (uint32_t i = 0; i < n; i++)
@@ -289,17 +316,24 @@ static bool set_tokens(struct Session *s, uint32_t sequence, const uint32_t *ids
 
 // What was sampled. A NaN among the logits makes the log-probability NaN: the token drawn from them would mean nothing.
 static bool take_next(struct Session *s, uint32_t n, const uint32_t *sequences, uint32_t *next, float *logprobs) {
-    const uint32_t *ids = tensor_host(s->m->dev, &s->next_ids);
+    const uint32_t *ids = tensor_host(s->m->dev, &s->next_ids), *drawn = NULL;
     const float *lp = tensor_host(s->m->dev, &s->next_logprobs);
+    if (s->next.n && s->next.begun)
+        drawn = tensor_host(s->m->dev, &s->drawn);
     for (uint32_t i = 0; i < n; i++) {
-        if (isnan(lp[i]))
+        uint32_t id = drawn ? drawn[2 * i] : ids[i];
+        float logprob = drawn ? 0 : lp[i];
+        if (drawn)
+            memcpy(&logprob, &drawn[2 * i + 1], sizeof logprob);
+        if (isnan(logprob))
             return fail(
                 "the logits behind token %u are not finite: the weights are damaged or their range is too large",
                 s->length[sequences[i]]);
         if (next)
-            next[i] = ids[i];
+            next[i] = id;
         if (logprobs)
-            logprobs[i] = tensor_exists(&s->shaped) ? -lp[i] : lp[i];
+            logprobs[i] = tensor_exists(&s->shaped) ? -logprob : logprob;
+        s->next.ids[i] = id;
     }
     return true;
 }
@@ -329,6 +363,42 @@ bool session_prefill(struct Session *s, uint32_t sequence, const uint32_t *ids, 
     return device_wait(dev) && (!params || take_next(s, 1, &sequence, next, logprob));
 }
 
+// Whether a call asks for the very pass that the last one made likely.
+static bool goes_on(const struct Session *s, uint32_t n, const uint32_t *sequences, const uint32_t *ids,
+                    const struct SampleParams *params) {
+    const struct SessionNext *e = &s->next;
+    bool same = n == e->n && memcmp(e->sequences, sequences, n * sizeof *sequences) == 0 &&
+                memcmp(e->ids, ids, n * sizeof *ids) == 0 && memcmp(e->params, params, n * sizeof *params) == 0;
+    for (uint32_t i = 0; same && i < n; i++)
+        same = e->lengths[i] == s->length[sequences[i]];
+    return same;
+}
+
+// The pass of these tokens is on its way. Behind one that went on from the last, what follows is begun too and this waits for the first
+// alone: so the device has work while the host looks at what was drawn. Sets what is expected next, but for the ids.
+static bool decode_follow(struct Session *s, uint32_t n, const uint32_t *sequences, const struct SampleParams *params,
+                          bool ahead) {
+    struct Device *dev = s->m->dev;
+    struct SessionNext *e = &s->next;
+    for (uint32_t i = 0; i < n; i++) {
+        e->sequences[i] = sequences[i];
+        e->lengths[i] = s->length[sequences[i]] + 1;
+        e->params[i] = params[i];
+        e->params[i].index++;
+        ahead = ahead && e->lengths[i] < s->context && params[i].tau == 0; // mirostat's bound depends on what is drawn
+    }
+    e->n = n;
+    e->begun = ahead;
+    if (!ahead)
+        return device_wait(dev);
+    if (!s->follow[n])
+        s->follow[n] = record_follow(s, n);
+    if (!s->follow[n] || !program_submit(s->follow[n]))
+        return false;
+    uint64_t drawn = device_submitted(dev);
+    return program_submit(s->decode[n]) && device_wait_for(dev, drawn);
+}
+
 bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, const uint32_t *ids,
                     const struct SampleParams *params, uint32_t *next, float *logprobs) {
     assert(n > 0 && n <= s->n_sequences);
@@ -340,13 +410,21 @@ bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, co
             return false;
     if (!s->decode[n])
         s->decode[n] = record_decode(s, n);
-    if (!s->decode[n] || !device_wait(dev) || !tensor_host(dev, &s->ids))
+    bool expected = goes_on(s, n, sequences, ids, params), begun = expected && s->next.begun;
+    s->next.n = 0; // until this has worked
+    if (!s->decode[n] || (!begun && !device_wait(dev)) || !tensor_host(dev, &s->ids))
         return false;
-    for (uint32_t i = 0; i < n; i++)
-        set_token(s, i, sequences[i], s->length[sequences[i]], ids[i]);
-    memcpy(tensor_host(dev, &s->params), params, n * sizeof *params);
-    if (!program_run(s->decode[n]))
+    if (!begun) {
+        for (uint32_t i = 0; i < n; i++)
+            set_token(s, i, sequences[i], s->length[sequences[i]], ids[i]);
+        memcpy(tensor_host(dev, &s->params), params, n * sizeof *params);
+        if (!program_submit(s->decode[n]))
+            return false;
+    }
+    if (!decode_follow(s, n, sequences, params, s->ahead && expected)) {
+        s->next.n = 0;
         return false;
+    }
     for (uint32_t i = 0; i < n; i++)
         s->length[sequences[i]]++;
     s->chosen_tokens = n;
@@ -359,6 +437,7 @@ bool session_bias(struct Session *s, uint32_t n, const uint32_t *ids, const floa
     if (n > SESSION_MAX_BIAS)
         return fail("a bias for %u tokens: %u are possible", n, (uint32_t)SESSION_MAX_BIAS);
     uint32_t *list = tensor_host(s->m->dev, &s->bias);
+    s->next.n = 0;
     if (!check_ids(s, ids, n) || !device_wait(s->m->dev) || !list)
         return false;
     list[0] = n;
@@ -369,9 +448,16 @@ bool session_bias(struct Session *s, uint32_t n, const uint32_t *ids, const floa
     return true;
 }
 
+// What the next pass reads is about to change: one that was begun is not it, and is waited for. False when the device failed.
+static bool forget_next(struct Session *s) {
+    bool begun = s->next.n && s->next.begun;
+    s->next.n = 0;
+    return !begun || device_wait(s->m->dev);
+}
+
 void session_penalise(struct Session *s, uint32_t row, const struct Penalty *penalty, uint32_t n, const uint32_t *ids,
                       const uint32_t *counts) {
-    if (!tensor_exists(&s->penalties) || !tensor_host(s->m->dev, &s->penalties))
+    if (!tensor_exists(&s->penalties) || !forget_next(s) || !tensor_host(s->m->dev, &s->penalties))
         return;
     uint32_t cols = tensor_cols(&s->penalties);
     assert(row < s->n_sequences && 4 + 2 * n <= cols);
@@ -388,7 +474,7 @@ void session_penalise(struct Session *s, uint32_t row, const struct Penalty *pen
 
 uint32_t *session_mask(struct Session *s, uint32_t row) {
     assert(tensor_exists(&s->mask) && row < s->n_sequences);
-    uint32_t *mask = tensor_host(s->m->dev, &s->mask);
+    uint32_t *mask = forget_next(s) ? tensor_host(s->m->dev, &s->mask) : NULL;
     return mask ? mask + (size_t)row * tensor_cols(&s->mask) : NULL;
 }
 
@@ -456,13 +542,14 @@ bool session_warm_up(struct Session *s) {
 
 bool session_logits(struct Session *s, uint32_t row, float *logits) {
     uint64_t bytes = s->logits.bytes / s->n_sequences;
-    assert(row < s->n_sequences);
+    assert(row < s->n_sequences && !(s->next.n && s->next.begun));
     return tensor_download(s->m->dev, &s->logits, row * bytes, logits, bytes);
 }
 
 const uint32_t *session_experts(struct Session *s, uint32_t layer, uint32_t token) {
     const struct Config *c = &s->m->config;
-    const uint32_t *chosen = tensor_host(s->m->dev, &s->chosen);
+    bool begun = s->next.n && s->next.begun;
+    const uint32_t *chosen = tensor_host(s->m->dev, begun ? &s->drawn_chosen : &s->chosen);
     if (!chosen || layer >= c->n_layers || token >= s->chosen_tokens || !config_is_moe(c, layer))
         return NULL;
     uint32_t first = s->chosen_group ? token / s->chosen_group * s->chosen_group : 0, t = s->chosen_tokens - first;

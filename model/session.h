@@ -16,6 +16,7 @@ struct SessionOptions {
     bool masked, chances;  // session_mask, session_chance will be called
     enum DType cache_type; // of keys and values: f32, f16, bf16 or q8_0
     uint32_t window;       // most entries of session_penalise; 0: it will not be called
+    bool ahead;            // session_decode may begin the pass that follows; session_logits will not be called after it
 };
 // What is taken from the logits of tokens seen before: a positive one is divided by `repeat`, a negative one multiplied; then `presence` is
 // taken off, and `frequency` for each time it was seen.
@@ -28,6 +29,14 @@ struct Prefill {
     uint32_t tokens;
     enum PrefillKind kind;
     struct Program *program;
+};
+
+// What the next session_decode is called with if it goes on from the last one. `begun`: its pass is on the device already, with these.
+struct SessionNext {
+    uint32_t n; // 0: nothing is expected
+    bool begun;
+    uint32_t sequences[SESSION_MAX_SEQUENCES], ids[SESSION_MAX_SEQUENCES], lengths[SESSION_MAX_SEQUENCES];
+    struct SampleParams params[SESSION_MAX_SEQUENCES];
 };
 
 struct Session {
@@ -48,6 +57,11 @@ struct Session {
     struct Tensor chosen;                              // experts of the last pass, host memory
     uint32_t chosen_tokens, chosen_group;              // tokens of the last pass, and of a group; 0: all are one
     struct Program *decode[SESSION_MAX_SEQUENCES + 1]; // by number of sequences
+    bool ahead; // passes are begun before they are asked for: not on a processor, nor with
+                // experts that the host brings
+    struct SessionNext next;
+    struct Tensor drawn, drawn_chosen;                 // of the pass before the one that was begun, host memory
+    struct Program *follow[SESSION_MAX_SEQUENCES + 1]; // goes between the two
     struct Prefill prefill[SESSION_MAX_PREFILLS];
     uint32_t n_prefills;
 };
@@ -60,7 +74,9 @@ void session_free(struct Session *s);
 // under the unmodified distribution into *logprob; both may be NULL).
 bool session_prefill(struct Session *s, uint32_t sequence, const uint32_t *ids, uint32_t n,
                      const struct SampleParams *params, uint32_t *next, float *logprob);
-// One token for each of n different sequences: puts ids[i] behind sequence sequences[i] and samples what follows into next[i].
+// One token for each of n different sequences: puts ids[i] behind sequence sequences[i] and samples what follows into next[i]. Where a call
+// goes on from the last (the same sequences, the ids that were drawn, params with the next index), the one after it may be begun on the
+// device at once (SessionOptions.ahead): if that is asked for next it is there already, else it is dropped, and nothing shows it but time.
 bool session_decode(struct Session *s, uint32_t n, const uint32_t *sequences, const uint32_t *ids,
                     const struct SampleParams *params, uint32_t *next, float *logprobs);
 // From now on adds bias[i] to the logit of token ids[i], for all sequences, before anything is sampled; log-probabilities are then those of

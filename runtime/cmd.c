@@ -399,7 +399,11 @@ static bool program_encode(struct Program *p) {
 
 // ---- Running
 
+// A set: a program's queries hold its last run alone.
 static void pending_add(struct DeviceVk *vk, struct Program *p) {
+    for (uint32_t i = 0; i < vk->n_pending; i++)
+        if (vk->pending[i] == p)
+            return;
     if (vk->n_pending == vk->pending_slots) {
         vk->pending_slots = vk->pending_slots ? vk->pending_slots * 2 : 16;
         vk->pending = xrealloc(vk->pending, vk->pending_slots * sizeof *vk->pending);
@@ -492,9 +496,6 @@ void programs_settle(struct Device *dev) {
         struct Program *p = vk->pending[i];
         if (!p || !p->queries)
             continue;
-        for (uint32_t j = i + 1; j < vk->n_pending; j++)
-            if (vk->pending[j] == p)
-                vk->pending[j] = NULL; // its queries hold the last run alone
         uint32_t n = 2 * (p->profiled ? p->log.n_nodes : p->n_segments);
         uint64_t *ticks = xcalloc(n, sizeof *ticks);
         bool too_long = false;

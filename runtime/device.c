@@ -716,17 +716,23 @@ void device_switch(struct Device *dev, enum Cap cap, bool on) {
     kernels_refresh(dev);
 }
 
-bool device_wait(struct Device *dev) {
+uint64_t device_submitted(const struct Device *dev) { return dev->is_dry ? 0 : dev->vk->submitted; }
+
+bool device_wait_for(struct Device *dev, uint64_t submitted) {
     if (dev->is_dry)
         return true;
-    struct DeviceVk *vk = dev->vk;
     VkSemaphoreWaitInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
                                 .semaphoreCount = 1,
-                                .pSemaphores = &vk->timeline,
-                                .pValues = &vk->submitted};
-    if (!VK_TRY(dev, vkWaitSemaphores(vk->device, &info, UINT64_MAX)))
+                                .pSemaphores = &dev->vk->timeline,
+                                .pValues = &submitted};
+    return VK_TRY(dev, vkWaitSemaphores(dev->vk->device, &info, UINT64_MAX));
+}
+
+bool device_wait(struct Device *dev) {
+    if (!device_wait_for(dev, device_submitted(dev)))
         return false;
-    programs_settle(dev);
+    if (!dev->is_dry)
+        programs_settle(dev);
     return true;
 }
 

@@ -96,6 +96,9 @@ void device_open_dry(struct Device *dev, const struct Device *like);
 void device_close(struct Device *dev);
 // Waits until everything submitted is done. False (after a message) when the device failed or is lost.
 bool device_wait(struct Device *dev);
+// The same of what was submitted when device_submitted told this number; later work may be under way, and stays so.
+uint64_t device_submitted(const struct Device *dev);
+bool device_wait_for(struct Device *dev, uint64_t submitted);
 static inline bool device_can(const struct Device *dev, enum Cap cap) { return dev->caps[cap].on; }
 // Switches a capability off (or on again where it was there), as VKMOE_OFF does: recomputes which kernels are available.
 void device_switch(struct Device *dev, enum Cap cap, bool on);

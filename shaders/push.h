@@ -12,7 +12,7 @@
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
     X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
-    X(mask_logits) X(penalty)                                                                                          \
+    X(mask_logits) X(penalty) X(follow)                                                                                \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
     X(attention_back_dkv)
 
@@ -129,6 +129,11 @@
 // list (rows, 4 + 2 room): n, then repeat, presence and frequency as f32, then n pairs of a token and how often it was seen: its positive
 // logit is divided by repeat, its negative one multiplied, and presence + frequency * count is taken off.
 #define PUSH_penalty(IN, OUT, RW, U32, F32) IN(u32, list) RW(f32, logits) U32(rows) U32(vocab) U32(room)
+// What was drawn goes in next: ids = next; positions, ends of span (rows, 2), cache_rows and the index of params (struct SampleParams) one
+// further. drawn (rows, 2): the token and the bits of its logprob, for a host that looks later.
+#define PUSH_follow(IN, OUT, RW, U32, F32)                                                                             \
+    IN(u32, next) IN(f32, logprob) OUT(u32, ids) RW(u32, positions) RW(u32, span) RW(u32, cache_rows) RW(u32, params)  \
+    OUT(u32, drawn) U32(rows)
 
 // Attention: query row i of head h sees keys span[2i] .. span[2i+1]-1 of k and v: causality, documents, caches and batches in
 // two numbers. q (rows, n_heads, head_dim), k and v (key_rows, n_kv_heads, head_dim) in the cache's type, o as q; lse (rows, n_heads) may be absent.

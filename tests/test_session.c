@@ -484,6 +484,71 @@ static void test_experts(struct Model *m, const char *what) {
     session_free(&s);
 }
 
+enum { AHEAD_STEPS = 24 };
+struct Told {
+    uint32_t ids[AHEAD_STEPS][N], experts[AHEAD_STEPS][N];
+    float logprobs[AHEAD_STEPS][N];
+    uint32_t begun; // passes that were on the device before they were asked for
+};
+
+// n sequences go on from a prompt with what they draw; now and then one is fed something else, or taken back two tokens, or penalised.
+static bool go_on(struct Session *s, uint32_t n, bool disturb, struct Told *told) {
+    const struct Config *c = &s->m->config;
+    uint32_t *ids = random_ids(c, 9, 21), fed[N], next[N] = {0}, sequences[N];
+    struct SampleParams params[N];
+    bool ok = true;
+    told->begun = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sequences[i] = i;
+        params[i] = (struct SampleParams){.temperature = i % 2 ? 1 : 0, .top_p = 1, .seed_low = 5, .stream = i};
+        session_rewind(s, i, 0);
+        ok = ok && session_prefill(s, i, ids, 9 - i % 4, &params[i], &next[i], NULL);
+        params[i].index++;
+    }
+    for (uint32_t t = 0; ok && t < AHEAD_STEPS; t++) {
+        memcpy(fed, next, sizeof fed);
+        if (disturb && t % 7 == 4)
+            fed[n - 1] = t;
+        if (disturb && t % 11 == 6)
+            session_rewind(s, 0, s->length[0] - 2);
+        if (disturb && t == 15)
+            session_penalise(s, 0, &(struct Penalty){.repeat = 1}, 0, NULL, NULL);
+        told->begun += s->next.n && s->next.begun;
+        ok = session_decode(s, n, sequences, fed, params, next, told->logprobs[t]);
+        memcpy(told->ids[t], next, sizeof next);
+        for (uint32_t i = 0; i < n; i++, params[i - 1].index++) {
+            const uint32_t *e = session_experts(s, c->n_layers - 1, i);
+            told->experts[t][i] = e ? e[0] : 0;
+        }
+    }
+    free(ids);
+    return ok;
+}
+
+// A pass that is begun before it is asked for draws what it would have drawn then, also where something else is asked for after all.
+static void test_ahead(struct Model *m, const char *what) {
+    static const uint32_t COUNTS[] = {1, 3, 9};
+    struct SessionOptions o = {.n_sequences = 9, .context = 9 + AHEAD_STEPS, .window = 4, .ahead = true};
+    struct Session s;
+    static struct Told plain, ahead; // zeros: rows that are not there stay equal
+    if (!CHECK(session_init(&s, m, &o), "%s", fail_last()))
+        return;
+    for (uint32_t k = 0; k < 3; k++)
+        for (int disturb = 0; disturb < 2; disturb++) {
+            s.ahead = false;
+            CHECK(go_on(&s, COUNTS[k], disturb, &plain) && plain.begun == 0, "%s: %s", what, fail_last());
+            s.ahead = true; // on a processor too
+            CHECK(go_on(&s, COUNTS[k], disturb, &ahead), "%s: %s", what, fail_last());
+            CHECK(ahead.begun >= (disturb ? 4 : AHEAD_STEPS - 3), "%s: %u passes were begun ahead", what, ahead.begun);
+            CHECK(memcmp(ahead.ids, plain.ids, sizeof plain.ids) == 0 &&
+                      memcmp(ahead.logprobs, plain.logprobs, sizeof plain.logprobs) == 0 &&
+                      memcmp(ahead.experts, plain.experts, sizeof plain.experts) == 0,
+                  "%s: %u sequences%s draw otherwise with passes begun ahead", what, COUNTS[k],
+                  disturb ? ", disturbed," : "");
+        }
+    session_free(&s);
+}
+
 static void test_refusals(struct Model *m) {
     struct Session s;
     uint32_t *ids = random_ids(&m->config, CONTEXT + 1, 8), next, zero = 0, wrong = m->config.vocab_size;
@@ -589,6 +654,7 @@ int main(int argc, char **argv) {
         test_sampling(&m, what);
         test_bias(&m, what);
         test_experts(&m, what);
+        test_ahead(&m, what);
         if (!brief || i == 0)
             test_mirostat(&m, what);
         if (!brief) {

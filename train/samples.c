@@ -33,7 +33,7 @@ bool samples_check(const struct SampleOptions *o, const struct Tokenizer *t) {
 }
 
 static bool open_session(const struct SampleOptions *o, struct Model *m, struct Session *s) {
-    struct SessionOptions so = {.n_sequences = 1, .context = room(o), .chunk = 64, .cache_type = DT_F16};
+    struct SessionOptions so = {.n_sequences = 1, .context = room(o), .chunk = 64, .cache_type = DT_F16, .ahead = true};
     return session_init(s, m, &so);
 }
 
