@@ -1,7 +1,8 @@
 // Matrix multiplies: picks the body (registers only on CPU devices, matrix units, shared memory), the module for the weights' storage type,
-// tile sizes and grids. Sums run over the contraction in the same order whatever the number of rows, so a row's result does
+// tile sizes (from model/tiles.h) and grids. Sums run over the contraction in the same order whatever the number of rows, so a row's result does
 // not depend on its neighbours.
 #include "model/ops.h"
+#include "model/tiles.h"
 
 #include <assert.h>
 #include <math.h>
@@ -29,42 +30,6 @@ static uint32_t cpu_nn_cols(enum DType type) {
     return type == DT_F32 ? 4 : type == DT_F16 || type == DT_BF16 || type == DT_Q8_0 ? 4 : 8;
 }
 
-// One table per class of device; a tuner would write here.
-struct Tiles {
-    uint32_t cpu_rows[3], cpu_rows_quantised_nn; // by form
-    uint32_t cpu_nt_cols, cpu_tn_cols;           // a lane
-    uint32_t cpu_nn_slice;                       // of the contraction, so that its operands stay in the caches
-    uint32_t gemv_cols;
-    uint32_t shared_local, shared_rows, shared_cols;
-    uint32_t matrix_subgroups, matrix_rows, matrix_cols;
-    uint32_t cm2_rows, cm2_cols, cm2_steps, cm2_threads; // tiles of a whole workgroup's matrices
-    uint32_t fill;                                       // workgroups that keep a large device busy
-};
-static struct Tiles tiles_of(const struct Device *dev) {
-    struct Tiles t = {.cpu_rows = {32, 32, 32},
-                      .cpu_rows_quantised_nn = 16,
-                      .cpu_nt_cols = 2,
-                      .cpu_tn_cols = 4,
-                      .cpu_nn_slice = 2048,
-                      .gemv_cols = 2,
-                      .shared_local = 128,
-                      .shared_rows = 64,
-                      .shared_cols = 64,
-                      .matrix_subgroups = 4,
-                      .matrix_rows = 64,
-                      .matrix_cols = 64,
-                      .cm2_rows = 128,
-                      .cm2_cols = 128,
-                      .cm2_steps = 64,
-                      .cm2_threads = 128, // 64 x 64 sums for each of four subgroups
-                      .fill = 128};
-    if (dev->is_cpu) // matrix units are emulated there: the least that is still a tile of four subgroups
-        t.matrix_rows = 2 * dev->coopmat.m, t.matrix_cols = 2 * dev->coopmat.n;
-    else if (dev->limits.shared_bytes >= 48 << 10 && dev->limits.subgroup_size >= 32)
-        t.matrix_rows = t.matrix_cols = 128;
-    return t;
-}
-
 // A tile of few rows wastes less where there are few, and loads the weights as often as one of many.
 static uint32_t rows_of_tile(uint32_t rows, uint32_t most) {
     uint32_t best = most;
@@ -78,13 +43,9 @@ static uint32_t rows_of_tile(uint32_t rows, uint32_t most) {
 }
 
 uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_experts) {
-    struct Tiles tiles = tiles_of(dev);
-    uint32_t most = dev->is_cpu                     ? tiles.cpu_rows[NT]
-                    : device_can(dev, CAP_coopmat2) ? tiles.cm2_rows
-                                                    : tiles.shared_rows;
-    uint32_t each = (uint32_t)div_up(rows, n_experts);
-    uint32_t tile = most;
-    while (tile > (dev->is_cpu ? 8u : 16u) && each * 3 < tile * 2)
+    const struct Tiles *tiles = tiles_of(dev);
+    uint32_t each = (uint32_t)div_up(rows, n_experts), tile = tiles->expert_rows;
+    while (tile > tiles->expert_rows_least && each * 3 < tile * 2)
         tile /= 2;
     return tile;
 }
@@ -129,18 +90,18 @@ static bool is_cpu_body(const struct Job *j, enum KernelId k) {
 // Tile of the output that a workgroup makes, and the constants of the body.
 static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
     const struct Args_gemm *a = &j->args;
-    struct Tiles tiles = tiles_of(j->dev);
-    uint32_t lanes = j->dev->limits.subgroup_size, most = tiles.cpu_rows[j->form];
+    const struct Tiles *tiles = tiles_of(j->dev);
+    uint32_t lanes = j->dev->limits.subgroup_size, most = tiles->cpu_rows[j->form];
     bool aligned = true;
     if (j->form == NN) {
         if (dtype_is_quantised(j->type))
-            most = tiles.cpu_rows_quantised_nn;
+            most = tiles->cpu_rows_quantised_nn;
         aligned = a->k % 8 == 0 && a->ldx % 8 == 0;
     }
     *rows = j->grouping != DENSE && j->form != TN ? j->tile_rows : rows_of_tile(j->form == TN ? a->n : a->m, most);
     if (j->form == TN)
         aligned = a->n % *rows == 0 && a->ldx % 16 == 0 && *rows % 16 == 0;
-    *cols = lanes * (j->form == NT ? tiles.cpu_nt_cols : j->form == NN ? cpu_nn_cols(j->type) : tiles.cpu_tn_cols);
+    *cols = lanes * (j->form == NT ? tiles->cpu_nt_cols : j->form == NN ? cpu_nn_cols(j->type) : tiles->cpu_tn_cols);
     d->local_size = lanes;
     d->spec[4] = aligned;
     d->spec[5] = lanes == 8; // how lanes get different words: by choice
@@ -151,17 +112,19 @@ static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
 
 static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
     const struct Args_gemm *a = &j->args;
-    struct Tiles tiles = tiles_of(j->dev);
+    const struct Tiles *tiles = tiles_of(j->dev);
     uint32_t total = j->form == TN ? a->n : a->m;
     bool matrix = is_matrix(d->kernel), by_tiles = j->grouping != DENSE && j->form != TN;
     uint32_t least = matrix ? 2 * j->dev->coopmat.m : 16; // two subgroups down, or threads
-    *rows = matrix ? tiles.matrix_rows : tiles.shared_rows;
-    *cols = matrix ? tiles.matrix_cols : tiles.shared_cols;
+    *rows = matrix ? tiles->matrix_rows : tiles->shared_rows;
+    *cols = matrix ? tiles->matrix_cols : tiles->shared_cols;
+    if (matrix && *rows == 0)
+        *rows = 2 * j->dev->coopmat.m, *cols = 2 * j->dev->coopmat.n;
     while (!by_tiles && *rows > least && *rows / 2 >= total)
         *rows /= 2;
     if (by_tiles)
         *rows = (uint32_t)max_u64(j->tile_rows, least);
-    d->local_size = tiles.shared_local;
+    d->local_size = tiles->shared_local;
     d->spec[4] = (j->form == TN ? a->n : a->k) % 4 == 0 && a->ldx % 4 == 0;
     d->spec[11] = (uint32_t)j->type;
     d->n_spec = 12;
@@ -169,7 +132,7 @@ static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
         return;
     const struct CoopmatShape *s = &j->dev->coopmat;
     // At most 64 sums a lane, else registers are spilled; a low tile has rows for two subgroups down only.
-    uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles.matrix_subgroups;
+    uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles->matrix_subgroups;
     if (!j->dev->is_cpu && *rows >= 128 && *rows * *cols > 64 * subgroup * subgroups)
         subgroups *= 2;
     d->local_size = subgroup * subgroups;
@@ -186,13 +149,13 @@ static enum KernelId cm2_module(const struct Job *j) { return j->form == NT ? KE
 // Smaller tiles where the large ones would leave much of the device idle.
 static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
     const struct Args_gemm *a = &j->args;
-    struct Tiles tiles = tiles_of(j->dev);
+    const struct Tiles *tiles = tiles_of(j->dev);
     bool by_tiles = j->grouping != DENSE;
-    *rows = by_tiles ? (uint32_t)max_u64(j->tile_rows, 32) : tiles.cm2_rows;
-    *cols = tiles.cm2_cols;
+    *rows = by_tiles ? (uint32_t)max_u64(j->tile_rows, 32) : tiles->cm2_rows;
+    *cols = tiles->cm2_cols;
     while (!by_tiles && *rows > 32 && *rows / 2 >= a->m)
         *rows /= 2;
-    while ((by_tiles ? j->max_tiles : div_up(a->m, *rows)) * div_up(a->n, *cols) < tiles.fill) {
+    while ((by_tiles ? j->max_tiles : div_up(a->m, *rows)) * div_up(a->n, *cols) < tiles->fill) {
         if (*cols > 64 && (*cols >= *rows || by_tiles))
             *cols /= 2;
         else if (!by_tiles && *rows > 64)
@@ -200,9 +163,9 @@ static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, ui
         else
             break;
     }
-    d->local_size = tiles.cm2_threads;
+    d->local_size = tiles->cm2_threads;
     d->spec[4] = 1;
-    d->spec[5] = tiles.cm2_steps;
+    d->spec[5] = tiles->cm2_steps;
     d->n_spec = 6;
 }
 
@@ -267,7 +230,7 @@ static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, con
 
 // NN on CPU devices, slice by slice of a long contraction (a head's is the vocabulary), each added to what is there.
 static void run_slices(struct Cmd *c, const struct Job *whole) {
-    uint32_t slice = tiles_of(whole->dev).cpu_nn_slice, k = whole->args.k;
+    uint32_t slice = tiles_of(whole->dev)->cpu_nn_slice, k = whole->args.k;
     for (uint32_t first = 0; first < k; first += slice) {
         struct Job j = *whole;
         uint64_t skip = (uint64_t)first * j.args.w_row_bytes;
@@ -338,16 +301,10 @@ static uint32_t power_of_two(uint32_t n) {
     return p;
 }
 
-// Mesa 26's lavapipe is faster with a row of w a lane (bf16, 2048 x 2048: 0.64 ms beside 0.73), 25.0's with lanes along k (0.77 beside 3.6).
-static bool is_old_lavapipe(const struct Device *dev) {
-    const uint32_t MESA = 0x10005, MAJOR_SHIFT = 22;
-    return dev->is_cpu && dev->vendor_id == MESA && dev->driver_version >> MAJOR_SHIFT < 26;
-}
-
 static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
                      const struct Routing *g, struct LinearOptions o) {
     struct Device *dev = cmd_device(c);
-    struct Tiles tiles = tiles_of(dev);
+    const struct Tiles *tiles = tiles_of(dev);
     uint32_t m = (uint32_t)tensor_rows(y), n = weight_dim(w, 1), k = weight_dim(w, 0);
     struct Args_gemv args = {.x = view(x),
                              .w = view(w),
@@ -363,21 +320,19 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
         args.row_expert = view(&g->row_expert);
     args.w2 = view(o.swiglu ? o.swiglu : w); // not used without; but lavapipe runs the loads of both sides of a branch
     int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
-    bool prefers_rows = dev->is_cpu && !is_old_lavapipe(dev);
-    enum KernelId kernel = prefers_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
+    enum KernelId kernel =
+        tiles->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
     uint32_t most = (int)kernel == lane_rows && !dev->is_cpu ? 4 : FEW_ROWS;
     if (o.swiglu && !dev->is_cpu)
         most /= 2;
     uint32_t rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m)), lanes = dev->limits.subgroup_size;
-    uint32_t cols = rows >= 4 ? 1 : tiles.gemv_cols;
-    // A card's memory answers after hundreds of cycles: a lane has four units under way, of fewer rows at once, so that registers reach.
-    uint32_t ahead = is_old_lavapipe(dev) || rows >= 4 ? 1 : o.swiglu ? 2 : 4;
+    uint32_t cols = rows >= 4 ? 1 : tiles->gemv_cols;
+    // Fewer units under way of more rows or two matrices at once, so that registers reach.
+    uint32_t ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / (o.swiglu ? 2 : 1));
     struct Dispatch d = {
         .kernel = kernel,
-        .local_size = dev->is_cpu   ? lanes
-                      : lanes > 128 ? lanes
-                                    : 128,
+        .local_size = (uint32_t)max_u64(lanes, tiles->gemv_local),
         .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8, o.swiglu != NULL, ahead},
         .n_spec = 6,
         .flops = (o.swiglu ? 4.0 : 2.0) * m * n * k,
