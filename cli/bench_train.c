@@ -3,7 +3,6 @@
 // take above that; "optimiser" is zeroing the gradients, their norm, and AdamW.
 #include "cli/bench.h"
 #include "cli/load.h"
-#include "model/selftest.h"
 #include "train/run.h"
 
 #include <math.h>
@@ -131,7 +130,7 @@ static bool model_make(struct Bench *b) {
     struct Loaded *l = &b->l;
     enum DType type = weight_type(b);
     struct TrainPlan plan;
-    l->has_device = selftest_device_open(&l->dev, args_text(b->args, "device"));
+    l->has_device = load_device(&l->dev, b->args);
     if (!l->has_device || !train_plan(&l->file, type, &b->o, &l->dev, &plan) ||
         !memory_fits(
             &l->dev, plan.total, "this step",

@@ -1,7 +1,21 @@
 // `vkmoe bench WHAT`: each part is in a file of its own (bench_*.c).
 #include "cli/bench.h"
 #include "cli/commands.h"
+#include "cli/load.h"
+#include "model/tune.h"
 #include <string.h>
+
+// The kernels as the table of devices cuts them, unless --tune asks for seconds: then what was tried is told.
+static bool kernels_tune(struct Device *dev, const struct Args *args) {
+    double seconds;
+    if (!load_tune(dev, args, &seconds))
+        return false;
+    if (args_given(args, "tune") && seconds >= 0) {
+        tune_begin(dev, seconds);
+        tune_log(dev, stderr);
+    }
+    return true;
+}
 
 int cmd_bench(const struct Args *args) {
     const char *what = args->operands[0], *filter = args->n_operands > 1 ? args->operands[1] : NULL;
@@ -17,7 +31,7 @@ int cmd_bench(const struct Args *args) {
         return EXIT_FAILED;
     int status = EXIT_FAILED;
     if (what[0] == 'k') {
-        status = bench_kernels(args, &dev, filter);
+        status = kernels_tune(&dev, args) ? bench_kernels(args, &dev, filter) : EXIT_FAILED;
     } else if (peaks_measure(&dev, &peaks)) {
         peaks_show(args, &dev, &peaks);
         status = EXIT_DONE;

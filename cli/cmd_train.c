@@ -7,7 +7,6 @@
 #include "cli/reading.h"
 #include "cli/scratch.h"
 #include "cli/term.h"
-#include "model/selftest.h"
 #include "train/run.h"
 
 #include <dirent.h>
@@ -499,8 +498,7 @@ static int with_device(const struct Args *args, struct Train *t, const struct Mo
     enum { FUTILE_LOSSES = 3 };
     struct Device dev;
     struct TrainPlan plan;
-    if (!(args_text(args, "assume-memory") ? assumed_device(args, &dev)
-                                           : selftest_device_open(&dev, args_text(args, "device"))))
+    if (!(args_text(args, "assume-memory") ? assumed_device(args, &dev) : load_device(&dev, args)))
         return EXIT_FAILED;
     fprintf(stderr, "%s\n", dev.name);
     int status = EXIT_FAILED;
@@ -520,7 +518,7 @@ static int with_device(const struct Args *args, struct Train *t, const struct Mo
         if (dev.state != DEVICE_LOST || futile == FUTILE_LOSSES || stop_asked)
             break;
         device_close(&dev);
-        if (!selftest_device_open(&dev, args_text(args, "device")))
+        if (!load_device(&dev, args))
             return EXIT_FAILED;
         warn("the device was lost at step %llu: it is opened again, and the run goes on from its last checkpoint",
              (unsigned long long)t->state.step + 1);

@@ -48,6 +48,10 @@ const struct Flag COMMON_FLAGS[] = {
     TEXT("gpu-layers", 0, "auto|all|N", "auto", "layers on the device; the others stay in host memory"),               \
         CHOICE("experts-on", "auto|gpu|cpu", "auto",                                                                   \
                "where routed experts lie: with cpu, or where they do not fit, the device brings in those it needs")
+#define TUNE                                                                                                           \
+    TEXT("tune", 0, "off|auto|SECONDS", "auto",                                                                        \
+         "so long ways to cut the work are tried at the most, to take the fastest and remember it: nothing else "      \
+         "changes (auto: 3 on a card, off on a processor)")
 #define READING                                                                                                        \
     TEXT("columns", 0, "LIST", NULL, "other names of keys, by commas: prompt=question,completion=answer"),             \
         CHOICE("overlong", "cut|split|drop", "cut", "what becomes of examples longer than --context"),                 \
@@ -95,6 +99,7 @@ static const struct Flag chat_flags[] = {
     CONTEXT,
     CACHE,
     PLACE,
+    TUNE,
     SAMPLING,
     END,
 };
@@ -120,6 +125,7 @@ static const struct Flag generate_flags[] = {
     CONTEXT,
     CACHE,
     PLACE,
+    TUNE,
     SAMPLING,
     END,
 };
@@ -192,6 +198,7 @@ static const struct Flag train_flags[] = {
            "micro-batch then"),
     TEXT("offload", 0, "LIST", "none",
          "what lies in host memory: none, moments, weights, by commas; same result, slower"),
+    TUNE,
     TEXT("assume-memory", 0, "SIZE", NULL, "with --dry-run: the plan for a card with so much (16GiB) that is not here"),
     INT("save-every", 0, "0", 0, 1000000000, "steps between checkpoints; 0: at the end only"),
     INT("keep", 0, "2", 1, 1000, "checkpoints to keep"),
@@ -228,6 +235,7 @@ static const struct Flag score_flags[] = {
     ADAPTER,
     CACHE,
     PLACE,
+    TUNE,
     INT("window", 'w', NULL, 2, 1048576, "tokens seen at once (default: the model's context, at most 2048)"),
     END,
 };
@@ -252,6 +260,7 @@ static const struct Flag eval_flags[] = {
     CONTEXT,
     CACHE,
     PLACE,
+    TUNE,
     HEADING("Of `eval report`"),
     SWITCH("md", 0, "the table in Markdown"),
     FILENAME("png", 0, "FILE", "the table as a picture"),
@@ -266,6 +275,7 @@ static const struct Flag bench_flags[] = {
     SWITCH("operations", 0, "time by operation as well, of the last test (model, train)"),
     FILENAME("png", 0, "FILE",
              "a picture: time by operation (model, train), or a roofline with a dot for each row (kernels)"),
+    TUNE,
     HEADING("Of `bench model`"),
     TEXT("n-prompt", 'p', "LIST", "512", "tokens of prompts to read, by commas; 0: none"),
     TEXT("n-gen", 'n', "LIST", "128", "tokens to make one by one; 0: none"),

@@ -5,6 +5,7 @@
 #include "model/adapter.h"
 #include "model/experts.h"
 #include "model/selftest.h"
+#include "model/tune.h"
 #include "model/utf8.h"
 #include <stdlib.h>
 #include <string.h>
@@ -80,11 +81,42 @@ bool load_weights(const struct Loaded *l, struct Device *dev, struct Model *m, c
            (dev->is_dry || model_fill(m, 1));
 }
 
+bool load_tune(const struct Device *dev, const struct Args *args, double *seconds) {
+    static const double USUAL = 3, MOST = 3600;
+    const char *text = args_text(args, "tune");
+    char *end;
+    *seconds = -1;
+    if (strcmp(text, "off") == 0)
+        return true;
+    if (strcmp(text, "auto") == 0) {
+        *seconds = dev->is_cpu ? -1 : USUAL;
+        return true;
+    }
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= 0 && value <= MOST))
+        return fail("--tune %s: off, auto or a number of seconds up to %g is expected", text, MOST);
+    *seconds = value;
+    return true;
+}
+
+bool load_device(struct Device *dev, const struct Args *args) {
+    double seconds;
+    if (!selftest_device_open(dev, args_text(args, "device")))
+        return false;
+    if (!load_tune(dev, args, &seconds)) {
+        device_close(dev);
+        return false;
+    }
+    if (seconds >= 0)
+        tune_begin(dev, seconds);
+    return true;
+}
+
 bool load_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *options_given) {
     struct SessionOptions with = *options_given, *o = &with;
     if (args_text(args, "cache-type"))
         dtype_find(args_text(args, "cache-type"), &o->cache_type);
-    l->has_device = selftest_device_open(&l->dev, args_text(args, "device"));
+    l->has_device = load_device(&l->dev, args);
     struct ModelOptions options = model_options(args, (uint32_t)max_u64(o->context, l->positions));
     if (!l->has_device || !place_model(l, args, o, &options))
         return false;

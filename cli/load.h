@@ -19,6 +19,11 @@ struct Loaded {
     bool has_tokenizer, has_template, has_device, has_model, has_session;
 };
 
+// The device of --device, with its kernels verified and, as --tune says, its tiles measured.
+bool load_device(struct Device *dev, const struct Args *args);
+// What --tune says; below 0: off. False after one line.
+bool load_tune(const struct Device *dev, const struct Args *args, double *seconds);
+
 // Config, tokenizer and, where asked for, the chat template (--template, else the model's own).
 bool load_text(struct Loaded *l, const struct Args *args, bool with_template);
 // The same of a model that need not have weights, such as a vocabulary alone: nothing else is loaded behind it.

@@ -267,38 +267,31 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// Between two runs something else goes through the caches, as between two uses of a weight: more than the last level of any processor or card holds.
-struct Flush {
-    struct Arena arena;
-    struct Program *program; // of a GPU
-    uint8_t *host;           // of a CPU device
-};
-enum { FLUSH_BYTES = 256 << 20, FLUSH_HOST_BYTES = 64 << 20 };
-
-static void flush_open(struct Flush *f, struct Device *dev) {
+bool flush_open(struct Flush *f, struct Device *dev) {
     memset(f, 0, sizeof *f);
     if (dev->is_cpu) {
         f->host = xmalloc(FLUSH_HOST_BYTES);
-        return;
+        return true;
     }
     arena_init(&f->arena, dev, "flush", ARENA_DEVICE);
     struct Tensor t = TENSOR(&f->arena, DT_U32, FLUSH_BYTES / 4);
     struct Cmd *c = cmd_begin(dev, "flush");
     cmd_fill(c, &t, 0);
     f->program = cmd_end(c);
+    return f->program != NULL;
 }
 
 static void flush_part(void *context, uint64_t first, uint64_t end) {
     memset((uint8_t *)context + first, (int)first, end - first);
 }
 
-static bool flush_run(struct Flush *f) {
+bool flush_run(struct Flush *f) {
     if (f->host)
         parallel_for(FLUSH_HOST_BYTES, 1 << 22, flush_part, f->host);
     return f->host || (f->program && program_run(f->program));
 }
 
-static void flush_close(struct Flush *f) {
+void flush_close(struct Flush *f) {
     program_free(f->program);
     if (f->arena.dev)
         arena_free(&f->arena);
@@ -331,9 +324,7 @@ static bool time_runs(struct Check *ck, struct Program *p, struct Flush *f) {
 
 static bool take_time(struct Check *ck, struct Program *p) {
     struct Flush f = {.host = NULL};
-    if (!ck->warm)
-        flush_open(&f, ck->dev);
-    bool ok = time_runs(ck, p, &f);
+    bool ok = (ck->warm || flush_open(&f, ck->dev)) && time_runs(ck, p, &f);
     flush_close(&f);
     return ok;
 }

@@ -26,6 +26,18 @@ enum CheckSpread { SPREAD_RANDOM, SPREAD_ALL_TO_ONE, SPREAD_SOME_IDLE, SPREAD_SK
 enum { LINEAR_GATHER = 2 };    // of their flags: x has a row per token
 enum { ATTENTION_CAUSAL = 1 }; // layout of attention's shapes
 
+// Between two runs that are timed something else goes through the caches, as between two uses of a weight: more than the last level of any processor or
+// card holds.
+enum { FLUSH_BYTES = 256 << 20, FLUSH_HOST_BYTES = 64 << 20 };
+struct Flush {
+    struct Arena arena;
+    struct Program *program; // of a GPU
+    uint8_t *host;           // of a CPU device
+};
+bool flush_open(struct Flush *f, struct Device *dev); // false: no room on the card
+bool flush_run(struct Flush *f);
+void flush_close(struct Flush *f);
+
 enum { OP_SHAPE = 8 };
 struct OpCase {
     const char *name;                   // "linear_nt q4_1"

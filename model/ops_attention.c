@@ -3,6 +3,7 @@
 // absolute multiples of 32 (64 on a workgroup's matrices, 8 on CPU devices): a text whose first key lies at such a multiple gives the same bits
 // wherever that is.
 #include "model/ops.h"
+#include "model/tiles.h"
 
 #include <assert.h>
 
@@ -63,22 +64,22 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
 
 // ---- Matrix units
 
-// Sizes of attention_matrix.comp and attention_cm2.comp; a tuner would write here.
-enum { MATRIX_SUBGROUPS = 4, MATRIX_KEYS = 32, MATRIX_ROW_BLOCKS = 1, MATRIX_WIDEST_HEAD = 128 };
-enum { CM2_THREADS = 256, CM2_ROWS = 64, CM2_KEYS = 64 };
+enum { MATRIX_WIDEST_HEAD = 128 };
 
 // Whether lanes can share the scores of the device's shape of matrix as the module wants it, and its memory is there.
 static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
     const struct CoopmatShape *m = &dev->coopmat;
+    const struct Tiles *tiles = tiles_of(dev);
     uint32_t subgroup = dev->limits.subgroup_size, lanes = m->m ? subgroup / m->m : 0;
-    if (lanes == 0 || subgroup % m->m != 0 || m->n % (4 * lanes) != 0 || MATRIX_KEYS % (8 * lanes) != 0 ||
-        MATRIX_KEYS % m->n != 0 || MATRIX_KEYS % m->k != 0 || m->n % 8 != 0 || m->k % 8 != 0)
+    uint32_t keys = tiles->attention_matrix_keys, subgroups = tiles->attention_matrix_subgroups;
+    if (lanes == 0 || subgroup % m->m != 0 || m->n % (4 * lanes) != 0 || keys % (8 * lanes) != 0 || keys % m->n != 0 ||
+        keys % m->k != 0 || m->n % 8 != 0 || m->k % 8 != 0)
         return false;
-    uint32_t tile_rows = MATRIX_SUBGROUPS * MATRIX_ROW_BLOCKS * m->m;
+    uint32_t tile_rows = subgroups * tiles->attention_matrix_row_blocks * m->m;
     uint64_t pitch = align_up(align_up(head_dim, m->k), m->n) / 8 + 1;
-    uint64_t bytes = 16 * (2 * MATRIX_KEYS * pitch + tile_rows * (MATRIX_KEYS / 4 + 1)) + 4 * tile_rows + 8;
+    uint64_t bytes = 16 * (2 * keys * pitch + tile_rows * (keys / 4 + 1)) + 4 * tile_rows + 8;
     return head_dim <= MATRIX_WIDEST_HEAD && bytes <= dev->limits.shared_bytes &&
-           MATRIX_SUBGROUPS * subgroup <= dev->limits.max_invocations;
+           subgroups * subgroup <= dev->limits.max_invocations;
 }
 
 static bool cm2_fits(uint32_t head_dim) { return head_dim % 64 == 0 && head_dim <= MATRIX_WIDEST_HEAD; }
@@ -102,17 +103,19 @@ static enum KernelId pick_forward(struct Device *dev, enum DType keys, struct At
 
 static struct Dispatch matrix_dispatch(const struct Device *dev, enum KernelId kernel, uint32_t rows, uint32_t n_heads,
                                        uint32_t head_dim, uint32_t cache) {
+    const struct Tiles *t = tiles_of(dev);
     if (KERNELS[kernel].needs & NEEDS_COOPMAT2)
         return (struct Dispatch){.kernel = kernel,
-                                 .local_size = CM2_THREADS,
-                                 .spec = {head_dim, cache, CM2_ROWS, CM2_KEYS},
+                                 .local_size = t->attention_cm2_threads,
+                                 .spec = {head_dim, cache, t->attention_cm2_rows, t->attention_cm2_keys},
                                  .n_spec = 4,
-                                 .groups = {(uint32_t)div_up(rows, CM2_ROWS) * n_heads}};
+                                 .groups = {(uint32_t)div_up(rows, t->attention_cm2_rows) * n_heads}};
     const struct CoopmatShape *m = &dev->coopmat;
-    uint32_t tile_rows = MATRIX_SUBGROUPS * MATRIX_ROW_BLOCKS * m->m;
+    uint32_t subgroups = t->attention_matrix_subgroups, row_blocks = t->attention_matrix_row_blocks;
+    uint32_t tile_rows = subgroups * row_blocks * m->m;
     return (struct Dispatch){.kernel = kernel,
-                             .local_size = MATRIX_SUBGROUPS * dev->limits.subgroup_size,
-                             .spec = {head_dim, cache, m->m, m->n, m->k, MATRIX_KEYS, MATRIX_ROW_BLOCKS},
+                             .local_size = subgroups * dev->limits.subgroup_size,
+                             .spec = {head_dim, cache, m->m, m->n, m->k, t->attention_matrix_keys, row_blocks},
                              .n_spec = 7,
                              .groups = {(uint32_t)div_up(rows, tile_rows) * n_heads}};
 }
@@ -174,7 +177,8 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
     d.local_size = is_cpu ? cpu_lanes(dev) : TILE_THREADS;
     // One row must fill the device; more rows change nothing, or a row's sums would depend on them.
     uint32_t units = is_cpu ? s.n_kv_heads * (uint32_t)div_up(n_shared, d.local_size) : s.n_heads;
-    uint32_t n_parts = is_cpu ? (uint32_t)min_u64(div_up(16, units), 8) : (uint32_t)min_u64(div_up(512, units), 64);
+    const struct Tiles *tiles = tiles_of(dev);
+    uint32_t n_parts = (uint32_t)min_u64(div_up(tiles->decode_units, units), tiles->decode_parts);
     assert(n_parts <= 64); // attention_merge.comp holds so many
     d.groups[0] = rows * units * n_parts;
     struct Tensor part = TENSOR(scratch, DT_F32, rows, s.n_heads, n_parts, s.head_dim + 4);

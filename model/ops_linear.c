@@ -1,10 +1,13 @@
 // Matrix multiplies: picks the body (registers only on CPU devices, matrix units, shared memory), the module for the weights' storage type,
-// tile sizes and grids. Sums run over the contraction in the same order whatever the number of rows, so a row's result does
+// tile sizes (from model/tiles.h) and grids. Sums run over the contraction in the same order whatever the number of rows, so a row's result does
 // not depend on its neighbours.
 #include "model/ops.h"
+#include "model/tiles.h"
+#include "model/tune.h"
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 enum { FEW_ROWS = 8 }; // so many rows go to the matrix-vector kernel
 enum Form { NT, NN, TN };
@@ -29,42 +32,6 @@ static uint32_t cpu_nn_cols(enum DType type) {
     return type == DT_F32 ? 4 : type == DT_F16 || type == DT_BF16 || type == DT_Q8_0 ? 4 : 8;
 }
 
-// One table per class of device; a tuner would write here.
-struct Tiles {
-    uint32_t cpu_rows[3], cpu_rows_quantised_nn; // by form
-    uint32_t cpu_nt_cols, cpu_tn_cols;           // a lane
-    uint32_t cpu_nn_slice;                       // of the contraction, so that its operands stay in the caches
-    uint32_t gemv_cols;
-    uint32_t shared_local, shared_rows, shared_cols;
-    uint32_t matrix_subgroups, matrix_rows, matrix_cols;
-    uint32_t cm2_rows, cm2_cols, cm2_steps, cm2_threads; // tiles of a whole workgroup's matrices
-    uint32_t fill;                                       // workgroups that keep a large device busy
-};
-static struct Tiles tiles_of(const struct Device *dev) {
-    struct Tiles t = {.cpu_rows = {32, 32, 32},
-                      .cpu_rows_quantised_nn = 16,
-                      .cpu_nt_cols = 2,
-                      .cpu_tn_cols = 4,
-                      .cpu_nn_slice = 2048,
-                      .gemv_cols = 2,
-                      .shared_local = 128,
-                      .shared_rows = 64,
-                      .shared_cols = 64,
-                      .matrix_subgroups = 4,
-                      .matrix_rows = 64,
-                      .matrix_cols = 64,
-                      .cm2_rows = 128,
-                      .cm2_cols = 128,
-                      .cm2_steps = 64,
-                      .cm2_threads = 128, // 64 x 64 sums for each of four subgroups
-                      .fill = 128};
-    if (dev->is_cpu) // matrix units are emulated there: the least that is still a tile of four subgroups
-        t.matrix_rows = 2 * dev->coopmat.m, t.matrix_cols = 2 * dev->coopmat.n;
-    else if (dev->limits.shared_bytes >= 48 << 10 && dev->limits.subgroup_size >= 32)
-        t.matrix_rows = t.matrix_cols = 128;
-    return t;
-}
-
 // A tile of few rows wastes less where there are few, and loads the weights as often as one of many.
 static uint32_t rows_of_tile(uint32_t rows, uint32_t most) {
     uint32_t best = most;
@@ -78,13 +45,9 @@ static uint32_t rows_of_tile(uint32_t rows, uint32_t most) {
 }
 
 uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_experts) {
-    struct Tiles tiles = tiles_of(dev);
-    uint32_t most = dev->is_cpu                     ? tiles.cpu_rows[NT]
-                    : device_can(dev, CAP_coopmat2) ? tiles.cm2_rows
-                                                    : tiles.shared_rows;
-    uint32_t each = (uint32_t)div_up(rows, n_experts);
-    uint32_t tile = most;
-    while (tile > (dev->is_cpu ? 8u : 16u) && each * 3 < tile * 2)
+    const struct Tiles *tiles = tiles_of(dev);
+    uint32_t each = (uint32_t)div_up(rows, n_experts), tile = tiles->expert_rows;
+    while (tile > tiles->expert_rows_least && each * 3 < tile * 2)
         tile /= 2;
     return tile;
 }
@@ -102,6 +65,8 @@ struct Job {
     uint32_t gather; // bit 0: x, bit 1: w
     double flops, bytes;
 };
+
+static bool is_few(const struct Routing *g) { return g->tokens <= FEW_ROWS; }
 
 static enum KernelId pick_body(const struct Job *j) {
     struct Device *dev = j->dev;
@@ -126,83 +91,155 @@ static bool is_cpu_body(const struct Job *j, enum KernelId k) {
     return (int)k == (j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu);
 }
 
-// Tile of the output that a workgroup makes, and the constants of the body.
-static void cpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
-    const struct Args_gemm *a = &j->args;
-    struct Tiles tiles = tiles_of(j->dev);
-    uint32_t lanes = j->dev->limits.subgroup_size, most = tiles.cpu_rows[j->form];
-    bool aligned = true;
-    if (j->form == NN) {
-        if (dtype_is_quantised(j->type))
-            most = tiles.cpu_rows_quantised_nn;
-        aligned = a->k % 8 == 0 && a->ldx % 8 == 0;
-    }
-    *rows = j->grouping != DENSE && j->form != TN ? j->tile_rows : rows_of_tile(j->form == TN ? a->n : a->m, most);
+// ---- The bodies: ways to cut the output into tiles (the table's first, then others for model/tune.h to try), and the constants of one of them
+
+static bool by_tiles(const struct Job *j) { return j->grouping != DENSE && j->form != TN; }
+
+// Registers alone, a lane makes `cols / lanes` columns of all rows of a tile; way 1 (TN): columns first in the grid.
+static void cpu_ways(const struct Job *j, struct TuneQuestion *q) {
+    const struct Tiles *tiles = tiles_of(j->dev);
+    uint32_t lanes = j->dev->limits.subgroup_size, most = tiles->cpu_rows[j->form], rows = j->tile_rows;
+    if (j->form == NN && dtype_is_quantised(j->type))
+        most = tiles->cpu_rows_quantised_nn;
+    if (!by_tiles(j))
+        rows = rows_of_tile(j->form == TN ? j->args.n : j->args.m, most);
+    uint32_t each = j->form == NT ? tiles->cpu_nt_cols : j->form == NN ? cpu_nn_cols(j->type) : tiles->cpu_tn_cols;
+    // The narrower operand is the one that the caches hold while all of the other goes by.
+    uint32_t turned = j->form == TN && j->args.k < j->args.n;
+    tune_way(q, (struct Tile){rows, lanes * each, lanes, turned});
+    for (uint32_t other = 32; other >= 8; other /= 2) // rows; a lane holds 128 sums at the most
+        for (uint32_t cols = j->form == NN ? each : 1; cols <= (j->form == NN ? each : 8); cols *= 2)
+            if ((!by_tiles(j) || other == rows) && other * cols <= 128 && (j->form != NT || cols <= 4) &&
+                (j->form != TN || cols >= 2))
+                tune_way(q, (struct Tile){other, lanes * cols, lanes, turned});
     if (j->form == TN)
-        aligned = a->n % *rows == 0 && a->ldx % 16 == 0 && *rows % 16 == 0;
-    *cols = lanes * (j->form == NT ? tiles.cpu_nt_cols : j->form == NN ? cpu_nn_cols(j->type) : tiles.cpu_tn_cols);
-    d->local_size = lanes;
-    d->spec[4] = aligned;
-    d->spec[5] = lanes == 8; // how lanes get different words: by choice
-    d->n_spec = 6;
-    if (j->form == TN) // the narrower operand is the one that the caches hold while all of the other goes by
-        d->spec[d->n_spec++] = a->k < a->n;
+        tune_way(q, (struct Tile){rows, lanes * each, lanes, !turned});
 }
 
-static void gpu_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
+static void cpu_constants(const struct Job *j, struct Dispatch *d, const struct Tile *way) {
     const struct Args_gemm *a = &j->args;
-    struct Tiles tiles = tiles_of(j->dev);
-    uint32_t total = j->form == TN ? a->n : a->m;
-    bool matrix = is_matrix(d->kernel), by_tiles = j->grouping != DENSE && j->form != TN;
-    uint32_t least = matrix ? 2 * j->dev->coopmat.m : 16; // two subgroups down, or threads
-    *rows = matrix ? tiles.matrix_rows : tiles.shared_rows;
-    *cols = matrix ? tiles.matrix_cols : tiles.shared_cols;
-    while (!by_tiles && *rows > least && *rows / 2 >= total)
-        *rows /= 2;
-    if (by_tiles)
-        *rows = (uint32_t)max_u64(j->tile_rows, least);
-    d->local_size = tiles.shared_local;
-    d->spec[4] = (j->form == TN ? a->n : a->k) % 4 == 0 && a->ldx % 4 == 0;
+    d->spec[4] = j->form == NT   ? 1
+                 : j->form == NN ? a->k % 8 == 0 && a->ldx % 8 == 0
+                                 : a->n % way->rows == 0 && a->ldx % 16 == 0 && way->rows % 16 == 0;
+    d->spec[5] = way->threads == 8; // how lanes get different words: by choice
+    d->n_spec = 6;
+    if (j->form == TN)
+        d->spec[d->n_spec++] = way->way;
+}
+
+// Through shared memory: as many sums a thread as registers hold, two tables of 32 steps.
+static void shared_ways(const struct Job *j, struct TuneQuestion *q) {
+    enum { LEAST_ROWS = 16, MOST_SUMS = 64, PITCH = 36 };
+    static const struct Tile OTHERS[] = {{128, 64, 256, 0}, {64, 128, 256, 0}, {128, 128, 256, 0}, {64, 64, 256, 0},
+                                         {32, 64, 128, 0},  {64, 32, 128, 0},  {32, 32, 64, 0},    {32, 128, 128, 0}};
+    const struct Tiles *tiles = tiles_of(j->dev);
+    uint32_t total = j->form == TN ? j->args.n : j->args.m, rows = tiles->shared_rows;
+    while (!by_tiles(j) && rows > LEAST_ROWS && rows / 2 >= total)
+        rows /= 2;
+    if (by_tiles(j))
+        rows = (uint32_t)max_u64(j->tile_rows, LEAST_ROWS);
+    tune_way(q, (struct Tile){rows, tiles->shared_cols, tiles->shared_local, 0});
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
+        struct Tile t = OTHERS[i];
+        if (by_tiles(j))
+            t.rows = rows;
+        uint32_t down = t.threads / 16, bytes = 4 * (PITCH * (t.rows + t.cols) + t.rows);
+        if (t.rows % down == 0 && t.rows / down * (t.cols / 16) <= MOST_SUMS && bytes <= j->dev->limits.shared_bytes &&
+            t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(total, LEAST_ROWS))
+            tune_way(q, t);
+    }
+}
+
+// The bytes of the tables of tile_matrix.glsl and gemm.comp.
+static uint64_t matrix_bytes(const struct Job *j, const struct Tile *t) {
+    enum { STEPS = 32, PAD = 8 };
+    const struct CoopmatShape *s = &j->dev->coopmat;
+    uint32_t x_wide = j->form == TN ? t->rows : STEPS, w_wide = j->form == NT ? STEPS : t->cols;
+    uint64_t x = (uint64_t)t->rows * STEPS / x_wide * (x_wide + PAD),
+             w = (uint64_t)t->cols * STEPS / w_wide * (w_wide + PAD);
+    uint32_t subgroups = t->threads / j->dev->limits.subgroup_size;
+    return 2 * (x + w) + 4 * ((uint64_t)subgroups * s->m * s->n + 2 * t->rows + t->cols);
+}
+
+// On matrix units of a subgroup; way: subgroups across. At most 64 sums a lane, else registers are spilled.
+static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
+    enum { LEAST_SUMS = 8, MOST_SUMS = 64 };
+    const struct Tiles *tiles = tiles_of(j->dev);
+    const struct CoopmatShape *s = &j->dev->coopmat;
+    uint32_t total = j->form == TN ? j->args.n : j->args.m, least = 2 * s->m; // two subgroups down
+    uint32_t rows = tiles->matrix_rows, cols = tiles->matrix_cols;
+    if (rows == 0)
+        rows = 2 * s->m, cols = 2 * s->n;
+    while (!by_tiles(j) && rows > least && rows / 2 >= total)
+        rows /= 2;
+    if (by_tiles(j))
+        rows = (uint32_t)max_u64(j->tile_rows, least);
+    // A low tile has rows for two subgroups down only.
+    uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles->matrix_subgroups;
+    if (!j->dev->is_cpu && rows >= 128 && rows * cols > MOST_SUMS * subgroup * subgroups)
+        subgroups *= 2;
+    tune_way(q, (struct Tile){rows, cols, subgroup * subgroups, subgroups >= 4 ? 2 : 1});
+    uint32_t most = j->dev->is_cpu ? 4 : 8;
+    for (uint32_t groups = 4; groups <= 8; groups *= 2)
+        for (uint32_t high = most; high >= 2; high /= 2)
+            for (uint32_t wide = most; wide >= 2; wide /= 2) {
+                struct Tile t = {by_tiles(j) ? rows : high * s->m, wide * s->n, groups * subgroup, 2};
+                uint32_t sums = t.rows * t.cols / t.threads, down = groups / 2;
+                if (sums >= LEAST_SUMS && sums <= MOST_SUMS && t.rows % (down * s->m) == 0 &&
+                    t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(total, least) &&
+                    matrix_bytes(j, &t) <= j->dev->limits.shared_bytes)
+                    tune_way(q, t);
+            }
+}
+
+static void gpu_constants(const struct Job *j, struct Dispatch *d, const struct Tile *way) {
+    const struct CoopmatShape *s = &j->dev->coopmat;
+    d->spec[4] = (j->form == TN ? j->args.n : j->args.k) % 4 == 0 && j->args.ldx % 4 == 0;
     d->spec[11] = (uint32_t)j->type;
     d->n_spec = 12;
-    if (!matrix)
+    if (!is_matrix(d->kernel))
         return;
-    const struct CoopmatShape *s = &j->dev->coopmat;
-    // At most 64 sums a lane, else registers are spilled; a low tile has rows for two subgroups down only.
-    uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles.matrix_subgroups;
-    if (!j->dev->is_cpu && *rows >= 128 && *rows * *cols > 64 * subgroup * subgroups)
-        subgroups *= 2;
-    d->local_size = subgroup * subgroups;
     d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k;
-    d->spec[8] = subgroups >= 4 ? 2 : 1; // across
+    d->spec[8] = way->way;
     d->spec[9] = s->type == DT_F16;
     d->spec[10] = s->type == DT_F16 && (j->type != DT_F16 || j->form == TN);
 }
 
-// ---- Matrix units of a whole workgroup (NT and NN)
+// ---- Matrix units of a whole workgroup (NT and NN); way: steps of the contraction at a time
 
 static enum KernelId cm2_module(const struct Job *j) { return j->form == NT ? KERNEL_gemm_nt_cm2 : KERNEL_gemm_nn_cm2; }
 
 // Smaller tiles where the large ones would leave much of the device idle.
-static void cm2_body(const struct Job *j, struct Dispatch *d, uint32_t *rows, uint32_t *cols) {
+static void cm2_ways(const struct Job *j, struct TuneQuestion *q) {
+    static const struct Tile OTHERS[] = {{128, 128, 128, 32}, {128, 256, 256, 64}, {128, 64, 128, 64},
+                                         {64, 128, 128, 64},  {64, 64, 128, 64},   {128, 256, 256, 32},
+                                         {64, 64, 64, 64},    {128, 128, 256, 64}};
     const struct Args_gemm *a = &j->args;
-    struct Tiles tiles = tiles_of(j->dev);
-    bool by_tiles = j->grouping != DENSE;
-    *rows = by_tiles ? (uint32_t)max_u64(j->tile_rows, 32) : tiles.cm2_rows;
-    *cols = tiles.cm2_cols;
-    while (!by_tiles && *rows > 32 && *rows / 2 >= a->m)
-        *rows /= 2;
-    while ((by_tiles ? j->max_tiles : div_up(a->m, *rows)) * div_up(a->n, *cols) < tiles.fill) {
-        if (*cols > 64 && (*cols >= *rows || by_tiles))
-            *cols /= 2;
-        else if (!by_tiles && *rows > 64)
-            *rows /= 2;
+    const struct Tiles *tiles = tiles_of(j->dev);
+    uint32_t rows = by_tiles(j) ? (uint32_t)max_u64(j->tile_rows, 32) : tiles->cm2_rows, cols = tiles->cm2_cols;
+    while (!by_tiles(j) && rows > 32 && rows / 2 >= a->m)
+        rows /= 2;
+    while ((by_tiles(j) ? j->max_tiles : div_up(a->m, rows)) * div_up(a->n, cols) < tiles->fill) {
+        if (cols > 64 && (cols >= rows || by_tiles(j)))
+            cols /= 2;
+        else if (!by_tiles(j) && rows > 64)
+            rows /= 2;
         else
             break;
     }
-    d->local_size = tiles.cm2_threads;
+    tune_way(q, (struct Tile){rows, cols, tiles->cm2_threads, tiles->cm2_steps});
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
+        struct Tile t = OTHERS[i];
+        if (by_tiles(j))
+            t.rows = rows;
+        if (t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(a->m, 32))
+            tune_way(q, t);
+    }
+}
+
+static void cm2_constants(struct Dispatch *d, const struct Tile *way) {
     d->spec[4] = 1;
-    d->spec[5] = tiles.cm2_steps;
+    d->spec[5] = way->way;
     d->n_spec = 6;
 }
 
@@ -211,33 +248,109 @@ static bool takes_cm2(const struct Job *j) {
            KERNEL_PICK(j->dev, cm2_module(j), pick_body(j)) == cm2_module(j);
 }
 
-static void run(struct Cmd *c, const struct Job *j) {
+static enum KernelId kernel_of(const struct Job *j) { return j->packed ? cm2_module(j) : pick_body(j); }
+
+static struct Dispatch dispatch_of(const void *job, const struct Tile *way) {
+    const struct Job *j = job;
     const struct Args_gemm *a = &j->args;
-    struct Dispatch d = {
-        .kernel = j->packed ? cm2_module(j) : pick_body(j), .n_spec = 5, .flops = j->flops, .bytes = j->bytes};
-    uint32_t rows, cols;
+    struct Dispatch d = {.kernel = kernel_of(j),
+                         .local_size = way->threads,
+                         .spec = {way->rows, way->cols, j->form == TN ? j->grouping : 0, j->form == TN ? j->gather : 0},
+                         .flops = j->flops,
+                         .bytes = j->bytes};
+    bool turned = false;
     if (j->packed)
-        cm2_body(j, &d, &rows, &cols);
+        cm2_constants(&d, way);
     else if (is_cpu_body(j, d.kernel))
-        cpu_body(j, &d, &rows, &cols);
+        cpu_constants(j, &d, way), turned = way->way;
     else
-        gpu_body(j, &d, &rows, &cols);
-    d.spec[0] = rows, d.spec[1] = cols, d.spec[2] = j->form == TN ? j->grouping : 0,
-    d.spec[3] = j->form == TN ? j->gather : 0;
-    if (j->form == TN) {
-        d.groups[0] = (uint32_t)div_up(a->n, rows);
-        d.groups[1] = (uint32_t)div_up(a->k, cols);
-        d.groups[2] = j->n_experts;
-        if (is_cpu_body(j, d.kernel) && d.spec[6]) {
-            uint32_t down = d.groups[0];
-            d.groups[0] = d.groups[1], d.groups[1] = down;
-        }
-    } else {
-        d.groups[0] = j->grouping != DENSE ? j->max_tiles : (uint32_t)div_up(a->m, rows);
-        d.groups[1] = (uint32_t)div_up(a->n, cols);
-        d.groups[2] = 1;
+        gpu_constants(j, &d, way);
+    uint32_t down = (uint32_t)div_up(j->form == TN ? a->n : a->m, way->rows);
+    uint32_t across = (uint32_t)div_up(j->form == TN ? a->k : a->n, way->cols);
+    d.groups[0] = by_tiles(j) ? j->max_tiles : turned ? across : down;
+    d.groups[1] = turned ? down : across;
+    d.groups[2] = j->form == TN ? j->n_experts : 1;
+    return d;
+}
+
+// Rows shared out evenly among the experts, as few tiles as that makes; and any token for each of them.
+static void lists_of(const void *job, size_t at, uint32_t *to, uint64_t n) {
+    const struct Job *j = job;
+    uint32_t m = j->args.m, experts = j->n_experts, height = j->tile_rows, count = 0;
+    for (uint64_t i = 0; i < n && at == offsetof(struct Args_gemm, gather); i++)
+        to[i] = (uint32_t)(i * 7919 % j->g->tokens);
+    for (uint32_t e = 0; e <= experts && at == offsetof(struct Args_gemm, offsets); e++)
+        to[e] = (uint32_t)((uint64_t)m * e / experts);
+    if (at != offsetof(struct Args_gemm, tiles) && at != offsetof(struct Args_gemm, grid))
+        return;
+    for (uint32_t e = 0; e < experts; e++) {
+        uint32_t first = (uint32_t)((uint64_t)m * e / experts), end = (uint32_t)((uint64_t)m * (e + 1) / experts);
+        for (; first < end && count < j->max_tiles; first += height, count++)
+            if (at == offsetof(struct Args_gemm, tiles))
+                memcpy(to + 4 * (uint64_t)count, (uint32_t[4]){e, first, (uint32_t)min_u64(end - first, height), 0},
+                       16);
     }
-    cmd_dispatch(c, &d, a);
+    if (at == offsetof(struct Args_gemm, grid))
+        to[0] = count;
+}
+
+static void operand(struct TuneQuestion *q, size_t at, enum DType type, uint32_t cols) {
+    q->operands[q->n_operands++] = (struct TuneOperand){at, type, cols};
+}
+
+// A large dense product is measured on a part of it: 4096 rows and as many columns.
+static struct Job part_of(const struct Job *whole) {
+    enum { MOST = 4096 };
+    struct Job j = *whole;
+    struct Args_gemm *a = &j.args;
+    a->accumulate = 0;
+    if (j.grouping != DENSE)
+        return j;
+    a->m = (uint32_t)min_u64(a->m, MOST);
+    a->n = (uint32_t)min_u64(a->n, MOST);
+    if (j.form != TN)
+        a->ldy = a->n;
+    if (j.form == NN)
+        a->w_row_bytes = (uint32_t)dtype_row_bytes(j.type, a->n);
+    a->x.bytes = (uint64_t)a->m * a->ldx * (j.packed ? 2 : 4);
+    a->w.bytes = (uint64_t)(j.form == NT ? a->n : j.form == NN ? a->k : a->m) * a->w_row_bytes;
+    a->y.bytes = 4 * (uint64_t)(j.form == TN ? a->n : a->m) * a->ldy;
+    return j;
+}
+
+static void run(struct Cmd *c, const struct Job *j) {
+    struct Job part = part_of(j);
+    enum KernelId kernel = kernel_of(j);
+    struct TuneQuestion q = {.kernel = kernel,
+                             .type = j->type,
+                             .kind = j->grouping | j->args.flags << 2 | j->gather << 4 | j->tile_rows << 8,
+                             .shape = {part.args.m, part.args.n, part.args.k},
+                             .args = &part.args,
+                             .args_bytes = sizeof part.args,
+                             .job = &part,
+                             .dispatch = dispatch_of,
+                             .words = lists_of};
+    if (j->packed)
+        cm2_ways(j, &q);
+    else if (is_cpu_body(j, kernel))
+        cpu_ways(j, &q);
+    else if (is_matrix(kernel))
+        matrix_ways(j, &q);
+    else
+        shared_ways(j, &q);
+    operand(&q, offsetof(struct Args_gemm, y), DT_F32, 0);
+    operand(&q, offsetof(struct Args_gemm, x), j->packed ? DT_BF16 : DT_F32, j->args.ldx);
+    operand(&q, offsetof(struct Args_gemm, w), j->type, j->form == NN ? part.args.n : j->args.k);
+    if (j->gather)
+        operand(&q, offsetof(struct Args_gemm, gather), DT_U32, 1);
+    if (by_tiles(j)) {
+        operand(&q, offsetof(struct Args_gemm, tiles), DT_U32, 1);
+        operand(&q, offsetof(struct Args_gemm, grid), DT_U32, 1);
+    } else if (j->grouping != DENSE)
+        operand(&q, offsetof(struct Args_gemm, offsets), DT_U32, 1);
+    struct Tile way = j->grouping != DENSE && is_few(j->g) ? q.ways[0] : tune_pick(j->dev, &q);
+    struct Dispatch d = dispatch_of(j, &way);
+    cmd_dispatch(c, &d, &j->args);
 }
 
 // Where this device multiplies so, on operands packed for the time of the multiply: x as bf16, its rows gathered on the way, and weights of
@@ -267,7 +380,7 @@ static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, con
 
 // NN on CPU devices, slice by slice of a long contraction (a head's is the vocabulary), each added to what is there.
 static void run_slices(struct Cmd *c, const struct Job *whole) {
-    uint32_t slice = tiles_of(whole->dev).cpu_nn_slice, k = whole->args.k;
+    uint32_t slice = tiles_of(whole->dev)->cpu_nn_slice, k = whole->args.k;
     for (uint32_t first = 0; first < k; first += slice) {
         struct Job j = *whole;
         uint64_t skip = (uint64_t)first * j.args.w_row_bytes;
@@ -283,8 +396,6 @@ static void run_slices(struct Cmd *c, const struct Job *whole) {
 }
 
 static uint32_t weight_dim(const struct Tensor *w, uint32_t from_last) { return w->dim[w->n_dims - 1 - from_last]; }
-
-static bool is_few(const struct Routing *g) { return g->tokens <= FEW_ROWS; }
 
 bool linear_is_few(uint32_t rows, const struct Routing *g) { return g ? is_few(g) : rows <= FEW_ROWS; }
 
@@ -338,16 +449,10 @@ static uint32_t power_of_two(uint32_t n) {
     return p;
 }
 
-// Mesa 26's lavapipe is faster with a row of w a lane (bf16, 2048 x 2048: 0.64 ms beside 0.73), 25.0's with lanes along k (0.77 beside 3.6).
-static bool is_old_lavapipe(const struct Device *dev) {
-    const uint32_t MESA = 0x10005, MAJOR_SHIFT = 22;
-    return dev->is_cpu && dev->vendor_id == MESA && dev->driver_version >> MAJOR_SHIFT < 26;
-}
-
 static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
                      const struct Routing *g, struct LinearOptions o) {
     struct Device *dev = cmd_device(c);
-    struct Tiles tiles = tiles_of(dev);
+    const struct Tiles *tiles = tiles_of(dev);
     uint32_t m = (uint32_t)tensor_rows(y), n = weight_dim(w, 1), k = weight_dim(w, 0);
     struct Args_gemv args = {.x = view(x),
                              .w = view(w),
@@ -363,21 +468,19 @@ static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor 
         args.row_expert = view(&g->row_expert);
     args.w2 = view(o.swiglu ? o.swiglu : w); // not used without; but lavapipe runs the loads of both sides of a branch
     int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
-    bool prefers_rows = dev->is_cpu && !is_old_lavapipe(dev);
-    enum KernelId kernel = prefers_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
+    enum KernelId kernel =
+        tiles->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
     uint32_t most = (int)kernel == lane_rows && !dev->is_cpu ? 4 : FEW_ROWS;
     if (o.swiglu && !dev->is_cpu)
         most /= 2;
     uint32_t rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m)), lanes = dev->limits.subgroup_size;
-    uint32_t cols = rows >= 4 ? 1 : tiles.gemv_cols;
-    // A card's memory answers after hundreds of cycles: a lane has four units under way, of fewer rows at once, so that registers reach.
-    uint32_t ahead = is_old_lavapipe(dev) || rows >= 4 ? 1 : o.swiglu ? 2 : 4;
+    uint32_t cols = rows >= 4 ? 1 : tiles->gemv_cols;
+    // Fewer units under way of more rows or two matrices at once, so that registers reach.
+    uint32_t ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / (o.swiglu ? 2 : 1));
     struct Dispatch d = {
         .kernel = kernel,
-        .local_size = dev->is_cpu   ? lanes
-                      : lanes > 128 ? lanes
-                                    : 128,
+        .local_size = (uint32_t)max_u64(lanes, tiles->gemv_local),
         .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8, o.swiglu != NULL, ahead},
         .n_spec = 6,
         .flops = (o.swiglu ? 4.0 : 2.0) * m * n * k,

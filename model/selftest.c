@@ -83,9 +83,12 @@ static void verify(struct Device *dev, enum KernelId kernel) {
         // The job's plan does not know of the few MiB that a check takes for a moment: a job that just fits must not fail by them.
         uint64_t limit = dev->limits.memory_bytes;
         dev->limits.memory_bytes = UINT64_MAX;
+        struct Tuning *tuning = dev->tuning; // nothing to be measured at such shapes
+        dev->tuning = NULL;
         fail_quiet(true);
         ok = kernel_check(dev, kernel, &ran);
         fail_quiet(false);
+        dev->tuning = tuning;
         dev->limits.memory_bytes = limit;
         dev->force_kernel = forced;
         if (dev->state == DEVICE_OK)

@@ -689,6 +689,7 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
     if (like) {
         *dev = *like;
         dev->vk = NULL;
+        dev->tuning = NULL;
         dev->allocated_bytes = dev->peak_bytes = dev->host_bytes = dev->mapped_bytes = 0;
     } else {
         dev->limits = (struct DeviceLimits){.subgroup_size = 32,
@@ -766,7 +767,8 @@ void device_close(struct Device *dev) {
     free(vk->pending);
     free(vk->statistics);
     free(vk);
-    dev->vk = NULL;
+    free(dev->tuning);
+    dev->vk = NULL, dev->tuning = NULL;
     if (messages) {
         fprintf(stderr, "vkmoe: %u validation messages\n", messages);
         exit(3);

@@ -72,6 +72,7 @@ struct Device {
     // Called by kernel_pick before a kernel is used for the first time on this device; it may set kernel_off. NULL: none.
     void (*verify)(struct Device *dev, enum KernelId kernel);
     uint8_t kernel_verified[KERNEL_COUNT];
+    struct Tuning *tuning; // what model/tune.h has found out, one block of the heap; NULL: tiles come from the table
     struct DeviceVk *vk;
 };
 

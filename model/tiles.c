@@ -1,0 +1,54 @@
+// The table of devices. Figures behind it are in docs/performance.md; where a class was never measured it has what its neighbour has.
+#include "model/tiles.h"
+
+// Mesa's lavapipe changed its compiler with release 26: see gemv_lane_rows in docs/performance.md.
+static bool is_old_lavapipe(const struct Device *dev) {
+    const uint32_t MESA = 0x10005, MAJOR_SHIFT = 22;
+    return dev->is_cpu && dev->vendor_id == MESA && dev->driver_version >> MAJOR_SHIFT < 26;
+}
+static bool is_processor(const struct Device *dev) { return dev->is_cpu; }
+static bool has_workgroup_matrices(const struct Device *dev) { return device_can(dev, CAP_coopmat2); }
+static bool has_wide_matrices(const struct Device *dev) {
+    return device_can(dev, CAP_coopmat) && dev->limits.shared_bytes >= 48 << 10 && dev->limits.subgroup_size >= 32;
+}
+static bool is_any(const struct Device *dev) { return dev != NULL; }
+
+// Bodies for processors are the same everywhere: a card takes them only where a test asks for them.
+#define CPU_PRODUCTS                                                                                                   \
+    .cpu_rows = {32, 32, 32}, .cpu_rows_quantised_nn = 16, .cpu_nt_cols = 2, .cpu_tn_cols = 4, .cpu_nn_slice = 2048
+#define SHARED_PRODUCTS .shared_local = 128, .shared_rows = 64, .shared_cols = 64, .matrix_subgroups = 4, .fill = 128
+// 128 x 128 x 64 with 64 x 64 sums for each of four subgroups: 261 TFLOP/s on an H200, where 256 threads gave 166.
+#define WORKGROUP_PRODUCTS .cm2_rows = 128, .cm2_cols = 128, .cm2_steps = 64, .cm2_threads = 128
+#define ATTENTION                                                                                                      \
+    .attention_matrix_subgroups = 4, .attention_matrix_keys = 32, .attention_matrix_row_blocks = 1,                    \
+    .attention_cm2_threads = 256, .attention_cm2_rows = 64, .attention_cm2_keys = 64
+#define PROCESSOR                                                                                                      \
+    CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
+        .matrix_rows = 0, .matrix_cols = 0, .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0,                \
+        .gemv_cols = 2, .decode_units = 16, .decode_parts = 8
+// A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
+#define CARD                                                                                                           \
+    CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION, .expert_rows_least = 16, .gemv_lane_rows = false,    \
+                                                                  .gemv_local = 128, .gemv_cols = 2, .gemv_ahead = 4,  \
+                                                                  .decode_units = 512, .decode_parts = 64
+
+static const struct {
+    bool (*is)(const struct Device *dev);
+    struct Tiles tiles;
+} CLASSES[] = {
+    {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_lane_rows = false, .gemv_ahead = 1}},
+    {is_processor, {.name = "a processor", PROCESSOR, .gemv_lane_rows = true, .gemv_ahead = 4}},
+    {has_workgroup_matrices, // NVIDIA's own driver; weight gradients run on matrices of a subgroup there
+     {.name = "matrix units of a workgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 128}},
+    {has_wide_matrices, // AMD RDNA3 and RDNA4, NVK
+     {.name = "matrix units of a subgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 64}},
+    // Intel's Xe2 with 16 lanes; and RDNA2, Arc A and older, which have no matrix units to take the tile
+    {is_any, {.name = "a card", CARD, .matrix_rows = 64, .matrix_cols = 64, .expert_rows = 64}},
+};
+
+const struct Tiles *tiles_of(const struct Device *dev) {
+    size_t i = 0;
+    while (!CLASSES[i].is(dev))
+        i++;
+    return &CLASSES[i].tiles;
+}
