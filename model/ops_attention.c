@@ -53,7 +53,9 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
     if (is_cpu) {
         d.local_size = tile_rows = cpu_lanes(dev);
     } else {
-        uint32_t width = head_dim * wide, thread_rows = width <= 128 ? 4 : width <= 256 ? 2 : 1;
+        uint32_t width = head_dim * wide, most = tiles_of(dev)->attention_rows;
+        uint32_t thread_rows = width <= 128 ? most : width <= 256 ? most / 2 : most / 4;
+        thread_rows = thread_rows ? thread_rows : 1;
         d.local_size = TILE_THREADS;
         d.spec[d.n_spec++] = thread_rows;
         tile_rows = 16 * thread_rows;
@@ -64,7 +66,7 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
 
 // ---- Matrix units
 
-enum { MATRIX_WIDEST_HEAD = 128 };
+enum { CM2_WIDEST_HEAD = 128 };
 
 // Whether lanes can share the scores of the device's shape of matrix as the module wants it, and its memory is there.
 static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
@@ -78,11 +80,11 @@ static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
     uint32_t tile_rows = subgroups * tiles->attention_matrix_row_blocks * m->m;
     uint64_t pitch = align_up(align_up(head_dim, m->k), m->n) / 8 + 1;
     uint64_t bytes = 16 * (2 * keys * pitch + tile_rows * (keys / 4 + 1)) + 4 * tile_rows + 8;
-    return head_dim <= MATRIX_WIDEST_HEAD && bytes <= dev->limits.shared_bytes &&
+    return head_dim <= tiles->attention_matrix_widest && bytes <= dev->limits.shared_bytes &&
            subgroups * subgroup <= dev->limits.max_invocations;
 }
 
-static bool cm2_fits(uint32_t head_dim) { return head_dim % 64 == 0 && head_dim <= MATRIX_WIDEST_HEAD; }
+static bool cm2_fits(uint32_t head_dim) { return head_dim % 64 == 0 && head_dim <= CM2_WIDEST_HEAD; }
 
 // The body for keys of a type: matrix units where operands may be coarse and keys and values lose neither range nor, in what a cache has rounded
 // once, places: f16 and q8_0 as f16, bf16 as bf16, f32 as bf16 (as f16 where a test demands it).

@@ -178,7 +178,9 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
     uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles->matrix_subgroups;
     if (!j->dev->is_cpu && rows >= 128 && rows * cols > MOST_SUMS * subgroup * subgroups)
         subgroups *= 2;
-    tune_way(q, (struct Tile){rows, cols, subgroup * subgroups, subgroups >= 4 ? 2 : 1});
+    uint32_t down = (uint32_t)min_u64(rows / s->m, max_u64(1, subgroups / 2));
+    uint32_t across = (uint32_t)min_u64(cols / s->n, subgroups / down);
+    tune_way(q, (struct Tile){rows, cols, subgroup * down * across, across});
     uint32_t most = j->dev->is_cpu ? 4 : 8;
     for (uint32_t groups = 4; groups <= 8; groups *= 2)
         for (uint32_t high = most; high >= 2; high /= 2)

@@ -11,6 +11,7 @@ static bool has_workgroup_matrices(const struct Device *dev) { return device_can
 static bool has_wide_matrices(const struct Device *dev) {
     return device_can(dev, CAP_coopmat) && dev->limits.shared_bytes >= 48 << 10 && dev->limits.subgroup_size >= 32;
 }
+static bool is_intel(const struct Device *dev) { return dev->vendor_id == 0x8086 && !dev->is_cpu; }
 static bool is_any(const struct Device *dev) { return dev != NULL; }
 
 // Bodies for processors are the same everywhere: a card takes them only where a test asks for them.
@@ -19,18 +20,19 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
 #define SHARED_PRODUCTS .shared_local = 128, .shared_rows = 64, .shared_cols = 64, .matrix_subgroups = 4, .fill = 128
 // 128 x 128 x 64 with 64 x 64 sums for each of four subgroups: 261 TFLOP/s on an H200, where 256 threads gave 166.
 #define WORKGROUP_PRODUCTS .cm2_rows = 128, .cm2_cols = 128, .cm2_steps = 64, .cm2_threads = 128
+#define CM2_ATTENTION      .attention_cm2_threads = 256, .attention_cm2_rows = 64, .attention_cm2_keys = 64
 #define ATTENTION                                                                                                      \
-    .attention_matrix_subgroups = 4, .attention_matrix_keys = 32, .attention_matrix_row_blocks = 1,                    \
-    .attention_cm2_threads = 256, .attention_cm2_rows = 64, .attention_cm2_keys = 64
+    CM2_ATTENTION, .attention_matrix_subgroups = 4, .attention_matrix_keys = 32, .attention_matrix_row_blocks = 1,     \
+                   .attention_rows = 4, .attention_matrix_widest = 128
 #define PROCESSOR                                                                                                      \
     CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
         .matrix_rows = 0, .matrix_cols = 0, .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0,                \
         .gemv_cols = 2, .decode_units = 16, .decode_parts = 8
 // A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
-#define CARD                                                                                                           \
-    CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION, .expert_rows_least = 16, .gemv_lane_rows = false,    \
-                                                                  .gemv_local = 128, .gemv_cols = 2, .gemv_ahead = 4,  \
-                                                                  .decode_units = 512, .decode_parts = 64
+#define ANY_CARD                                                                                                       \
+    CPU_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
+                                      .gemv_cols = 2, .gemv_ahead = 4, .decode_units = 512, .decode_parts = 64
+#define CARD ANY_CARD, SHARED_PRODUCTS, ATTENTION
 
 static const struct {
     bool (*is)(const struct Device *dev);
@@ -42,7 +44,25 @@ static const struct {
      {.name = "matrix units of a workgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 128}},
     {has_wide_matrices, // AMD RDNA3 and RDNA4, NVK
      {.name = "matrix units of a subgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 64}},
-    // Intel's Xe2 with 16 lanes; and RDNA2, Arc A and older, which have no matrix units to take the tile
+    // 128 registers a lane on Arc B, on Arc A in 8 lanes: 16 sums and what is on its way to the tables fit, 32 are spilled.
+    {is_intel,
+     {.name = "Intel's",
+      ANY_CARD,
+      CM2_ATTENTION,
+      .shared_local = 256,
+      .shared_rows = 64,
+      .shared_cols = 64,
+      .matrix_subgroups = 16,
+      .fill = 128,
+      .matrix_rows = 64,
+      .matrix_cols = 64,
+      .expert_rows = 64,
+      .attention_rows = 2,
+      .attention_matrix_subgroups = 4,
+      .attention_matrix_keys = 16,
+      .attention_matrix_row_blocks = 1,
+      .attention_matrix_widest = 32}},
+    // RDNA2 and others without matrix units to take the tile
     {is_any, {.name = "a card", CARD, .matrix_rows = 64, .matrix_cols = 64, .expert_rows = 64}},
 };
 

@@ -457,6 +457,9 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     cap_set(dev, CAP_bf16, has_extension(physical, "VK_KHR_shader_bfloat16"), "no VK_KHR_shader_bfloat16");
     bool coopmat = has_extension(physical, "VK_KHR_cooperative_matrix") && f->coopmat.cooperativeMatrix;
     cap_set(dev, CAP_coopmat, coopmat && f->v12.vulkanMemoryModel, "no VK_KHR_cooperative_matrix");
+    if (coopmat && dev->vendor_id == 0x8086 && dev->limits.subgroup_min < 16) // llama.cpp, issue 24404
+        cap_set(dev, CAP_coopmat, false,
+                "before Intel's Xe2 its driver has been seen to be far slower with matrix units");
     if (dev->caps[CAP_coopmat].on) {
         coopmat_choose(dev);
         if (dev->coopmat.m == 0)
@@ -508,9 +511,9 @@ static void limits_read(struct Device *dev) {
     out->subgroup_min = v13.minSubgroupSize;
     out->subgroup_max = v13.maxSubgroupSize;
     out->subgroup_size = v11.subgroupSize;
-    // Intel's compilers choose 8, 16 or 32 per shader unless told; 16 is the native width of the matrix units.
-    if (dev->vendor_id == 0x8086 && v13.minSubgroupSize <= 16 && v13.maxSubgroupSize >= 16)
-        out->subgroup_size = 16;
+    // Intel's compilers choose 8, 16 or 32 per shader unless told. The least is what its matrix units take, and leaves a lane the most registers.
+    if (dev->vendor_id == 0x8086)
+        out->subgroup_size = v13.minSubgroupSize;
     const char *forced = getenv("VKMOE_SUBGROUP_SIZE");
     uint32_t want = forced ? (uint32_t)strtoul(forced, NULL, 10) : 0;
     if (want >= v13.minSubgroupSize && want <= v13.maxSubgroupSize && (want & (want - 1)) == 0)

@@ -270,7 +270,14 @@ static void statistics_read(struct Device *dev, const struct Pipeline *p) {
     }
 }
 
-// From the driver's texts about a pipeline: in machine code AMD's instructions are called v_wmma_..., NVIDIA's hmma...
+static uint32_t count_of(const char *text, const char *word) {
+    uint32_t n = 0;
+    for (; text && (text = strstr(text, word)) != NULL; text += strlen(word))
+        n++;
+    return n;
+}
+
+// From the driver's texts about a pipeline: in machine code AMD's instructions are called v_wmma_..., NVIDIA's hmma..., Intel's dpas.
 static void matrix_instructions_count(struct Device *dev, const struct Pipeline *p) {
     VkDevice device = dev->vk->device;
     PFN_vkGetPipelineExecutableInternalRepresentationsKHR query =
@@ -292,6 +299,7 @@ static void matrix_instructions_count(struct Device *dev, const struct Pipeline 
         uint32_t count = 0;
         for (const char *at = list[i].pData; there && at && (at = strcasestr(at, "mma")) != NULL; at++)
             count += at > (char *)list[i].pData && strchr("wWhH", at[-1]) != NULL;
+        count += there ? count_of(list[i].pData, "dpas") : 0;
         most = count > most ? count : most;
         free(list[i].pData);
     }

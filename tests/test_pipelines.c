@@ -82,6 +82,13 @@ static void compile_models(struct Device *dev) {
             compile_model(dev, PRESETS[i], TYPES[t]);
 }
 
+// One row a thread is the least: two sums of 256 floats over eight lanes, and what they are made of, do not fit Intel's 128 registers.
+static bool is_known_spill(const struct Device *dev, const struct PipelineStatistic *s) {
+    enum { HEAD = 2, MOST = 24 };
+    return dev->vendor_id == 0x8086 && s->kernel == KERNEL_attention_back_dkv && s->spec[HEAD] == 256 &&
+           s->value <= MOST;
+}
+
 // Gives how many modules were compiled.
 static uint32_t check_statistics(const struct Device *dev, bool print) {
     bool compiled[KERNEL_COUNT] = {false};
@@ -92,7 +99,10 @@ static uint32_t check_statistics(const struct Device *dev, bool print) {
         const char *name = KERNELS[list[i].kernel].name;
         bool matrix = strcmp(list[i].name, MATRIX_INSTRUCTIONS) == 0;
         compiled[list[i].kernel] = true;
-        CHECK(!statistic_is_spill(&list[i]), "%s: %s is %g", name, list[i].name, list[i].value);
+        if (statistic_is_spill(&list[i]) && is_known_spill(dev, &list[i]))
+            printf("known: %s spills %g registers for heads of 256\n", name, list[i].value);
+        else
+            CHECK(!statistic_is_spill(&list[i]), "%s: %s is %g", name, list[i].name, list[i].value);
         CHECK(!matrix || dev->is_cpu || list[i].value > 0, "%s: no instruction of matrix units", name);
         if (print && (i == 0 || list[i - 1].kernel != list[i].kernel ||
                       memcmp(list[i - 1].spec, list[i].spec, sizeof list[i].spec))) {

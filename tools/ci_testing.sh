@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/ci_testing.sh: what .ci/run does inside the Debian testing root. Its compiler of shaders knows the cooperative matrices, its
-# lavapipe runs them, and mesa-drm-shim lets the real drivers for AMD and NVIDIA compile every pipeline without a card.
+# lavapipe runs them, and mesa-drm-shim (for Intel tools/intel_shim.c) lets the real drivers compile every pipeline without a card.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,15 +11,18 @@ cmake --build --preset release
 compile_for() { # compile_for CARD: every pipeline by the compiler of that card's driver; a number is NVIDIA's name of a chip
     local card=$1 driver=radeon shim=amdgpu settings=("AMDGPU_GPU_ID=$1") icd
     [[ $card != [0-9]* ]] || driver=nouveau shim=nouveau settings=("NOUVEAU_CHIPSET=$1" NVK_I_WANT_A_BROKEN_VULKAN_DRIVER=1)
+    shim=/usr/lib/$(gcc -dumpmachine)/lib${shim}_noop_drm_shim.so
+    [[ $card != [ab][0-9]* ]] || driver=intel shim=$PWD/build/static/intel_shim.so settings=("INTEL_CARD=$1")
     icd=("/usr/share/vulkan/icd.d/${driver}_icd"*.json)
-    env "${settings[@]}" LD_PRELOAD="/usr/lib/$(gcc -dumpmachine)/lib${shim}_noop_drm_shim.so" VK_ICD_FILENAMES="${icd[0]}" \
+    env "${settings[@]}" LD_PRELOAD="$shim" VK_ICD_FILENAMES="${icd[0]}" \
         MESA_SHADER_CACHE_DISABLE=1 VKMOE_STATIC=1 VKMOE_CACHE="$PWD/build/static/$card" build/tests/test_pipelines \
         >"build/static/$card.log" 2>&1
 }
-echo "== every pipeline for RX 6800, 7900 XTX and 9070 XT (RADV), for Turing and Ampere (NVK)  [$SECONDS s]"
-cards=(navi21 navi31 gfx1201 162 172) jobs=() failed=0
+echo "== every pipeline for RX 6800, 7900 XTX and 9070 XT (RADV), for Turing and Ampere (NVK), for Arc A770 and B580 (ANV)  [$SECONDS s]"
+cards=(navi21 navi31 gfx1201 162 172 a770 b580) jobs=() failed=0
 rm -rf build/static
 mkdir build/static
+gcc -O1 -Wall -Werror -shared -fPIC tools/intel_shim.c -o build/static/intel_shim.so
 for card in "${cards[@]}"; do
     compile_for "$card" &
     jobs+=($!)
