@@ -62,7 +62,7 @@ __attribute__((constructor)) static void begin(void) {
         if (strcmp(CARDS[i].name, name) == 0)
             card = &CARDS[i];
     char path[160], text[64];
-    snprintf(root, sizeof root, "/tmp/intel-shim-XXXXXX");
+    snprintf(root, sizeof root, P_tmpdir "/intel-shim-XXXXXX");
     if (!mkdtemp(root))
         abort();
     static const char *const FOLDERS[] = {"dri", "char", "char/device", "char/device/drm", "char/device/drm/renderD128"};
