@@ -162,6 +162,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .eps = (float)args_float(args, "epsilon"),
                                .weight_decay = (float)args_float(args, "weight-decay"),
                                .clip_norm = (float)args_float(args, "clip"),
+                               .neftune_alpha = (float)args_float(args, "neftune-alpha"),
                                .moments8 = args_choice(args, "moments", "8bit"),
                                .in_backward = args_choice(args, "optimizer-in-backward", "on"),
                                .freeze_router = args_switch(args, "freeze-router"),
@@ -290,6 +291,8 @@ static void print_plan(const struct TrainOptions *o, uint64_t steps, const struc
                   (int)o->seq_len, "learning_rate", (double)o->learning_rate, "schedule", SCHEDULES[o->schedule],
                   "warmup", (json_int_t)o->warmup_steps, "weight_decay", (double)o->weight_decay, "trained_parameters",
                   (json_int_t)sum.trained, "parameters", (json_int_t)sum.all);
+    if (o->neftune_alpha > 0)
+        json_object_set_new(j, "neftune_alpha", json_real((double)o->neftune_alpha));
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
     json_object_set_new(j, "memory", memory_json(p, dev));

@@ -170,6 +170,9 @@ static const struct Flag train_flags[] = {
     FLOAT("weight-decay", "0.1", 0, 10, "decoupled; not on norms and vectors"),
     CHOICE("moments", "f32|8bit", "f32", "how both moments are kept; 8bit: by blocks of 64, stochastically rounded"),
     FLOAT("clip", "1", 0, 1000000, "largest norm of the whole gradient; 0: no clipping"),
+    FLOAT("neftune-alpha", "0", 0, 1000,
+          "NEFTune: uniform noise of at most alpha / sqrt(tokens x width) on the embeddings of training examples; 5 to "
+          "15 are usual, 0: none"),
     FLOAT("balance", NULL, 0, 1000, "weight of the experts' balance loss (default: the model's aux_loss_alpha)"),
     CHOICE("balance-over", "document|batch", NULL, "what the balance loss counts over (default: the model's seq_aux)"),
     SWITCH("freeze-router", 0, "leave the router's weights as they are"),

@@ -254,6 +254,43 @@ static bool run_add(struct Check *ck, const struct OpCase *oc, const uint32_t *s
     return finish(&r, ok, BOUND_PLAIN);
 }
 
+// The twin of noise.comp's centred().
+static double centred(uint32_t word) { return ((double)(word >> 8 << 1 | 1) - 0x1p24) / 0x1p24; }
+
+static bool run_noise(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], dim = shape[1], key[4] = {7, 11, 3, 0}, words[4];
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
+    uint32_t *position = uints(rows), *example = uints(2 * (size_t)rows);
+    struct CheckTensor *t_position = indices(&r, 1, rows, 4096, position);
+    for (uint32_t i = 0; i < rows; i++) { // one in five is padding
+        float scale = i % 5 == 4 ? 0 : 0.01f * (float)(1 + i % 7);
+        example[2 * i] = random_below(ck, 2, i, 1024);
+        memcpy(&example[2 * i + 1], &scale, sizeof scale);
+    }
+    struct CheckTensor *t_example = checkrun_values(&r, DT_U32, DIMS(rows, 2), example);
+    struct CheckTensor *t_key = checkrun_values(&r, DT_U32, DIMS(4), key);
+    x->output = true;
+    double *want = copied(x);
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t j = 0; j < dim; j++) {
+            float scale;
+            memcpy(&scale, &example[2 * i + 1], sizeof scale);
+            philox(key[0] | (uint64_t)key[1] << 32, example[2 * i] | (uint64_t)key[2] << 32,
+                   position[i] | (uint64_t)(j / 4 | 0x80000000u) << 32, words);
+            want[(size_t)i * dim + j] += (double)scale * centred(words[j % 4]);
+        }
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_noise(c, &x->t, &t_position->t, &t_example->t, &t_key->t);
+    ck->flops = 30.0 * rows * dim, ck->bytes = 8.0 * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, x, want);
+    free(want), free(position), free(example);
+    return finish(&r, ok, 1e-14);
+}
+
 static bool run_bias(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
     uint32_t rows = shape[0], dim = shape[1];
     bool back = oc->variant & BACKWARD;
@@ -379,6 +416,7 @@ static bool run_move_rows(struct Check *ck, const struct OpCase *oc, const uint3
 #define KERNELS_OF(name, ...) static const int name[] = {__VA_ARGS__, -1};
 KERNELS_OF(K_EMBED, KERNEL_embed)
 KERNELS_OF(K_EMBED_BACK, KERNEL_embed_back)
+KERNELS_OF(K_NOISE, KERNEL_noise)
 KERNELS_OF(K_RMSNORM, KERNEL_rmsnorm, KERNEL_rmsnorm_base)
 KERNELS_OF(K_RMSNORM_BACK, KERNEL_rmsnorm_back, KERNEL_rmsnorm_back_base)
 KERNELS_OF(K_COLUMN_SUM, KERNEL_column_sum)
@@ -506,6 +544,7 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("swiglu_back big", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP | BIG),
         CASE("add", K_ADD, FLAT, ROWS_BENCH, "rows,dim", run_add),
         CASE("add in place", K_ADD, UNEVEN, ROWS_BENCH, "rows,dim", run_add, .variant = ACCUMULATE),
+        CASE("noise", K_NOISE, ROWS, ROWS_BENCH, "rows,dim", run_noise),
         CASE("bias", K_BIAS, ROWS, ROWS_BENCH, "rows,dim", run_bias),
         CASE("bias back", K_COLUMN_SUM, ROWS, ROWS_BENCH, "rows,dim", run_bias, .variant = BACKWARD),
         CASE("gate", K_GATE, ROWS, ROWS_BENCH, "rows,dim", run_gate),

@@ -51,6 +51,9 @@ uint32_t linear_tile_rows(const struct Device *dev, uint32_t rows, uint32_t n_ex
 // ---- Rows
 // y(t,dim) = table[ids[t]], or with ids NULL the first rows of the table, unpacked. table of any storage type, y f32, f16 or bf16.
 void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *table, const struct Tensor *y);
+// NEFTune's noise on x (t, dim), as push.h has it. positions (t), examples (t, 2), key (4) u32.
+void op_noise(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *examples,
+              const struct Tensor *key);
 // order (t), segment_start (t+1), segment_id (t), n_segments (4: count, 1, 1, 0): positions of equal ids grouped, made by the host; dw f32.
 void op_embed_back(struct Cmd *c, const struct Tensor *dy, const struct Tensor *order,
                    const struct Tensor *segment_start, const struct Tensor *segment_id, const struct Tensor *n_segments,

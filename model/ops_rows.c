@@ -28,6 +28,26 @@ void op_embed(struct Cmd *c, const struct Tensor *ids, const struct Tensor *tabl
         &args);
 }
 
+void op_noise(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *examples,
+              const struct Tensor *key) {
+    assert(x->type == DT_F32 && tensor_cols(x) % 4 == 0 && tensor_elements(key) == 4);
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = rows_of(x), dim = tensor_cols(x);
+    struct Args_noise args = {.x = view(x),
+                              .positions = view(positions),
+                              .examples = view(examples),
+                              .key = view(key),
+                              .rows = rows,
+                              .dim = dim};
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_noise),
+                                    .local_size = dispatch_local_size(dev, dim / 4),
+                                    .groups = {rows},
+                                    .flops = 30.0 * rows * dim,
+                                    .bytes = 8.0 * rows * dim},
+                 &args);
+}
+
 void op_embed_back(struct Cmd *c, const struct Tensor *dy, const struct Tensor *order,
                    const struct Tensor *segment_start, const struct Tensor *segment_id, const struct Tensor *n_segments,
                    const struct Tensor *dw) {

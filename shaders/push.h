@@ -12,7 +12,7 @@
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
     X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
-    X(mask_logits) X(penalty) X(follow)                                                                                \
+    X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
     X(attention_back_dkv)
 
@@ -36,6 +36,9 @@
 
 // y(t,dim) = table[ids[t]], or table[t]; an id outside the vocabulary gives zeros. y f32, or f16 or bf16.
 #define PUSH_embed(IN, OUT, RW, U32, F32) IN(u32, ids) IN(u32x4, w) OUT(f32, y) U32(rows) U32(dim) U32(vocab) U32(w_row_bytes)
+// NEFTune: x[i,j] += scale u with u uniform in (-1, 1) by philox(seed, (example, step), (position, j / 4)), so a token has the same noise wherever it
+// lies. examples (rows, 2): the token's example in its batch, the bits of scale; key (4): seed, low word and high, step, unused.
+#define PUSH_noise(IN, OUT, RW, U32, F32) RW(f32, x) IN(u32, positions) IN(u32, examples) IN(u32, key) U32(rows) U32(dim)
 // dw[segment_id[s]] += sum of dy[order[i]] over i in segment_start[s] .. segment_start[s+1]; n_segments[0] segments.
 #define PUSH_embed_back(IN, OUT, RW, U32, F32)                                                                         \
     IN(f32, dy) IN(u32, order) IN(u32, segment_start) IN(u32, segment_id) IN(u32, n_segments) RW(f32, dw)              \

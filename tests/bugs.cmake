@@ -333,3 +333,17 @@ bug(N25c "the router's softmax does not take the maximum off" FILE shaders/route
   FIND [=[prob[j] = exp(prob[j] - top);]=]
   PUT [=[prob[j] = exp(prob[j]);]=]
   TEST rows SAYS "route huge by route")
+
+# ---- N28: the noise of training (NEFTune)
+bug(N28a "held-out losses are measured with the noise of training" FILE train/step.c
+  FIND [=[ && pass != PASS_EVALUATE]=]
+  PUT ""
+  TEST step SAYS "evaluation has noise")
+bug(N28b "the noise of an example follows its place in the micro-batch" FILE train/step.c
+  FIND [=[d ? d->example : 0]=]
+  PUT [=[d ? b->document[i] : 0]=]
+  TEST step SAYS "tokens have another noise")
+bug(N28c "the noise counts the steps of this process" FILE train/step.c
+  FIND [=[s->noise_step = step;]=]
+  PUT [=[(void)step, s->noise_step++;]=]
+  TEST train SAYS "a run resumed in its second epoch has other weights")

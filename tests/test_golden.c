@@ -287,7 +287,7 @@ static bool gradients(struct Step *s, const struct Golden *g, double *loss) {
     uint32_t n = b->n_documents;
     float *weight = xcalloc(n, sizeof *weight);
     double *logp = xcalloc(n, sizeof *logp);
-    bool ok = !g->reference || step_logprobs(s, b, logp);
+    bool ok = !g->reference || step_logprobs(s, b, false, logp);
     if (g->reference) {
         *loss = dpo_loss(logp, g->reference, n / 2, golden_scalar(g, "dpo.beta"), weight).loss;
         step_weights(s, weight);

@@ -1,5 +1,5 @@
 // What a training step hands to the device and tells of itself, entry by entry, on a batch that was made for it: labels of id 0, ids that come
-// twice, documents that share rows, padding. Then what the loss's own definition says: its slope, the norm of its gradient, the decay, and a
+// twice, documents that share rows, padding, the noise of NEFTune. Then what the loss's own definition says: its slope, the norm of its gradient, the decay, and a
 // run's figures however the batch is cut. Bugs here change no program's behaviour but what the model learns (docs/proof.md: silent bugs).
 #include "check.h"
 #include "train/run.h"
@@ -148,24 +148,40 @@ static void check_groups(const struct Step *s, const struct Batch *b, bool by_do
         CHECK_NEAR((double)weight[g], by_document ? 1.0 / DOCUMENTS : 1, 0, 1e-6);
 }
 
+// ---- A model, its step and the batch, as most tests here want them
+
+struct Trial {
+    struct Model m;
+    struct Step s;
+    struct Batch b;
+};
+
+static bool trial_begin(struct Trial *t, struct Device *dev, const struct Config *c, enum DType type,
+                        const struct StepOptions *o) {
+    *t = (struct Trial){0};
+    return model_make(&t->m, dev, c, type) && batch_make(&t->b) &&
+           CHECK(step_init(&t->s, &t->m, o, true), "%s", fail_last());
+}
+
+static void trial_end(struct Trial *t) {
+    step_free(&t->s);
+    pack_free(&t->b.plan);
+    model_free(&t->m);
+}
+
 static void test_batch(struct Device *dev) {
     for (int by_document = 0; by_document < 2; by_document++) {
         struct Config c = tiny();
-        struct Model m;
-        struct Step s = {0};
-        struct Batch b = {0};
+        struct Trial t;
         struct StepOptions o = options(MICRO);
         struct StepResult r;
         c.seq_aux = by_document;
-        if (model_make(&m, dev, &c, DT_F32) && batch_make(&b) &&
-            CHECK(step_init(&s, &m, &o, true), "%s", fail_last()) && batch_step(&s, &b, &r)) {
-            check_tokens(&s, &b);
-            check_segments(&s, &b);
-            check_groups(&s, &b, by_document);
+        if (trial_begin(&t, dev, &c, DT_F32, &o) && batch_step(&t.s, &t.b, &r)) {
+            check_tokens(&t.s, &t.b);
+            check_segments(&t.s, &t.b);
+            check_groups(&t.s, &t.b, by_document);
         }
-        step_free(&s);
-        pack_free(&b.plan);
-        model_free(&m);
+        trial_end(&t);
     }
 }
 
@@ -187,27 +203,22 @@ static double squares(const float *x, uint64_t n) {
 // The norm and the clip factor that a step tells are those of all gradients together, summed here in double.
 static void test_norm(struct Device *dev) {
     struct Config c = tiny();
-    struct Model m;
-    struct Step s = {0};
-    struct Batch b = {0};
+    struct Trial t;
     struct StepOptions o = options(MICRO);
     struct StepResult r;
     double sum = 0;
-    if (model_make(&m, dev, &c, DT_F32) && batch_make(&b) && CHECK(step_init(&s, &m, &o, true), "%s", fail_last()) &&
-        batch_step(&s, &b, &r)) {
-        for (uint32_t i = 0; i < m.n_params; i++) {
-            float *g = gradient_of(dev, &m.params[i]);
-            sum += squares(g, m.params[i].g.bytes / 4);
+    if (trial_begin(&t, dev, &c, DT_F32, &o) && batch_step(&t.s, &t.b, &r)) {
+        for (uint32_t i = 0; i < t.m.n_params; i++) {
+            float *g = gradient_of(dev, &t.m.params[i]);
+            sum += squares(g, t.m.params[i].g.bytes / 4);
             free(g);
         }
-        CHECK(step_update(&s, 1, 1e-3f, &r) && r.finite, "%s", fail_last());
+        CHECK(step_update(&t.s, 1, 1e-3f, &r) && r.finite, "%s", fail_last());
         CHECK(fabs((double)r.grad_norm / sqrt(sum) - 1) < 1e-6, "the gradient norm is %.9g, the step says %.9g",
               sqrt(sum), (double)r.grad_norm);
         CHECK_NEAR((double)r.clip, fmin(1, 1 / sqrt(sum)), 0, 1e-5);
     }
-    step_free(&s);
-    pack_free(&b.plan);
-    model_free(&m);
+    trial_end(&t);
 }
 
 // All of the loss, as it is defined: the mean over the labels and the balance loss.
@@ -257,18 +268,14 @@ static void check_slope(struct Step *s, const struct Batch *b, enum WeightRole r
 
 static void test_slope(struct Device *dev) {
     struct Config c = tiny();
-    struct Model m;
-    struct Step s = {0};
-    struct Batch b = {0};
+    struct Trial t;
     struct StepOptions o = options(MICRO);
-    if (model_make(&m, dev, &c, DT_F32) && batch_make(&b) && CHECK(step_init(&s, &m, &o, true), "%s", fail_last())) {
-        check_slope(&s, &b, ROLE_ROUTER, "router's");
-        check_slope(&s, &b, ROLE_EXPERTS, "experts'");
-        check_slope(&s, &b, ROLE_EMBED, "embedding's");
+    if (trial_begin(&t, dev, &c, DT_F32, &o)) {
+        check_slope(&t.s, &t.b, ROLE_ROUTER, "router's");
+        check_slope(&t.s, &t.b, ROLE_EXPERTS, "experts'");
+        check_slope(&t.s, &t.b, ROLE_EMBED, "embedding's");
     }
-    step_free(&s);
-    pack_free(&b.plan);
-    model_free(&m);
+    trial_end(&t);
 }
 
 // ---- Steps without a gradient: matrices shrink by 1 - rate * decay a step, in bf16 as well, and nothing else moves.
@@ -297,27 +304,216 @@ static void test_decay(struct Device *dev) {
     static const enum DType TYPES[] = {DT_F32, DT_BF16};
     for (int k = 0; k < 2; k++) {
         struct Config c = tiny();
-        struct Model m;
-        struct Step s = {0};
+        struct Trial t;
         struct StepOptions o = options(MICRO);
         struct StepResult r = {0};
-        if (!model_make(&m, dev, &c, TYPES[k]) || !CHECK(step_init(&s, &m, &o, true), "%s", fail_last()))
+        if (!trial_begin(&t, dev, &c, TYPES[k], &o))
             return;
-        float **before = xcalloc(m.n_params, sizeof *before);
-        for (uint32_t i = 0; i < m.n_params; i++) {
-            before[i] = xmalloc(tensor_elements(&m.params[i].w) * sizeof **before);
-            CHECK(param_read(dev, &m.params[i], 0, tensor_rows(&m.params[i].w), before[i]), "read");
+        float **before = xcalloc(t.m.n_params, sizeof *before);
+        for (uint32_t i = 0; i < t.m.n_params; i++) {
+            before[i] = xmalloc(tensor_elements(&t.m.params[i].w) * sizeof **before);
+            CHECK(param_read(dev, &t.m.params[i], 0, tensor_rows(&t.m.params[i].w), before[i]), "read");
         }
         for (uint32_t step = 1; step <= STEPS; step++)
-            CHECK(step_begin(&s, 1) && step_update(&s, step, 0x1p-6f, &r) && r.finite, "%s", fail_last());
-        for (uint32_t i = 0; i < m.n_params; i++) {
-            check_decay(dev, &m.params[i], before[i], 1 - 0.1 * 0x1p-6, STEPS);
+            CHECK(step_begin(&t.s, 1) && step_update(&t.s, step, 0x1p-6f, &r) && r.finite, "%s", fail_last());
+        for (uint32_t i = 0; i < t.m.n_params; i++) {
+            check_decay(dev, &t.m.params[i], before[i], 1 - 0.1 * 0x1p-6, STEPS);
             free(before[i]);
         }
         free(before);
-        step_free(&s);
-        model_free(&m);
+        trial_end(&t);
     }
+}
+
+// ---- NEFTune
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+// What the device adds to zeros (n rows of `dim`), by the rows' positions, examples and scales.
+static float *noise_of(struct Device *dev, uint64_t seed, uint32_t step, uint32_t n, uint32_t dim,
+                       const uint32_t *positions, const uint32_t *examples) {
+    struct Arena arena;
+    float *x = xcalloc((size_t)n * dim, sizeof *x);
+    uint32_t key[4] = {(uint32_t)seed, (uint32_t)(seed >> 32), step, 0};
+    arena_init(&arena, dev, "noise", ARENA_HOST);
+    struct Tensor y = TENSOR(&arena, DT_F32, n, dim), t_positions = TENSOR(&arena, DT_U32, n);
+    struct Tensor t_examples = TENSOR(&arena, DT_U32, n, 2), t_key = TENSOR(&arena, DT_U32, 4);
+    memset(tensor_host(dev, &y), 0, y.bytes);
+    memcpy(tensor_host(dev, &t_positions), positions, t_positions.bytes);
+    memcpy(tensor_host(dev, &t_examples), examples, t_examples.bytes);
+    memcpy(tensor_host(dev, &t_key), key, sizeof key);
+    struct Cmd *c = cmd_begin(dev, "noise");
+    op_noise(c, &y, &t_positions, &t_examples, &t_key);
+    struct Program *p = cmd_end(c);
+    CHECK(p && program_run(p), "%s", fail_last());
+    memcpy(x, tensor_host(dev, &y), (size_t)n * dim * sizeof *x);
+    program_free(p);
+    arena_free(&arena);
+    return x;
+}
+
+// Single elements beside those of golden/noise/make_noise.py, which computes them by the published formulas alone, to the bit.
+static void test_noise_golden(struct Device *dev) {
+    FILE *f = fopen(VKMOE_SOURCE_DIR "/tests/golden/noise/noise.txt", "r");
+    unsigned long long seed;
+    unsigned step, place[2], column, n, dim, want, lines = 0;
+    double alpha;
+    while (f && fscanf(f, "%llu %u %u %u %u %u %u %lf %x", &seed, &step, &place[0], &place[1], &column, &n, &dim,
+                       &alpha, &want) == 9) {
+        uint32_t example[2] = {place[0], bits_of((float)(alpha / sqrt((double)n * dim)))}, position = place[1];
+        float *x = noise_of(dev, seed, step, 1, dim, &position, example);
+        CHECK(bits_of(x[column]) == want, "line %u: the noise is %.9g (%08x), not %08x", lines + 1, (double)x[column],
+              bits_of(x[column]), want);
+        free(x);
+        lines++;
+    }
+    CHECK(lines == 48, "noise.txt: %u lines were read", lines);
+    if (f)
+        fclose(f);
+}
+
+// Uniform in (-1, 1): mean, variance and bound; rows of other tokens, examples and steps have nothing in common with each other.
+static void test_noise_statistics(struct Device *dev) {
+    enum { ROWS = 129, DIM = 576 };
+    uint32_t positions[ROWS], examples[2 * ROWS];
+    const double n = (double)ROWS * DIM;
+    for (uint32_t i = 0; i < ROWS; i++) { // positions of one example; then the first position of others
+        positions[i] = i < ROWS / 2 ? i : 0;
+        examples[2 * i] = i < ROWS / 2 ? 0 : i;
+        examples[2 * i + 1] = bits_of(1);
+    }
+    float *x = noise_of(dev, 9, 1, ROWS, DIM, positions, examples),
+          *later = noise_of(dev, 9, 2, ROWS, DIM, positions, examples);
+    double sum = 0, square = 0, most = 0, rows = 0, steps = 0;
+    for (uint32_t i = 0; i < ROWS * DIM; i++) {
+        double u = (double)x[i];
+        sum += u, square += u * u, most = fmax(most, fabs(u));
+        rows += u * (double)x[(i + DIM) % (ROWS * DIM)];
+        steps += u * (double)later[i];
+    }
+    CHECK(fabs(sum / n) < 3 * sqrt(1.0 / 3 / n), "the mean of %.0f draws is %g", n, sum / n);
+    CHECK(fabs(square / n - 1.0 / 3) < 3 * sqrt(4.0 / 45 / n), "the variance of %.0f draws is %g", n, square / n);
+    CHECK(most < 1 && most > 0.999, "the largest of %.0f draws is %.9g", n, most);
+    CHECK(fabs(rows / n) < 3 * sqrt(1.0 / 9 / n), "neighbouring rows: covariance %g", rows / n);
+    CHECK(fabs(steps / n) < 3 * sqrt(1.0 / 9 / n), "neighbouring steps: covariance %g", steps / n);
+    free(x), free(later);
+}
+
+// Each token has the noise of its place in its example: 5 / sqrt(tokens * width) at most, and padding none.
+static void check_noise(const struct Step *s, const struct Batch *b, uint32_t step) {
+    const struct MicroBatch *m = &b->plan.micro[0];
+    const uint32_t *example = host(s, &s->noise_examples), *key = host(s, &s->noise_key);
+    uint32_t wrong = 0;
+    for (uint32_t i = 0; i < m->n_tokens; i++) {
+        const struct PackedDocument *d = document_at(m, i);
+        wrong += d ? example[2 * i] != d->example ||
+                         example[2 * i + 1] != bits_of((float)(5 / sqrt((double)d->n * s->m->config.dim)))
+                   : example[2 * i + 1] != 0;
+    }
+    CHECK(wrong == 0 && key[0] == 9 && key[1] == 0 && key[2] == step, "%u tokens have another noise; step %u", wrong,
+          key[2]);
+}
+
+static float *all_gradients(const struct Model *m, uint64_t *bytes) {
+    *bytes = 0;
+    for (uint32_t i = 0; i < m->n_params; i++)
+        *bytes += m->params[i].g.bytes;
+    float *all = xmalloc(*bytes), *at = all;
+    for (uint32_t i = 0; i < m->n_params; at += m->params[i++].g.bytes / 4)
+        CHECK(tensor_download(m->dev, &m->params[i].g, 0, at, m->params[i].g.bytes), "download");
+    return all;
+}
+
+// Where each token of a batch has an id of its own, noise on embeddings is noise on the table's rows: a step with noise has the bits of one without on
+// the table with the noise. What is measured without a gradient has the noise where it is asked for, and evaluation never.
+static void test_noise_step(struct Device *dev) {
+    struct Config c = tiny();
+    struct Trial t, plain;
+    struct StepOptions o = options(MICRO), noisy = o;
+    struct StepResult r[2];
+    uint64_t bytes;
+    double clean[DOCUMENTS] = {0}, measured[DOCUMENTS] = {0}, held[2] = {0};
+    c.tied_head = false;
+    noisy.neftune_alpha = 5;
+    bool ok = trial_begin(&t, dev, &c, DT_F32, &noisy);
+    ok = trial_begin(&plain, dev, &c, DT_F32, &o) && ok;
+    struct MicroBatch *m = ok ? &t.b.plan.micro[0] : NULL;
+    for (uint32_t i = 0; ok && i < m->n_tokens; i++)
+        if (document_at(m, i))
+            m->ids[i] = plain.b.plan.micro[0].ids[i] = 100 + i;
+    step_noise(&t.s, 7);
+    if (ok && batch_step(&t.s, &t.b, &r[0])) {
+        check_noise(&t.s, &t.b, 7);
+        float *got = all_gradients(&t.m, &bytes);
+        CHECK(step_evaluate(&t.s, m, &held[0]) && step_evaluate(&plain.s, m, &held[1]), "%s", fail_last());
+        CHECK(held[0] == held[1], "evaluation has noise: a loss of %.9g, not %.9g", held[0], held[1]);
+        CHECK(step_logprobs(&t.s, m, false, clean) && step_logprobs(&t.s, m, true, measured), "%s", fail_last());
+        for (uint32_t i = 0; i < m->n_tokens; i++) { // the table's rows
+            const struct PackedDocument *d = document_at(m, i);
+            if (!d)
+                continue;
+            uint32_t position = i - d->first;
+            uint32_t example[2] = {d->example, bits_of((float)(5 / sqrt((double)d->n * c.dim)))};
+            float *x = noise_of(dev, 9, 7, 1, c.dim, &position, example), *row = xmalloc(c.dim * sizeof *row);
+            CHECK(param_read(dev, plain.m.embed, 100 + i, 1, row), "read");
+            for (uint32_t j = 0; j < c.dim; j++)
+                row[j] += x[j];
+            CHECK(param_write(dev, plain.m.embed, 100 + i, 1, row), "write");
+            free(x), free(row);
+        }
+        batch_step(&plain.s, &plain.b, &r[1]);
+        float *want = all_gradients(&plain.m, &bytes);
+        double sums[2] = {0}, distance = 0, size = 0;
+        for (uint32_t i = 0; i < DOCUMENTS; i++)
+            sums[0] -= clean[i], sums[1] -= measured[i];
+        for (uint64_t i = 0; i < bytes / 4; i++)
+            distance += pow((double)got[i] - (double)want[i], 2), size += pow((double)want[i], 2);
+        // The sum is rounded once on the device and twice here.
+        CHECK(distance < 1e-10 * size, "gradients with noise and with a table that has it differ by %.2g",
+              sqrt(distance / size));
+        CHECK_NEAR((double)r[0].loss, (double)r[1].loss, 0, 1e-6);
+        CHECK_NEAR(sums[1], (double)r[0].loss, 0, 1e-6);
+        CHECK(fabs(sums[0] - held[0]) < 1e-6 * held[0] && fabs(sums[1] - sums[0]) > 1e-3 * sums[0],
+              "losses of %.9g without noise, %.9g with it", sums[0], sums[1]);
+        free(got), free(want);
+    }
+    trial_end(&t), trial_end(&plain);
+}
+
+// The noise of an example does not depend on where it is packed, but on its place in the batch and on the step.
+static void test_noise_packing(struct Device *dev) {
+    struct Config c = tiny();
+    struct Trial t;
+    struct StepOptions o = options(4 * SEQ);
+    double logp[4][DOCUMENTS] = {{0}};
+    o.neftune_alpha = 5;
+    if (trial_begin(&t, dev, &c, DT_F32, &o)) {
+        const struct Example *list[DOCUMENTS];
+        for (uint32_t d = 0; d < DOCUMENTS; d++)
+            list[d] = &t.b.example[d];
+        for (uint32_t k = 0; k < 4; k++) { // rows of 9, of 64, another step, another order
+            struct PackPlan plan;
+            struct PackOptions po = {.seq_len = k == 0 ? 9 : 4 * SEQ, .micro_tokens = k == 0 ? 9 : 4 * SEQ, .round = 8};
+            const struct Example *other[DOCUMENTS] = {list[1], list[0], list[2], list[3], list[4]};
+            step_noise(&t.s, k == 2 ? 2 : 1);
+            bool ok = pack_plan(&plan, k == 3 ? other : list, DOCUMENTS, &po);
+            for (size_t i = 0; i < plan.n && ok; i++)
+                ok = step_logprobs(&t.s, &plan.micro[i], true, logp[k]);
+            CHECK(ok && plan.n == (k == 0 ? 4 : 1), "%s", fail_last());
+            pack_free(&plan);
+        }
+        for (uint32_t d = 0; d < DOCUMENTS; d++) {
+            CHECK_NEAR(logp[1][d], logp[0][d], 0, 1e-5);
+            CHECK(fabs(logp[2][d] / logp[1][d] - 1) > 1e-5, "document %u has the same noise in another step", d);
+        }
+        CHECK(fabs(logp[3][1] / logp[1][0] - 1) > 1e-5, "a document has the same noise at another place of the batch");
+        CHECK_NEAR(logp[3][4], logp[1][4], 0, 1e-5);
+    }
+    trial_end(&t);
 }
 
 // ---- A run: its first step has the loss, the balance loss and the gradient norm of its batch, however many rows are on the device at once.
@@ -419,6 +615,10 @@ int main(void) {
     test_norm(&dev);
     test_slope(&dev);
     test_decay(&dev);
+    test_noise_golden(&dev);
+    test_noise_statistics(&dev);
+    test_noise_step(&dev);
+    test_noise_packing(&dev);
     test_run(&dev);
     device_close(&dev);
     return check_done();

@@ -121,15 +121,20 @@ says "$err" "is of another run: its learning rate is"
 rm -rf "$work/new"
 
 # A run of two epochs that was cut in the middle of the second goes on to the weights of the undisturbed one, which bf16 makes a matter of the
-# order of the data, both moments and the random numbers of rounding.
-train 0 --data "$work/data.jsonl" --steps 10 --lr 0.001 --type bf16
+# order of the data, both moments and the random numbers of rounding and of NEFTune's noise.
+train 0 --data "$work/data.jsonl" --steps 10 --lr 0.001 --type bf16 --neftune-alpha 5
+same "alpha in the metrics" "$(values neftune_alpha | sort | uniq -c | tr -d ' ')" 105
+grep -q 'NEFTune.*alpha 5' "$work/new/README.md"
+note $? "the model card does not name the noise"
 # The device does not wait for data: of the steps, those in the middle of the order, because others want the cores too.
 share=$(paste <(values data_wait_s) <(values tokens) <(values tokens_per_second) | awk '{ print $1 * $3 / $2 }' | sort -g | sed -n 5p)
 awk -v share="$share" 'BEGIN { exit !(share > 0 && share < 0.05) }'
 note $? "the device waits for data for a share of '$share' of a step"
 mv "$work/new" "$work/undisturbed"
-train 0 --data "$work/data.jsonl" --steps 8 --lr 0.001 --type bf16
-train 0 --data "$work/data.jsonl" --steps 10 --lr 0.001 --type bf16 --resume
+train 0 --data "$work/data.jsonl" --steps 8 --lr 0.001 --type bf16 --neftune-alpha 5
+train 1 --data "$work/data.jsonl" --steps 10 --lr 0.001 --type bf16 --resume
+says "$err" "is of another run: its NEFTune is alpha 5, now it is not stated"
+train 0 --data "$work/data.jsonl" --steps 10 --lr 0.001 --type bf16 --neftune-alpha 5 --resume
 cmp -s "$work/new/model.safetensors" "$work/undisturbed/model.safetensors"
 note $? "a run resumed in its second epoch has other weights"
 rm -rf "$work/new" "$work/undisturbed"

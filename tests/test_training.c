@@ -28,13 +28,15 @@ struct Corpus {
     struct Example example[N_EXAMPLES];
     const struct Example *list[N_EXAMPLES];
     uint32_t n;
-    bool pairs; // neighbours are a chosen and a rejected answer
+    bool pairs;  // neighbours are a chosen and a rejected answer
+    float noise; // on their embeddings
 };
 
 // Documents of 5 to 20 tokens whose first third is not trained; ids from `low` on.
 static void corpus_make(struct Corpus *c, uint32_t n, uint64_t seed, uint32_t vocab) {
     c->n = n;
     c->pairs = false;
+    c->noise = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct Example *e = &c->example[i];
         *e = (struct Example){.n = 5 + (uint32_t)(random_uniform(seed, 1, i) * 16), .line = i + 1};
@@ -75,20 +77,23 @@ static const struct Method {
     bool chosen; // of routed experts some alone; without LoRA nothing but them
     bool pairs;  // the loss is a preference's
     bool moments8;
+    float noise; // NEFTune's alpha
 } METHODS[] = {
-    {"full, dense", false, false, DT_F32, false, false, false},
-    {"full", true, false, DT_F32, false, false, false},
-    {"lora", true, true, DT_F32, false, false, false},
-    {"lora on bf16", true, true, DT_BF16, false, false, false},
-    {"qlora q4_0", true, true, DT_Q4_0, false, false, false},
-    {"qlora q6_k", true, true, DT_Q6_K, false, false, false},
-    {"esft", true, false, DT_F32, true, false, false},
-    {"lora of some experts", true, true, DT_F32, true, false, false},
-    {"qlora of some experts", true, true, DT_Q4_0, true, false, false},
-    {"full, moments in 8 bits", true, false, DT_F32, false, false, true},
-    {"esft, moments in 8 bits", true, false, DT_F32, true, false, true},
-    {"full, dpo", true, false, DT_F32, false, true, false},
-    {"qlora of some experts, dpo", true, true, DT_Q4_0, true, true, false},
+    {"full, dense", false, false, DT_F32, false, false, false, 0},
+    {"full", true, false, DT_F32, false, false, false, 0},
+    {"lora", true, true, DT_F32, false, false, false, 0},
+    {"lora on bf16", true, true, DT_BF16, false, false, false, 0},
+    {"qlora q4_0", true, true, DT_Q4_0, false, false, false, 0},
+    {"qlora q6_k", true, true, DT_Q6_K, false, false, false, 0},
+    {"esft", true, false, DT_F32, true, false, false, 0},
+    {"lora of some experts", true, true, DT_F32, true, false, false, 0},
+    {"qlora of some experts", true, true, DT_Q4_0, true, false, false, 0},
+    {"full, moments in 8 bits", true, false, DT_F32, false, false, true, 0},
+    {"esft, moments in 8 bits", true, false, DT_F32, true, false, true, 0},
+    {"full, dpo", true, false, DT_F32, false, true, false, 0},
+    {"qlora of some experts, dpo", true, true, DT_Q4_0, true, true, false, 0},
+    {"full, dense, with noise", false, false, DT_F32, false, false, false, 5},
+    {"lora, dpo, with noise", true, true, DT_F32, false, true, false, 5},
 };
 enum { N_METHODS = sizeof METHODS / sizeof METHODS[0] };
 
@@ -138,11 +143,12 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
     for (size_t i = 0; i < plan.n; i++)
         documents += plan.micro[i].n_documents;
     o.weighted = c->pairs || plan.micro[0].weights;
+    o.neftune_alpha = c->noise;
     bool ok = step_init(&s, m, &o, m->n_params == m->n_base);
     double logp[N_EXAMPLES] = {0}, preference = 0;
     float weight[N_EXAMPLES], reference[N_EXAMPLES];
     for (size_t i = 0; c->pairs && i < plan.n && ok; i++)
-        ok = step_logprobs(&s, &plan.micro[i], logp);
+        ok = step_logprobs(&s, &plan.micro[i], true, logp);
     if (c->pairs) {
         for (uint32_t i = 0; i < c->n; i++)
             reference[i] = -30 - (float)i; // of some other model
@@ -193,6 +199,7 @@ static void test_micro_batches(struct Device *dev, const struct Method *method) 
         return;
     corpus_make(&c, N_EXAMPLES, 3, config.vocab_size);
     c.pairs = method->pairs;
+    c.noise = method->noise;
     uint64_t n;
     double want_loss[2], loss[2];
     float *want = chosen_gradients(&m, &c, N_EXAMPLES * SEQ, false, &experts, &n, want_loss);
@@ -530,6 +537,7 @@ static void test_offload(struct Device *dev, const struct Method *method, enum D
             struct LoraOptions lora = {.rank = 4, .alpha = 8, .targets = LORA_ALL};
             struct ModelOptions mo = {.type = type,
                                       .host_layers = mode->offload & OFFLOAD_WEIGHTS ? config.n_layers : 0};
+            o.neftune_alpha = method->noise;
             o.optimiser = (struct OptimiserOptions){.weight_decay = 0.1f,
                                                     .clip_norm = clip ? 0.01f : 0,
                                                     .moments8 = method->moments8,
@@ -567,6 +575,9 @@ static void test_offloads(struct Device *dev) {
             (METHODS[i].chosen != METHODS[i].moments8))
             test_offload(dev, &METHODS[i], METHODS[i].lora ? DT_F32 : DT_BF16, dir);
     test_offload(dev, &METHODS[1], DT_F32, dir);
+    for (uint32_t i = 0; i < N_METHODS; i++)
+        if (METHODS[i].noise > 0 && !METHODS[i].pairs)
+            test_offload(dev, &METHODS[i], DT_F32, dir);
     char *remove = xsprintf("rm -rf '%s'", dir);
     CHECK(system(remove) == 0, "%s", remove);
     free(remove);
@@ -597,6 +608,7 @@ static void test_plan(struct Device *dev, const struct Method *method, bool in_b
     o.optimiser.moments8 = method->moments8;
     o.optimiser.in_backward = in_backward;
     o.weighted = method->pairs;
+    o.neftune_alpha = method->noise;
     dev->peak_bytes = dev->allocated_bytes; // what other tests left is nobody's
     uint64_t before = dev->allocated_bytes, host_before = dev->host_bytes;
     if (!method_make(method, dev, &config, &m, &experts))
@@ -904,8 +916,10 @@ int main(void) {
         return 1;
     for (uint32_t i = 0; i < N_METHODS; i++) {
         test_micro_batches(&dev, &METHODS[i]);
-        if (!METHODS[i].pairs) { // an answer alone is no pair
+        if (!METHODS[i].pairs &&
+            METHODS[i].noise == 0) // an answer alone is no pair, and has the noise of a first example
             test_packing(&dev, &METHODS[i]);
+        if (!METHODS[i].pairs) {
             test_frozen(&dev, &METHODS[i]);
         }
     }

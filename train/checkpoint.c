@@ -172,7 +172,8 @@ static bool manifest_write(const char *folder, const struct RunIdentity *id, con
                            uint64_t bytes, uint64_t hash) {
     json_t *run = json_object();
     for (uint32_t i = 0; i < id->n; i++)
-        json_object_set_new(run, id->facts[i].name, json_string(id->facts[i].value));
+        if (id->facts[i].value[0])
+            json_object_set_new(run, id->facts[i].name, json_string(id->facts[i].value));
     char hex[20];
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
     json_t *root =
@@ -295,10 +296,10 @@ static const char *state_check(const char *folder, const struct Manifest *mf) {
 static bool identity_check(const char *folder, const struct Manifest *mf, const struct RunIdentity *id) {
     json_t *run = json_object_get(mf->root, "run");
     for (uint32_t i = 0; i < id->n; i++) {
-        const char *had = json_string_value(json_object_get(run, id->facts[i].name));
-        if (!had || strcmp(had, id->facts[i].value) != 0)
+        const char *had = json_string_value(json_object_get(run, id->facts[i].name)), *now = id->facts[i].value;
+        if (strcmp(had ? had : "", now) != 0)
             return fail("%s is of another run: its %s is %s, now it is %s; give the same flags, or another --out",
-                        folder, id->facts[i].name, had ? had : "not stated", id->facts[i].value);
+                        folder, id->facts[i].name, had ? had : "not stated", now[0] ? now : "not stated");
     }
     return true;
 }

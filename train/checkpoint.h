@@ -10,7 +10,8 @@
 #include "train/data.h"
 #include "train/step.h"
 
-// What must agree for a checkpoint to go on: pairs of a name and a value as text ("model", "method", "data", "batch" ...).
+// What must agree for a checkpoint to go on: pairs of a name and a value as text ("model", "method", "data", "batch" ...). An
+// empty value is that of what a run does without: it is not written, and must not be there.
 struct RunIdentity {
     struct RunFact {
         const char *name; // static text

@@ -71,6 +71,8 @@ static void tell_settings(struct Card *c, const struct Train *t) {
     card_fact(c, "AdamW", "betas %g and %g, epsilon %g, weight decay %g%s", (double)o->beta1, (double)o->beta2,
               (double)o->eps, (double)o->weight_decay, o->moments8 ? ", moments in 8 bits" : "");
     card_fact(c, "gradient clipped at", "%g", (double)o->clip_norm);
+    if (o->neftune_alpha > 0)
+        card_fact(c, "NEFTune", "alpha %g: noise on the embeddings of training examples", (double)o->neftune_alpha);
     card_fact(c, "weights in training", "%s", DTYPES[t->m->params[0].w.type].name);
     card_fact(c, "seed", "%llu", (unsigned long long)o->seed);
     if (train_adapts(o->method))

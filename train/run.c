@@ -33,6 +33,7 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
                                               .in_backward = o->in_backward,
                                               .offload = o->offload},
                                 .weighted = o->loss == LOSS_DPO,
+                                .neftune_alpha = o->neftune_alpha,
                                 .seed = o->seed};
 }
 
@@ -212,6 +213,8 @@ static bool identify(struct Train *t) {
     if (o->loss == LOSS_DPO) { // the reference is of the held-out pairs too
         identity_add(id, "loss", "dpo, beta %.9g", (double)o->dpo_beta);
         identity_add(id, "held-out data", "%016llx", (unsigned long long)t->held_out.hash);
+    } else {
+        identity_add(id, "loss", "%s", "");
     }
     if (chooses_experts(o))
         identity_add(id, "experts", "%016llx", (unsigned long long)esft_hash(&t->experts));
@@ -232,6 +235,10 @@ static bool identify(struct Train *t) {
     identity_add(id, "optimiser", "betas %.9g %.9g, eps %.9g, decay %.9g, clip %.9g%s", (double)o->beta1,
                  (double)o->beta2, (double)o->eps, (double)o->weight_decay, (double)o->clip_norm,
                  o->moments8 ? ", 8 bits" : "");
+    char noise[32] = "";
+    if (o->neftune_alpha > 0)
+        snprintf(noise, sizeof noise, "alpha %.9g", (double)o->neftune_alpha);
+    identity_add(id, "NEFTune", "%s", noise);
     identity_add(id, "router", "%s, balance %.9g%s", o->freeze_router ? "frozen" : "trained",
                  (double)t->m->config.aux_alpha, t->m->config.seq_aux ? " by document" : "");
     return true;
@@ -302,12 +309,12 @@ static bool pack(const struct Train *t, const struct Example *const *examples, s
     return pack_plan(plan, examples, n, &options);
 }
 
-// Log-probabilities of n examples under the model as it is; logp: (n), by their order.
-static bool measure(struct Train *t, const struct PackPlan *plan, size_t n, double *logp) {
+// Log-probabilities of n examples under the model as it is, or with the noise of training; logp: (n), by their order.
+static bool measure(struct Train *t, const struct PackPlan *plan, size_t n, bool noisy, double *logp) {
     bool ok = true;
     memset(logp, 0, n * sizeof *logp);
     for (size_t i = 0; i < plan->n && ok; i++)
-        ok = step_logprobs(&t->step, &plan->micro[i], logp);
+        ok = step_logprobs(&t->step, &plan->micro[i], noisy, logp);
     return ok;
 }
 
@@ -322,7 +329,7 @@ static bool measure_set(struct Train *t, const struct Dataset *d, double *logp) 
             list[i] = &d->examples[first + i];
         if (!pack(t, list, n, &plan))
             return false;
-        bool ok = measure(t, &plan, n, logp + first);
+        bool ok = measure(t, &plan, n, false, logp + first);
         pack_free(&plan);
         if (!ok)
             return false;
@@ -487,7 +494,8 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
     double *logp = t->o.loss == LOSS_DPO ? xcalloc(n, sizeof *logp) : NULL;
     float *weight = xcalloc(n, sizeof *weight);
     struct DpoFigures dpo = {NAN, NAN, NAN, NAN, NAN};
-    bool ok = !logp || measure(t, &plan, n, logp);
+    step_noise(&t->step, step);
+    bool ok = !logp || measure(t, &plan, n, true, logp);
     if (ok && logp)
         dpo = preference(t, &t->data, batch.examples, n, logp, weight);
     step_weights(&t->step, logp ? weight : NULL);
@@ -580,6 +588,8 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
             "\"data_wait_s\": %.6f",
             (unsigned long long)s->step, s->epoch, s->loss, s->balance, s->grad_norm, s->learning_rate,
             (unsigned long long)s->tokens, (unsigned long long)s->labels, s->tokens_per_second, s->data_wait);
+    if (t->o.neftune_alpha > 0)
+        fprintf(t->metrics, ", \"neftune_alpha\": %.6g", (double)t->o.neftune_alpha);
     if (isfinite(s->load_max))
         fprintf(t->metrics, ", \"expert_load_max\": %.4f", s->load_max);
     if (isfinite(s->dpo.loss))

@@ -36,9 +36,10 @@ struct TrainOptions {
     enum TrainSchedule schedule;
     uint64_t warmup_steps;
     float learning_rate, beta1, beta2, eps, weight_decay, clip_norm;
-    bool moments8;    // AdamW's moments in 8 bits
-    bool in_backward; // AdamW follows the backward of each layer; a batch is one micro-batch then
-    uint32_t offload; // OFFLOAD_... (optimiser.h): what lies in host memory
+    bool moments8;       // AdamW's moments in 8 bits
+    bool in_backward;    // AdamW follows the backward of each layer; a batch is one micro-batch then
+    float neftune_alpha; // noise on the embeddings of training examples (step.h); 0: none
+    uint32_t offload;    // OFFLOAD_... (optimiser.h): what lies in host memory
     bool freeze_router, recompute;
     uint64_t seed;
     uint64_t save_every, validate_every; // steps; 0: at the end only

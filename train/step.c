@@ -34,6 +34,11 @@ static struct Tensor part_of(const struct Tensor *t, uint32_t first, uint32_t ro
 
 // ---- The program of one micro-batch
 
+static bool goes_back(enum StepPass pass) { return pass >= PASS_GRADIENTS; }
+static bool is_noisy(const struct Step *s, enum StepPass pass) {
+    return s->o.neftune_alpha > 0 && pass != PASS_EVALUATE;
+}
+
 // The second backward of a micro-batch, whose losses are counted already.
 static bool is_repeated(const struct Step *s, enum StepPass pass) {
     return pass == PASS_UPDATE && s->o.optimiser.clip_norm > 0;
@@ -57,7 +62,7 @@ static void group_end(struct Step *s, struct Cmd *c, enum StepPass pass, uint32_
 
 static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x, const struct Tensor *d,
                           uint32_t labels, enum StepPass pass) {
-    bool backward = pass != PASS_EVALUATE;
+    bool backward = goes_back(pass);
     const struct Config *c = &s->m->config;
     struct Linear head = {.w = s->m->head};
     uint32_t chunk = chunk_rows(s, labels);
@@ -100,7 +105,7 @@ static struct Tensor chosen_view(const struct Step *s, uint32_t t) {
 }
 
 static struct Pass pass_begin(struct Step *s, struct Cmd *c, struct StepShape shape, enum StepPass pass) {
-    bool backward = pass != PASS_EVALUATE;
+    bool backward = goes_back(pass);
     struct Pass p = {.c = c,
                      .arena = &s->scratch,
                      .m = s->m,
@@ -153,7 +158,7 @@ static void blocks_backward(struct Step *s, struct Pass *p, struct Tensor *x, st
 static struct Program *record(struct Step *s, struct StepShape shape, enum StepPass pass) {
     struct Model *m = s->m;
     uint32_t n_layers = m->config.n_layers;
-    bool backward = pass != PASS_EVALUATE, tied = m->head == m->embed;
+    bool backward = goes_back(pass), tied = m->head == m->embed;
     struct ArenaMark mark = arena_mark(&s->scratch);
     struct Cmd *c = cmd_begin(m->dev, backward ? "forward and backward" : "evaluate");
     struct Pass p = pass_begin(s, c, shape, pass);
@@ -164,6 +169,10 @@ static struct Program *record(struct Step *s, struct StepShape shape, enum StepP
     for (uint32_t i = 0; i <= n_layers; i++)
         x[i] = backward || i < 2 ? TENSOR(&s->scratch, DT_F32, shape.tokens, m->config.dim) : x[i - 2];
     op_embed(c, &ids, &m->embed->w, &x[0]);
+    if (is_noisy(s, pass)) {
+        struct Tensor examples = part_of(&s->noise_examples, 0, shape.tokens);
+        op_noise(c, &x[0], &p.positions, &examples, &s->noise_key);
+    }
     blocks_forward(s, &p, x, saved, backward && !s->o.recompute);
     struct Tensor d = {0};
     if (backward) {
@@ -254,6 +263,10 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     s->group_start = TENSOR(&s->host, DT_U32, 2 * t + 1);
     s->token_group = TENSOR(&s->host, DT_U32, t);
     s->group_weight = TENSOR(&s->host, DT_F32, 2 * t);
+    if (o->neftune_alpha > 0) {
+        s->noise_examples = TENSOR(&s->host, DT_U32, t, 2);
+        s->noise_key = TENSOR(&s->host, DT_U32, 4);
+    }
     if (m->config.n_experts) {
         s->chosen = TENSOR(&s->host, DT_U32, m->config.n_layers, t, m->config.n_active);
         s->loads = xcalloc((size_t)m->config.n_layers * m->config.n_experts, sizeof *s->loads);
@@ -341,6 +354,19 @@ static void fill_groups(struct Step *s, const struct MicroBatch *b, uint32_t t, 
     }
 }
 
+// The length of an example is that of all its tokens, the prompt's and control tokens too, and padding is none of them.
+static void fill_noise(struct Step *s, const struct MicroBatch *b, uint32_t t) {
+    uint32_t *example = tensor_host(s->m->dev, &s->noise_examples), *key = tensor_host(s->m->dev, &s->noise_key);
+    key[0] = (uint32_t)s->o.seed, key[1] = (uint32_t)(s->o.seed >> 32), key[2] = (uint32_t)s->noise_step;
+    for (uint32_t i = 0; i < t; i++) {
+        bool real = i < b->n_tokens && b->document[i] != PACK_PADDING;
+        const struct PackedDocument *d = real ? &b->documents[b->document[i]] : NULL;
+        float scale = d ? (float)((double)s->o.neftune_alpha / sqrt((double)d->n * s->m->config.dim)) : 0;
+        example[2 * i] = d ? d->example : 0;
+        memcpy(&example[2 * i + 1], &scale, sizeof scale);
+    }
+}
+
 static struct StepShape shape_of(const struct Step *s, const struct MicroBatch *b) {
     struct StepShape shape = {.tokens = pack_computed(b->n_tokens), .groups = 1};
     shape.labels = round_labels(b->n_labels, shape.tokens);
@@ -381,6 +407,8 @@ static bool fill_batch(struct Step *s, const struct MicroBatch *b, struct StepSh
     }
     for (; n < shape.labels; n++)
         rows[n] = labels[n] = NONE, weights[n] = 0;
+    if (tensor_exists(&s->noise_key))
+        fill_noise(s, b, shape.tokens);
     sort_ids(s, b);
     fill_groups(s, b, shape.tokens, shape.groups, documents, tokens);
     s->data_seconds += clock_seconds() - start;
@@ -473,10 +501,10 @@ bool step_update(struct Step *s, uint64_t step, float learning_rate, struct Step
     return true;
 }
 
-bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss) {
+static bool forward(struct Step *s, const struct MicroBatch *b, enum StepPass pass, double *loss) {
     struct StepShape shape = shape_of(s, b);
     shape.groups = 1;
-    struct Program *p = program_for(s, shape, PASS_EVALUATE);
+    struct Program *p = program_for(s, shape, pass);
     struct StepResult *result = tensor_host(s->m->dev, &s->result);
     if (!p || !result || !device_wait(s->m->dev) || !fill_batch(s, b, shape, 1, 1))
         return false;
@@ -487,11 +515,16 @@ bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss) {
     return true;
 }
 
-void step_weights(struct Step *s, const float *weights) { s->weights = weights; }
+bool step_evaluate(struct Step *s, const struct MicroBatch *b, double *loss) {
+    return forward(s, b, PASS_EVALUATE, loss);
+}
 
-bool step_logprobs(struct Step *s, const struct MicroBatch *b, double *logp) {
+void step_weights(struct Step *s, const float *weights) { s->weights = weights; }
+void step_noise(struct Step *s, uint64_t step) { s->noise_step = step; }
+
+bool step_logprobs(struct Step *s, const struct MicroBatch *b, bool noisy, double *logp) {
     double sum = 0;
-    if (!step_evaluate(s, b, &sum))
+    if (!forward(s, b, noisy && s->o.neftune_alpha > 0 ? PASS_MEASURE : PASS_EVALUATE, &sum))
         return false;
     const float *losses = tensor_host(s->m->dev, &s->losses);
     uint32_t n = 0;
