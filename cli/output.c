@@ -1,7 +1,9 @@
 // See output.h. The writers pull rows from a source; this one stands between to count them.
 #include "cli/output.h"
 #include "cli/term.h"
+#include "runtime/temporary.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,16 +80,30 @@ static uint64_t weights_of(const struct Config *c) {
     return total;
 }
 
-static bool write(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
-                  const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
-                  const char *what) {
+// Half a model is nothing: it goes, and the program ends as the signal would have ended it.
+static void on_signal(int number) {
+    temporaries_drop();
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static bool write_model(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
+                        const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                        const char *what) {
     const char *out = args_text(args, "out");
     struct Counted counted = {.inner = source};
     struct WeightSource outer = {&counted, counted_type, counted_rows};
+    static const int ENDS[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction before[3], action = {.sa_handler = on_signal};
+    for (int i = 0; i < 3; i++)
+        if (sigaction(ENDS[i], NULL, &before[i]) == 0 && before[i].sa_handler != SIG_IGN) // as nohup has it
+            sigaction(ENDS[i], &action, NULL);
     progress_begin(&counted.progress, "write", "weight", 0, weights_of(c));
     bool ok = output_is_gguf(out) ? modelwrite_gguf(out, c, types, &outer, tokenizer, name)
                                   : modelwrite_hf(out, c, types->type, &outer, tokenizer, 0);
     progress_clear(&counted.progress);
+    for (int i = 0; i < 3; i++)
+        sigaction(ENDS[i], &before[i], NULL);
     if (!ok)
         return false;
     char count[16];
@@ -99,13 +115,13 @@ static bool write(const struct Args *args, const struct Config *c, const struct 
 bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
                   const struct ModelFile *tokenizer, const char *name) {
     struct WriteTypes types = {.type = type, .embed_type = DT_COUNT};
-    return write(args, c, &types, source, tokenizer, name, DTYPES[type].name);
+    return write_model(args, c, &types, source, tokenizer, name, DTYPES[type].name);
 }
 
 bool output_write_gguf(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
                        const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
                        const char *what) {
-    return write(args, c, types, source, tokenizer, name, what);
+    return write_model(args, c, types, source, tokenizer, name, what);
 }
 
 char *output_name(const struct ModelFile *f) {

@@ -92,10 +92,9 @@ void filein_close(struct FileIn *f) {
 }
 
 bool fileout_begin(struct FileOut *f, const char *path) {
-    *f = (struct FileOut){.fd = -1, .path = xstrdup(path), .temporary = xsprintf("%s.tmp%ld", path, (long)getpid())};
-    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    *f = (struct FileOut){.path = xstrdup(path)};
+    f->fd = temporary_file(&f->temporary, path);
     if (f->fd < 0) {
-        fail("%s: cannot be created: %s", f->temporary, strerror(errno));
         f->bad = true;
         fileout_abort(f);
         return false;
@@ -162,13 +161,9 @@ bool fileout_end(struct FileOut *f) {
     if (f->fd >= 0 && close(f->fd) != 0 && ok)
         ok = fail("%s: cannot be written: %s", f->path, strerror(errno));
     f->fd = -1;
-    if (ok && rename(f->temporary, f->path) != 0)
-        ok = fail("%s: cannot be renamed to its final name: %s", f->temporary, strerror(errno));
-    if (ok) {
-        ok = parent_sync(f->path);
-        free(f->temporary);
-        f->temporary = NULL;
-    }
+    if (ok && !temporary_keep(&f->temporary))
+        ok = fail("%s: cannot be renamed to its final name: %s", f->path, strerror(errno));
+    ok = ok && parent_sync(f->path);
     fileout_abort(f);
     return ok;
 }
@@ -176,9 +171,7 @@ bool fileout_end(struct FileOut *f) {
 void fileout_abort(struct FileOut *f) {
     if (f->fd >= 0)
         close(f->fd);
-    if (f->temporary)
-        unlink(f->temporary);
-    free(f->temporary);
+    temporary_drop(&f->temporary);
     free(f->path);
     free(f->buffer);
     *f = (struct FileOut){.fd = -1};

@@ -1,7 +1,7 @@
 // Large files, read in pieces and written whole or not at all. Reading is by pread against the size seen at opening, so that
 // a file that shrinks meanwhile gives an error and not a signal; writing goes to a temporary name that is renamed at the end.
 #pragma once
-#include "runtime/base.h"
+#include "runtime/temporary.h"
 
 struct FileIn {
     int fd;                // -1: the bytes are in memory
@@ -17,7 +17,8 @@ void filein_close(struct FileIn *f);
 
 struct FileOut {
     int fd;
-    char *path, *temporary;
+    char *path;
+    struct Temporary temporary;
     uint8_t *buffer;
     uint64_t buffered;
     uint64_t bytes; // written so far

@@ -174,28 +174,12 @@ static char *without_slash(const char *dir) {
     return xsprintf("%.*s", (int)n, dir);
 }
 
-static void remove_folder(const char *path) {
-    DIR *dir = opendir(path);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        char *file = path_join(path, e->d_name);
-        unlink(file);
-        free(file);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(path);
-}
-
-static bool move_folder(const char *temporary, const char *dir) {
-    if (!dir_sync(temporary))
+static bool keep_folder(struct Temporary *t, const char *dir) {
+    if (!dir_sync(t->path))
         return false;
-    if (rename(temporary, dir) != 0)
-        return fail("%s: cannot be renamed to %s: %s", temporary, dir, strerror(errno));
-    const char *slash = strrchr(dir, '/');
-    char *parent = !slash ? xstrdup(".") : slash == dir ? xstrdup("/") : xsprintf("%.*s", (int)(slash - dir), dir);
-    bool ok = dir_sync(parent);
-    free(parent);
-    return ok;
+    if (!temporary_keep(t))
+        return fail("%s: the folder cannot be renamed to its final name: %s", dir, strerror(errno));
+    return parent_sync(dir);
 }
 
 static bool write_text(const char *dir, const char *name, const char *text) {
@@ -425,16 +409,16 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
         return fail("%s: a folder of safetensors holds f32, f16 or bf16, not %s", dir, DTYPES[type].name);
     if (!config_check_json(c, dir) || !modelwrite_check_output(dir))
         return false;
-    char *final = without_slash(dir), *temporary = xsprintf("%s.tmp%ld", final, (long)getpid());
+    char *final = without_slash(dir);
+    struct Temporary t;
     struct Plan p = make_plan(c, type, shard_bytes ? shard_bytes : DEFAULT_SHARD_BYTES);
-    bool ok = dir_make(temporary) && write_configs(temporary, c, type) && modelwrite_tokenizer(temporary, c, tokenizer);
+    bool ok =
+        temporary_folder(&t, final) && write_configs(t.path, c, type) && modelwrite_tokenizer(t.path, c, tokenizer);
     for (uint32_t s = 0; ok && s < p.n_shards; s++)
-        ok = write_shard(temporary, &p, s, type, source);
-    ok = ok && write_index(temporary, &p) && move_folder(temporary, final);
-    if (!ok)
-        remove_folder(temporary);
+        ok = write_shard(t.path, &p, s, type, source);
+    ok = ok && write_index(t.path, &p) && keep_folder(&t, final);
+    temporary_drop(&t);
     plan_free(&p);
-    free(temporary);
     free(final);
     return ok;
 }

@@ -1,6 +1,6 @@
 // The ground floor. Errors are one line on stderr; sizes from files go through checked arithmetic; a file that matters
 // is written beside its name and renamed; random numbers are a pure function of (seed, stream, index).
-#include "runtime/base.h"
+#include "runtime/temporary.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,12 +64,13 @@ void fail_quiet(bool quiet) { quiet_failures = quiet; }
 // ---- Memory ----
 
 // Any thread may come here while others work: exit() would run destructors, the driver's too, under their hands. Files need nothing more:
-// what matters has its own name only when it is whole, and logs are flushed line by line.
+// what matters has its own name only when it is whole, what is not whole goes, and logs are flushed line by line.
 void heap_exhausted(size_t bytes) {
     static atomic_flag told = ATOMIC_FLAG_INIT;
     if (atomic_flag_test_and_set(&told))
         for (;;)
             pause(); // until the thread that was first has told it
+    temporaries_drop();
     fflush(stdout);
     if (bytes)
         fprintf(stderr, "vkmoe: out of host memory: %zu bytes were asked for\n", bytes);
@@ -221,30 +222,22 @@ static bool write_all(int fd, const void *data, uint64_t bytes) {
 }
 
 bool file_write_atomic(const char *path, const void *data, uint64_t bytes) {
-    char *temporary = xsprintf("%s.tmp%ld", path, (long)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        fail("%s: cannot be created: %s", temporary, strerror(errno));
-        free(temporary);
+    struct Temporary temporary;
+    int fd = temporary_file(&temporary, path);
+    if (fd < 0)
         return false;
-    }
     bool ok = write_all(fd, data, bytes) && fsync(fd) == 0;
     int error = errno;
     if (close(fd) != 0 && ok) {
         ok = false;
         error = errno;
     }
-    if (ok && rename(temporary, path) != 0) {
+    if (ok && !temporary_keep(&temporary)) {
         ok = false;
         error = errno;
     }
-    if (!ok) {
-        unlink(temporary);
-        free(temporary);
-        return fail("%s: cannot be written: %s", path, strerror(error));
-    }
-    free(temporary);
-    return parent_sync(path);
+    temporary_drop(&temporary);
+    return ok ? parent_sync(path) : fail("%s: cannot be written: %s", path, strerror(error));
 }
 
 bool file_exists(const char *path) {

@@ -1,6 +1,7 @@
 // Importing a file's mapping. See filemap.h.
 #include "runtime/filemap.h"
 #include "runtime/cmd.h"
+#include "runtime/temporary.h"
 #include "runtime/vk.h"
 #include <fcntl.h>
 #include <signal.h>
@@ -43,6 +44,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context) {
         if (at < f->base || at >= f->base + f->bytes)
             continue;
         say("vkmoe: "), say(f->name), say(": was made shorter, or cannot be read any more, while it was in use\n");
+        temporaries_drop();
         _exit(1);
     }
     signal(number, SIG_DFL);

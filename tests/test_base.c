@@ -1,13 +1,15 @@
 // The ground floor: published answers for SHA-256 (FIPS 180-4) and Philox 4x32-10 (Random123), checked arithmetic at
 // its edges, and files that are written whole or not at all.
 #include "check.h"
-#include "runtime/base.h"
+#include "runtime/temporary.h"
 
 #include <dirent.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char folder[] = "test-base-XXXXXX";
@@ -173,8 +175,74 @@ static void test_files(void) {
     CHECK(strcmp(cache_dir(), cache) == 0 && dir_exists(cache), "cache at %s", cache_dir());
     rmdir(cache);
     unlink(path);
-    CHECK(rmdir(folder) == 0, "the folder is left clean");
     free(path), free(missing), free(deep), free(absolute), free(slashed), free(cache);
+}
+
+static void put_file(const char *path) {
+    FILE *f = fopen(path, "w");
+    CHECK(f && fputs("left", f) >= 0 && fclose(f) == 0, "%s", path);
+}
+
+// What a killed process left under a temporary name goes when the file is made again; what another one still writes, and names that are like it, stay.
+static void test_stale(void) {
+    static const char *const STAY[] = {"a.gguf.tmp%ld7x", "b.gguf.tmp%ld", "a.gguf.tmp", "a.gguf.tmp0%ld"};
+    char *path = path_join(folder, "a.gguf"), *model = path_join(folder, "model"), *names[7];
+    pid_t gone = fork();
+    if (gone == 0)
+        _exit(0);
+    waitpid(gone, NULL, 0);
+    for (int i = 0; i < 4; i++) {
+        char *name = xsprintf(STAY[i], (long)gone);
+        names[i] = path_join(folder, name);
+        free(name);
+        put_file(names[i]);
+    }
+    names[4] = xsprintf("%s.tmp%ld", path, (long)getppid());
+    names[5] = xsprintf("%s.tmp%ld", path, (long)gone);
+    names[6] = xsprintf("%s.tmp%ld", model, (long)gone);
+    put_file(names[4]), put_file(names[5]);
+    CHECK(dir_make(names[6]), "%s", fail_last());
+    char *inside = path_join(names[6], "config.json");
+    put_file(inside);
+    struct Temporary t;
+    fail_quiet(true);
+    CHECK(file_write_atomic(path, "new", 3) && temporary_folder(&t, model), "%s", fail_last());
+    fail_quiet(false);
+    CHECK(!file_exists(names[5]) && !dir_exists(names[6]), "what a killed process left is still there");
+    CHECK(dir_exists(t.path), "the new folder");
+    temporary_drop(&t);
+    for (int i = 0; i < 5; i++)
+        CHECK(file_exists(names[i]) && unlink(names[i]) == 0, "%s is gone", names[i]);
+    unlink(path);
+    CHECK(rmdir(folder) == 0, "the folder is left clean");
+    for (int i = 0; i < 7; i++)
+        free(names[i]);
+    free(path), free(model), free(inside);
+}
+
+// The program ends while a file and a folder are being written: neither is left, and a file that is whole stays.
+static void test_exhausted(void) {
+    char *path = path_join(folder, "file"), *model = path_join(folder, "model"), *whole = path_join(folder, "whole");
+    int status = 0;
+    if (!CHECK(mkdir(folder, 0700) == 0, "no folder for the test"))
+        return;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        struct Temporary a, b;
+        int fd = temporary_file(&a, path);
+        char *inside = temporary_folder(&b, model) ? path_join(b.path, "config.json") : NULL;
+        bool ok = fd >= 0 && inside && file_write_atomic(inside, "{}", 2) && file_write_atomic(whole, "x", 1) &&
+                  files_in(folder) == 3;
+        if (!freopen("/dev/null", "w", stderr) || !ok)
+            _exit(7);
+        heap_exhausted(1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %d", status);
+    CHECK(file_exists(whole) && files_in(folder) == 1, "%u files, one expected", files_in(folder));
+    unlink(whole);
+    CHECK(rmdir(folder) == 0, "the folder is left clean");
+    free(path), free(model), free(whole);
 }
 
 int main(void) {
@@ -183,6 +251,8 @@ int main(void) {
     test_hashes();
     test_random();
     test_files();
+    test_stale();
+    test_exhausted();
     double start = clock_seconds();
     usleep(2000);
     CHECK(clock_seconds() - start >= 0.002 && clock_seconds() - start < 5, "the clock runs");

@@ -1,12 +1,14 @@
 // The command line: what the table promises, what is refused and in which words, text made harmless, and the picture.
 #include "check.h"
-#include "cli/args.h"
+#include "cli/output.h"
 #include "cli/plot.h"
 #include "cli/term.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 // Parses words by spaces; NULL when it went well, else the message.
@@ -233,6 +235,47 @@ static void test_plot_terminal(void) {
     unlink(path);
 }
 
+// ---- A signal in the middle of a model's rows
+
+static enum DType type_f32(void *context, const struct WeightSpec *w) {
+    (void)context, (void)w;
+    return DT_F32;
+}
+static bool rows_cut(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
+    (void)w, (void)first, (void)count, (void)out;
+    raise(*(const int *)context);
+    return false;
+}
+
+// The program ends by it, and nothing is left of what it wrote; one that is ignored, as nohup has it, stays so.
+static void test_signals(void) {
+    static const int SIGNALS[] = {SIGINT, SIGTERM, SIGHUP, SIGHUP};
+    static const char *const LINES[] = {"init --preset tiny --out test-cli-cut",
+                                        "init --preset tiny --out test-cli-cut.gguf"};
+    struct Config config;
+    config_preset(&config, "tiny");
+    for (int i = 0; i < 8; i++) {
+        int number = SIGNALS[i / 2], status = 0;
+        bool ignored = i / 2 == 3;
+        struct Args args;
+        struct WeightSource source = {&number, type_f32, rows_cut};
+        CHECK(!parse(&args, LINES[i % 2]), "%s", fail_last());
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            signal(number, ignored ? SIG_IGN : SIG_DFL);
+            _exit(output_write(&args, &config, DT_F32, &source, NULL, "cut") ? 0 : 9);
+        }
+        bool ended = waitpid(child, &status, 0) == child;
+        CHECK(ended && (ignored ? WIFEXITED(status) && WEXITSTATUS(status) == 9
+                                : WIFSIGNALED(status) && WTERMSIG(status) == number),
+              "signal %d: status %#x", number, (unsigned)status);
+        char *left = xsprintf("%s.tmp%ld", args_text(&args, "out"), (long)child);
+        CHECK(!file_exists(left) && !dir_exists(left), "signal %d left %s", number, left);
+        free(left);
+    }
+}
+
 int main(void) {
     test_parsing();
     test_table();
@@ -240,5 +283,6 @@ int main(void) {
     test_text();
     test_plot();
     test_plot_terminal();
+    test_signals();
     return check_done();
 }

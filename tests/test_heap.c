@@ -1,6 +1,7 @@
 // The heap runs dry: every allocation of the rooms, of jansson and of PCRE2 that a run makes fails in turn (faults.h), each in a process of its
 // own. The process ends with status 1 and the one line of base.h, or, where it had only asked for a thread or a mapping, may do without. A training
-// run must go on afterwards, from whole checkpoints, to the weights of the undisturbed run, and leave nothing of what was cut off.
+// run must go on afterwards, from whole checkpoints, to the weights of the undisturbed run, and leave nothing of what was cut off. What writes
+// a model leaves nothing beside its place.
 // VKMOE_FAULTS=all fails every call of the runs without a device, and one of every place of those with one; otherwise it is a share, evenly spread.
 #include "check.h"
 #include "cli/args.h"
@@ -23,8 +24,9 @@
 #include <unistd.h>
 
 struct Setup {
-    char *work, *model, *gguf, *chat, *data, *out, *result, *messages;
-    uint8_t *want; // the adapter of the undisturbed run
+    char *work, *model, *dense, *gguf, *chat, *data, *out, *result, *messages;
+    char *place, *folder, *file; // where models are written, and as what
+    uint8_t *want;               // the adapter of the undisturbed run
     uint64_t want_bytes;
     bool all;
 };
@@ -158,6 +160,15 @@ static bool use_threads(const struct Setup *s) {
     return cli_main(sizeof line / sizeof *line, line) == 0
 
 static bool write_pages(const struct Setup *s) { COMMAND("man", "--out", s->out); }
+static bool make_dense(const struct Setup *s) { COMMAND("init", "--preset", "tiny", "--out", s->dense); }
+static bool init_folder(const struct Setup *s) { COMMAND("init", "--preset", "tiny-moe", "--out", s->folder); }
+static bool convert_folder(const struct Setup *s) { COMMAND("convert", s->gguf, "--out", s->folder); }
+static bool convert_file(const struct Setup *s) { COMMAND("convert", s->model, "--out", s->file); }
+static bool quantize(const struct Setup *s) { COMMAND("quantize", s->model, "--type", "q8_0", "--out", s->file); }
+static bool upcycle(const struct Setup *s) {
+    COMMAND("upcycle", s->dense, "--shards", "4", "--shared", "1", "--active", "2", "--out", s->folder);
+}
+static bool merge(const struct Setup *s) { COMMAND("merge", s->model, "--adapter", s->out, "--out", s->folder); }
 static bool make_model(const struct Setup *s) { COMMAND("init", "--preset", "tiny-moe", "--out", s->model); }
 static bool convert_model(const struct Setup *s) { COMMAND("convert", s->model, "--out", s->gguf); }
 static bool train(const struct Setup *s) {
@@ -254,6 +265,11 @@ static const char *leftover(const char *folder) {
     return found;
 }
 
+static void clear_place(const struct Setup *s) {
+    remove_tree(s->place);
+    CHECK(dir_make(s->place), "%s", fail_last());
+}
+
 // ---- Each kind of run
 
 static const struct Kind {
@@ -263,18 +279,25 @@ static const struct Kind {
     uint32_t least; // calls: with fewer, those of jansson or PCRE2 do not come through here
     bool device;    // it needs one
     bool resumes;   // it goes on in s->out
+    bool writes;    // a model in s->place
 } KINDS[] = {
-    {"safetensors folder", open_folder, 50, 2000, false, false},
-    {"GGUF", open_gguf, 50, 1, false, false},
-    {"tokenizer.json", open_tokenizer_json, 40, 2000, false, false},
-    {"tokenizer.model", open_tokenizer_model, 40, 1, false, false},
-    {"saved chat", open_chat, 40, 1, false, false},
-    {"grammar", open_grammar, 40, 1, false, false},
-    {"pattern", use_pattern, 40, 5, false, false},
-    {"threads", use_threads, 40, 1, false, false},
-    {"man --out", write_pages, 20, 1, false, false},
-    {"generate with an adapter", generate, 12, 1, true, false},
-    {"train", train, 12, 1, true, true},
+    {"safetensors folder", open_folder, 50, 2000, false, false, false},
+    {"GGUF", open_gguf, 50, 1, false, false, false},
+    {"tokenizer.json", open_tokenizer_json, 40, 2000, false, false, false},
+    {"tokenizer.model", open_tokenizer_model, 40, 1, false, false, false},
+    {"saved chat", open_chat, 40, 1, false, false, false},
+    {"grammar", open_grammar, 40, 1, false, false, false},
+    {"pattern", use_pattern, 40, 5, false, false, false},
+    {"threads", use_threads, 40, 1, false, false, false},
+    {"man --out", write_pages, 20, 1, false, false, false},
+    {"init", init_folder, 12, 1, false, false, true},
+    {"convert to a folder", convert_folder, 12, 1, false, false, true},
+    {"convert to GGUF", convert_file, 12, 1, false, false, true},
+    {"quantize", quantize, 12, 1, false, false, true},
+    {"upcycle", upcycle, 12, 1, true, false, true},
+    {"merge", merge, 12, 1, true, false, true},
+    {"generate with an adapter", generate, 12, 1, true, false, false},
+    {"train", train, 12, 1, true, true, false},
 };
 
 static bool may_go_on(const char *call) { return strcmp(call, "pthread_create") == 0 || strcmp(call, "mmap") == 0; }
@@ -291,6 +314,10 @@ static void fail_at(struct Setup *s, const struct Kind *k, uint64_t at, unsigned
         CHECK(
             e.status == 1 && e.told == 1 && (may_go_on(name) || strncmp(e.first, "vkmoe: out of host memory", 25) == 0),
             "%s, call %d (%s): status %d, %d lines, the first '%s'", k->name, (int)at, name, e.status, e.told, e.first);
+    }
+    if (k->writes) {
+        CHECK(!leftover(s->place)[0], "%s, call %d (%s): left '%s'", k->name, (int)at, name, leftover(s->place));
+        clear_place(s);
     }
     if (k->resumes) {
         e = run(s, k->what, &(struct FaultPlan){0});
@@ -310,6 +337,8 @@ static void test_kind(struct Setup *s, const struct Kind *k) {
         return;
     if (k->resumes)
         remove_tree(s->out);
+    if (k->writes)
+        clear_place(s);
     for (uint64_t i = 0; i < n; i++) {
         bool share = (i * k->tries + n / 2) / n != ((i + 1) * k->tries + n / 2) / n;
         if (s->all ? !k->device || counted->call[i].first || share : share)
@@ -332,11 +361,15 @@ static bool set_up(struct Setup *s) {
     s->chat = path_join(s->work, "talk.chat"), s->data = path_join(s->work, "data.jsonl");
     s->out = path_join(s->work, "out"), s->messages = path_join(s->work, "messages");
     s->result = path_join(s->out, "adapter_model.safetensors");
+    s->dense = path_join(s->work, "dense"), s->place = path_join(s->work, "place");
+    s->folder = path_join(s->place, "written"), s->file = path_join(s->place, "written.gguf");
+    clear_place(s);
     // In a process of its own too: what a driver leaves in this one must not be forked.
     struct Ended e = run(s, make_model, &(struct FaultPlan){0});
     return CHECK(write_chat(s), "%s", fail_last()) &&
            CHECK(e.status == 0 && file_write_atomic(s->data, data, sizeof data - 1), "init: %s", e.first) &&
-           CHECK((e = run(s, convert_model, &(struct FaultPlan){0})).status == 0, "convert: %s", e.first);
+           CHECK((e = run(s, convert_model, &(struct FaultPlan){0})).status == 0, "convert: %s", e.first) &&
+           CHECK((e = run(s, make_dense, &(struct FaultPlan){0})).status == 0, "init: %s", e.first);
 }
 
 int main(void) {
@@ -356,7 +389,8 @@ int main(void) {
             test_kind(&s, &KINDS[i]);
     remove_tree(s.work);
     free(s.want);
-    char *const texts[] = {s.work, s.model, s.gguf, s.chat, s.data, s.out, s.messages, s.result};
+    char *const texts[] = {s.work, s.model,    s.dense,  s.gguf,  s.chat,   s.data,
+                           s.out,  s.messages, s.result, s.place, s.folder, s.file};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
     return check_done();
