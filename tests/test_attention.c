@@ -396,7 +396,97 @@ static void test_suite(struct Device *dev) {
                    dev->driver);
 }
 
+// ---- How far a logsumexp of matrix units may be off: on the host, with operands that are rounded to bf16, and with two bugs
+
+enum { ROUNDED, CUT, SKIPPED };
+
+static double to_bf16(double x, bool cut) {
+    float f = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    bits += cut ? 0 : 0x7fff + (bits >> 16 & 1);
+    bits &= 0xffff0000u;
+    memcpy(&f, &bits, sizeof f);
+    return (double)f;
+}
+
+// The excess of a body whose queries and keys are rounded, are cut off, or that leaves out the last key but one of every row with more than one.
+static double excess_of(uint32_t rows, uint32_t heads, uint32_t kv_heads, uint32_t head_dim, uint64_t seed, int what,
+                        double *nmse) {
+    uint32_t *span = xcalloc(rows, 8), nq = rows * heads * head_dim, nk = rows * kv_heads * head_dim;
+    double *x[5]; // q, k, v, and q and k as the body has them
+    uint64_t *index = xcalloc((size_t)rows * heads, sizeof *index);
+    double *got = xcalloc((size_t)rows * heads, sizeof *got), *o = xcalloc(nq, sizeof *o), error = 0, norm = 0;
+    for (int t = 0; t < 5; t++) {
+        uint32_t n = t % 3 == 0 ? nq : nk;
+        x[t] = xcalloc(n, sizeof **x);
+        for (uint32_t i = 0; i < n; i++)
+            x[t][i] = t < 3 ? (double)random_normal(seed, (uint64_t)t, i)
+                            : to_bf16(x[t - 3][i] * (t == 3 ? 1 / sqrt((double)head_dim) : 1), what == CUT);
+    }
+    for (uint32_t i = 0; i < rows; i++)
+        span[2 * i + 1] = i + 1;
+    struct RefAttention a = {.rows = rows,
+                             .key_rows = rows,
+                             .s = {heads, kv_heads, head_dim, (float)(1 / sqrt((double)head_dim)), true},
+                             .q = x[0],
+                             .k = x[1],
+                             .v = x[2],
+                             .span = span};
+    struct RefAttention body = a;
+    body.q = x[3], body.k = x[4], body.s.scale = 1;
+    ref_attention(&body, o, got);
+    for (uint32_t i = 0; i < rows * heads; i++) {
+        uint32_t row = i / heads, head = i % heads;
+        double want;
+        index[i] = i;
+        if (what == SKIPPED && row > 0) { // log(sum - weight of the key)
+            double s = 0;
+            for (uint32_t d = 0; d < head_dim; d++)
+                s += x[3][(size_t)i * head_dim + d] *
+                     x[4][((size_t)(row - 1) * kv_heads + head / (heads / kv_heads)) * head_dim + d];
+            got[i] += log1p(-exp(s - got[i]));
+        }
+        ref_attention_row(&a, row, head, o, &want);
+        error += (got[i] - want) * (got[i] - want), norm += want * want;
+    }
+    *nmse = error / fmax(norm, 0.01 * rows * heads);
+    double excess =
+        ref_attention_lse_excess(&a, &(struct RefRounding){0x1p-8, true, false}, (uint64_t)rows * heads, index, got);
+    for (int t = 0; t < 5; t++)
+        free(x[t]);
+    free(span), free(index), free(got), free(o);
+    return excess;
+}
+
+// Rounding never reaches the bound, one key of eight numbers included, whose score is any small difference of products; cut operands
+// and a key that is left out are beyond it wherever there are rows enough to tell.
+static void test_lse_measure(void) {
+    static const uint32_t SHAPES[][4] = {{33, 4, 2, 16}, {64, 4, 1, 64}, {129, 3, 3, 80}, {65, 2, 1, 128}};
+    double nmse, most = 0, most_nmse = 0;
+    for (uint64_t seed = 0; seed < 2000; seed++) {
+        most = fmax(most, excess_of(1, 1, 1, 8, seed, ROUNDED, &nmse));
+        most_nmse = fmax(most_nmse, nmse);
+    }
+    CHECK(most < 1 && most > 0.05, "one key, rounded: %.3g of what may be", most);
+    printf("one key of eight numbers, 2000 times: at most %.3g of what rounding may do; relative to itself %.3g\n",
+           most, most_nmse);
+    for (int s = 0; s < 4; s++)
+        for (int what = ROUNDED; what <= SKIPPED; what++) {
+            const uint32_t *n = SHAPES[s];
+            double excess = excess_of(n[0], n[1], n[2], n[3], 5, what, &nmse);
+            CHECK(what == ROUNDED ? excess < 1 : excess > 1, "%u rows of %u numbers, %s: %.3g of what may be", n[0],
+                  n[3],
+                  what == ROUNDED ? "rounded"
+                  : what == CUT   ? "cut off"
+                                  : "a key left out",
+                  excess);
+            printf("%u rows of %u numbers, kind %d: %.3g\n", n[0], n[3], what, excess);
+        }
+}
+
 int main(void) {
+    test_lse_measure();
     test_reference();
     struct Device dev;
     if (!CHECK(device_open(&dev, NULL), "%s", fail_last()))
