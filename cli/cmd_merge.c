@@ -97,12 +97,17 @@ static bool fits(const struct Device *dev, const struct ModelFile *f, const char
 static bool write_merged(const struct Args *args, const struct ModelFile *f, struct Merge *g, enum DType type) {
     const char *out = args_text(args, "out");
     struct WeightSource source = merge_source(g);
-    struct WriteTypes types = {.type = type, .embed_type = DT_COUNT, .like = f};
+    bool gguf = output_is_gguf(out), like = gguf && f->gguf && !args_given(args, "type");
     char *name = output_name(f);
-    bool like = f->gguf && output_is_gguf(out) && !args_given(args, "type");
-    bool ok = like ? output_write_gguf(args, &g->m->config, &types, &source, f, name, "the base has them")
+    const char *adapter = args_text(args, "adapter"), *slash = strrchr(adapter, '/');
+    char *description = xsprintf("%s with the adapter %s merged into it by vkmoe %s", name,
+                                 slash && slash[1] ? slash + 1 : adapter, VKMOE_VERSION);
+    struct GgufOrigin origin = {name, description};
+    struct WriteTypes types = {.type = type, .embed_type = DT_COUNT, .like = like ? f : NULL, .origin = &origin};
+    bool ok = gguf ? output_write_gguf(args, &g->m->config, &types, &source, f, name,
+                                       like ? "the base has them" : DTYPES[type].name)
                    : output_write(args, &g->m->config, type, &source, f, name);
-    free(name);
+    free(name), free(description);
     return ok;
 }
 
@@ -133,13 +138,24 @@ static void show(const struct Args *args, const struct Found *r) {
     json_decref(j);
 }
 
-// README.md of a folder; a GGUF stands alone.
-static bool write_card(const struct Args *args, const struct Found *r, enum DType type) {
-    if (output_is_gguf(args_text(args, "out")))
-        return true;
+// README.md in a folder. A GGUF stands in somebody's folder, beside which its own goes: merged.README.md by merged.gguf.
+static char *card_path(const struct Args *args) {
+    const char *out = args_text(args, "out");
+    return output_is_gguf(out) ? xsprintf("%.*s.README.md", (int)strlen(out) - 5, out) : path_join(out, "README.md");
+}
+
+static bool card_check(const struct Args *args) {
+    char *path = card_path(args);
+    bool ok = !file_exists(path) || fail("%s: exists already; give another name or remove it first", path);
+    free(path);
+    return ok;
+}
+
+static bool write_card(const struct Args *args, const struct Found *r, enum DType type, const json_t *record) {
     const char **line = args_command_line(args);
     struct Card c;
-    card_begin(&c, "A model merged with vkmoe", args->operands[0], "merge", "transformers", "merge");
+    card_begin(&c, "A model merged with vkmoe", args->operands[0], "merge",
+               output_is_gguf(args_text(args, "out")) ? "gguf" : "transformers", "merge");
     card_heading(&c, "What it is");
     card_fact(&c, "base model", "%s", args->operands[0]);
     card_fact(&c, "merged into it", "%s", args_text(args, "adapter"));
@@ -153,7 +169,12 @@ static bool write_card(const struct Args *args, const struct Found *r, enum DTyp
     card_fact(&c, "nats a token off the adapted model", "%.4g on a short text", r->gap.divergence);
     card_command(&c, line, args->n_words + 2);
     free(line);
-    return card_end(&c, args_text(args, "out"));
+    if (record)
+        card_training(&c, record);
+    char *path = card_path(args);
+    bool ok = card_end(&c, path, NULL);
+    free(path);
+    return ok;
 }
 
 // Whether what was written is what the adapter asks for, as far as the type can hold it.
@@ -221,8 +242,12 @@ int cmd_merge(const struct Args *args) {
     struct Asked asked;
     struct Probe adapted = {0};
     struct Found r = {0};
-    if (!output_check(args) || !modelfile_open(&f, args->operands[0]))
+    json_t *record = NULL;
+    if (!output_check(args) || !card_check(args) || !card_record_read(args_text(args, "adapter"), &record) ||
+        !modelfile_open(&f, args->operands[0])) {
+        json_decref(record);
         return EXIT_FAILED;
+    }
     bool ok = false;
     if (probe_ids(&f, &asked) && selftest_device_open(&dev, args_text(args, "device"))) {
         bool fit = fits(&dev, &f, args_text(args, "adapter"), &asked);
@@ -235,10 +260,11 @@ int cmd_merge(const struct Args *args) {
             remove_output(args_text(args, "out"));
             ok = false;
         }
-        ok = ok && write_card(args, &r, type);
+        ok = ok && write_card(args, &r, type, record);
         device_close(&dev);
     }
     probe_free(&adapted);
     modelfile_close(&f);
+    json_decref(record);
     return ok ? EXIT_DONE : EXIT_FAILED;
 }

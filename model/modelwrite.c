@@ -435,7 +435,7 @@ static void gguf_keys(struct GgufWriter *w, const struct Config *c, uint32_t fil
 }
 
 // What the model's own file says of itself beyond what is written here anyway.
-static void gguf_copy_general(struct GgufWriter *w, const struct Gguf *from) {
+static void gguf_copy_general(struct GgufWriter *w, const struct Gguf *from, bool other) {
     static const char *const OURS[] = {"architecture",         "type",     "name", "file_type",
                                        "quantization_version", "alignment"};
     for (uint64_t i = 0; i < from->n_values; i++) {
@@ -443,9 +443,19 @@ static void gguf_copy_general(struct GgufWriter *w, const struct Gguf *from) {
         bool copy = strncmp(key, "general.", 8) == 0;
         for (size_t k = 0; copy && k < sizeof OURS / sizeof *OURS; k++)
             copy = strcmp(key + 8, OURS[k]) != 0;
+        // Of another model than that of the file.
+        if (other && (strcmp(key, "general.description") == 0 || strncmp(key, "general.base_model.", 19) == 0))
+            copy = false;
         if (copy)
             gguf_writer_copy(w, &from->values[i]);
     }
+}
+
+// As llama.cpp's converter takes them from a model card.
+static void gguf_origin_keys(struct GgufWriter *w, const struct GgufOrigin *o) {
+    gguf_writer_string(w, "general.description", o->description);
+    gguf_writer_u32(w, "general.base_model.count", 1);
+    gguf_writer_string(w, "general.base_model.0.name", o->base);
 }
 
 // llama.cpp's keys for it.
@@ -505,7 +515,9 @@ bool modelwrite_gguf(const char *path, const struct Config *c, const struct Writ
     gguf_writer_init(&w);
     gguf_keys(&w, c, kind, name ? name : "model");
     if (tokenizer && tokenizer->gguf)
-        gguf_copy_general(&w, tokenizer->gguf);
+        gguf_copy_general(&w, tokenizer->gguf, types->origin != NULL);
+    if (types->origin)
+        gguf_origin_keys(&w, types->origin);
     if (types->imatrix)
         gguf_imatrix_keys(&w, types->imatrix);
     if (!gguf_tokenizer(&w, c, tokenizer)) {

@@ -27,6 +27,9 @@ struct WriteTypes {
     const struct ModelFile
         *like; // not NULL, a GGUF: each tensor has the type that it has there, whatever the two above say
     const struct Imatrix *imatrix; // not NULL: the importance of columns, where it has them
+    const struct GgufOrigin {
+        const char *base, *description;
+    } * origin; // not NULL: what a GGUF was made from, in the place of what the tokenizer's file says of that for itself
 };
 // `name` goes to general.name. Of a GGUF `tokenizer` the other general.* keys go along too (author, licence ...).
 bool modelwrite_gguf(const char *path, const struct Config *c, const struct WriteTypes *types,

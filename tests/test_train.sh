@@ -174,7 +174,16 @@ for base in "$work/model" "$work/model.gguf"; do
         awk -v a="$adapted" -v m="$sum" -v p="$plain" \
             'BEGIN { d = a - m; if (d < 0) d = -d; e = a - p; if (e < 0) e = -e; exit !(d < 1e-5 * a && e > 1e-3 * a) }'
         note $? "nll of $base: $plain, with its adapter $adapted, merged $sum"
-        rm -rf "$merged"
+        # The card says how the adapter was trained, from the record of that run; beside a GGUF, which names its base as well.
+        card=$(cat "$merged/README.md" 2>/dev/null || cat "${merged%.gguf}.README.md")
+        says "$card" 'base_model_relation: merge'
+        says "$card" '| `LoRA` | `rank 5, alpha 20` |'
+        says "$card" '| `its SHA-256` |'
+        says "$card" '--lora-targets all,gate'
+        says "$card" '| `nats a token off the adapted model` |'
+        [[ $merged == *.gguf ]] && { grep -aq 'general.base_model.0.name' "$merged" && grep -aq 'with the adapter new merged' "$merged" ||
+            note 1 "$merged does not say what it was made from"; }
+        rm -rf "$work"/merged*
     done
     rm -rf "$work/new"
 done
@@ -197,11 +206,15 @@ for base in model.gguf mixed.gguf; do
     within "$(figure change_kept)" 0.9 1.1 "the share of the change that is kept"
     within "$(figure divergence)" 0 "$(figure bound)" "the divergence"
     within "$(figure adapter_divergence)" 1e-4 10 "what the adapter does"
-    [[ $(stat -c %s "$work/merged.gguf") -lt $(($(stat -c %s "$work/$base") + 256)) ]]
+    [[ $(stat -c %s "$work/merged.gguf") -lt $(($(stat -c %s "$work/$base") + 512)) ]]
     note $? "$base is $(stat -c %s "$work/$base") bytes, merged it is $(stat -c %s "$work/merged.gguf")"
-    rm "$work/merged.gguf"
+    rm "$work"/merged*
     run 1 merge "$work/$base" --adapter "$work/new" --out "$work/merged.gguf" --max-divergence 1e-9
     says "$err" "above the bound of 1e-09"
+    gone "$work/merged.gguf"
+    echo '{"sections": [' >"$work/new/recipe.json"
+    run 1 merge "$work/$base" --adapter "$work/new" --out "$work/merged.gguf"
+    says "$err" recipe.json
     gone "$work/merged.gguf"
     rm -rf "$work/new"
 done
@@ -210,7 +223,7 @@ run 1 merge "$work/model.gguf" --adapter "$work/new" --out "$work/merged.gguf"
 says "$err" "% of the change"
 gone "$work/merged.gguf"
 run 0 merge "$work/model.gguf" --adapter "$work/new" --out "$work/merged.gguf" --max-divergence 0.05
-rm -rf "$work/new" "$work/merged.gguf"
+rm -rf "$work/new" "$work"/merged*
 
 # The experts of --esft-only, merged, are the model that training without it ends with.
 for only in "" --esft-only; do

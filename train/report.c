@@ -125,5 +125,8 @@ bool report_write(const struct Train *t, const char *dir) {
     if (o->keep_best && t->best_step)
         card_fact(&c, "kept", "the model after step %llu", (unsigned long long)t->best_step);
     card_command(&c, o->command, o->n_command);
-    return card_end(&c, dir);
+    char *path = path_join(dir, "README.md"), *record = path_join(dir, CARD_RECORD);
+    bool ok = card_end(&c, path, record);
+    free(path), free(record);
+    return ok;
 }
