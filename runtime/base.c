@@ -199,9 +199,13 @@ bool file_read(const char *path, uint64_t max_bytes, uint8_t **data, uint64_t *b
 }
 
 // What is renamed or made is there after a power cut once the folder that holds its name is synchronised.
-bool parent_sync(const char *path) {
+char *path_parent(const char *path) {
     const char *slash = strrchr(path, '/');
-    char *dir = !slash ? xstrdup(".") : slash == path ? xstrdup("/") : xsprintf("%.*s", (int)(slash - path), path);
+    return !slash ? xstrdup(".") : slash == path ? xstrdup("/") : xsprintf("%.*s", (int)(slash - path), path);
+}
+
+bool parent_sync(const char *path) {
+    char *dir = path_parent(path);
     bool ok = dir_sync(dir);
     free(dir);
     return ok;

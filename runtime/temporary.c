@@ -119,7 +119,7 @@ static void remove_stale(int fd, const char *name, const void *context) {
 
 static void begin(struct Temporary *t, const char *final) {
     const char *slash = strrchr(final, '/');
-    char *folder = !slash ? xstrdup(".") : slash == final ? xstrdup("/") : xsprintf("%.*s", (int)(slash - final), final);
+    char *folder = path_parent(final);
     struct Beside b = {folder, slash ? slash + 1 : final, strlen(slash ? slash + 1 : final)};
     *t = (struct Temporary){.path = xsprintf("%s.tmp%ld", final, (long)getpid()), .final = xstrdup(final)};
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
