@@ -436,5 +436,5 @@ const struct TuneChoice *tune_choices(const struct Device *dev, uint32_t *n) {
 }
 uint32_t tune_measured(const struct Device *dev) { return dev->tuning->n_measured; }
 void tune_log(struct Device *dev, FILE *to) { dev->tuning->log = to; }
-void tune_force(struct Device *dev, int way) { dev->tuning->force = way; }
-uint32_t tune_most_ways(const struct Device *dev) { return dev->tuning->most_ways; }
+void tune_force(struct Device *dev, int way) { dev->tuning->force = way, dev->tuning->most_ways = 0; }
+uint32_t tune_ways(const struct Device *dev) { return dev->tuning->most_ways; }

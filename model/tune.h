@@ -54,5 +54,5 @@ const struct TuneChoice *tune_choices(const struct Device *dev, uint32_t *n);
 uint32_t tune_measured(const struct Device *dev); // classes measured since tune_begin
 void tune_log(struct Device *dev, FILE *to);      // a line for each way that is measured
 void tune_force(struct Device *dev, int way); // this one of every question that has so many, measured or not; -1: none
-uint32_t tune_most_ways(const struct Device *dev); // of the questions asked since tune_begin
-char *tune_path(const struct Device *dev);         // of the file; malloc'ed
+uint32_t tune_ways(const struct Device *dev); // the most that a question had since the last tune_force or tune_begin
+char *tune_path(const struct Device *dev);    // of the file; malloc'ed

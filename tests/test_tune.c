@@ -14,8 +14,9 @@
 
 // Of the bodies that cards share among all types one is enough; each takes a second to compile here.
 static bool is_wanted(const struct OpCase *oc, int kernel, const char *filter) {
-    static const char *const CHOSEN[] = {"linear f32",  "linear_dx f32",  "linear_dw",   "linear_dw coarse",
-                                         "linear bf16", "linear_dx bf16", "linear q4_k", "linear_dx q4_0"};
+    static const char *const CHOSEN[] = {"linear f32",     "linear_dx f32",   "linear_dw",       "linear_dw coarse",
+                                         "linear bf16",    "linear_dx bf16",  "linear q4_k",     "linear_dx q4_0",
+                                         "linear few f32", "linear few bf16", "linear few q4_k", "linear swiglu bf16"};
     bool wanted = false, by_type = kernel != KERNEL_gemm_nt && kernel != KERNEL_gemm_nn;
     for (size_t i = 0; i < sizeof CHOSEN / sizeof *CHOSEN; i++)
         wanted = wanted || (strcmp(oc->name, CHOSEN[i]) == 0 && (by_type || oc->type == DT_F32));
@@ -36,7 +37,7 @@ static uint32_t walk_ways(struct Device *dev, const struct OpCase *oc, const uin
     tune_begin(dev, 0);
     tune_force(dev, 0);
     CHECK(opcheck_run(&table, oc, shape, kernel), "%s", fail_last());
-    uint32_t n = tune_most_ways(dev);
+    uint32_t n = tune_ways(dev);
     for (uint32_t way = 1; way < n; way++) {
         struct Check ck = {.dev = dev, .seed = 3};
         tune_force(dev, (int)way);
