@@ -127,9 +127,9 @@ static void cpu_constants(const struct Job *j, struct Dispatch *d, const struct 
         d->spec[d->n_spec++] = way->way;
 }
 
-// Through shared memory: as many sums a thread as registers hold, two tables of 32 steps.
+// Through shared memory: two tables of 32 steps.
 static void shared_ways(const struct Job *j, struct TuneQuestion *q) {
-    enum { LEAST_ROWS = 16, MOST_SUMS = 64, PITCH = 36 };
+    enum { LEAST_ROWS = 16, PITCH = 36 };
     static const struct Tile OTHERS[] = {{128, 64, 256, 0}, {64, 128, 256, 0}, {128, 128, 256, 0}, {64, 64, 256, 0},
                                          {32, 64, 128, 0},  {64, 32, 128, 0},  {32, 32, 64, 0},    {32, 128, 128, 0}};
     const struct Tiles *tiles = tiles_of(j->dev);
@@ -144,8 +144,9 @@ static void shared_ways(const struct Job *j, struct TuneQuestion *q) {
         if (by_tiles(j))
             t.rows = rows;
         uint32_t down = t.threads / 16, bytes = 4 * (PITCH * (t.rows + t.cols) + t.rows);
-        if (t.rows % down == 0 && t.rows / down * (t.cols / 16) <= MOST_SUMS && bytes <= j->dev->limits.shared_bytes &&
-            t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(total, LEAST_ROWS))
+        if (t.rows % down == 0 && t.rows / down * (t.cols / 16) <= tiles->most_sums &&
+            bytes <= j->dev->limits.shared_bytes && t.threads <= j->dev->limits.max_invocations &&
+            t.rows < 2 * max_u64(total, LEAST_ROWS))
             tune_way(q, t);
     }
 }
@@ -161,9 +162,9 @@ static uint64_t matrix_bytes(const struct Job *j, const struct Tile *t) {
     return 2 * (x + w) + 4 * ((uint64_t)subgroups * s->m * s->n + 2 * t->rows + t->cols);
 }
 
-// On matrix units of a subgroup; way: subgroups across. At most 64 sums a lane, else registers are spilled.
+// On matrix units of a subgroup; way: subgroups across.
 static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
-    enum { LEAST_SUMS = 8, MOST_SUMS = 64 };
+    enum { LEAST_SUMS = 8 };
     const struct Tiles *tiles = tiles_of(j->dev);
     const struct CoopmatShape *s = &j->dev->coopmat;
     uint32_t total = j->form == TN ? j->args.n : j->args.m, least = 2 * s->m; // two subgroups down
@@ -176,7 +177,7 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
         rows = (uint32_t)max_u64(j->tile_rows, least);
     // A low tile has rows for two subgroups down only.
     uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles->matrix_subgroups;
-    if (!j->dev->is_cpu && rows >= 128 && rows * cols > MOST_SUMS * subgroup * subgroups)
+    if (!j->dev->is_cpu && rows >= 128 && rows * cols > tiles->most_sums * subgroup * subgroups)
         subgroups *= 2;
     uint32_t down = (uint32_t)min_u64(rows / s->m, max_u64(1, subgroups / 2));
     uint32_t across = (uint32_t)min_u64(cols / s->n, subgroups / down);
@@ -187,7 +188,7 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
             for (uint32_t wide = most; wide >= 2; wide /= 2) {
                 struct Tile t = {by_tiles(j) ? rows : high * s->m, wide * s->n, groups * subgroup, 2};
                 uint32_t sums = t.rows * t.cols / t.threads, down = groups / 2;
-                if (sums >= LEAST_SUMS && sums <= MOST_SUMS && t.rows % (down * s->m) == 0 &&
+                if (sums >= LEAST_SUMS && sums <= tiles->most_sums && t.rows % (down * s->m) == 0 &&
                     t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(total, least) &&
                     matrix_bytes(j, &t) <= j->dev->limits.shared_bytes)
                     tune_way(q, t);

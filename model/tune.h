@@ -49,6 +49,8 @@ struct TuneChoice {
     uint32_t kind, shape[3];
     struct Tile way;     // all 0: the table's
     double table_us, us; // of the table's way and of this one
+    uint32_t begun;      // measurements that were begun and not ended, by this run and those before
+    bool tried;          // by this run
 };
 const struct TuneChoice *tune_choices(const struct Device *dev, uint32_t *n);
 uint32_t tune_measured(const struct Device *dev); // classes measured since tune_begin

@@ -16,7 +16,8 @@
 static bool is_wanted(const struct OpCase *oc, int kernel, const char *filter) {
     static const char *const CHOSEN[] = {"linear f32",     "linear_dx f32",   "linear_dw",       "linear_dw coarse",
                                          "linear bf16",    "linear_dx bf16",  "linear q4_k",     "linear_dx q4_0",
-                                         "linear few f32", "linear few bf16", "linear few q4_k", "linear swiglu bf16"};
+                                         "linear few f32", "linear few bf16", "linear few q4_k", "linear swiglu bf16",
+                                         "attention",      "attention f16"};
     bool wanted = false, by_type = kernel != KERNEL_gemm_nt && kernel != KERNEL_gemm_nn;
     for (size_t i = 0; i < sizeof CHOSEN / sizeof *CHOSEN; i++)
         wanted = wanted || (strcmp(oc->name, CHOSEN[i]) == 0 && (by_type || oc->type == DT_F32));
@@ -151,6 +152,22 @@ static void test_choice(struct Device *dev) {
     unlink(path);
     tune_begin(dev, 0);
     CHECK(multiply(dev, &read) && tune_measured(dev) == 0 && !file_exists(path), "measured without a budget");
+
+    tune_begin(dev, 60);
+    CHECK(multiply(dev, &read) && tune_measured(dev) == 1, "a file to begin with");
+    for (int begun = 1; begun <= 3; begun++) { // as a run leaves it that ended in the middle
+        char before[] = " 0\n", after[] = " 1\n";
+        after[1] = (char)('0' + begun);
+        tune_begin(dev, 0);
+        found = tune_choices(dev, &n);
+        CHECK(n == 1 && found->begun == 0, "a measurement that ended");
+        forge(path, before, after, true);
+        tune_begin(dev, 60);
+        CHECK(multiply(dev, &read) && multiply(dev, &read) && tune_measured(dev) == (begun < 2),
+              "begun %d times: measured %u times more", begun, tune_measured(dev));
+        if (begun > 1)
+            forge(path, after, before, true);
+    }
     free(path);
 }
 
@@ -172,23 +189,24 @@ static void test_files(struct Device *dev) {
     CHECK(multiply(dev, &bits), "%s", fail_last()); // makes a file
     const struct KernelInfo *k = &KERNELS[KERNEL_gemm_nt];
     uint64_t hash = hash_bytes(k->words, (size_t)k->n_words * 4, 7);
-    snprintf(line, sizeof line, "\n%s %016" PRIx64 " f32 0 128 128 128 32 64 128 0\n", k->name, hash);
+    snprintf(line, sizeof line, "\n%s %016" PRIx64 " f32 0 128 128 128 32 64 128 0 0\n", k->name, hash);
     forge(path, "\n", line, true);
     CHECK(choices_read(dev) == 2 && rows_picked(dev) == 32, "a choice in the file was not taken");
 
     fail_quiet(true);
-    forge(path, " 32 64 128 0\n", " 4096 64 128 0\n", true); // hostile: believed, and still none of the ways there are
+    forge(path, " 32 64 128 0 0\n", " 4096 64 128 0 0\n",
+          true); // hostile: believed, and still none of the ways there are
     CHECK(choices_read(dev) == 2 && rows_picked(dev) == 64, "a way that nobody offers was taken");
-    forge(path, " 4096 64 128 0\n", " 99999999999 64 128 0\n", true);
+    forge(path, " 4096 64 128 0 0\n", " 99999999999 64 128 0 0\n", true);
     CHECK(choices_read(dev) <= 2 && rows_picked(dev) == 64, "a number that is none was taken");
-    forge(path, " 99999999999 64 128 0\n", " 32 64 128 0\n", true);
+    forge(path, " 99999999999 64 128 0 0\n", " 32 64 128 0 0\n", true);
     CHECK(rows_picked(dev) == 64 && choices_read(dev) == 2 && rows_picked(dev) == 32, "the file as it was");
     forge(path, " f32 0 128", " f33 0 128", true);
     CHECK(choices_read(dev) == 1, "an unknown type was read");
     forge(path, " f33 0 128", " f32 0 128", true);
-    forge(path, " 32 64 128 0\n", " 64 64 128 0\n", false); // damaged: the hash is not the rest's
+    forge(path, " 32 64 128 0 0\n", " 64 64 128 0 0\n", false); // damaged: the hash is not the rest's
     CHECK(choices_read(dev) == 0, "a damaged file was read");
-    forge(path, " 64 64 128 0\n", " 32 64 128 0\n", false);
+    forge(path, " 64 64 128 0 0\n", " 32 64 128 0 0\n", false);
     CHECK(choices_read(dev) == 2, "repaired");
     forge(path, "vkmoe-tiles 1 ", "vkmoe-tiles 2 ", true);
     CHECK(choices_read(dev) == 0, "a file of another version was read");
