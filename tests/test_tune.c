@@ -171,6 +171,46 @@ static void test_choice(struct Device *dev) {
     free(path);
 }
 
+// A sum of two vectors that can be cut in an honest way and in one that is faster because it leaves half of it undone.
+static struct Dispatch add_dispatch(const void *job, const struct Tile *way) {
+    const struct Device *dev = job;
+    uint32_t local = dev->limits.subgroup_size, n = (uint32_t)div_up(ROWS * COLS / 4, local);
+    return (struct Dispatch){
+        .kernel = KERNEL_add, .local_size = local, .spec = {1}, .n_spec = 1, .groups = {way->way == 1 ? n / 2 : n}};
+}
+
+static void test_other_bits(struct Device *dev) {
+    char *path = tune_path(dev);
+    struct View v = {0, 4 * ROWS * COLS};
+    struct Args_add args = {v, v, v, ROWS * COLS};
+    struct TuneQuestion q = {.kernel = KERNEL_add,
+                             .type = DT_F32,
+                             .shape = {ROWS, COLS, 1},
+                             .operands = {{offsetof(struct Args_add, y), DT_F32, COLS},
+                                          {offsetof(struct Args_add, a), DT_F32, COLS},
+                                          {offsetof(struct Args_add, b), DT_F32, COLS}},
+                             .n_operands = 3,
+                             .args = &args,
+                             .args_bytes = sizeof args,
+                             .job = dev,
+                             .dispatch = add_dispatch};
+    tune_way(&q, (struct Tile){1, 1, 1, 0});
+    tune_way(&q, (struct Tile){1, 1, 1, 1});
+    char *log;
+    size_t bytes;
+    unlink(path);
+    FILE *to = text_begin(&log, &bytes);
+    tune_begin(dev, 60);
+    tune_log(dev, to);
+    CHECK(tune_pick(dev, &q).way == 0 && tune_measured(dev) == 1, "half of the work was taken for the whole");
+    text_end(to);
+    CHECK(strstr(log, "other bits") && strstr(log, "(table) taken"), "what was told: %s", log);
+    CHECK(dev->state == DEVICE_OK, "the device");
+    free(log);
+    unlink(path);
+    free(path);
+}
+
 // A question whose ways exist on paper alone: they are looked up, not run.
 static uint32_t rows_picked(struct Device *dev) {
     struct TuneQuestion q = {.kernel = KERNEL_gemm_nt, .type = DT_F32, .shape = {100, 100, 100}};
@@ -236,6 +276,7 @@ int main(int argc, char **argv) {
     if (argc < 2) {
         test_choice(&dev);
         test_files(&dev);
+        test_other_bits(&dev);
     }
     test_ways(&dev, argc > 1 ? argv[1] : NULL);
     device_close(&dev);
