@@ -24,9 +24,9 @@ static bool is_wanted(const struct OpCase *oc, int kernel, const char *filter) {
     return filter ? strstr(oc->name, filter) != NULL : wanted;
 }
 
-// The first dense and the first grouped shape of a kernel: *seen keeps which were met.
-static bool is_chosen(const uint32_t *shape, uint32_t *seen) {
-    uint32_t bit = shape[3] ? 2 : 1;
+// The first dense and the first grouped shape of a kernel (of matrix units, which processors emulate slowly, the dense one): *seen keeps which were met.
+static bool is_chosen(const uint32_t *shape, int kernel, uint32_t *seen) {
+    uint32_t bit = shape[3] && !(KERNELS[kernel].needs & NEEDS_COOPMAT) ? 2 : 1;
     bool is_new = !(*seen & bit);
     *seen |= bit;
     return is_new;
@@ -56,12 +56,12 @@ static void test_case(struct Device *dev, const struct OpCase *oc, const char *f
         if (!is_wanted(oc, *kernel, filter) || !opcheck_concerns(dev, *kernel))
             continue;
         for (uint32_t s = 0; s < oc->n_shapes; s++)
-            if (filter || is_chosen(oc->shapes[s], &seen)) {
+            if (filter || is_chosen(oc->shapes[s], *kernel, &seen)) {
                 uint32_t ways = walk_ways(dev, oc, oc->shapes[s], *kernel);
                 *all += ways;
                 *matrix += KERNELS[*kernel].needs & NEEDS_COOPMAT ? ways : 0;
             }
-        if (filter)
+        if (filter || KERNELS[*kernel].needs & NEEDS_COOPMAT)
             printf("%s by %s: %.1f s\n", oc->name, KERNELS[*kernel].name, cpu_seconds()), fflush(stdout);
     }
 }
