@@ -114,6 +114,7 @@ void checkrun_begin(struct CheckRun *r, struct Check *ck) {
     ck->nmse = 0;
     ck->guard_ok = true;
     ck->us = ck->us_spread = ck->cpu_us = 0;
+    ck->bits = 0;
     arena_init(&r->arena, ck->dev, "check", ARENA_DEVICE);
 }
 
@@ -248,8 +249,10 @@ static bool collect(struct CheckRun *r, const struct Program *p, struct CheckTen
     if (ok && memcmp(got, sent, t->whole.bytes) && !program_writes(p, view(&t->t)))
         r->ck->guard_ok =
             fail("check: tensor %u is written by a kernel that states to read it", (unsigned)(t - r->tensor));
-    if (ok && t->output)
+    if (ok && t->output) {
         decode_output(t, got + GUARD_BYTES);
+        r->ck->bits = hash_bytes(got + GUARD_BYTES, t->t.bytes, r->ck->bits);
+    }
     free(got);
     return ok;
 }

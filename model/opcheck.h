@@ -18,6 +18,7 @@ struct Check {
     double us_spread;     // (third - first quartile)
     double cpu_us;        // processor time of one run, of all threads: what a CPU device spent
     double flops, bytes;  // of one run
+    uint64_t bits;        // a hash of all that the outputs held behind the first run
     enum KernelId kernel; // the variant that ran
 };
 

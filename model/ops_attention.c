@@ -4,6 +4,7 @@
 // wherever that is.
 #include "model/ops.h"
 #include "model/tiles.h"
+#include "model/tune.h"
 
 #include <assert.h>
 
@@ -68,6 +69,13 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
 
 enum { CM2_WIDEST_HEAD = 128 };
 
+// Shared memory of attention_matrix.comp.
+static uint64_t matrix_bytes(const struct Device *dev, uint32_t head_dim, uint32_t keys, uint32_t tile_rows) {
+    const struct CoopmatShape *m = &dev->coopmat;
+    uint64_t pitch = align_up(align_up(head_dim, m->k), m->n) / 8 + 1;
+    return 16 * (2 * keys * pitch + tile_rows * (keys / 4 + 1)) + 4 * tile_rows + 8;
+}
+
 // Whether lanes can share the scores of the device's shape of matrix as the module wants it, and its memory is there.
 static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
     const struct CoopmatShape *m = &dev->coopmat;
@@ -78,9 +86,8 @@ static bool matrix_fits(const struct Device *dev, uint32_t head_dim) {
         keys % m->k != 0 || m->n % 8 != 0 || m->k % 8 != 0)
         return false;
     uint32_t tile_rows = subgroups * tiles->attention_matrix_row_blocks * m->m;
-    uint64_t pitch = align_up(align_up(head_dim, m->k), m->n) / 8 + 1;
-    uint64_t bytes = 16 * (2 * keys * pitch + tile_rows * (keys / 4 + 1)) + 4 * tile_rows + 8;
-    return head_dim <= tiles->attention_matrix_widest && bytes <= dev->limits.shared_bytes &&
+    return head_dim <= tiles->attention_matrix_widest &&
+           matrix_bytes(dev, head_dim, keys, tile_rows) <= dev->limits.shared_bytes &&
            subgroups * subgroup <= dev->limits.max_invocations;
 }
 
@@ -132,38 +139,132 @@ static struct Tensor packed(struct Cmd *c, struct Arena *scratch, const struct T
     return y;
 }
 
+// The forward pass to be cut. Of a way, rows are those of a tile; `way` is what a thread (plain body) or a subgroup (in blocks) has of them.
+struct Forward {
+    struct Device *dev;
+    enum KernelId kernel;
+    struct AttentionShape s;
+    enum DType keys;
+    struct Args_attention args;
+    double flops, bytes;
+};
+
+static struct Dispatch forward_dispatch(const void *job, const struct Tile *way) {
+    const struct Forward *j = job;
+    uint32_t rows = j->args.rows, heads = j->s.n_heads, head_dim = j->s.head_dim, cache = cache_code(j->keys);
+    uint32_t needs = KERNELS[j->kernel].needs;
+    struct Dispatch d = needs & NEEDS_COOPMAT ? matrix_dispatch(j->dev, j->kernel, rows, heads, head_dim, cache)
+                                              : tile_dispatch(j->dev, KERNEL_attention_cpu, KERNEL_attention, rows,
+                                                              heads, head_dim, cache, 1);
+    d.flops = j->flops, d.bytes = j->bytes;
+    if (way->rows == 0) // the table's
+        return d;
+    d.local_size = way->threads;
+    d.spec[needs & NEEDS_COOPMAT2 || !(needs & NEEDS_COOPMAT) ? 2 : 6] = way->way;
+    d.groups[0] = (uint32_t)div_up(rows, way->rows) * heads;
+    return d;
+}
+
+static void forward_ways(const struct Forward *j, struct TuneQuestion *q) {
+    const struct Tiles *t = tiles_of(j->dev);
+    struct Tile table = {0};
+    struct Dispatch d = forward_dispatch(j, &table);
+    uint32_t needs = KERNELS[j->kernel].needs, most = j->dev->limits.max_invocations;
+    tune_way(q, table);
+    if (j->kernel == KERNEL_attention)
+        for (uint32_t each = d.spec[2] / 2; each > 0; each /= 2) // fewer rows a thread
+            tune_way(q, (struct Tile){16 * each, 0, TILE_THREADS, each});
+    for (uint32_t high = 64; needs & NEEDS_COOPMAT2 && high <= 128; high *= 2)
+        for (uint32_t threads = 128; threads <= 256; threads *= 2)
+            if (threads <= most && (high != t->attention_cm2_rows || threads != t->attention_cm2_threads))
+                tune_way(q, (struct Tile){high, 0, threads, high});
+    bool matrix = (needs & NEEDS_COOPMAT) && !(needs & NEEDS_COOPMAT2);
+    for (uint32_t subgroups = 2; matrix && subgroups <= 8; subgroups *= 2)
+        for (uint32_t blocks = 1; blocks <= (j->s.head_dim <= 64 && t->most_sums >= 64 ? 2 : 1);
+             blocks++) { // wider heads would spill two
+            uint32_t high = subgroups * blocks * j->dev->coopmat.m, threads = subgroups * j->dev->limits.subgroup_size;
+            bool fits =
+                matrix_bytes(j->dev, j->s.head_dim, t->attention_matrix_keys, high) <= j->dev->limits.shared_bytes;
+            if (fits && threads <= most && (threads != d.local_size || blocks != d.spec[6]))
+                tune_way(q, (struct Tile){high, 0, threads, blocks});
+        }
+}
+
+// Scratch queries see what they see in a causal pass, the last one all keys.
+static void forward_lists(const void *job, size_t at, uint32_t *to, uint64_t n) {
+    const struct Args_attention *a = &((const struct Forward *)job)->args;
+    for (uint64_t i = 0; i < n / 2 && at == offsetof(struct Args_attention, span); i++) {
+        uint64_t end = i + 1 + a->key_rows;
+        to[2 * i + 1] = (uint32_t)(end > a->rows ? min_u64(end - a->rows, a->key_rows) : 0);
+    }
+}
+
+static struct Tile forward_pick(const struct Forward *whole) {
+    enum { MOST = 4096 }; // rows, and keys, that are measured
+    struct Forward j = *whole;
+    struct Args_attention *a = &j.args;
+    a->rows = (uint32_t)min_u64(a->rows, MOST), a->key_rows = (uint32_t)min_u64(a->key_rows, MOST);
+    uint32_t wide = j.s.n_heads * j.s.head_dim, narrow = j.s.n_kv_heads * j.s.head_dim;
+    a->q.bytes = a->o.bytes = 4 * (uint64_t)a->rows * wide;
+    a->k.bytes = a->v.bytes = a->key_rows * dtype_row_bytes(j.keys, narrow);
+    a->span.bytes = 8 * (uint64_t)a->rows;
+    a->lse.bytes = a->lse.address ? 4 * (uint64_t)a->rows * j.s.n_heads : 0;
+    struct TuneQuestion q = {.kernel = j.kernel,
+                             .type = j.keys,
+                             .kind = j.s.n_heads / j.s.n_kv_heads << 16 | j.s.head_dim << 1 | (a->lse.address != 0),
+                             .shape = {a->rows, a->key_rows, j.s.n_heads},
+                             .operands = {{offsetof(struct Args_attention, o), DT_F32, wide},
+                                          {offsetof(struct Args_attention, q), DT_F32, wide},
+                                          {offsetof(struct Args_attention, k), j.keys, narrow},
+                                          {offsetof(struct Args_attention, v), j.keys, narrow},
+                                          {offsetof(struct Args_attention, span), DT_U32, 2},
+                                          {offsetof(struct Args_attention, lse), DT_F32, j.s.n_heads}},
+                             .n_operands = a->lse.address ? 6 : 5,
+                             .args = a,
+                             .args_bytes = sizeof *a,
+                             .job = &j,
+                             .dispatch = forward_dispatch,
+                             .words = forward_lists};
+    forward_ways(&j, &q);
+    return tune_pick(j.dev, &q);
+}
+
 void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
                   const struct Tensor *v, const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse,
                   struct AttentionShape s) {
     shape_assert(s);
+    keys_assert(k, v, s);
     struct Device *dev = cmd_device(c);
-    uint32_t rows = q->dim[0], key_rows = k->dim[0], cache = keys_assert(k, v, s);
+    uint32_t rows = q->dim[0], key_rows = k->dim[0];
     assert(span->dim[0] == rows);
     enum KernelId kernel = pick_forward(dev, k->type, s);
     struct ArenaMark mark = arena_mark(scratch);
     struct Tensor k_packed, v_packed;
-    struct Dispatch d;
     if (KERNELS[kernel].needs & NEEDS_COOPMAT) {
         k_packed = packed(c, scratch, k, kernel), v_packed = packed(c, scratch, v, kernel);
         k = &k_packed, v = &v_packed;
-        d = matrix_dispatch(dev, kernel, rows, s.n_heads, s.head_dim, cache_code(k->type));
-    } else
-        d = tile_dispatch(dev, KERNEL_attention_cpu, KERNEL_attention, rows, s.n_heads, s.head_dim, cache, 1);
-    d.flops = 4.0 * s.head_dim * pairs_of(rows, key_rows, s);
-    d.bytes = (double)(2 * q->bytes + k->bytes + v->bytes);
-    struct Args_attention args = {.q = view(q),
-                                  .k = view(k),
-                                  .v = view(v),
-                                  .span = view(span),
-                                  .o = view(o),
-                                  .lse = view_or_none(lse),
-                                  .rows = rows,
-                                  .n_heads = s.n_heads,
-                                  .n_kv_heads = s.n_kv_heads,
-                                  .head_dim = s.head_dim,
-                                  .key_rows = key_rows,
-                                  .scale = s.scale};
-    cmd_dispatch(c, &d, &args);
+    }
+    struct Forward j = {.dev = dev,
+                        .kernel = kernel,
+                        .s = s,
+                        .keys = k->type,
+                        .flops = 4.0 * s.head_dim * pairs_of(rows, key_rows, s),
+                        .bytes = (double)(2 * q->bytes + k->bytes + v->bytes)};
+    j.args = (struct Args_attention){.q = view(q),
+                                     .k = view(k),
+                                     .v = view(v),
+                                     .span = view(span),
+                                     .o = view(o),
+                                     .lse = view_or_none(lse),
+                                     .rows = rows,
+                                     .n_heads = s.n_heads,
+                                     .n_kv_heads = s.n_kv_heads,
+                                     .head_dim = s.head_dim,
+                                     .key_rows = key_rows,
+                                     .scale = s.scale};
+    struct Tile way = forward_pick(&j);
+    struct Dispatch d = forward_dispatch(&j, &way);
+    cmd_dispatch(c, &d, &j.args);
     arena_release(scratch, mark);
 }
 

@@ -127,9 +127,9 @@ static void cpu_constants(const struct Job *j, struct Dispatch *d, const struct 
         d->spec[d->n_spec++] = way->way;
 }
 
-// Through shared memory: as many sums a thread as registers hold, two tables of 32 steps.
+// Through shared memory: two tables of 32 steps.
 static void shared_ways(const struct Job *j, struct TuneQuestion *q) {
-    enum { LEAST_ROWS = 16, MOST_SUMS = 64, PITCH = 36 };
+    enum { LEAST_ROWS = 16, PITCH = 36 };
     static const struct Tile OTHERS[] = {{128, 64, 256, 0}, {64, 128, 256, 0}, {128, 128, 256, 0}, {64, 64, 256, 0},
                                          {32, 64, 128, 0},  {64, 32, 128, 0},  {32, 32, 64, 0},    {32, 128, 128, 0}};
     const struct Tiles *tiles = tiles_of(j->dev);
@@ -144,8 +144,9 @@ static void shared_ways(const struct Job *j, struct TuneQuestion *q) {
         if (by_tiles(j))
             t.rows = rows;
         uint32_t down = t.threads / 16, bytes = 4 * (PITCH * (t.rows + t.cols) + t.rows);
-        if (t.rows % down == 0 && t.rows / down * (t.cols / 16) <= MOST_SUMS && bytes <= j->dev->limits.shared_bytes &&
-            t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(total, LEAST_ROWS))
+        if (t.rows % down == 0 && t.rows / down * (t.cols / 16) <= tiles->most_sums &&
+            bytes <= j->dev->limits.shared_bytes && t.threads <= j->dev->limits.max_invocations &&
+            t.rows < 2 * max_u64(total, LEAST_ROWS))
             tune_way(q, t);
     }
 }
@@ -161,9 +162,9 @@ static uint64_t matrix_bytes(const struct Job *j, const struct Tile *t) {
     return 2 * (x + w) + 4 * ((uint64_t)subgroups * s->m * s->n + 2 * t->rows + t->cols);
 }
 
-// On matrix units of a subgroup; way: subgroups across. At most 64 sums a lane, else registers are spilled.
+// On matrix units of a subgroup; way: subgroups across.
 static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
-    enum { LEAST_SUMS = 8, MOST_SUMS = 64 };
+    enum { LEAST_SUMS = 8 };
     const struct Tiles *tiles = tiles_of(j->dev);
     const struct CoopmatShape *s = &j->dev->coopmat;
     uint32_t total = j->form == TN ? j->args.n : j->args.m, least = 2 * s->m; // two subgroups down
@@ -176,7 +177,7 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
         rows = (uint32_t)max_u64(j->tile_rows, least);
     // A low tile has rows for two subgroups down only.
     uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles->matrix_subgroups;
-    if (!j->dev->is_cpu && rows >= 128 && rows * cols > MOST_SUMS * subgroup * subgroups)
+    if (!j->dev->is_cpu && rows >= 128 && rows * cols > tiles->most_sums * subgroup * subgroups)
         subgroups *= 2;
     uint32_t down = (uint32_t)min_u64(rows / s->m, max_u64(1, subgroups / 2));
     uint32_t across = (uint32_t)min_u64(cols / s->n, subgroups / down);
@@ -187,7 +188,7 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
             for (uint32_t wide = most; wide >= 2; wide /= 2) {
                 struct Tile t = {by_tiles(j) ? rows : high * s->m, wide * s->n, groups * subgroup, 2};
                 uint32_t sums = t.rows * t.cols / t.threads, down = groups / 2;
-                if (sums >= LEAST_SUMS && sums <= MOST_SUMS && t.rows % (down * s->m) == 0 &&
+                if (sums >= LEAST_SUMS && sums <= tiles->most_sums && t.rows % (down * s->m) == 0 &&
                     t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(total, least) &&
                     matrix_bytes(j, &t) <= j->dev->limits.shared_bytes)
                     tune_way(q, t);
@@ -451,51 +452,124 @@ static uint32_t power_of_two(uint32_t n) {
     return p;
 }
 
+struct Gemv {
+    struct Device *dev;
+    enum KernelId kernel;
+    bool across, swiglu;      // lanes along the contraction; two products
+    uint32_t rows, n_experts; // rows: of x, of a workgroup; n_experts 0: dense
+    struct Args_gemv args;
+    double flops, bytes;
+};
+
+// A way's rows are those of x, its cols those of w that a lane (or a subgroup) makes; way: units of w under way.
+static struct Dispatch gemv_dispatch(const void *job, const struct Tile *way) {
+    const struct Gemv *j = job;
+    uint32_t lanes = j->dev->limits.subgroup_size, n = j->args.n;
+    bool choose_lanes = !j->across && j->dev->is_cpu && lanes == 8;
+    struct Dispatch d = {.kernel = j->kernel,
+                         .local_size = way->threads,
+                         .spec = {way->rows, way->cols, j->n_experts != 0, choose_lanes, j->swiglu, way->way},
+                         .n_spec = 6,
+                         .flops = j->flops,
+                         .bytes = j->bytes};
+    uint32_t columns = j->across ? d.local_size / lanes * way->cols : d.local_size * way->cols;
+    // A vocabulary of 100,000 can have more groups than there may be.
+    for (; div_up(n, columns) > j->dev->limits.max_groups[0] && d.local_size < 256; columns *= 2)
+        d.local_size *= 2;
+    d.groups[0] = (uint32_t)div_up(n, columns);
+    d.groups[1] = (uint32_t)div_up(j->args.m, way->rows);
+    d.groups[2] = 1;
+    return d;
+}
+
+static void gemv_ways(const struct Gemv *j, struct TuneQuestion *q) {
+    enum { MOST_SUMS = 8, MOST_UNITS = 16 }; // of a lane: what registers hold
+    const struct Tiles *tiles = tiles_of(j->dev);
+    uint32_t lanes = j->dev->limits.subgroup_size, local = (uint32_t)max_u64(lanes, tiles->gemv_local), rows = j->rows;
+    // Fewer units under way of more rows or two matrices at once, so that registers reach.
+    uint32_t products = j->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
+    uint32_t cols = rows >= 4 ? 1 : tiles->gemv_cols;
+    tune_way(q, (struct Tile){rows, cols, local, ahead});
+    for (uint32_t other = 1; other <= 4; other *= 2)
+        if (rows * other * products <= MOST_SUMS)
+            tune_way(q, (struct Tile){rows, other, local, ahead});
+    for (uint32_t other = 1; other <= 8 && j->across; other *= 2)
+        if (other * cols * products <= MOST_UNITS)
+            tune_way(q, (struct Tile){rows, cols, local, other});
+    for (uint32_t other = 64; other <= 256 && !j->dev->is_cpu; other *= 2)
+        if (other >= lanes && other <= j->dev->limits.max_invocations)
+            tune_way(q, (struct Tile){rows, cols, other, ahead});
+}
+
+static void gemv_lists(const void *job, size_t at, uint32_t *to, uint64_t n) {
+    const struct Gemv *j = job;
+    for (uint64_t i = 0; i < n && at == offsetof(struct Args_gemv, row_expert); i++)
+        to[i] = (uint32_t)(i * 7919 % j->n_experts);
+}
+
+static struct Tile gemv_pick(const struct Gemv *whole, enum DType type) {
+    enum { MOST = 8192 }; // columns of a dense product that are measured
+    struct Gemv j = *whole;
+    j.args.accumulate = 0;
+    if (!j.n_experts && j.args.n > MOST) {
+        j.args.n = MOST;
+        j.args.w.bytes = j.args.w2.bytes = (uint64_t)MOST * j.args.w_row_bytes;
+        j.args.y.bytes = 4 * (uint64_t)MOST * j.args.m;
+    }
+    struct TuneQuestion q = {.kernel = j.kernel,
+                             .type = type,
+                             .kind = j.rows | (j.n_experts != 0) << 4 | j.swiglu << 5,
+                             .shape = {j.args.m, j.args.n, j.args.k},
+                             .args = &j.args,
+                             .args_bytes = sizeof j.args,
+                             .job = &j,
+                             .dispatch = gemv_dispatch,
+                             .words = gemv_lists};
+    gemv_ways(&j, &q);
+    operand(&q, offsetof(struct Args_gemv, y), DT_F32, 0);
+    operand(&q, offsetof(struct Args_gemv, x), DT_F32, j.args.k);
+    operand(&q, offsetof(struct Args_gemv, w), type, j.args.k);
+    if (j.swiglu)
+        operand(&q, offsetof(struct Args_gemv, w2), type, j.args.k);
+    if (j.n_experts)
+        operand(&q, offsetof(struct Args_gemv, row_expert), DT_U32, 1);
+    return tune_pick(j.dev, &q);
+}
+
 static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
                      const struct Routing *g, struct LinearOptions o) {
     struct Device *dev = cmd_device(c);
-    const struct Tiles *tiles = tiles_of(dev);
     uint32_t m = (uint32_t)tensor_rows(y), n = weight_dim(w, 1), k = weight_dim(w, 0);
-    struct Args_gemv args = {.x = view(x),
-                             .w = view(w),
-                             .y = view(y),
-                             .m = m,
-                             .n = n,
-                             .k = k,
-                             .accumulate = o.accumulate,
-                             .alpha = o.alpha == 0 ? 1 : o.alpha,
-                             .w_row_bytes = (uint32_t)dtype_row_bytes(w->type, k),
-                             .x_divide = g && o.gather ? g->n_active : 1};
+    struct Gemv j = {.dev = dev, .swiglu = o.swiglu != NULL, .n_experts = g ? g->n_experts : 0};
+    j.args = (struct Args_gemv){.x = view(x),
+                                .w = view(w),
+                                .y = view(y),
+                                .m = m,
+                                .n = n,
+                                .k = k,
+                                .accumulate = o.accumulate,
+                                .alpha = o.alpha == 0 ? 1 : o.alpha,
+                                .w_row_bytes = (uint32_t)dtype_row_bytes(w->type, k),
+                                .x_divide = g && o.gather ? g->n_active : 1};
     if (g)
-        args.row_expert = view(&g->row_expert);
-    args.w2 = view(o.swiglu ? o.swiglu : w); // not used without; but lavapipe runs the loads of both sides of a branch
+        j.args.row_expert = view(&g->row_expert);
+    j.args.w2 =
+        view(j.swiglu ? o.swiglu : w); // not used without; but lavapipe runs the loads of both sides of a branch
     int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
-    enum KernelId kernel =
-        tiles->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
+    j.kernel =
+        tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
+    j.across = (int)j.kernel == across;
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
-    uint32_t most = (int)kernel == lane_rows && !dev->is_cpu ? 4 : FEW_ROWS;
-    if (o.swiglu && !dev->is_cpu)
+    uint32_t most = !j.across && !dev->is_cpu ? 4 : FEW_ROWS;
+    if (j.swiglu && !dev->is_cpu)
         most /= 2;
-    uint32_t rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m)), lanes = dev->limits.subgroup_size;
-    uint32_t cols = rows >= 4 ? 1 : tiles->gemv_cols;
-    // Fewer units under way of more rows or two matrices at once, so that registers reach.
-    uint32_t ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / (o.swiglu ? 2 : 1));
-    struct Dispatch d = {
-        .kernel = kernel,
-        .local_size = (uint32_t)max_u64(lanes, tiles->gemv_local),
-        .spec = {rows, cols, g != NULL, (int)kernel == lane_rows && dev->is_cpu && lanes == 8, o.swiglu != NULL, ahead},
-        .n_spec = 6,
-        .flops = (o.swiglu ? 4.0 : 2.0) * m * n * k,
-        .bytes = (double)x->bytes + (double)y->bytes +
-                 (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k) * (o.swiglu ? 2 : 1)};
-    uint32_t columns = (int)kernel == across ? d.local_size / lanes * cols : d.local_size * cols;
-    // A vocabulary of 100,000 can have more groups than there may be.
-    for (; div_up(n, columns) > dev->limits.max_groups[0] && d.local_size < 256; columns *= 2)
-        d.local_size *= 2;
-    d.groups[0] = (uint32_t)div_up(n, columns);
-    d.groups[1] = (uint32_t)div_up(m, rows);
-    d.groups[2] = 1;
-    cmd_dispatch(c, &d, &args);
+    j.rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m));
+    j.flops = (j.swiglu ? 4.0 : 2.0) * m * n * k;
+    j.bytes = (double)x->bytes + (double)y->bytes +
+              (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k) * (j.swiglu ? 2 : 1);
+    struct Tile way = gemv_pick(&j, w->type);
+    struct Dispatch d = gemv_dispatch(&j, &way);
+    cmd_dispatch(c, &d, &j.args);
 }
 
 // ---- The operations

@@ -14,6 +14,7 @@ struct Tiles {
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
     // Products on matrix units that a workgroup drives together; order: steps of the contraction at a time.
     uint32_t cm2_rows, cm2_cols, cm2_steps, cm2_threads;
+    uint32_t most_sums;                      // of a lane on a card: more would be spilled
     uint32_t fill;                           // workgroups that keep a large device busy
     uint32_t expert_rows, expert_rows_least; // of a tile of an expert's rows
     // Products of few rows.

@@ -1,5 +1,5 @@
 // The file is text: a first line that names the format, the device, the driver and the hash of the rest, then a line per class: kernel, hash of its
-// SPIR-V, type, kind, shape, the way, and two times. A file whose first line is not what it should be is not believed. A way is taken only where it
+// SPIR-V, type, kind, shape, the way, and how often its measurement was begun and not ended. A file whose first line is not what it should be is not believed. A way is taken only where it
 // is one of those that the operation itself offers for the shape at hand, so no file can bring constants of its own.
 #include "model/tune.h"
 #include "model/opcheck.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_CHOICES = 512, MOST_FILE_BYTES = 1 << 20, ROUNDS = 5 };
+enum { MOST_CHOICES = 512, MOST_FILE_BYTES = 1 << 20, ROUNDS = 5, MOST_BEGUN = 2 };
 static const uint64_t MOST_SCRATCH_BYTES = UINT64_C(1) << 30;
 static const double WORTH = 0.97;       // of the table's time: what is not clearly faster changes nothing
 static const double HOPELESS = 1.5;     // of the best one's time: not measured again
@@ -90,10 +90,10 @@ static bool choice_read(const char *line, struct TuneChoice *c) {
     struct Tile *w = &c->way;
     int n = sscanf(line,
                    "%63s %16" SCNx64 " %15s %8" SCNu32 " %10" SCNu32 " %10" SCNu32 " %10" SCNu32 " %8" SCNu32
-                   " %8" SCNu32 " %8" SCNu32 " %8" SCNu32,
+                   " %8" SCNu32 " %8" SCNu32 " %8" SCNu32 " %8" SCNu32,
                    name, &hash, type, &c->kind, &c->shape[0], &c->shape[1], &c->shape[2], &w->rows, &w->cols,
-                   &w->threads, &w->way);
-    return n == 11 && kernel_find(name, &c->kernel) && dtype_find(type, &c->type) && KERNELS[c->kernel].words &&
+                   &w->threads, &w->way, &c->begun);
+    return n == 12 && kernel_find(name, &c->kernel) && dtype_find(type, &c->type) && KERNELS[c->kernel].words &&
            hash == kernel_hash(c->kernel);
 }
 
@@ -128,9 +128,9 @@ static void file_write(struct Device *dev) {
     FILE *f = text_begin(&rest, &bytes);
     for (uint32_t i = 0; i < t->n; i++) {
         const struct TuneChoice *c = &t->choice[i];
-        fprintf(f, "%s %016" PRIx64 " %s %u %u %u %u %u %u %u %u\n", KERNELS[c->kernel].name, kernel_hash(c->kernel),
+        fprintf(f, "%s %016" PRIx64 " %s %u %u %u %u %u %u %u %u %u\n", KERNELS[c->kernel].name, kernel_hash(c->kernel),
                 DTYPES[c->type].name, c->kind, c->shape[0], c->shape[1], c->shape[2], c->way.rows, c->way.cols,
-                c->way.threads, c->way.way);
+                c->way.threads, c->way.way, c->begun);
     }
     text_end(f);
     head_line(dev, rest, bytes, head);
@@ -367,16 +367,20 @@ static void contest_run(struct Contest *c, struct TuneChoice *found) {
     for (; n_tried < c->q->n_ways && (n_tried == 1 || clock_seconds() < c->deadline); n_tried++)
         if (!enter(c, n_tried) && c->dev->state != DEVICE_OK)
             return;
-    if (run_rounds(c, &rounds))
+    if (run_rounds(c, &rounds)) {
         judge(c, found, rounds, n_tried);
+        found->begun = 0;
+    }
 }
 
-// The class stands in the file as the table's before anything runs: a driver that brings the machine down is not asked again.
+// The class stands in the file as begun before anything runs: a way that brings the program down is tried once more (it may have been the user who
+// stopped it), and then no more.
 static void measure(struct Device *dev, const struct TuneQuestion *q, struct TuneChoice *found) {
     struct Tuning *t = dev->tuning;
     double begin = clock_seconds();
     uint64_t peak = dev->peak_bytes; // the job's own is what is told
     struct Contest c = {.dev = dev, .q = q, .deadline = begin + t->seconds_left};
+    found->begun++, found->tried = true;
     fail_quiet(true);
     if (scratch_make(&c.s, dev, q)) {
         file_write(dev);
@@ -407,9 +411,10 @@ struct Tile tune_pick(struct Device *dev, const struct TuneQuestion *q) {
     struct TuneChoice of = class_of(q), *found = choice_find(t, &of);
     bool room = scratch_bytes(q) <= MOST_SCRATCH_BYTES &&
                 dev->allocated_bytes + scratch_bytes(q) + FLUSH_BYTES <= dev->limits.memory_bytes;
-    if (!found && q->n_ways > 1 && t->seconds_left > 0 && t->n < MOST_CHOICES && dev->state == DEVICE_OK && room) {
-        found = &t->choice[t->n++];
-        *found = of;
+    bool open = found ? found->begun > 0 && found->begun < MOST_BEGUN && !found->tried : t->n < MOST_CHOICES;
+    if (open && q->n_ways > 1 && t->seconds_left > 0 && dev->state == DEVICE_OK && room) {
+        if (!found)
+            *(found = &t->choice[t->n++]) = of;
         measure(dev, q, found);
     }
     for (uint32_t i = 1; found && i < q->n_ways; i++)
@@ -436,5 +441,5 @@ const struct TuneChoice *tune_choices(const struct Device *dev, uint32_t *n) {
 }
 uint32_t tune_measured(const struct Device *dev) { return dev->tuning->n_measured; }
 void tune_log(struct Device *dev, FILE *to) { dev->tuning->log = to; }
-void tune_force(struct Device *dev, int way) { dev->tuning->force = way; }
-uint32_t tune_most_ways(const struct Device *dev) { return dev->tuning->most_ways; }
+void tune_force(struct Device *dev, int way) { dev->tuning->force = way, dev->tuning->most_ways = 0; }
+uint32_t tune_ways(const struct Device *dev) { return dev->tuning->most_ways; }

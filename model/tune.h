@@ -49,10 +49,12 @@ struct TuneChoice {
     uint32_t kind, shape[3];
     struct Tile way;     // all 0: the table's
     double table_us, us; // of the table's way and of this one
+    uint32_t begun;      // measurements that were begun and not ended, by this run and those before
+    bool tried;          // by this run
 };
 const struct TuneChoice *tune_choices(const struct Device *dev, uint32_t *n);
 uint32_t tune_measured(const struct Device *dev); // classes measured since tune_begin
 void tune_log(struct Device *dev, FILE *to);      // a line for each way that is measured
 void tune_force(struct Device *dev, int way); // this one of every question that has so many, measured or not; -1: none
-uint32_t tune_most_ways(const struct Device *dev); // of the questions asked since tune_begin
-char *tune_path(const struct Device *dev);         // of the file; malloc'ed
+uint32_t tune_ways(const struct Device *dev); // the most that a question had since the last tune_force or tune_begin
+char *tune_path(const struct Device *dev);    // of the file; malloc'ed

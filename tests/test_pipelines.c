@@ -4,13 +4,15 @@
 #include "check.h"
 #include "model/opcheck.h"
 #include "model/session.h"
+#include "model/tune.h"
 #include "runtime/vk.h"
 #include "train/step.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-// Records every case of the checks with every kernel that this device can run. The results are not there to be right.
+// Records every case of the checks with every kernel that this device can run. The results are not there to be right. Ways to cut a product
+// that a tuner may try are recorded for the types that are not quantised: the others unpack on their way to the same tables.
 static void compile_checks(struct Device *dev) {
     uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
     fail_quiet(true);
@@ -21,7 +23,12 @@ static void compile_checks(struct Device *dev) {
             for (const int *kernel = cases[i].kernels; *kernel >= 0; kernel++) {
                 for (uint32_t s = 0; s < cases[i].n_shapes && opcheck_concerns(dev, *kernel); s++) {
                     struct Check ck = {.dev = dev, .seed = 1, .sample = 1};
-                    opcheck_run(&ck, &cases[i], cases[i].shapes[s], *kernel);
+                    uint32_t ways = 1;
+                    for (uint32_t way = 0; way < ways; way++) {
+                        tune_force(dev, (int)way);
+                        opcheck_run(&ck, &cases[i], cases[i].shapes[s], *kernel);
+                        ways = dtype_is_quantised(cases[i].type) ? 1 : tune_ways(dev);
+                    }
                 }
             }
         }
@@ -135,8 +142,10 @@ int main(void) {
         return check_done();
     }
     CHECK(dev.vk->has_executable_properties, "%s tells nothing about compiled pipelines", dev.driver);
+    tune_begin(&dev, 0);
     dev.is_dry = dev.compile_only = true;
     compile_checks(&dev);
+    tune_force(&dev, 0);
     uint32_t of_checks = dev.vk->n_pipelines;
     compile_probe(&dev);
     compile_models(&dev);
