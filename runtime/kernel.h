@@ -75,6 +75,9 @@ enum { KERNEL_MAX_SPEC = 12 };
 enum KernelId kernel_pick(struct Device *dev, const int *list);
 #define KERNEL_PICK(dev, ...) kernel_pick(dev, (const int[]){__VA_ARGS__, -1})
 bool kernel_find(const char *name, enum KernelId *id);
+// Puts a module in the place of one of the list, or back there, and gives the one that was: what is recorded from then on takes the new one. Its
+// words must live as long as the device; the pipelines of both are kept, those of a module that is not built in only in memory.
+struct KernelInfo kernel_replace(struct Device *dev, enum KernelId id, struct KernelInfo by);
 
 // What the driver's compiler tells about a pipeline (VK_KHR_pipeline_executable_properties), where the device was opened with VKMOE_STATIC
 // set: registers, spills, shared memory, code size. Of modules for matrix units also MATRIX_INSTRUCTIONS: how many instructions of those units
