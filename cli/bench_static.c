@@ -6,6 +6,30 @@
 #include <string.h>
 #include <strings.h>
 
+json_t *bench_pipeline(const struct Device *dev, enum KernelId kernel, uint32_t first) {
+    json_t *object = json_object();
+    uint32_t n;
+    const struct PipelineStatistic *list = pipeline_statistics(dev, &n);
+    for (uint32_t i = first; i < n; i++)
+        if (list[i].kernel == kernel)
+            json_object_set_new(object, list[i].name, json_real(list[i].value));
+    return object;
+}
+
+void bench_pipeline_show(const json_t *statistics, const json_t *beside) {
+    const char *name, *between = "  ";
+    json_t *value;
+    json_object_foreach((json_t *)statistics, name, value) {
+        const json_t *other = json_object_get(beside, name);
+        fprintf(stderr, "%s%s %.0f", between, name, json_number_value(value));
+        if (other && !json_equal(other, value))
+            fprintf(stderr, " (%.0f)", json_number_value(other));
+        between = ", ";
+    }
+    if (json_object_size(statistics))
+        fprintf(stderr, "\n");
+}
+
 typedef uint32_t OpCases(const struct OpCase **cases);
 static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
 

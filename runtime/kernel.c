@@ -16,7 +16,7 @@ extern const struct KernelCode KERNEL_CODE[]; // generated from kernels.def
 extern const uint32_t N_KERNEL_CODE;
 
 struct KernelInfo KERNELS[KERNEL_COUNT] = {
-#define KERNEL(name, source, push, needs, defines) {#name, #source, PUSH_ID_##push, needs, NULL, 0, NULL},
+#define KERNEL(name, source, push, needs, defines) {#name, #source, defines, PUSH_ID_##push, needs, NULL, 0, NULL},
 #include "shaders/kernels.def"
 #undef KERNEL
 };
