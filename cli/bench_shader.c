@@ -100,9 +100,10 @@ static bool own_compile(struct Own *o, const char *push, const char *given) {
     o->module.n_fields = plain.n_fields;
     free(names);
     if (o->module.n_descriptors)
-        return fail("%s: declares buffers or images with a binding; vkmoe passes addresses: pointers (buffer_reference) in "
-                    "the push-constant block",
-                    o->path);
+        return fail(
+            "%s: declares buffers or images with a binding; vkmoe passes addresses: pointers (buffer_reference) in "
+            "the push-constant block",
+            o->path);
     for (uint32_t i = 0; i < o->module.n_constants; i++)
         if (o->module.constants[i].id >= N_SPEC)
             return fail("%s: constant_id = %u, where 0 to %d can be set", o->path, o->module.constants[i].id,
@@ -121,11 +122,11 @@ static bool block_is_same(const struct Own *o, enum KernelId id) {
         same = o->module.fields[i].offset == at && (o->module.fields[i].kind == SPIRV_POINTER) == pointer;
     }
     if (!same)
-        return fail("%s: the push-constant block is not that of %s: %u pointers and %u numbers, as push.h lists them", o->path,
-                    KERNELS[id].name, push->n_pointers, push->n_words);
+        return fail("%s: the push-constant block is not that of %s: %u pointers and %u numbers, as push.h lists them",
+                    o->path, KERNELS[id].name, push->n_pointers, push->n_words);
     return o->module.width_id == 0 ||
-           fail("%s: the width of a workgroup must be constant 0, as types.glsl declares it: %s is launched so", o->path,
-                KERNELS[id].name);
+           fail("%s: the width of a workgroup must be constant 0, as types.glsl declares it: %s is launched so",
+                o->path, KERNELS[id].name);
 }
 
 static int run_as(struct Own *o, const char *name, const char *filter) {
@@ -211,7 +212,8 @@ static bool bits_parse(enum SpirvKind kind, const char *text, uint32_t *bits) {
 static const char *const KIND_NAMES[] = {"pointer", "uint", "int", "float", "bool", "of another type"};
 
 // The member that "name=..." or the next in turn means, and what stands behind the name.
-static bool field_find(struct Free *f, const char *flag, const char *text, bool pointer, uint32_t *field, const char **value) {
+static bool field_find(struct Free *f, const char *flag, const char *text, bool pointer, uint32_t *field,
+                       const char **value) {
     const struct SpirvModule *m = &f->own->module;
     size_t name = strcspn(text, "=");
     bool named = text[name] == '=';
@@ -256,7 +258,8 @@ static bool buffer_parse(struct Free *f, const char *text) {
     if (!(strcasecmp(type, "u32") == 0 ? (b.type = DT_U32, true) : dtype_find(type, &b.type)))
         return fail("--buffer %s: the type is none of u32, f32, f16, bf16 or a quantised one", text);
     if (at[n] != ':' || !shape_parse(&b, at + n + 1, &fill))
-        return fail("--buffer %s: [NAME=]TYPE:SHAPE[:FILL] is expected, with a shape as 4096 or 64x4K of up to 1G numbers: whole "
+        return fail("--buffer %s: [NAME=]TYPE:SHAPE[:FILL] is expected, with a shape as 4096 or 64x4K of up to 1G "
+                    "numbers: whole "
                     "words, rows of whole blocks",
                     text);
     fill += *fill == ':';
@@ -266,7 +269,8 @@ static bool buffer_parse(struct Free *f, const char *text) {
              : strcmp(fill, "index") == 0              ? FILL_INDEX
              : strcmp(fill, "out") == 0                ? FILL_OUT
                                                        : FILL_NUMBER;
-    if (b.fill == FILL_NUMBER && (*end || !isfinite(b.number) || (b.type == DT_U32 && (b.number < 0 || b.number > 1 << 24))))
+    if (b.fill == FILL_NUMBER &&
+        (*end || !isfinite(b.number) || (b.type == DT_U32 && (b.number < 0 || b.number > 1 << 24))))
         return fail("--buffer %s: filled with random, index, out or a number", text);
     if (b.fill == FILL_OUT && b.type != DT_F32 && b.type != DT_U32)
         return fail("--buffer %s: out is for f32 and u32; fill it with 0", text);
@@ -288,7 +292,8 @@ static bool constants_parse(struct Free *f) {
         while (k < m->n_constants && m->constants[k].id != id)
             k++;
         if (!isdigit((unsigned char)list[i][0]) || *value != '=' || id < 2 || k == m->n_constants)
-            return fail("--constant %s: ID=VALUE is expected, with a constant_id of %s from 2 on (0 is --width, 1 the subgroup's size)",
+            return fail("--constant %s: ID=VALUE is expected, with a constant_id of %s from 2 on (0 is --width, 1 the "
+                        "subgroup's size)",
                         list[i], f->own->path);
         if (!bits_parse(m->constants[k].kind, value + 1, &f->spec[id]))
             return fail("--constant %s: the value is no %s", list[i], KIND_NAMES[m->constants[k].kind]);
@@ -304,7 +309,8 @@ static bool flags_parse(struct Free *f) {
     uint32_t n, field;
     f->grid[0] = f->grid[1] = f->grid[2] = 1;
     if (!args_text(args, "grid"))
-        return fail("--grid X[,Y[,Z]] is missing: how many workgroups of %s there are (or --as NAME, to run it in the place of a "
+        return fail("--grid X[,Y[,Z]] is missing: how many workgroups of %s there are (or --as NAME, to run it in the "
+                    "place of a "
                     "built-in kernel)",
                     f->own->path);
     if (!bench_list(args, "grid", f->grid, 3, &n))
@@ -316,7 +322,8 @@ static bool flags_parse(struct Free *f) {
             return fail("%s: member %s of the push-constant block is no pointer, uint, int or float", f->own->path,
                         m->fields[i].name);
         if (m->fields[i].offset + (m->fields[i].kind == SPIRV_POINTER ? 8 : 4) > PUSH_BYTES)
-            return fail("%s: the push-constant block is above the %d bytes that every device has", f->own->path, PUSH_BYTES);
+            return fail("%s: the push-constant block is above the %d bytes that every device has", f->own->path,
+                        PUSH_BYTES);
     }
     n = args_list(args, "buffer", list);
     for (uint32_t i = 0; i < n; i++)
@@ -356,7 +363,8 @@ static bool fits(struct Free *f, struct Device *dev) {
         struct Tensor t = tensor_shape(f->buffers[i].type, f->buffers[i].n_dims, f->buffers[i].dim);
         if (t.bytes > dev->limits.max_allocation_bytes / 2 || !ckd_add(bytes, t.bytes, &bytes) ||
             bytes > dev->limits.memory_bytes / 2)
-            return fail("--buffer %u: %llu MiB are too much for %s", i + 1, (unsigned long long)t.bytes >> 20, dev->name);
+            return fail("--buffer %u: %llu MiB are too much for %s", i + 1, (unsigned long long)t.bytes >> 20,
+                        dev->name);
     }
     return fits_device(dev, o->path, &chosen);
 }
@@ -428,8 +436,8 @@ static json_t *buffer_show(const struct Free *f, const struct OwnBuffer *b, bool
     if (b->before)
         snprintf(hash, sizeof hash, "%016llx", (unsigned long long)hash_bytes(b->t->value, b->t->n * 8, 0));
     if (!quiet && changed) {
-        fprintf(stderr, "%s (%s): %llu of %llu numbers written:", name, DTYPES[b->type].name, (unsigned long long)changed,
-                (unsigned long long)b->t->n);
+        fprintf(stderr, "%s (%s): %llu of %llu numbers written:", name, DTYPES[b->type].name,
+                (unsigned long long)changed, (unsigned long long)b->t->n);
         for (uint64_t i = 0; i < b->t->n && i < FIRST_VALUES; i++)
             fprintf(stderr, " %.6g", b->t->value[i]);
         fprintf(stderr, "%s; sum %.9g, hash %s\n", b->t->n > FIRST_VALUES ? " ..." : "", sum, hash);
@@ -441,14 +449,19 @@ static json_t *buffer_show(const struct Free *f, const struct OwnBuffer *b, bool
                      isfinite(sum) ? json_real(sum) : json_null(), "hash", hash);
 }
 
-static const struct BenchColumn COLUMNS[] = {{"name", "file", -26, 0},         {"grid", "workgroups", -14, 0},
-                                             {"width", "width", 6, 0},         {"us", "us", 10, 1},
-                                             {"spread_percent", "spread%", 7, 1}, {"cpu_us", "CPU us", 10, 1},
-                                             {"gflops", "GFLOP/s", 9, 2},      {"gbytes_per_s", "GB/s", 8, 2},
-                                             {"peak_percent", "peak%", 6, 1},  {0}};
+static const struct BenchColumn COLUMNS[] = {{"name", "file", -26, 0},
+                                             {"grid", "workgroups", -14, 0},
+                                             {"width", "width", 6, 0},
+                                             {"us", "us", 10, 1},
+                                             {"spread_percent", "spread%", 7, 1},
+                                             {"cpu_us", "CPU us", 10, 1},
+                                             {"gflops", "GFLOP/s", 9, 2},
+                                             {"gbytes_per_s", "GB/s", 8, 2},
+                                             {"peak_percent", "peak%", 6, 1},
+                                             {0}};
 
-static void show(struct Free *f, struct Device *dev, const struct Check *ck, const struct Peaks *peaks, uint32_t first_statistic,
-                 struct BenchTable *table) {
+static void show(struct Free *f, struct Device *dev, const struct Check *ck, const struct Peaks *peaks,
+                 uint32_t first_statistic, struct BenchTable *table) {
     const struct Args *args = f->own->args;
     bool quiet = args_switch(args, "json");
     double us = bench_fair_us(dev, ck->us, ck->cpu_us), share = 0;
@@ -456,8 +469,8 @@ static void show(struct Free *f, struct Device *dev, const struct Check *ck, con
         share = 100 * fmax(ck->flops / us / 1000 / peaks->gflops, ck->bytes / us / 1000 / peaks->read_gbytes);
     char grid[40];
     snprintf(grid, sizeof grid, "%u,%u,%u", f->grid[0], f->grid[1], f->grid[2]);
-    json_t *row = json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "name", KERNELS[KERNEL_probe].name, "grid", grid,
-                            "width", (int)f->spec[0], "us", ck->us, "spread_percent",
+    json_t *row = json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "name", KERNELS[KERNEL_probe].name, "grid",
+                            grid, "width", (int)f->spec[0], "us", ck->us, "spread_percent",
                             ck->us > 0 ? 100 * ck->us_spread / ck->us : 0, "cpu_us", ck->cpu_us, "gflops",
                             ck->us > 0 ? ck->flops / ck->us / 1000 : 0, "gbytes_per_s",
                             ck->us > 0 ? ck->bytes / ck->us / 1000 : 0, "peak_percent", share);
@@ -480,12 +493,14 @@ static int run_free(struct Own *o) {
     struct BenchTable table;
     if (!device_open(&dev, args_text(o->args, "device")))
         return EXIT_FAILED;
-    if (!fits(&f, &dev) || !peaks_measure(&dev, &peaks) || !bench_begin(&table, o->args, &dev, COLUMNS, 3, "us", true)) {
+    if (!fits(&f, &dev) || !peaks_measure(&dev, &peaks) ||
+        !bench_begin(&table, o->args, &dev, COLUMNS, 3, "us", true)) {
         device_close(&dev);
         return EXIT_FAILED;
     }
     const char *slash = strrchr(o->path, '/');
-    struct KernelInfo own = {.name = slash ? slash + 1 : o->path, .push = PUSH_ID_own, .words = o->words, .n_words = o->n_words};
+    struct KernelInfo own = {
+        .name = slash ? slash + 1 : o->path, .push = PUSH_ID_own, .words = o->words, .n_words = o->n_words};
     struct KernelInfo was = kernel_replace(&dev, KERNEL_probe, own);
     uint32_t first_statistic;
     pipeline_statistics(&dev, &first_statistic);

@@ -69,7 +69,8 @@ static void include_free(void *main_file, shaderc_include_result *result) {
     free(in);
 }
 
-static bool is_noise(const char *line, size_t bytes) { // its count of errors, and that we made it take this version of GLSL
+static bool is_noise(const char *line,
+                     size_t bytes) { // its count of errors, and that we made it take this version of GLSL
     return bytes == 0 || memmem(line, bytes, "forced to be (460, core)", 24) ||
            (line[0] >= '0' && line[0] <= '9' && memmem(line, bytes, " generated", 10));
 }
@@ -100,15 +101,16 @@ bool glsl_compile(const char *path, const char *const *defines, uint32_t n_defin
     shaderc_compile_options_set_target_env(options, shaderc_target_env_vulkan, shaderc_env_version_vulkan_1_3);
     shaderc_compile_options_set_optimization_level(options, optimise ? shaderc_optimization_level_performance
                                                                      : shaderc_optimization_level_zero);
-    shaderc_compile_options_set_forced_version_profile(options, 460, shaderc_profile_core); // an older one breaks glslang
+    shaderc_compile_options_set_forced_version_profile(options, 460,
+                                                       shaderc_profile_core); // an older one breaks glslang
     shaderc_compile_options_set_include_callbacks(options, include, include_free, (void *)path);
     for (uint32_t i = 0; i < n_defines; i++) {
         size_t name = strcspn(defines[i], "=");
         const char *value = defines[i] + name + (defines[i][name] == '=');
         shaderc_compile_options_add_macro_definition(options, defines[i], name, value, strlen(value));
     }
-    shaderc_compilation_result_t result = shaderc_compile_into_spv(
-        compiler, (const char *)text, bytes, shaderc_glsl_compute_shader, path, "main", options);
+    shaderc_compilation_result_t result = shaderc_compile_into_spv(compiler, (const char *)text, bytes,
+                                                                   shaderc_glsl_compute_shader, path, "main", options);
     bool ok = result && shaderc_result_get_compilation_status(result) == shaderc_compilation_status_success;
     if (result && optimise)
         show_messages(shaderc_result_get_error_message(result));

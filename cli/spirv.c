@@ -54,14 +54,17 @@ static uint32_t result_of(const uint32_t *w) {
     case OP_TYPE_MATRIX:
     case OP_TYPE_ARRAY:
     case OP_TYPE_STRUCT:
-    case OP_TYPE_POINTER: return w[1];
+    case OP_TYPE_POINTER:
+        return w[1];
     case OP_CONSTANT:
     case OP_SPEC_TRUE:
     case OP_SPEC_FALSE:
     case OP_SPEC:
     case OP_SPEC_OP:
-    case OP_VARIABLE: return w[2];
-    default: return 0;
+    case OP_VARIABLE:
+        return w[2];
+    default:
+        return 0;
     }
 }
 
@@ -78,17 +81,26 @@ static uint32_t constant(const struct Reader *r, uint32_t id) {
         return op(w) == OP_SPEC_TRUE;
     uint32_t a = constant(r, w[4]), b = constant(r, w[5]);
     switch (w[3]) {
-    case 128: return a + b;
-    case 130: return a - b;
-    case 132: return a * b;
+    case 128:
+        return a + b;
+    case 130:
+        return a - b;
+    case 132:
+        return a * b;
     case 134:
-    case 135: return b ? a / b : 0;
+    case 135:
+        return b ? a / b : 0;
     case 137:
-    case 139: return b ? a % b : 0;
-    case 194: return b < 32 ? a >> b : 0;
-    case 196: return b < 32 ? a << b : 0;
-    case 169: return length(w) > 6 && w[6] < id && !a ? constant(r, w[6]) : b;
-    default: return 0;
+    case 139:
+        return b ? a % b : 0;
+    case 194:
+        return b < 32 ? a >> b : 0;
+    case 196:
+        return b < 32 ? a << b : 0;
+    case 169:
+        return length(w) > 6 && w[6] < id && !a ? constant(r, w[6]) : b;
+    default:
+        return 0;
     }
 }
 
@@ -97,18 +109,24 @@ static uint64_t type_bytes(const struct Reader *r, uint32_t id) {
     uint64_t bytes = 0;
     switch (op(w)) {
     case OP_TYPE_INT:
-    case OP_TYPE_FLOAT: return w[2] / 8;
-    case OP_TYPE_BOOL: return 4;
-    case OP_TYPE_POINTER: return 8;
+    case OP_TYPE_FLOAT:
+        return w[2] / 8;
+    case OP_TYPE_BOOL:
+        return 4;
+    case OP_TYPE_POINTER:
+        return 8;
     case OP_TYPE_VECTOR:
-    case OP_TYPE_MATRIX: return w[2] < id ? type_bytes(r, w[2]) * w[3] : 0;
-    case OP_TYPE_ARRAY: return w[2] < id && ckd_mul(type_bytes(r, w[2]), constant(r, w[3]), &bytes) ? bytes : UINT64_MAX;
+    case OP_TYPE_MATRIX:
+        return w[2] < id ? type_bytes(r, w[2]) * w[3] : 0;
+    case OP_TYPE_ARRAY:
+        return w[2] < id && ckd_mul(type_bytes(r, w[2]), constant(r, w[3]), &bytes) ? bytes : UINT64_MAX;
     case OP_TYPE_STRUCT:
         for (uint32_t i = 2; i < length(w); i++)
             if (w[i] < id && !ckd_add(bytes, type_bytes(r, w[i]), &bytes))
                 return UINT64_MAX;
         return bytes;
-    default: return 0;
+    default:
+        return 0;
     }
 }
 

@@ -243,7 +243,7 @@ static void statistic_add(struct Device *dev, const struct Pipeline *p, const ch
     struct DeviceVk *vk = dev->vk;
     vk->statistics = xrealloc(vk->statistics, (vk->n_statistics + 1) * sizeof *vk->statistics);
     struct PipelineStatistic *s = &vk->statistics[vk->n_statistics++];
-    *s = (struct PipelineStatistic){.kernel = p->kernel, .value = value};
+    *s = (struct PipelineStatistic){.kernel = p->kernel, .pipeline = vk->n_pipelines, .value = value};
     memcpy(s->spec, p->spec, sizeof s->spec);
     snprintf(s->name, sizeof s->name, "%.63s", name);
 }

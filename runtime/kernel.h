@@ -85,6 +85,7 @@ struct KernelInfo kernel_replace(struct Device *dev, enum KernelId id, struct Ke
 // stand in the machine code (0 too where the driver does not show it).
 struct PipelineStatistic {
     enum KernelId kernel;
+    uint32_t pipeline;                  // counted as they were made: the statistics of one stand together
     uint32_t spec[KERNEL_MAX_SPEC + 2]; // workgroup width, subgroup size, the module's own constants
     char name[64];
     double value;
