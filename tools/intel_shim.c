@@ -65,7 +65,8 @@ __attribute__((constructor)) static void begin(void) {
     snprintf(root, sizeof root, P_tmpdir "/intel-shim-XXXXXX");
     if (!mkdtemp(root))
         abort();
-    static const char *const FOLDERS[] = {"dri", "char", "char/device", "char/device/drm", "char/device/drm/renderD128"};
+    static const char *const FOLDERS[] = {"dri", "char", "char/device", "char/device/drm",
+                                          "char/device/drm/renderD128"};
     for (size_t i = 0; i < sizeof FOLDERS / sizeof *FOLDERS; i++) {
         snprintf(path, sizeof path, "%s/%s", root, FOLDERS[i]);
         mkdir(path, 0700);
@@ -96,9 +97,7 @@ __attribute__((destructor)) static void end(void) {
 }
 
 static const char *path_of(const char *path, char *to, size_t size) {
-    static const struct {
-        const char *from, *to;
-    } MAP[] = {{"/dev/dri", "dri"}, {"/sys/dev/char/226:128", "char"}};
+    static const struct { const char *from, *to; } MAP[] = {{"/dev/dri", "dri"}, {"/sys/dev/char/226:128", "char"}};
     for (size_t i = 0; i < 2 && root[0]; i++) {
         size_t n = strlen(MAP[i].from);
         if (strncmp(path, MAP[i].from, n) == 0 && (path[n] == '/' || !path[n])) {
@@ -161,7 +160,8 @@ static bool is_device(int fd) {
 
 void *mmap64(void *at, size_t n, int protection, int flags, int fd, off64_t offset) {
     if (fd >= 0 && is_device(fd))
-        return REAL(mmap64)(at, n, protection, (flags & MAP_FIXED) | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return REAL(mmap64)(at, n, protection, (flags & MAP_FIXED) | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                            0);
     return REAL(mmap64)(at, n, protection, flags, fd, offset);
 }
 void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset) {
@@ -186,7 +186,8 @@ static int give(struct drm_xe_device_query *q, const void *data, size_t n) {
 }
 
 static int give_engines(struct drm_xe_device_query *q) {
-    static const uint16_t CLASSES[] = {DRM_XE_ENGINE_CLASS_RENDER, DRM_XE_ENGINE_CLASS_COPY, DRM_XE_ENGINE_CLASS_COMPUTE};
+    static const uint16_t CLASSES[] = {DRM_XE_ENGINE_CLASS_RENDER, DRM_XE_ENGINE_CLASS_COPY,
+                                       DRM_XE_ENGINE_CLASS_COMPUTE};
     struct {
         struct drm_xe_query_engines head;
         struct drm_xe_engine list[3];
@@ -246,11 +247,16 @@ static int give_topology(struct drm_xe_device_query *q) {
 
 static int device_query(struct drm_xe_device_query *q) {
     switch (q->query) {
-    case DRM_XE_DEVICE_QUERY_ENGINES: return give_engines(q);
-    case DRM_XE_DEVICE_QUERY_MEM_REGIONS: return give_memory(q);
-    case DRM_XE_DEVICE_QUERY_CONFIG: return give_config(q);
-    case DRM_XE_DEVICE_QUERY_GT_LIST: return give_gt(q);
-    case DRM_XE_DEVICE_QUERY_GT_TOPOLOGY: return give_topology(q);
+    case DRM_XE_DEVICE_QUERY_ENGINES:
+        return give_engines(q);
+    case DRM_XE_DEVICE_QUERY_MEM_REGIONS:
+        return give_memory(q);
+    case DRM_XE_DEVICE_QUERY_CONFIG:
+        return give_config(q);
+    case DRM_XE_DEVICE_QUERY_GT_LIST:
+        return give_gt(q);
+    case DRM_XE_DEVICE_QUERY_GT_TOPOLOGY:
+        return give_topology(q);
     case DRM_XE_DEVICE_QUERY_ENGINE_CYCLES: {
         struct drm_xe_query_engine_cycles cycles = {.width = 36, .engine_cycles = 1, .cpu_timestamp = 1};
         return give(q, &cycles, sizeof cycles);
@@ -259,24 +265,38 @@ static int device_query(struct drm_xe_device_query *q) {
         static const uint32_t TABLE[] = {1, 1, 8}; // key, words, value: at most eight slices
         return give(q, TABLE, sizeof TABLE);
     }
-    default: return refuse(EINVAL);
+    default:
+        return refuse(EINVAL);
     }
 }
 
 static int xe(unsigned long command, void *data) {
     switch (command) {
-    case DRM_XE_DEVICE_QUERY: return device_query(data);
-    case DRM_XE_GEM_CREATE: ((struct drm_xe_gem_create *)data)->handle = ++n_objects; return 0;
-    case DRM_XE_GEM_MMAP_OFFSET: ((struct drm_xe_gem_mmap_offset *)data)->offset = 0; return 0;
-    case DRM_XE_VM_CREATE: ((struct drm_xe_vm_create *)data)->vm_id = ++n_objects; return 0;
-    case DRM_XE_EXEC_QUEUE_CREATE: ((struct drm_xe_exec_queue_create *)data)->exec_queue_id = ++n_objects; return 0;
-    case DRM_XE_EXEC_QUEUE_GET_PROPERTY: ((struct drm_xe_exec_queue_get_property *)data)->value = 0; return 0;
+    case DRM_XE_DEVICE_QUERY:
+        return device_query(data);
+    case DRM_XE_GEM_CREATE:
+        ((struct drm_xe_gem_create *)data)->handle = ++n_objects;
+        return 0;
+    case DRM_XE_GEM_MMAP_OFFSET:
+        ((struct drm_xe_gem_mmap_offset *)data)->offset = 0;
+        return 0;
+    case DRM_XE_VM_CREATE:
+        ((struct drm_xe_vm_create *)data)->vm_id = ++n_objects;
+        return 0;
+    case DRM_XE_EXEC_QUEUE_CREATE:
+        ((struct drm_xe_exec_queue_create *)data)->exec_queue_id = ++n_objects;
+        return 0;
+    case DRM_XE_EXEC_QUEUE_GET_PROPERTY:
+        ((struct drm_xe_exec_queue_get_property *)data)->value = 0;
+        return 0;
     case DRM_XE_VM_DESTROY:
     case DRM_XE_VM_BIND:
     case DRM_XE_EXEC_QUEUE_DESTROY:
     case DRM_XE_EXEC:
-    case DRM_XE_WAIT_USER_FENCE: return 0;
-    default: return refuse(EINVAL);
+    case DRM_XE_WAIT_USER_FENCE:
+        return 0;
+    default:
+        return refuse(EINVAL);
     }
 }
 
@@ -308,12 +328,22 @@ static int drm(unsigned long request, void *data) {
     if (number >= DRM_COMMAND_BASE && number < DRM_COMMAND_END)
         return xe(number - DRM_COMMAND_BASE, data);
     switch (request) {
-    case DRM_IOCTL_VERSION: return version(data);
-    case DRM_IOCTL_GET_CAP: ((struct drm_get_cap *)data)->value = 1; return 0;
-    case DRM_IOCTL_SYNCOBJ_CREATE: ((struct drm_syncobj_create *)data)->handle = ++n_objects; return 0;
-    case DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD: ((struct drm_syncobj_handle *)data)->fd = eventfd(1, EFD_CLOEXEC); return 0;
-    case DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE: ((struct drm_syncobj_handle *)data)->handle = ++n_objects; return 0;
-    case DRM_IOCTL_SYNCOBJ_QUERY: return syncobj_query(data);
+    case DRM_IOCTL_VERSION:
+        return version(data);
+    case DRM_IOCTL_GET_CAP:
+        ((struct drm_get_cap *)data)->value = 1;
+        return 0;
+    case DRM_IOCTL_SYNCOBJ_CREATE:
+        ((struct drm_syncobj_create *)data)->handle = ++n_objects;
+        return 0;
+    case DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD:
+        ((struct drm_syncobj_handle *)data)->fd = eventfd(1, EFD_CLOEXEC);
+        return 0;
+    case DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE:
+        ((struct drm_syncobj_handle *)data)->handle = ++n_objects;
+        return 0;
+    case DRM_IOCTL_SYNCOBJ_QUERY:
+        return syncobj_query(data);
     case DRM_IOCTL_GEM_CLOSE:
     case DRM_IOCTL_SYNCOBJ_DESTROY:
     case DRM_IOCTL_SYNCOBJ_WAIT:
@@ -321,8 +351,10 @@ static int drm(unsigned long request, void *data) {
     case DRM_IOCTL_SYNCOBJ_SIGNAL:
     case DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT:
     case DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL:
-    case DRM_IOCTL_SYNCOBJ_TRANSFER: return 0;
-    default: return refuse(EINVAL);
+    case DRM_IOCTL_SYNCOBJ_TRANSFER:
+        return 0;
+    default:
+        return refuse(EINVAL);
     }
 }
 
