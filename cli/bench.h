@@ -75,5 +75,16 @@ void bench_shapes(struct ShapeList *l, const struct OpCase *oc, const struct Con
 
 int bench_model(const struct Args *args);
 int bench_train(const struct Args *args);
-int bench_kernels(const struct Args *args, struct Device *dev, const char *filter); // filter NULL: all
+// A user's module in the place of one of the list.
+struct OwnKernel {
+    enum KernelId id;
+    struct KernelInfo info;
+};
+// filter NULL: all. own: NULL, or each of its rows beside the built-in kernel's time.
+int bench_kernels(const struct Args *args, struct Device *dev, const char *filter, const struct OwnKernel *own);
+int bench_shader(const struct Args *args, const char *path, const char *filter);
 int bench_static(const struct Args *args, const char *filter);
+// What the driver's compiler told about the pipelines of a kernel from statistic `first` on: an object by name; empty where it tells nothing.
+json_t *bench_pipeline(const struct Device *dev, enum KernelId kernel, uint32_t first);
+// A line of it on stderr, those of another in brackets behind where they differ.
+void bench_pipeline_show(const json_t *statistics, const json_t *beside);

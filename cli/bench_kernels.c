@@ -1,5 +1,6 @@
 // `vkmoe bench kernels [FILTER]`: times of every kernel on real shapes beside this device's own measured peak and a correctness check. Without --preset
-// the shapes are those of the checks' tables; with it, all that the layers of that model ask of a kernel.
+// the shapes are those of the checks' tables; with it, all that the layers of that model ask of a kernel. `vkmoe bench shader --as` is the same of one
+// kernel, in whose place a user's module runs beside it.
 #include "cli/bench.h"
 #include "cli/plot.h"
 
@@ -28,6 +29,7 @@ struct Bench {
     const struct Args *args;
     struct Device *dev;
     const char *filter;
+    const struct OwnKernel *own; // or NULL
     struct Peaks peaks;
     struct BenchTable table;
     struct Config config; // of --preset
@@ -38,18 +40,51 @@ struct Bench {
     uint32_t n_dots;
 };
 
+// Runs and times one shape. *statistics: what the driver says of pipelines that were made for it; NULL: not asked.
+static bool measure(struct Bench *b, const struct OpCase *oc, const uint32_t *shape, int kernel, struct Check *ck,
+                    json_t **statistics) {
+    *ck = (struct Check){.dev = b->dev,
+                         .seed = (uint64_t)args_int(b->args, "seed"),
+                         .time = true,
+                         .warm = args_switch(b->args, "warm"),
+                         .sample = 48};
+    uint32_t first;
+    pipeline_statistics(b->dev, &first);
+    bool ok = opcheck_run(ck, oc, shape, kernel);
+    if (statistics)
+        *statistics = bench_pipeline(b->dev, (enum KernelId)kernel, first);
+    return ok;
+}
+
+// The user's module at this shape, right behind the built-in one: adds to the row what that one took.
+static bool measure_own(struct Bench *b, const struct OpCase *oc, const uint32_t *shape, struct Check *ck,
+                        json_t **beside) {
+    json_t *statistics, *was_statistics;
+    struct Check built_in;
+    measure(b, oc, shape, b->own->id, &built_in, &was_statistics);
+    struct KernelInfo was = kernel_replace(b->dev, b->own->id, b->own->info);
+    bool ok = measure(b, oc, shape, b->own->id, ck, &statistics);
+    kernel_replace(b->dev, b->own->id, was);
+    double us = bench_fair_us(b->dev, ck->us, ck->cpu_us);
+    double was_us = bench_fair_us(b->dev, built_in.us, built_in.cpu_us);
+    *beside = json_pack("{s:f, s:f, s:o, s:o}", "builtin_us", built_in.us, "of_builtin", was_us > 0 ? us / was_us : 0,
+                        "statistics", statistics, "builtin_statistics", was_statistics);
+    return ok;
+}
+
 static void bench_one(struct Bench *b, const struct OpCase *oc, const uint32_t *shape, int kernel) {
-    struct Check ck = {.dev = b->dev,
-                       .seed = (uint64_t)args_int(b->args, "seed"),
-                       .time = true,
-                       .warm = args_switch(b->args, "warm"),
-                       .sample = 48};
-    bool ok = opcheck_run(&ck, oc, shape, kernel);
-    if (b->dev->state != DEVICE_OK)
-        return;
-    b->wrong += !ok;
+    struct Check ck;
+    json_t *beside = NULL;
     char shapes[160] = "";
     shape_text(oc, shape, shapes, sizeof shapes);
+    if (b->own && b->filter && !strcasestr(oc->name, b->filter) && !strcasestr(shapes, b->filter))
+        return;
+    bool ok = b->own ? measure_own(b, oc, shape, &ck, &beside) : measure(b, oc, shape, kernel, &ck, NULL);
+    if (b->dev->state != DEVICE_OK) {
+        json_decref(beside);
+        return;
+    }
+    b->wrong += !ok;
     double gflops = ck.us > 0 ? ck.flops / ck.us / 1000 : 0, gbytes = ck.us > 0 ? ck.bytes / ck.us / 1000 : 0;
     bool matrix = (KERNELS[kernel].needs & NEEDS_COOPMAT) && b->peaks.matrix_gflops > 0;
     double peak = matrix ? b->peaks.matrix_gflops : b->peaks.gflops;
@@ -58,11 +93,16 @@ static void bench_one(struct Bench *b, const struct OpCase *oc, const uint32_t *
         share = 100 * fmax(ck.flops / us / 1000 / peak, ck.bytes / us / 1000 / b->peaks.read_gbytes);
     if (b->dots && b->n_dots < MAX_DOTS && ck.flops > 0 && us > 0)
         b->dots[b->n_dots++] = (struct PlotDot){ck.flops / ck.bytes, ck.flops / us / 1000, matrix, oc->name};
-    bench_row(&b->table,
-              json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "name", KERNELS[kernel].name, "case",
-                        oc->name, "shape", shapes, "us", ck.us, "spread_percent",
-                        ck.us > 0 ? 100 * ck.us_spread / ck.us : 0, "cpu_us", ck.cpu_us, "gflops", gflops,
-                        "gbytes_per_s", gbytes, "peak_percent", share, "max_error", ck.nmse, "correct", ok));
+    json_t *row =
+        json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "name",
+                  b->own ? b->own->info.name : KERNELS[kernel].name, "case", oc->name, "shape", shapes, "us", ck.us,
+                  "spread_percent", ck.us > 0 ? 100 * ck.us_spread / ck.us : 0, "cpu_us", ck.cpu_us, "gflops", gflops,
+                  "gbytes_per_s", gbytes, "peak_percent", share, "max_error", ck.nmse, "correct", ok);
+    json_object_update(row, beside);
+    bench_row(&b->table, row);
+    if (beside && !args_switch(b->args, "json"))
+        bench_pipeline_show(json_object_get(beside, "statistics"), json_object_get(beside, "builtin_statistics"));
+    json_decref(beside);
 }
 
 // What a name or a part of it asks for; without one every kernel but, on a GPU, the bodies for CPU devices, which it never takes.
@@ -74,6 +114,8 @@ static bool is_wanted(const struct Bench *b, const struct OpCase *oc, int kernel
     bool weights = strcmp(oc->shape_names, "tokens,n,k,experts,active,spread,flags") == 0 && oc->type != DT_F32;
     if (b->type != DT_COUNT && weights && oc->type != b->type)
         return false;
+    if (b->own)
+        return kernel == (int)b->own->id;
     if (b->filter)
         return strcasestr(name, b->filter) || strcasestr(oc->name, b->filter);
     size_t n = strlen(name);
@@ -104,6 +146,20 @@ static const struct BenchColumn COLUMNS[] = {{"name", "kernel", -26, 0},
                                              {"max_error", "error", 9, -1},
                                              {"correct", "ok", 3, 0},
                                              {0}};
+static const struct BenchColumn OWN_COLUMNS[] = {{"name", "file", -26, 0},
+                                                 {"case", "operation", -22, 0},
+                                                 {"shape", "shape", -34, 0},
+                                                 {"us", "us", 10, 1},
+                                                 {"builtin_us", "built-in", 10, 1},
+                                                 {"of_builtin", "of it", 6, 3},
+                                                 {"spread_percent", "spread%", 7, 1},
+                                                 {"cpu_us", "CPU us", 10, 1},
+                                                 {"gflops", "GFLOP/s", 9, 2},
+                                                 {"gbytes_per_s", "GB/s", 8, 2},
+                                                 {"peak_percent", "peak%", 6, 1},
+                                                 {"max_error", "error", 9, -1},
+                                                 {"correct", "ok", 3, 0},
+                                                 {0}};
 
 static bool options_read(struct Bench *b) {
     const char *preset = args_text(b->args, "preset"), *type = args_text(b->args, "type");
@@ -124,9 +180,10 @@ static bool roofline(const struct Bench *b) {
                          b->peaks.matrix_gflops > 0 ? 2 : 1, b->dots, b->n_dots);
 }
 
-int bench_kernels(const struct Args *args, struct Device *dev, const char *filter) {
-    struct Bench b = {.args = args, .dev = dev, .filter = filter};
-    if (!options_read(&b) || !peaks_measure(dev, &b.peaks) || !bench_begin(&b.table, args, dev, COLUMNS, 3, "us", true))
+int bench_kernels(const struct Args *args, struct Device *dev, const char *filter, const struct OwnKernel *own) {
+    struct Bench b = {.args = args, .dev = dev, .filter = filter, .own = own};
+    if (!options_read(&b) || !peaks_measure(dev, &b.peaks) ||
+        !bench_begin(&b.table, args, dev, own ? OWN_COLUMNS : COLUMNS, 3, "us", true))
         return EXIT_FAILED;
     if (args_text(args, "png"))
         b.dots = xcalloc(MAX_DOTS, sizeof *b.dots);
@@ -140,7 +197,7 @@ int bench_kernels(const struct Args *args, struct Device *dev, const char *filte
     }
     bool ok = dev->state == DEVICE_OK;
     if (ok && json_array_size(b.table.rows) == 0)
-        ok = fail("no kernel matches '%s'", filter ? filter : "");
+        ok = fail("no kernel%s matches '%s'", own ? "'s shape" : "", filter ? filter : "");
     if (ok && b.wrong)
         ok = fail("%u of %zu results are wrong", b.wrong, json_array_size(b.table.rows));
     ok = ok && (!b.dots || roofline(&b));

@@ -1,13 +1,85 @@
-// `vkmoe bench static [FILTER]`: what the driver's compiler says of every pipeline.
+// `vkmoe bench static [FILTER]`: what the driver's compiler says of every pipeline, a row each.
 #include "cli/bench.h"
+#include "cli/spirv.h"
 #include "model/opcheck.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+json_t *bench_pipeline(const struct Device *dev, enum KernelId kernel, uint32_t first) {
+    json_t *object = json_object();
+    uint32_t n;
+    const struct PipelineStatistic *list = pipeline_statistics(dev, &n);
+    for (uint32_t i = first; i < n; i++)
+        if (list[i].kernel == kernel)
+            json_object_set_new(object, list[i].name, json_real(list[i].value));
+    return object;
+}
+
+void bench_pipeline_show(const json_t *statistics, const json_t *beside) {
+    const char *name, *between = "  ";
+    json_t *value;
+    json_object_foreach((json_t *)statistics, name, value) {
+        const json_t *other = json_object_get(beside, name);
+        fprintf(stderr, "%s%s %.0f", between, name, json_number_value(value));
+        if (other && !json_equal(other, value))
+            fprintf(stderr, " (%.0f)", json_number_value(other));
+        between = ", ";
+    }
+    if (json_object_size(statistics))
+        fprintf(stderr, "\n");
+}
+
 typedef uint32_t OpCases(const struct OpCase **cases);
 static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
+
+// What makes a column, in the words of Mesa's drivers: the first that is told counts.
+static const struct {
+    const char *key, *words[3];
+} FIGURES[] = {{"registers", {"VGPRs", "Number of GPRs", "Max live registers"}},
+               {"scalar_registers", {"SGPRs"}},
+               {"occupancy", {"Subgroups per SIMD", "Max warps/SM", "Max dispatch width"}},
+               {"code_bytes", {"Code size", "Code Size"}},
+               {"instructions", {"Instructions", "Instruction count", "Instruction Count"}},
+               {"latency", {"Latency", "Static cycle count", "Cycle Count"}},
+               {"matrix", {MATRIX_INSTRUCTIONS}}};
+
+static const struct BenchColumn COLUMNS[] = {
+    {"kernel", "kernel", -28, 0},    {"constants", "width, subgroup; constants", -34, 0},
+    {"registers", "regs", 5, 0},     {"scalar_registers", "scalar", 6, 0},
+    {"spills", "spills", 6, 0},      {"shared_bytes", "shared", 6, 0},
+    {"occupancy", "groups", 6, 0},   {"code_bytes", "code", 7, 0},
+    {"instructions", "instr", 6, 0}, {"latency", "latency", 8, 0},
+    {"matrix", "matrix", 6, 0},      {0}};
+
+// One pipeline: the n statistics from list[0] on. Gives whether registers were spilled.
+static bool pipeline_row(struct BenchTable *t, const struct PipelineStatistic *list, uint32_t n) {
+    const struct KernelInfo *kernel = &KERNELS[list->kernel];
+    struct SpirvModule module;
+    spirv_read(kernel->words, kernel->n_words, list->spec, KERNEL_MAX_SPEC + 2, &module);
+    char constants[12 * (KERNEL_MAX_SPEC + 2)];
+    int at = snprintf(constants, sizeof constants, "%u, %u;", list->spec[0], list->spec[1]), last = 1;
+    for (int i = 2; i < KERNEL_MAX_SPEC + 2; i++)
+        last = list->spec[i] ? i : last;
+    for (int i = 2; i <= last; i++)
+        at += snprintf(constants + at, sizeof constants - (size_t)at, " %u", list->spec[i]);
+    double spills = 0;
+    json_t *all = json_object();
+    for (uint32_t i = 0; i < n; i++) {
+        json_object_set_new(all, list[i].name, json_real(list[i].value));
+        spills += statistic_is_spill(&list[i]) ? list[i].value : 0;
+    }
+    json_t *row = json_pack("{s:s, s:s, s:f, s:f}", "kernel", kernel->name, "constants", constants, "spills", spills,
+                            "shared_bytes", (double)module.shared_bytes);
+    for (size_t f = 0; f < sizeof FIGURES / sizeof FIGURES[0]; f++)
+        for (int w = 2; w >= 0; w--)
+            if (FIGURES[f].words[w] && json_object_get(all, FIGURES[f].words[w]))
+                json_object_set(row, FIGURES[f].key, json_object_get(all, FIGURES[f].words[w]));
+    json_object_set_new(row, "statistics", all);
+    bench_row(t, row);
+    return spills > 0;
+}
 
 // Compiles every kernel as its checks use it, without running anything, so that drivers for cards that are not here can be asked.
 int bench_static(const struct Args *args, const char *filter) {
@@ -34,28 +106,22 @@ int bench_static(const struct Args *args, const char *filter) {
         device_close(&dev);
         return EXIT_FAILED;
     }
-    uint32_t n, spills = 0;
+    struct BenchTable table;
+    uint32_t n, n_pipelines = 0, spills = 0;
     const struct PipelineStatistic *list = pipeline_statistics(&dev, &n);
-    json_t *rows = json_array();
-    for (uint32_t i = 0; i < n; i++) {
-        bool spill = statistic_is_spill(&list[i]);
-        spills += spill;
-        json_array_append_new(rows,
-                              json_pack("{s:s, s:i, s:s, s:f}", "kernel", KERNELS[list[i].kernel].name, "local_size",
-                                        (int)list[i].spec[0], "statistic", list[i].name, "value", list[i].value));
-        if (!args_switch(args, "json"))
-            printf("%-28s %5u  %-28s %12.0f%s\n", KERNELS[list[i].kernel].name, list[i].spec[0], list[i].name,
-                   list[i].value, spill ? "  SPILL" : "");
+    bool ok = bench_begin(&table, args, &dev, COLUMNS, 2, "latency", true);
+    for (uint32_t first = 0, end; first < n && ok; first = end, n_pipelines++) {
+        for (end = first + 1; end < n && list[end].pipeline == list[first].pipeline;)
+            end++;
+        if (!filter || strcasestr(KERNELS[list[first].kernel].name, filter))
+            spills += pipeline_row(&table, list + first, end - first);
     }
-    if (args_switch(args, "json"))
-        json_dumpf(rows, stdout, JSON_INDENT(1));
-    json_decref(rows);
-    fprintf(stderr, "%s: %u statistics, %u spills\n", dev.name, n, spills);
     dev.is_dry = false;
+    if (ok && n == 0)
+        ok = fail("this driver has no VK_KHR_pipeline_executable_properties, or nothing matched");
+    if (ok && spills)
+        ok = fail("%u of %u pipelines keep registers in memory", spills, n_pipelines);
+    int status = bench_end(&table, ok);
     device_close(&dev);
-    if (n == 0) {
-        fail("this driver has no VK_KHR_pipeline_executable_properties, or nothing matched");
-        return EXIT_FAILED;
-    }
-    return spills ? EXIT_FAILED : EXIT_DONE;
+    return status;
 }

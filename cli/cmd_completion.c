@@ -33,7 +33,7 @@ static void print_choices(const char *choices) {
 // What its operand is: the name of a file, or one of a few words.
 static const char *operand_words(const struct Command *c) {
     return strcmp(c->name, "completion") == 0 ? "bash zsh fish"
-           : strcmp(c->name, "bench") == 0    ? "kernels device static"
+           : strcmp(c->name, "bench") == 0    ? "kernels shader device static"
            : strcmp(c->name, "man") == 0      ? NULL
                                               : "";
 }

@@ -295,6 +295,22 @@ static const struct Flag bench_flags[] = {
            "shapes of this model's layers, weights in --type (bf16), instead of a chosen few"),
     TEXT("tokens", 0, "LIST", "1,512", "tokens of a pass: up to 8 decode, more are a prompt or training"),
     SWITCH("warm", 0, "leave in the caches what the run before left there"),
+    HEADING("Of `bench shader`"),
+    TEXT("as", 0, "KERNEL", NULL,
+         "run the file in the place of this built-in kernel, checked and beside its time; FILTER: a part of an "
+         "operation "
+         "or shape"),
+    LIST("define", "NAME[=VALUE]", "for the preprocessor"),
+    TEXT("grid", 0, "X[,Y[,Z]]", NULL, "workgroups"),
+    INT("width", 0, NULL, 1, 65536, "invocations of one, where the file leaves it open (local_size_x_id = 0)"),
+    LIST("buffer", "[NAME=]TYPE:SHAPE[:FILL]",
+         "memory for a pointer of the push-constant block: f32:4096, q4_0:64x4K; filled with random, index, out (NaN) "
+         "or "
+         "a number"),
+    LIST("push", "[NAME=]VALUE", "a number of the push-constant block"),
+    LIST("constant", "ID=VALUE", "a specialisation constant, from 2 on"),
+    FLOAT("flops", "0", 0, 1e18, "operations of a run, for GFLOP/s"),
+    FLOAT("bytes", "0", 0, 1e18, "bytes that a run reads and writes, for GB/s"),
     HEADING("Of `bench train`"),
     CHOICE("method", "full|lora|qlora|esft", "full", "what is trained, as in `train`"),
     INT("context", 'c', "1024", 8, 1048576, "tokens of a row"),
@@ -392,13 +408,17 @@ const struct Command COMMANDS[] = {
      "vkmoe eval smollm2.gguf --tasks hellaswag,piqa --data benchmarks --limit 100\n"
      "vkmoe eval report dense.json moe.json --png table.png"},
     {"bench", cmd_bench, "speed of models, of every kernel beside this device's own measured peak, and of the device",
-     "model MODEL | train MODEL | kernels [FILTER] | device | static [FILTER]", 1, 2, bench_flags,
+     "model MODEL | train MODEL | kernels [FILTER] | shader FILE [FILTER] | device | static [FILTER]", 1, 3,
+     bench_flags,
      "vkmoe bench model smollm2.gguf -p 512,4096 -d 0,4096 -b 1,8\n"
      "vkmoe bench model deepseek-moe-16b --type q4_k --json >before.json\n"
      "vkmoe bench model deepseek-moe-16b --type q4_k --compare before.json\n"
      "vkmoe bench train deepseek-moe-16b --method qlora --context 2048 --operations\n"
      "vkmoe bench kernels gemm\n"
-     "vkmoe bench kernels --preset deepseek-moe-16b --tokens 1,8,512,4096 --csv --png roofline.png"},
+     "vkmoe bench kernels --preset deepseek-moe-16b --tokens 1,8,512,4096 --csv --png roofline.png\n"
+     "vkmoe bench shader my_gemv.comp --as gemv_q4_0\n"
+     "vkmoe bench shader scale.comp --grid 4096 --buffer x=f32:1M --buffer y=f32:1M:out --push n=1M --push a=0.5 "
+     "--bytes 8e6"},
     {"tokenize", cmd_tokenize, "text to token numbers, and back", "MODEL", 1, 1, tokenize_flags,
      "vkmoe tokenize smollm2.gguf -p \"Hello, world\""},
     {"init", cmd_init, "make a model with random weights", "", 0, 0, init_flags,

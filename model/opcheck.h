@@ -82,6 +82,8 @@ struct CheckTensor {
     bool output;
 };
 
+enum { CHECK_POISON = 0x7fc17fc1 }; // that word
+
 enum { CHECK_MAX_TENSORS = 24 };
 struct CheckRun {
     struct Check *ck;

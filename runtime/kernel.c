@@ -16,7 +16,7 @@ extern const struct KernelCode KERNEL_CODE[]; // generated from kernels.def
 extern const uint32_t N_KERNEL_CODE;
 
 struct KernelInfo KERNELS[KERNEL_COUNT] = {
-#define KERNEL(name, source, push, needs, defines) {#name, #source, PUSH_ID_##push, needs, NULL, 0, NULL},
+#define KERNEL(name, source, push, needs, defines) {#name, #source, defines, PUSH_ID_##push, needs, NULL, 0, NULL},
 #include "shaders/kernels.def"
 #undef KERNEL
 };
@@ -77,6 +77,14 @@ enum KernelId kernel_pick(struct Device *dev, const int *list) {
             return (enum KernelId) * k;
     }
     return (enum KernelId)last;
+}
+
+struct KernelInfo kernel_replace(struct Device *dev, enum KernelId id, struct KernelInfo by) {
+    struct KernelInfo was = KERNELS[id];
+    vkDestroyShaderModule(dev->vk->device, dev->vk->modules[id], NULL); // pipelines outlive their module
+    dev->vk->modules[id] = VK_NULL_HANDLE;
+    KERNELS[id] = by;
+    return was;
 }
 
 void kernels_refresh(struct Device *dev) {
@@ -235,7 +243,7 @@ static void statistic_add(struct Device *dev, const struct Pipeline *p, const ch
     struct DeviceVk *vk = dev->vk;
     vk->statistics = xrealloc(vk->statistics, (vk->n_statistics + 1) * sizeof *vk->statistics);
     struct PipelineStatistic *s = &vk->statistics[vk->n_statistics++];
-    *s = (struct PipelineStatistic){.kernel = p->kernel, .value = value};
+    *s = (struct PipelineStatistic){.kernel = p->kernel, .pipeline = vk->n_pipelines, .value = value};
     memcpy(s->spec, p->spec, sizeof s->spec);
     snprintf(s->name, sizeof s->name, "%.63s", name);
 }
@@ -356,14 +364,15 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
         .layout = vk->layouts[info->push]};
     VkPipeline pipeline = VK_NULL_HANDLE;
     snprintf(vk->last_label, sizeof vk->last_label, "%s", info->name);
-    if (!VK_TRY(dev, vkCreateComputePipelines(vk->device, vk->cache, 1, &create, NULL, &pipeline)))
+    VkPipelineCache cache = info->words == KERNEL_CODE[kernel].words ? vk->cache : VK_NULL_HANDLE;
+    if (!VK_TRY(dev, vkCreateComputePipelines(vk->device, cache, 1, &create, NULL, &pipeline)))
         return VK_NULL_HANDLE;
     return pipeline;
 }
 
 VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec) {
     struct DeviceVk *vk = dev->vk;
-    struct Pipeline want = {.kernel = kernel};
+    struct Pipeline want = {.kernel = kernel, .words = KERNELS[kernel].words};
     memcpy(want.spec, spec, n_spec * sizeof *spec);
     want.key = hash_bytes(want.spec, sizeof want.spec, (uint64_t)kernel + 1) | 1;
     if (vk->n_pipelines * 2 >= vk->pipeline_slots)
@@ -371,7 +380,7 @@ VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t
     uint32_t at = (uint32_t)want.key & (vk->pipeline_slots - 1);
     for (; vk->pipelines[at].key; at = (at + 1) & (vk->pipeline_slots - 1))
         if (vk->pipelines[at].key == want.key && vk->pipelines[at].kernel == kernel &&
-            memcmp(vk->pipelines[at].spec, want.spec, sizeof want.spec) == 0)
+            vk->pipelines[at].words == want.words && memcmp(vk->pipelines[at].spec, want.spec, sizeof want.spec) == 0)
             return vk->pipelines[at].handle;
     want.handle = pipeline_make(dev, kernel, spec, n_spec);
     if (want.handle) {

@@ -58,8 +58,9 @@ struct PushInfo {
 extern const struct PushInfo PUSH_INFO[PUSH_COUNT];
 
 struct KernelInfo {
-    const char *name;   // "gemm_nt_q4_1_cpu"
-    const char *source; // "gemm_cpu.comp"
+    const char *name;    // "gemm_nt_q4_1_cpu"
+    const char *source;  // "gemm_cpu.comp"
+    const char *defines; // what the preprocessor was told: "-DW=q4_1"
     enum PushId push;
     uint32_t needs;
     const uint32_t *words; // SPIR-V; NULL: the compiler at hand could not build it
@@ -75,12 +76,16 @@ enum { KERNEL_MAX_SPEC = 12 };
 enum KernelId kernel_pick(struct Device *dev, const int *list);
 #define KERNEL_PICK(dev, ...) kernel_pick(dev, (const int[]){__VA_ARGS__, -1})
 bool kernel_find(const char *name, enum KernelId *id);
+// Puts a module in the place of one of the list, or back there, and gives the one that was: what is recorded from then on takes the new one. Its
+// words must live as long as the device; the pipelines of both are kept, those of a module that is not built in only in memory.
+struct KernelInfo kernel_replace(struct Device *dev, enum KernelId id, struct KernelInfo by);
 
 // What the driver's compiler tells about a pipeline (VK_KHR_pipeline_executable_properties), where the device was opened with VKMOE_STATIC
 // set: registers, spills, shared memory, code size. Of modules for matrix units also MATRIX_INSTRUCTIONS: how many instructions of those units
 // stand in the machine code (0 too where the driver does not show it).
 struct PipelineStatistic {
     enum KernelId kernel;
+    uint32_t pipeline;                  // counted as they were made: the statistics of one stand together
     uint32_t spec[KERNEL_MAX_SPEC + 2]; // workgroup width, subgroup size, the module's own constants
     char name[64];
     double value;

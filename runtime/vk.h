@@ -70,6 +70,7 @@ struct Block {
 struct Pipeline {
     uint64_t key; // hash of kernel, local size and specialisation; 0: empty slot
     enum KernelId kernel;
+    const uint32_t *words; // of its module: kernel_replace may have put another one there
     uint32_t spec[KERNEL_MAX_SPEC + 2];
     VkPipeline handle;
 };

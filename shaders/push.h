@@ -14,7 +14,7 @@
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
-    X(attention_back_dkv)
+    X(attention_back_dkv) X(own)
 
 // y[i] = value, `n` 32-bit words.
 #define PUSH_fill(IN, OUT, RW, U32, F32) OUT(u32, y) U32(n) U32(value)
@@ -158,5 +158,10 @@
 #define PUSH_attention_back_dkv(IN, OUT, RW, U32, F32)                                                                 \
     IN(f32, q) IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) IN(u32, key_span)           \
     OUT(f32, dk) OUT(f32, dv) U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
+
+// A block that a user's own file declares (`vkmoe bench shader`), eight bytes a place: a pointer, or up to two numbers in an address without a range.
+#define PUSH_own(IN, OUT, RW, U32, F32)                                                                                \
+    RW(u32, a0) RW(u32, a1) RW(u32, a2) RW(u32, a3) RW(u32, a4) RW(u32, a5) RW(u32, a6) RW(u32, a7)                    \
+    RW(u32, a8) RW(u32, a9) RW(u32, a10) RW(u32, a11) RW(u32, a12) RW(u32, a13) RW(u32, a14) RW(u32, a15)
 
 #endif

@@ -85,6 +85,104 @@ python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); sys.exit(not min(
 note $? "no peaks: $out"
 refused 1 "no kernel matches 'rmsnorn'" bench kernels rmsnorn --json
 
+# ---- shader: a kernel of the user's own, by itself and in the place of a built-in one
+sources=$(dirname "$0")/../shaders
+shader() { cat >"$work/$1.comp"; } # shader NAME: from standard input
+shader scale <<'GLSL'
+#version 460
+#extension GL_EXT_buffer_reference : require
+layout(local_size_x_id = 0) in;
+layout(constant_id = 2) const int PLUS = 1;
+layout(buffer_reference, std430) readonly buffer In { float v[]; };
+layout(buffer_reference, std430) buffer Out { float v[]; };
+layout(push_constant, std430) uniform Push { In x; Out y; uint n; float a; } p;
+void main() {
+    for (uint i = gl_GlobalInvocationID.x; i < p.n; i += gl_NumWorkGroups.x * gl_WorkGroupSize.x)
+        p.y.v[i] = p.a * p.x.v[i] + PLUS;
+}
+GLSL
+scale=(bench shader "$work/scale.comp" --grid 4 --buffer x=f32:1K:index --buffer y=f32:1K:out)
+if [[ $("$VKMOE" "${scale[@]}" --push 1K --push 0.5 2>&1) == *"built without libshaderc"* ]]; then
+    echo "vkmoe bench shader is not tested: this program was built without libshaderc" >&2
+else
+    run 0 "${scale[@]}" --push n=1K --push a=0.5 --constant 2=-3 --bytes 8192 --flops 2048 --json
+    holds 'rows[0]["us"] > 0 and rows[0]["gbytes_per_s"] > 0 and rows[0]["gflops"] > 0 and rows[0]["peak_percent"] > 0'
+    holds '[(b["name"], b["numbers"], b["written"]) for b in rows[0]["buffers"]] == [("x", 1024, 0), ("y", 1024, 1024)]'
+    holds 'rows[0]["buffers"][1]["first"] == [-3, -2.5, -2, -1.5, -1, -0.5]'
+    holds 'rows[0]["buffers"][1]["sum"] == 1023 * 1024 / 4 - 3 * 1024'
+    run 0 "${scale[@]}" --push 512 --push 0.25 --width 64 --csv
+    says "$out" "scale.comp,\"4,1,1\",64,"
+    says "$err" "y (f32): 512 of 1024 numbers written: 1 1.25 1.5"
+    run 1 bench shader "$work/scale.comp" --grid 4 --buffer f32:2K --buffer f32:1K:out --push 1032 --push 1 --md
+    says "$err" "memory beside tensor 1 was written"
+    # Texts of ours are in the program: this one includes them, and its block is push.h's.
+    sed 's/g \/ (1 + exp(-g))/g * (1 \/ (1 + exp(-g)))/' "$sources/swiglu.comp" >"$work/mine.comp"
+    run 0 bench shader "$work/mine.comp" --as swiglu rows=1 --json
+    holds 'len(rows) >= 2 and all(r["correct"] and r["name"] == "mine.comp" and r["us"] > 0 and r["builtin_us"] > 0 for r in rows)'
+    holds 'all("rows=1 " in r["shape"] and r["of_builtin"] > 0 for r in rows)'
+    # A wrong one is found out, and the built-in one beside it is itself again.
+    sed 's/1 + exp/1.001 + exp/' "$sources/swiglu.comp" >"$work/mine.comp"
+    run 1 bench shader "$work/mine.comp" --as swiglu rows=1 --json
+    holds 'not any(r["correct"] for r in rows)'
+    says "$err" "results are wrong"
+    # What is wrong is told before anything runs, in a line of ours behind the compiler's.
+    shader broken <<<$'#version 460\n\nvoid main() { undeclared = 1; }'
+    run 1 bench shader "$work/broken.comp" --grid 1
+    says "$err" "broken.comp:3: error: 'undeclared'"
+    says "$err" $'\nvkmoe: '"$work/broken.comp: does not compile"
+    shader entry <<<$'#version 460\nvoid other() {}'
+    run 1 bench shader "$work/entry.comp" --grid 1
+    says "$err" "Missing entry point"
+    shader extension <<<$'#version 460\n#extension GL_NOBODY_knows : require\nvoid main() {}'
+    run 1 bench shader "$work/extension.comp" --grid 1
+    says "$err" "extension.comp:2: error: '#extension' : extension not supported: GL_NOBODY_knows"
+    shader climb <<<$'#version 460\n#include "../check.sh"\nvoid main() {}'
+    run 1 bench shader "$work/climb.comp" --grid 1
+    says "$err" "climb.comp:2: error: '#include' : a plain name is expected"
+    shader endless <<<$'#include "endless.comp"'
+    run 1 bench shader "$work/endless.comp" --grid 1
+    says "$err" "files include each other without end"
+    head -c 20000 /dev/urandom >"$work/noise.comp"
+    run 1 bench shader "$work/noise.comp" --grid 1
+    says "$err" "noise.comp: does not compile"
+    says_not "$out$err" "INTERNAL ERROR"
+    shader large <<'GLSL'
+#version 460
+#extension GL_EXT_buffer_reference : require
+layout(local_size_x = 8) in;
+layout(constant_id = 3) const uint ROWS = 1024;
+shared float s[ROWS * 16][1024];
+layout(buffer_reference) buffer Out { float v[]; };
+layout(push_constant) uniform Push { Out y; uint n; } p;
+void main() {
+    s[gl_LocalInvocationIndex][p.n] = 1;
+    barrier();
+    p.y.v[0] = s[p.n][0];
+}
+GLSL
+    large=(bench shader "$work/large.comp" --grid 1 --push 1 --buffer f32:4:out)
+    refused 1 "wants 67108864 bytes of shared memory" "${large[@]}"
+    refused 1 "wants 33554432 bytes of shared memory" "${large[@]}" --constant 3=512
+    shader wide <<<$'#version 460\nlayout(local_size_x = 1024, local_size_y = 64) in;\nvoid main() {}'
+    refused 1 "a workgroup of 1024 x 64 x 1" bench shader "$work/wide.comp" --grid 1
+    shader binding <<<$'#version 460\nlayout(binding = 0) buffer B { float v[]; };\nvoid main() { v[0] = 1; }'
+    refused 1 "vkmoe passes addresses" bench shader "$work/binding.comp" --grid 1
+    refused 1 "--grid X[,Y[,Z]] is missing" bench shader "$work/scale.comp"
+    refused 1 "nothing is said about number a" "${scale[@]}" --push n=1K
+    refused 1 "has no pointer of that name" bench shader "$work/scale.comp" --grid 1 --buffer z=f32:4
+    refused 1 "the type is none of" bench shader "$work/scale.comp" --grid 1 --buffer f33:4
+    refused 1 "rows of whole blocks" bench shader "$work/scale.comp" --grid 1 --buffer q4_0:31
+    refused 1 "the value is no uint" "${scale[@]}" --push n=-1 --push a=1
+    refused 1 "from 2 on" "${scale[@]}" --push 1 --push 1 --constant 9=1
+    refused 1 "no built-in kernel has this name" bench shader "$work/scale.comp" --as gemv_q4
+    refused 1 "is not that of gemv_q4_0: 5 pointers" bench shader "$work/scale.comp" --as gemv_q4_0
+    refused 1 "no kernel's shape matches" bench shader "$sources/swiglu.comp" --as swiglu dim=7
+    refused 2 "own affair" bench shader "$work/scale.comp" --as swiglu --grid 1
+fi
+refused 2 "which FILE" bench shader
+refused 1 "cannot be opened" bench shader "$work/nothing.comp" --grid 1
+refused 2 "one word too many" bench kernels remap rope
+
 # ---- Who compiled the modules in use
 run 0 devices --json
 python3 -c 'import json,sys; all = json.load(open(sys.argv[1]))["devices"]; sys.exit(not all or any(sum(d["compilers"].values()) != d["kernels"] for d in all if d["usable"]))' "$work/out"

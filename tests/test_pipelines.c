@@ -1,6 +1,7 @@
 // Every pipeline compiled by the driver at hand, and what its compiler says of the result: nothing may be spilled to memory, and modules
 // for matrix units must use them. tools/ci_testing.sh runs it with drivers whose card is not there (mesa-drm-shim): so nothing
-// runs, operations are only recorded, as the suite's checks and as whole models do. Needs VKMOE_STATIC=1; VKMOE_STATIC=2 prints all.
+// runs, operations are only recorded, as the suite's checks and as whole models do. Needs VKMOE_STATIC=1; VKMOE_STATIC=2 prints all. With VKMOE_STATIC_MATRIX=1
+// the card has matrix units, and each body for them must be compiled.
 #include "check.h"
 #include "model/opcheck.h"
 #include "model/session.h"
@@ -96,6 +97,24 @@ static bool is_known_spill(const struct Device *dev, const struct PipelineStatis
            s->value <= MOST;
 }
 
+// Of each body for the matrix units of a subgroup at least one module, of f16 or bf16, must be there and use them: a card that has such units and does
+// not show them to us any more would pass all else. (Those of a workgroup are NVIDIA's own driver's alone.)
+static void check_matrix_bodies(const struct PipelineStatistic *list, uint32_t n) {
+    uint32_t n_bodies = 0;
+    for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
+        if (!(KERNELS[k].needs & NEEDS_COOPMAT) || (KERNELS[k].needs & NEEDS_COOPMAT2))
+            continue;
+        size_t body = (size_t)(strrchr(KERNELS[k].name, '_') - KERNELS[k].name);
+        bool used = false;
+        for (uint32_t i = 0; i < n && !used; i++)
+            used = list[i].value > 0 && strcmp(list[i].name, MATRIX_INSTRUCTIONS) == 0 &&
+                   strncmp(KERNELS[list[i].kernel].name, KERNELS[k].name, body + 1) == 0;
+        CHECK(used, "%.*s: no module with an instruction of matrix units", (int)body, KERNELS[k].name);
+        n_bodies++;
+    }
+    CHECK(n_bodies >= 10, "%u modules for matrix units in the list", n_bodies); // five bodies, two types
+}
+
 // Gives how many modules were compiled.
 static uint32_t check_statistics(const struct Device *dev, bool print) {
     bool compiled[KERNEL_COUNT] = {false};
@@ -150,7 +169,10 @@ int main(void) {
     compile_probe(&dev);
     compile_models(&dev);
     CHECK(dev.state == DEVICE_OK, "the device failed: %s", fail_last());
-    uint32_t n_compiled = check_statistics(&dev, mode[0] == '2');
+    uint32_t n_compiled = check_statistics(&dev, mode[0] == '2'), n;
+    const struct PipelineStatistic *list = pipeline_statistics(&dev, &n);
+    if (getenv("VKMOE_STATIC_MATRIX"))
+        check_matrix_bodies(list, n);
     printf("%s, %s: %u pipelines of %u modules, %u of them in models alone\n", dev.name, dev.driver,
            dev.vk->n_pipelines, n_compiled, dev.vk->n_pipelines - of_checks);
     dev.is_dry = false;

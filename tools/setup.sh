@@ -35,7 +35,7 @@ look_for_build() {
     if ! has pkg-config; then
         need pkg-config pkg-config
         # Nothing can be asked without it; apt does not mind what is installed already.
-        missing+=(libvulkan-dev libjansson-dev libpcre2-dev zlib1g-dev libedit-dev libstb-dev)
+        missing+=(libvulkan-dev libjansson-dev libpcre2-dev zlib1g-dev libedit-dev libstb-dev libshaderc-dev)
         return
     fi
     pkg-config --exists vulkan || need libvulkan-dev "Vulkan's headers and loader"
@@ -43,6 +43,7 @@ look_for_build() {
     pkg-config --exists libpcre2-8 || need libpcre2-dev PCRE2
     pkg-config --exists zlib || need zlib1g-dev zlib
     pkg-config --exists libedit || need libedit-dev libedit
+    pkg-config --exists shaderc || need libshaderc-dev "libshaderc, to compile shaders of your own (vkmoe bench shader)"
     [[ -e /usr/include/stb/stb_image_write.h || -e /usr/include/stb_image_write.h ||
         -e /usr/local/include/stb/stb_image_write.h ]] || need libstb-dev stb
 }
@@ -160,9 +161,9 @@ add_backports() {
 
 other_systems() {
     say "this system has no apt. Please install these packages and call make again:"
-    say "  dnf:    gcc cmake ninja-build pkgconf-pkg-config glslc vulkan-headers vulkan-loader-devel mesa-vulkan-drivers jansson-devel pcre2-devel zlib-devel libedit-devel stb-devel"
+    say "  dnf:    gcc cmake ninja-build pkgconf-pkg-config glslc vulkan-headers vulkan-loader-devel mesa-vulkan-drivers jansson-devel pcre2-devel zlib-devel libedit-devel stb-devel libshaderc-devel"
     say "  pacman: gcc cmake ninja pkgconf shaderc vulkan-headers vulkan-icd-loader vulkan-swrast jansson pcre2 zlib libedit stb"
-    say "  zypper: gcc cmake ninja pkg-config shaderc vulkan-devel libvulkan_lvp libjansson-devel pcre2-devel zlib-devel libedit-devel stb-devel"
+    say "  zypper: gcc cmake ninja pkg-config shaderc vulkan-devel libvulkan_lvp libjansson-devel pcre2-devel zlib-devel libedit-devel stb-devel shaderc-devel"
     exit 1
 }
 
