@@ -12,9 +12,19 @@ enum { ROWS, KEY_ROWS, HEADS, KV_HEADS, HEAD_DIM, LAYOUT }; // places in a shape
 // Normalised mean square errors: sums in f32, and operands of matrix units rounded to nearest: queries and weights, and of f32 keys and values too.
 static const double BOUND_F32 = 1e-11, BOUND_F16 = 4e-7, BOUND_BF16 = 2.5e-5;
 
+// Of the backward: both products of a pair, and both sums, have two rounded operands.
+static const double BOUND_BACK_F16 = 9e-7, BOUND_BACK_BF16 = 6e-5;
+
+// One rounding; cut instead, four times as much.
+static const double BOUND_PACK_F16 = 6e-8, BOUND_PACK_BF16 = 4e-6;
+
 static bool is_matrix(enum KernelId kernel) { return (KERNELS[kernel].needs & NEEDS_COOPMAT) != 0; }
 static double bound_of(enum KernelId kernel) {
     return !is_matrix(kernel) ? BOUND_F32 : KERNELS[kernel].needs & NEEDS_BF16 ? BOUND_BF16 : BOUND_F16;
+}
+
+static double bound_of_back(enum KernelId kernel) {
+    return !is_matrix(kernel) ? BOUND_F32 : KERNELS[kernel].needs & NEEDS_BF16 ? BOUND_BACK_BF16 : BOUND_BACK_F16;
 }
 
 static struct AttentionShape heads_of(const uint32_t *shape) {
@@ -219,6 +229,7 @@ static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32
     bool ok = p && program_run(p) && checkrun_settle(&r, o) && checkrun_settle(&r, lse);
     if (p)
         program_free(p);
+    in.ref.s.coarse = is_matrix(ck->kernel);
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
     op_attention_back(c, &r.arena, &in.q->t, &in.k->t, &in.v->t, &o->t, &lse->t, &dout->t, &in.span->t, &in.key_span->t,
                       &dq->t, &dk->t, &dv->t, in.ref.s);
@@ -231,12 +242,59 @@ static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32
         compare_vectors(&r, dk, shape[KV_HEADS], &in.ref, ref_dk);
         compare_vectors(&r, dv, shape[KV_HEADS], &in.ref, ref_dv);
     }
-    ck->bound = bound_of(ck->kernel);
+    ck->bound = bound_of_back(ck->kernel);
     ck->flops = 10 * in.pairs * shape[HEAD_DIM]; // five products; the two that are made twice are not counted
     ck->bytes = (double)(4 * in.q->t.bytes + 4 * in.k->t.bytes);
     checkrun_end(&r);
     free(spans);
     free(key_spans);
+    return ok;
+}
+
+// The operands of the backward on matrix units, and what is told of them.
+static bool run_pack(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[ROWS], packed = shape[KEY_ROWS], heads = shape[HEADS], width = shape[HEAD_DIM];
+    struct AttentionShape s = heads_of(shape);
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *in[3], *out[2];
+    for (int i = 0; i < 3; i++) // q, o, dout; gradients are small
+        in[i] = checkrun_random(&r, DT_F32, 2, (uint32_t[]){rows, heads * width}, i == 2 ? 1e-8 : 1);
+    for (int i = 0; i < 2; i++) {
+        out[i] = checkrun_random(&r, oc->type, 2, (uint32_t[]){packed, heads * width}, 1);
+        out[i]->output = true;
+    }
+    struct CheckTensor *delta = checkrun_output(&r, 3, (uint32_t[]){rows, heads, 2});
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_attention_back_pack(c, &in[0]->t, &in[1]->t, &in[2]->t, &out[0]->t, &out[1]->t, &delta->t, s);
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    double *q = xcalloc(out[0]->n, sizeof *q), *dout = xcalloc(out[1]->n, sizeof *dout),
+           *want = xmalloc(delta->n * sizeof *want);
+    for (uint64_t i = 0; ok && i < (uint64_t)rows * heads; i++) {
+        double most = 0, sum = 0;
+        for (uint64_t d = i * width; d < (i + 1) * width; d++) {
+            most = fmax(most, fabs(in[2]->value[d]));
+            sum += in[1]->value[d] * in[2]->value[d];
+        }
+        int exponent;
+        frexp(most, &exponent);
+        double power = ldexp(1, exponent - 1);
+        for (uint64_t d = i * width; d < (i + 1) * width; d++) {
+            q[d] = in[0]->value[d] * (double)s.scale / log(2);
+            dout[d] = in[2]->value[d] / power;
+        }
+        want[2 * i] = sum / power, want[2 * i + 1] = 1;
+        delta->value[2 * i + 1] = delta->value[2 * i + 1] == power; // far smaller than the rest
+    }
+    if (ok) {
+        checkrun_compare(&r, out[0], q);
+        checkrun_compare(&r, out[1], dout);
+        checkrun_compare(&r, delta, want);
+    }
+    free(q), free(dout), free(want);
+    ck->bound = oc->type == DT_BF16 ? BOUND_PACK_BF16 : BOUND_PACK_F16;
+    ck->bytes = 3.0 * (double)in[0]->t.bytes + 2.0 * (double)out[0]->t.bytes;
+    checkrun_end(&r);
     return ok;
 }
 
@@ -276,6 +334,9 @@ static const int FORWARD_BF16[] = {KERNEL_attention_matrix_bf16, KERNEL_attentio
 static const int CM2_F16[] = {KERNEL_attention_cm2_f16, -1}, CM2_BF16[] = {KERNEL_attention_cm2_bf16, -1};
 static const int BACKWARD[] = {KERNEL_attention_back_dq,      KERNEL_attention_back_dq_cpu,  KERNEL_attention_back_dkv,
                                KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_prepare, -1};
+static const int BACKWARD_MATRIX[] = {KERNEL_attention_back_dq_matrix_bf16, KERNEL_attention_back_dkv_matrix_bf16,
+                                      KERNEL_attention_back_dq_matrix_f16, KERNEL_attention_back_dkv_matrix_f16, -1};
+static const int PACK[] = {KERNEL_attention_back_pack, -1};
 static const int DECODE[] = {KERNEL_attention_decode, KERNEL_attention_decode_cpu, KERNEL_attention_merge, -1};
 
 // rows, key rows, heads, key heads, head_dim, layout
@@ -309,6 +370,14 @@ static const uint32_t CACHED_DECODE_SHAPES[][OP_SHAPE] = {
 // Of a whole workgroup's matrices: heads that they take.
 static const uint32_t CM2_SHAPES[][OP_SHAPE] = {
     {65, 130, 4, 2, 64, CAUSAL}, {1, 129, 3, 1, 64, CAUSAL}, {129, 129, 3, 1, 64, PADDED}, {33, 70, 4, 2, 128, FULL}};
+// Of the backward's matrices: heads that are whole ones.
+static const uint32_t BACK_SHAPES[][OP_SHAPE] = {
+    {33, 33, 4, 2, 16, CAUSAL}, {64, 64, 4, 1, 64, PACKED},   {129, 129, 3, 1, 64, PADDED}, {1, 129, 3, 1, 64, CAUSAL},
+    {33, 40, 6, 2, 16, PADDED}, {130, 200, 2, 1, 16, PACKED}, {129, 129, 3, 3, 80, PACKED}, {7, 129, 4, 4, 96, CAUSAL},
+    {33, 64, 4, 1, 128, FULL},  {65, 130, 6, 2, 128, CAUSAL},
+};
+static const uint32_t PACK_SHAPES[][OP_SHAPE] = {{33, 64, 3, 1, 16}, {64, 64, 2, 2, 128}, {1, 32, 5, 1, 24}};
+static const uint32_t PACK_BENCH[][OP_SHAPE] = {{512, 512, 9, 3, 64}, {4096, 4096, 16, 16, 128}};
 #define CM2(name, kernels, type)                                                                                       \
     {                                                                                                                  \
         name, kernels, CM2_SHAPES, COUNT(CM2_SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout", \
@@ -337,6 +406,12 @@ static const struct OpCase CASES[] = {
     CM2("attention of workgroups bf16", CM2_BF16, DT_BF16),
     {"attention_back", BACKWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
      run_backward, DT_F32, 0, LARGE},
+    {"attention_back of matrices", BACKWARD_MATRIX, BACK_SHAPES, COUNT(BACK_SHAPES), BENCH, COUNT(BENCH),
+     "rows,keys,heads,kv_heads,head_dim,layout", run_backward, DT_F32, 0, LARGE},
+    {"attention_back pack bf16", PACK, PACK_SHAPES, COUNT(PACK_SHAPES), PACK_BENCH, COUNT(PACK_BENCH),
+     "rows,packed,heads,kv_heads,head_dim", run_pack, DT_BF16, 0, 1},
+    {"attention_back pack f16", PACK, PACK_SHAPES, COUNT(PACK_SHAPES), PACK_BENCH, 0,
+     "rows,packed,heads,kv_heads,head_dim", run_pack, DT_F16, 0, 0},
     {"attention_decode", DECODE, DECODE_SHAPES, COUNT(DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),
      "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0, 0},
     CACHED_DECODE("attention_decode f16", DT_F16),

@@ -10,7 +10,8 @@
 enum { TOKENS, N, K, EXPERTS, ACTIVE, SPREAD, FLAGS };
 enum { RANDOM = SPREAD_RANDOM, ALL_TO_ONE = SPREAD_ALL_TO_ONE, SOME_IDLE = SPREAD_SOME_IDLE };
 enum Flags { ACCUMULATE = 1, GATHER = LINEAR_GATHER, GATHER_DY = 4, SWIGLU = 8 };
-enum Form { FORWARD, BACK_X, BACK_W, BACK_W_COARSE };
+enum Form { FORWARD, BACK_X, BACK_W };
+enum { COARSE = 4 }; // beside a form: operands may be rounded
 
 // Normalised mean square errors. Sums in f32 over up to a few thousand products; operands rounded to nearest in f16
 // (7e-8 for two, up to 1.6e-7 where outputs are few; cut instead, 5e-7) or bf16 (5e-6, up to 1e-5; cut instead, 4e-5).
@@ -164,10 +165,10 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     struct LinearOptions o = {.alpha = accumulate ? 0.5f : 0,
                               .accumulate = accumulate,
                               .gather = gather,
-                              .coarse = oc->variant == BACK_W_COARSE,
+                              .coarse = oc->variant & COARSE,
                               .scratch = &r.arena};
-    enum Form form = (enum Form)oc->variant;
-    bool back_w = form == BACK_W || form == BACK_W_COARSE;
+    enum Form form = (enum Form)(oc->variant & ~(uint32_t)COARSE);
+    bool back_w = form == BACK_W;
     struct CheckTensor *a, *b, *y, *up = NULL;
     uint32_t a_rows = (back_w ? gather_dy : gather) ? s[TOKENS] : rows, out[3] = {experts, n, k}, out_dims = g ? 3 : 2;
     a = checkrun_random(&r, DT_F32, DIMS(a_rows, form == FORWARD ? k : n), 1);
@@ -220,6 +221,8 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     }
 #define EXACT_BODIES(form)                                                                                             \
     (const int[]) { KERNEL_gemm_##form##_f32_cpu, KERNEL_gemm_##form, -1 }
+#define COARSE_BODIES(form)                                                                                            \
+    (const int[]) { KERNEL_gemm_##form##_matrix_f16, KERNEL_gemm_##form##_matrix_bf16, -1 }
 #define FEW_BODIES(type)                                                                                               \
     (const int[]) { KERNEL_gemv_##type##_base, KERNEL_gemv_##type, -1 }
 #define COUNT(a) (uint32_t)(sizeof(a) / sizeof(a)[0])
@@ -282,6 +285,19 @@ static const uint32_t NARROW_SHAPES[][OP_SHAPE] = {
 };
 static const uint32_t FEW_NARROW_SHAPES[][OP_SHAPE] = {{1, 9, 8}, {5, 33, 72}, {2, 20, 24, 4, 2, RANDOM, GATHER}};
 
+// An adapter's matrices: A narrows to the rank, B widens.
+static const uint32_t ADAPTER_SHAPES[][OP_SHAPE] = {
+    {33, 16, 96},
+    {40, 72, 16, 0, 0, 0, ACCUMULATE},
+    {129, 8, 40},
+    {40, 16, 64, 4, 2, RANDOM, GATHER},
+    {33, 33, 8, 6, 2, SOME_IDLE, ACCUMULATE},
+};
+static const uint32_t ADAPTER_BENCH[][OP_SHAPE] = {{512, 16, 2048}, {512, 2048, 16}};
+// Dense and not narrow, as those that are transposed; the second is summed in parts.
+static const uint32_t TURNED_SHAPES[][OP_SHAPE] = {{33, 64, 96}, {1100, 72, 64, 0, 0, 0, ACCUMULATE}, {129, 200, 136}};
+static const uint32_t PARTS_SHAPES[][OP_SHAPE] = {{1031, 16, 40}, {1100, 40, 16, 0, 0, 0, ACCUMULATE}};
+
 // The types with blocks of 256 need k to be a multiple of that.
 static const uint32_t FORWARD_SUPER[][OP_SHAPE] = {
     {33, 40, 256},
@@ -316,6 +332,7 @@ static const uint32_t BENCH[][OP_SHAPE] = {
     {512, 2048, 1408, 8, 2, RANDOM, 0},
     {512, 352, 512, 64, 6, RANDOM, GATHER},
 };
+enum { DENSE_BENCH = 6 }; // so many of the first
 // For GPUs alone: a square, and the experts of DeepSeekMoE 16B at 768 rows each.
 static const uint32_t LARGE_BENCH[][OP_SHAPE] = {
     {4096, 4096, 4096},
@@ -456,10 +473,42 @@ static const struct OpCase CASES[] = {
     {.name = "linear_dw coarse",
      .kernels = BODIES(tn, f32),
      .type = DT_F32,
-     .variant = BACK_W_COARSE,
+     .variant = BACK_W | COARSE,
      TESTS(BACK_W_SHAPES),
      .bench = BENCH,
      .n_bench = COUNT(BENCH),
+     NAMES},
+    {.name = "linear f32 coarse",
+     .kernels = COARSE_BODIES(nt),
+     .type = DT_F32,
+     .variant = FORWARD | COARSE,
+     TESTS(ADAPTER_SHAPES),
+     .bench = ADAPTER_BENCH,
+     .n_bench = COUNT(ADAPTER_BENCH),
+     NAMES},
+    {.name = "linear_dx f32 coarse",
+     .kernels = COARSE_BODIES(nn),
+     .type = DT_F32,
+     .variant = BACK_X | COARSE,
+     TESTS(ADAPTER_SHAPES),
+     .bench = ADAPTER_BENCH,
+     .n_bench = COUNT(ADAPTER_BENCH),
+     NAMES},
+    {.name = "linear_dw parts", // on cards, more rows than one part
+     .kernels = (const int[]){KERNEL_gemm_tn, KERNEL_gemm_tn_matrix_f16, KERNEL_gemm_tn_matrix_bf16, -1},
+     .type = DT_F32,
+     .variant = BACK_W | COARSE,
+     TESTS(PARTS_SHAPES),
+     .bench = ADAPTER_BENCH,
+     .n_bench = COUNT(ADAPTER_BENCH),
+     NAMES},
+    {.name = "linear_dw cm2",
+     .kernels = (const int[]){KERNEL_gemm_nt_cm2, -1},
+     .type = DT_F32,
+     .variant = BACK_W | COARSE,
+     TESTS(TURNED_SHAPES),
+     .bench = BENCH,
+     .n_bench = DENSE_BENCH,
      NAMES},
     {.name = "linear few f32",
      .kernels = FEW_BODIES(f32),

@@ -15,8 +15,10 @@ void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor 
     struct ArenaMark mark = arena_mark(p->arena);
     uint32_t rows = (uint32_t)tensor_rows(y), rank = l->a->w.dim[l->a->w.n_dims - 2];
     struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank);
-    op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = gather});
-    op_linear(p->c, &h, &l->b->w, y, g, (struct LinearOptions){.alpha = l->scale, .accumulate = true});
+    bool coarse = linear_is_coarse(l);
+    op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = gather, .coarse = coarse});
+    op_linear(p->c, &h, &l->b->w, y, g,
+              (struct LinearOptions){.alpha = l->scale, .accumulate = true, .coarse = coarse});
     arena_release(p->arena, mark);
 }
 

@@ -26,10 +26,11 @@ struct LinearOptions {
     float alpha;     // 0 means 1
     bool accumulate; // y += instead of y =
     bool gather;
-    bool coarse; // dw: operands may be rounded to 16 bits (matrix units); set it where the weights are not f32 either
+    bool
+        coarse; // operands may be rounded to 16 bits (matrix units), as they may wherever w is not f32; of dw and of weights in f32
     // w is a gate's and this is what it lets through: y = silu(x w^T) * (x swiglu^T). Few rows alone (linear_is_few).
     const struct Tensor *swiglu;
-    // For x (dy) and w as bf16, which some matrix units want ready in memory. NULL: those are not used.
+    // For x (dy) and w as bf16, which some matrix units want ready in memory; for parts of dw's sum. NULL: those are not used.
     struct Arena *scratch;
 };
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
@@ -86,6 +87,8 @@ void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor 
                   const struct Tensor *dgate);
 // y[i] = x[index[i]], or x[i] where index is NULL; y f32, f16 or bf16.
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
+// y (cols of x, ld) bf16 = x (rows, cols) f32 transposed; ld even and at least rows: zeros behind them.
+void op_transpose(struct Cmd *c, const struct Tensor *x, const struct Tensor *y);
 // y[index[i]] = x[i] or, of f32, += x[i]. y: f32, f16, bf16, or q8_0 (columns then a multiple of 32).
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate);
@@ -144,6 +147,11 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
                        const struct Tensor *dout, const struct Tensor *span, const struct Tensor *key_span,
                        const struct Tensor *dq, const struct Tensor *dk, const struct Tensor *dv,
                        struct AttentionShape s);
+
+// Its operands for matrix units, of a 16-bit type: see attention_back_pack.comp. delta (rows, n_heads, 2) f32. Rows of q_packed beyond q's are zeros.
+void op_attention_back_pack(struct Cmd *c, const struct Tensor *q, const struct Tensor *o, const struct Tensor *dout,
+                            const struct Tensor *q_packed, const struct Tensor *dout_packed, const struct Tensor *delta,
+                            struct AttentionShape s);
 
 // ---- Loss, optimiser, sampling
 // Numbers of one step that change between replays: one small ARENA_HOST tensor of f32 words, in this order.

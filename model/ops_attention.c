@@ -317,6 +317,91 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
     cmd_dispatch(c, &merge, &merge_args);
 }
 
+// ---- Backward
+
+// As the forward's rule, for operands that training keeps in f32; heads of whole matrices, whose own rows are read as they lie.
+static enum KernelId pick_back(struct Device *dev, struct AttentionShape s, bool keys) {
+    enum KernelId plain = keys ? KERNEL_attention_back_dkv : KERNEL_attention_back_dq;
+    enum KernelId cpu = keys ? KERNEL_attention_back_dkv_cpu : KERNEL_attention_back_dq_cpu;
+    enum KernelId matrix = keys ? KERNEL_attention_back_dkv_matrix_bf16 : KERNEL_attention_back_dq_matrix_bf16;
+    enum KernelId other = keys ? KERNEL_attention_back_dkv_matrix_f16 : KERNEL_attention_back_dq_matrix_f16;
+    if (!s.coarse || !device_can(dev, CAP_coopmat_back) || !matrix_fits(dev, s.head_dim) ||
+        s.head_dim % dev->coopmat.n || s.head_dim % dev->coopmat.k)
+        return dev->is_cpu ? KERNEL_PICK(dev, cpu, plain) : KERNEL_PICK(dev, plain, cpu);
+    return dev->is_cpu ? KERNEL_PICK(dev, cpu, plain, matrix, other) : KERNEL_PICK(dev, matrix, plain, cpu, other);
+}
+
+static bool is_matrix(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT) != 0; }
+
+static uint32_t back_tile_rows(const struct Device *dev) {
+    return tiles_of(dev)->attention_matrix_subgroups * dev->coopmat.m;
+}
+
+static struct Dispatch back_dispatch(struct Device *dev, enum KernelId kernel, uint32_t rows, uint32_t n_heads,
+                                     uint32_t head_dim, bool keys) {
+    const struct CoopmatShape *m = &dev->coopmat;
+    if (!is_matrix(kernel))
+        return keys ? tile_dispatch(dev, KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_dkv, rows, n_heads,
+                                    head_dim, 0, 2)
+                    : tile_dispatch(dev, KERNEL_attention_back_dq_cpu, KERNEL_attention_back_dq, rows, n_heads,
+                                    head_dim, 0, 1);
+    return (struct Dispatch){.kernel = kernel,
+                             .local_size = tiles_of(dev)->attention_matrix_subgroups * dev->limits.subgroup_size,
+                             .spec = {head_dim, 0, m->m, m->n, m->k, tiles_of(dev)->attention_matrix_keys},
+                             .n_spec = 6,
+                             .groups = {(uint32_t)div_up(rows, back_tile_rows(dev)) * n_heads}};
+}
+
+void op_attention_back_pack(struct Cmd *c, const struct Tensor *q, const struct Tensor *o, const struct Tensor *dout,
+                            const struct Tensor *q_packed, const struct Tensor *dout_packed, const struct Tensor *delta,
+                            struct AttentionShape s) {
+    uint32_t local = cmd_device(c)->is_cpu ? cmd_device(c)->limits.subgroup_size : TILE_THREADS;
+    uint32_t rows_packed = q_packed->dim[0];
+    struct Dispatch d = {.kernel = KERNEL_PICK(cmd_device(c), KERNEL_attention_back_pack),
+                         .local_size = local,
+                         .spec = {s.head_dim, cache_code(q_packed->type)},
+                         .n_spec = 2,
+                         .groups = {(uint32_t)div_up((uint64_t)rows_packed * s.n_heads, local)},
+                         .flops = (double)o->bytes,
+                         .bytes = 4.0 * (double)o->bytes};
+    struct Args_attention_back_pack args = {.q = view(q),
+                                            .o = view(o),
+                                            .dy = view(dout),
+                                            .q_packed = view(q_packed),
+                                            .dy_packed = view(dout_packed),
+                                            .delta = view(delta),
+                                            .rows = q->dim[0],
+                                            .n_heads = s.n_heads,
+                                            .head_dim = s.head_dim,
+                                            .rows_packed = rows_packed,
+                                            .scale = s.scale};
+    cmd_dispatch(c, &d, &args);
+}
+
+// What the bodies are given: as it is, or packed for matrix units into scratch memory.
+struct BackOperands {
+    struct Tensor q, k, v, dout, delta;
+};
+
+// Whole tiles of rows, because matrices are loaded whole.
+static struct Tensor back_tensor(struct Device *dev, struct Arena *scratch, enum DType type, const struct Tensor *x) {
+    return TENSOR(scratch, type, (uint32_t)align_up(x->dim[0], back_tile_rows(dev)), tensor_cols(x));
+}
+
+static struct BackOperands back_pack(struct Cmd *c, struct Arena *scratch, const struct BackOperands *from,
+                                     const struct Tensor *o, enum DType type, struct AttentionShape s) {
+    struct Device *dev = cmd_device(c);
+    struct BackOperands to = {.q = back_tensor(dev, scratch, type, &from->q),
+                              .k = back_tensor(dev, scratch, type, &from->k),
+                              .v = back_tensor(dev, scratch, type, &from->v),
+                              .dout = back_tensor(dev, scratch, type, &from->dout),
+                              .delta = TENSOR(scratch, DT_F32, from->q.dim[0], s.n_heads, 2)};
+    op_gather_rows(c, &from->k, NULL, &to.k);
+    op_gather_rows(c, &from->v, NULL, &to.v);
+    op_attention_back_pack(c, &from->q, o, &from->dout, &to.q, &to.dout, &to.delta, s);
+    return to;
+}
+
 static void back_prepare(struct Cmd *c, const struct Tensor *o, const struct Tensor *dout, const struct Tensor *delta,
                          struct AttentionShape s) {
     uint32_t rows = o->dim[0], local = cmd_device(c)->is_cpu ? cmd_device(c)->limits.subgroup_size : TILE_THREADS;
@@ -344,19 +429,27 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
     uint32_t rows = q->dim[0], key_rows = k->dim[0];
     assert(span->dim[0] == rows && key_span->dim[0] == key_rows && v->dim[0] == key_rows);
     double pairs = pairs_of(rows, key_rows, s);
-    struct Tensor delta = TENSOR(scratch, DT_F32, rows, s.n_heads);
-    back_prepare(c, o, dout, &delta, s);
-
-    struct Dispatch d =
-        tile_dispatch(dev, KERNEL_attention_back_dq_cpu, KERNEL_attention_back_dq, rows, s.n_heads, s.head_dim, 0, 1);
+    enum KernelId for_rows = pick_back(dev, s, false), for_keys = pick_back(dev, s, true);
+    struct ArenaMark mark = arena_mark(scratch);
+    struct BackOperands plain = {.q = *q, .k = *k, .v = *v, .dout = *dout}, packed = {0};
+    if (!is_matrix(for_rows) || !is_matrix(for_keys)) {
+        plain.delta = TENSOR(scratch, DT_F32, rows, s.n_heads);
+        back_prepare(c, o, dout, &plain.delta, s);
+    }
+    if (is_matrix(for_rows) || is_matrix(for_keys)) {
+        enum KernelId matrix = is_matrix(for_rows) ? for_rows : for_keys;
+        packed = back_pack(c, scratch, &plain, o, KERNELS[matrix].needs & NEEDS_BF16 ? DT_BF16 : DT_F16, s);
+    }
+    const struct BackOperands *in = is_matrix(for_rows) ? &packed : &plain;
+    struct Dispatch d = back_dispatch(dev, for_rows, rows, s.n_heads, s.head_dim, false);
     d.flops = 6.0 * s.head_dim * pairs;
-    d.bytes = (double)(3 * q->bytes + k->bytes + v->bytes);
-    struct Args_attention_back_dq dq_args = {.q = view(q),
-                                             .k = view(k),
-                                             .v = view(v),
-                                             .dy = view(dout),
+    d.bytes = (double)(in->q.bytes + in->dout.bytes + in->k.bytes + in->v.bytes + dq->bytes);
+    struct Args_attention_back_dq dq_args = {.q = view(&in->q),
+                                             .k = view(&in->k),
+                                             .v = view(&in->v),
+                                             .dy = view(&in->dout),
                                              .lse = view(lse),
-                                             .delta = view(&delta),
+                                             .delta = view(&in->delta),
                                              .span = view(span),
                                              .dq = view(dq),
                                              .rows = rows,
@@ -367,16 +460,16 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
                                              .scale = s.scale};
     cmd_dispatch(c, &d, &dq_args);
 
-    d = tile_dispatch(dev, KERNEL_attention_back_dkv_cpu, KERNEL_attention_back_dkv, key_rows, s.n_kv_heads, s.head_dim,
-                      0, 2);
+    in = is_matrix(for_keys) ? &packed : &plain;
+    d = back_dispatch(dev, for_keys, key_rows, s.n_kv_heads, s.head_dim, true);
     d.flops = 8.0 * s.head_dim * pairs;
-    d.bytes = (double)(2 * q->bytes + 2 * k->bytes + 2 * v->bytes);
-    struct Args_attention_back_dkv dkv_args = {.q = view(q),
-                                               .k = view(k),
-                                               .v = view(v),
-                                               .dy = view(dout),
+    d.bytes = (double)(in->q.bytes + in->dout.bytes + in->k.bytes + in->v.bytes + dk->bytes + dv->bytes);
+    struct Args_attention_back_dkv dkv_args = {.q = view(&in->q),
+                                               .k = view(&in->k),
+                                               .v = view(&in->v),
+                                               .dy = view(&in->dout),
                                                .lse = view(lse),
-                                               .delta = view(&delta),
+                                               .delta = view(&in->delta),
                                                .span = view(span),
                                                .key_span = view(key_span),
                                                .dk = view(dk),
@@ -388,4 +481,5 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
                                                .key_rows = key_rows,
                                                .scale = s.scale};
     cmd_dispatch(c, &d, &dkv_args);
+    arena_release(scratch, mark);
 }

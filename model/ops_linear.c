@@ -173,6 +173,12 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
         rows = 2 * s->m, cols = 2 * s->n;
     while (!by_tiles(j) && rows > least && rows / 2 >= total)
         rows /= 2;
+    // An adapter's rank: no wider than it is, and lower where one column of tiles would leave much of the device idle.
+    uint32_t width = j->form == TN ? j->args.k : j->args.n;
+    while (cols > 2 * s->n && cols / 2 >= width)
+        cols /= 2;
+    while (j->form != TN && cols >= width && !by_tiles(j) && rows > least && div_up(total, rows) < tiles->fill)
+        rows /= 2;
     if (by_tiles(j))
         rows = (uint32_t)max_u64(j->tile_rows, least);
     // A low tile has rows for two subgroups down only.
@@ -398,6 +404,91 @@ static void run_slices(struct Cmd *c, const struct Job *whole) {
     }
 }
 
+// TN where a workgroup drives the matrix units, which take it as NT from operands that are transposed and packed as bf16 for the time of the multiply.
+static bool takes_turned(const struct Job *j) {
+    enum { LEAST = 64 }; // narrower ones are not worth it
+    return j->coarse && !j->dev->is_cpu && device_can(j->dev, CAP_coopmat_back) && j->args.n >= LEAST &&
+           j->args.k >= LEAST && KERNEL_PICK(j->dev, KERNEL_gemm_nt_cm2, pick_body(j)) == KERNEL_gemm_nt_cm2;
+}
+
+static struct Tensor transposed(struct Cmd *c, struct Arena *scratch, const struct Tensor *x) {
+    struct Tensor y = TENSOR(scratch, DT_BF16, tensor_cols(x), (uint32_t)align_up(tensor_rows(x), 8));
+    op_transpose(c, x, &y);
+    return y;
+}
+
+static struct Job turned(struct Cmd *c, const struct Job *tn, struct Arena *scratch, const struct Tensor *dy,
+                         const struct Tensor *x) {
+    struct Tensor left = transposed(c, scratch, dy), right = transposed(c, scratch, x);
+    struct Job j = *tn;
+    j.form = NT, j.type = DT_BF16, j.packed = true;
+    j.args.x = view(&left), j.args.w = view(&right);
+    j.args.gather = j.args.tiles = j.args.grid = view(&left); // not used
+    j.args.m = tn->args.n, j.args.n = tn->args.k, j.args.k = tn->args.m;
+    j.args.ldx = tensor_cols(&left), j.args.w_row_bytes = 2 * tensor_cols(&right);
+    return j;
+}
+
+// Steps first .. first + n - 1 of the contraction of a dense TN, or of one that was turned.
+static struct Job steps_of(const struct Job *whole, uint64_t first, uint32_t n) {
+    struct Job j = *whole;
+    uint32_t *steps = j.form == TN ? &j.args.m : &j.args.k;
+    uint64_t skip_x = first * (j.form == TN ? 4 * j.args.ldx : 2),
+             skip_w = first * (j.form == TN ? j.args.w_row_bytes : 2);
+    j.args.x.address += skip_x, j.args.x.bytes -= skip_x;
+    j.args.w.address += skip_w, j.args.w.bytes -= skip_w;
+    j.flops = j.flops * n / *steps, j.bytes = j.bytes * n / *steps;
+    *steps = n;
+    return j;
+}
+
+// TN on cards. Where few tiles make the output but many rows are summed (the gradients of adapters, of a router, of few heads), parts of the rows are
+// summed beside each other, and their results in order. The parts follow from the shapes and the table alone, as an order of sums must.
+static void run_dw(struct Cmd *c, const struct Job *tn, struct Arena *scratch, const struct Tensor *dy,
+                   const struct Tensor *x) {
+    enum { LEAST_ROWS = 512, TILE = 128, STEPS = 64 };
+    if (is_cpu_body(tn, pick_body(tn)) || tn->grouping != DENSE || !scratch) {
+        run(c, tn);
+        return;
+    }
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Job whole = takes_turned(tn) ? turned(c, tn, scratch, dy, x) : *tn;
+    uint32_t n = tn->args.n, k = tn->args.k, m = tn->args.m;
+    uint64_t tiles = div_up(n, TILE) * div_up(k, TILE);
+    uint32_t parts = (uint32_t)min_u64(tiles_of(tn->dev)->fill / tiles, m / LEAST_ROWS);
+    if (parts < 2) {
+        run(c, &whole);
+        arena_release(scratch, mark);
+        return;
+    }
+    uint32_t rows = (uint32_t)align_up(div_up(m, parts), STEPS);
+    parts = (uint32_t)div_up(m, rows);
+    struct Tensor sums = TENSOR(scratch, DT_F32, parts, n, k);
+    for (uint32_t i = 0; i < parts; i++) {
+        struct Job j = steps_of(&whole, (uint64_t)i * rows, (uint32_t)min_u64(rows, m - (uint64_t)i * rows));
+        struct Tensor sum = tensor_slice(&sums, i, 1);
+        j.args.y = view(&sum);
+        j.args.ldy = k;
+        j.args.accumulate = 0;
+        run(c, &j);
+    }
+    struct Args_column_sum args = {.x = view(&sums),
+                                   .y = tn->args.y,
+                                   .rows = parts,
+                                   .dim = n * k,
+                                   .rows_per_part = parts,
+                                   .accumulate = tn->args.accumulate};
+    uint32_t local = cmd_local_size(tn->dev);
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(tn->dev, KERNEL_column_sum),
+                                    .local_size = local,
+                                    .n_spec = 1,
+                                    .groups = {(uint32_t)div_up(args.dim / 4, local)},
+                                    .bytes = (double)sums.bytes},
+                 &args);
+    arena_release(scratch, mark);
+}
+
 static uint32_t weight_dim(const struct Tensor *w, uint32_t from_last) { return w->dim[w->n_dims - 1 - from_last]; }
 
 bool linear_is_few(uint32_t rows, const struct Routing *g) { return g ? is_few(g) : rows <= FEW_ROWS; }
@@ -593,7 +684,7 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     }
     struct Job j = job_make(c, NT, x, w, y, g, o);
     j.args.m = (uint32_t)tensor_rows(y), j.args.n = weight_dim(w, 1), j.args.k = weight_dim(w, 0);
-    j.coarse = w->type != DT_F32;
+    j.coarse = w->type != DT_F32 || o.coarse;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
     run_packed(c, &j, x, w, o.scratch);
@@ -605,7 +696,7 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     assert(tensor_cols(dy) == weight_dim(w, 1) && tensor_cols(dx) == weight_dim(w, 0));
     struct Job j = job_make(c, NN, dy, w, dx, g, o);
     j.args.m = (uint32_t)tensor_rows(dx), j.args.n = weight_dim(w, 0), j.args.k = weight_dim(w, 1);
-    j.coarse = w->type != DT_F32;
+    j.coarse = w->type != DT_F32 || o.coarse;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
     if (!g && is_cpu_body(&j, pick_body(&j)))
@@ -627,5 +718,5 @@ void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x
     j.coarse = o.coarse;
     gather_rows(&j, gather_x ? 2 : g && gather_dy ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run(c, &j);
+    run_dw(c, &j, o.scratch, dy, x);
 }

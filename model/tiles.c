@@ -41,7 +41,7 @@ static const struct {
 } CLASSES[] = {
     {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_lane_rows = false, .gemv_ahead = 1}},
     {is_processor, {.name = "a processor", PROCESSOR, .gemv_lane_rows = true, .gemv_ahead = 4}},
-    {has_workgroup_matrices, // NVIDIA's own driver; weight gradients run on matrices of a subgroup there
+    {has_workgroup_matrices, // NVIDIA's own driver; gradients of experts' weights run on matrices of a subgroup there
      {.name = "matrix units of a workgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 128}},
     {has_wide_matrices, // AMD RDNA3 and RDNA4, NVK
      {.name = "matrix units of a subgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 64}},

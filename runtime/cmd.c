@@ -535,6 +535,13 @@ bool program_uses(const struct Program *p, enum KernelId kernel) {
             return true;
     return false;
 }
+double program_flops_of(const struct Program *p, enum KernelId kernel) {
+    double flops = 0;
+    for (uint32_t i = 0; i < p->log.n_nodes; i++)
+        if (p->log.nodes[i].kernel == kernel)
+            flops += p->log.nodes[i].flops;
+    return flops;
+}
 bool program_writes(const struct Program *p, struct View v) {
     const struct Access reads = {v.address, v.address + v.bytes, false};
     for (uint32_t i = 0; i < p->log.n_accesses; i++)

@@ -38,6 +38,7 @@ bool program_submit(struct Program *p); // returns at once; order is kept
 bool program_run(struct Program *p);    // submit and wait
 void program_free(struct Program *p);
 double program_flops(const struct Program *p);
+double program_flops_of(const struct Program *p, enum KernelId kernel); // by the count of its dispatches
 uint32_t program_dispatches(const struct Program *p);
 bool program_uses(const struct Program *p, enum KernelId kernel);
 bool program_writes(const struct Program *p, struct View v); // whether a dispatch states that it writes to some of it

@@ -467,6 +467,7 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     }
     const char *why_not = coopmat2_why_not(dev, f);
     cap_set(dev, CAP_coopmat2, !why_not[0], why_not);
+    cap_set(dev, CAP_coopmat_back, dev->caps[CAP_coopmat].on, "no coopmat");
     cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
     const char *map_why_not = !(dev->is_cpu || dev->is_integrated) ? "memory of its own behind a bus"
                               : dev->limits.import_alignment == 0  ? "no VK_EXT_external_memory_host"

@@ -5,50 +5,17 @@
 // make a subgroup do (see a tile, move another row's reference) changes nothing of the row but by products with exact ones and zeros.
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#extension GL_KHR_cooperative_matrix : require
-#extension GL_KHR_memory_scope_semantics : require
-#extension GL_KHR_shader_subgroup_basic : require
-#extension GL_KHR_shader_subgroup_arithmetic : require
-#extension GL_KHR_shader_subgroup_shuffle : require
-#ifdef MATRIX_BF16
-#extension GL_EXT_bfloat16 : require
-#else
-#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
-#endif
-#include "attention.glsl"
-#include "attention_reference.glsl"
+#include "attention_matrix.glsl"
 
-layout(constant_id = 4) const uint SHAPE_M = 16;
-layout(constant_id = 5) const uint SHAPE_N = 16;
-layout(constant_id = 6) const uint SHAPE_K = 16;
-layout(constant_id = 7) const uint KEYS = 32;
 layout(constant_id = 8) const uint ROW_BLOCKS = 1; // of SHAPE_M rows: those of a subgroup
 
-const uint SUBGROUPS = LOCAL_SIZE / SUBGROUP_SIZE, ROWS = SHAPE_M * ROW_BLOCKS, TILE_ROWS = SUBGROUPS * ROWS;
-const uint LANES = SUBGROUP_SIZE / SHAPE_M; // that share a row in the softmax
+const uint ROWS = SHAPE_M * ROW_BLOCKS, TILE_ROWS = SUBGROUPS * ROWS;
 const uint D_STEPS = (HEAD_DIM + SHAPE_K - 1) / SHAPE_K, D_BLOCKS = (HEAD_DIM + SHAPE_N - 1) / SHAPE_N;
-// Shared memory is counted in 16 bytes: eight 16-bit numbers, four scores. One more a row spreads rows over the banks.
 const uint K_EIGHTHS = D_STEPS * SHAPE_K / 8, V_EIGHTHS = D_BLOCKS * SHAPE_N / 8;
 const uint EIGHTHS = K_EIGHTHS > V_EIGHTHS ? K_EIGHTHS : V_EIGHTHS, PITCH = EIGHTHS + 1;
-const uint QUADS = KEYS / 4, S_PITCH = QUADS + 1, LANE_QUADS = QUADS / LANES;
 shared uvec4 k_rows[KEYS * PITCH], v_rows[KEYS * PITCH];
 shared uvec4 scores[TILE_ROWS * S_PITCH]; // scores, weights; in the beginning parts of the queries, in the end of the results
 shared float shrinks[TILE_ROWS];
-shared uint bounds[2];
-
-#define SUMS coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator>
-#define LEFT coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_M, SHAPE_K, gl_MatrixUseA>
-#define RIGHT coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_K, SHAPE_N, gl_MatrixUseB>
-
-// Rounded to nearest; see tile_matrix.glsl for why so. f16: what is beyond its range becomes its greatest number.
-uint pair_of(float low, float high) {
-#ifdef MATRIX_BF16
-    return bf16_bits(low) | bf16_bits(high) << 16;
-#else
-    return packFloat2x16(f16vec2(clamp(vec2(low, high), -MATRIX_MOST, MATRIX_MOST)));
-#endif
-}
-uvec4 eight_of(vec4 a, vec4 b) { return uvec4(pair_of(a.x, a.y), pair_of(a.z, a.w), pair_of(b.x, b.y), pair_of(b.z, b.w)); }
 
 // A thread's pieces of a tile of keys or values: eight numbers of a row each, as MATRIX or as the cache has them.
 const uint PIECES = KEYS * EIGHTHS, EACH = (PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE;
@@ -85,11 +52,6 @@ uvec4 decoded(Piece next) {
             rows[piece / EIGHTHS * PITCH + piece % EIGHTHS] = decoded(next[i]);                                        \
     }
 
-// Between lanes of a subgroup that use its part of the scores' memory.
-void subgroup_turn() {
-    controlBarrier(gl_ScopeSubgroup, gl_ScopeSubgroup, gl_StorageSemanticsShared, gl_SemanticsAcquireRelease);
-}
-
 void main() {
     const uint tiles = (p.rows + TILE_ROWS - 1) / TILE_ROWS;
     const uint head = head_of_group(p.n_heads), kv_head = head / (p.n_heads / p.n_kv_heads);
@@ -112,17 +74,7 @@ void main() {
     }
     any = uvec2(subgroupMin(any.x), subgroupMax(any.y));
     all = uvec2(subgroupMax(all.x), subgroupMin(all.y));
-    if (gl_LocalInvocationID.x == 0) {
-        bounds[0] = 0xffffffffu;
-        bounds[1] = 0;
-    }
-    barrier();
-    if (gl_SubgroupInvocationID == 0) {
-        atomicMin(bounds[0], any.x);
-        atomicMax(bounds[1], any.y);
-    }
-    barrier();
-    const uvec2 range = uvec2(bounds[0], bounds[1]);
+    const uvec2 range = workgroup_bounds(any);
 
     // Queries times what makes of a product a score in base 2.
     LEFT q[ROW_BLOCKS][D_STEPS];

@@ -14,7 +14,7 @@
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
     X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
-    X(attention_back_dkv) X(own)
+    X(attention_back_dkv) X(own) X(attention_back_pack) X(transpose)
 
 // y[i] = value, `n` 32-bit words.
 #define PUSH_fill(IN, OUT, RW, U32, F32) OUT(u32, y) U32(n) U32(value)
@@ -99,6 +99,8 @@
     IN(f32, dout) IN(f32, weights) IN(u32, slot_row) RW(f32, y) OUT(f32, dweights) U32(rows) U32(dim) U32(n_active)
 // y[i] = x[index[i]] (or x[i]); an index beyond x, as 0xffffffff, gives zeros. y f32, or f16 or bf16.
 #define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
+// y (dim, ld) bf16 = x (rows, dim) transposed, zeros behind its rows; ld even.
+#define PUSH_transpose(IN, OUT, RW, U32, F32) IN(f32, x) OUT(u32, y) U32(rows) U32(dim) U32(ld)
 // y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped. y may be a cache of another type (cache.glsl).
 #define PUSH_scatter_rows(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, index) RW(f32, y) U32(rows) U32(dim) U32(y_rows) U32(accumulate)
@@ -151,6 +153,12 @@
 #define PUSH_attention_merge(IN, OUT, RW, U32, F32) IN(f32, part) OUT(f32, o) U32(rows) U32(n_heads) U32(head_dim) U32(n_parts)
 // delta[i,h] = <do, o>.
 #define PUSH_attention_back_prepare(IN, OUT, RW, U32, F32) IN(f32, o) IN(f32, dy) OUT(f32, delta) U32(rows) U32(n_heads) U32(head_dim)
+// Operands of matrix units, f16 or bf16 (rows_packed, n_heads, head_dim), zeros from `rows` on: q times scale and log2(e), dy divided by a power of two
+// of its row and head. delta (rows, n_heads, 2): <do, o> divided by that power, and the power.
+#define PUSH_attention_back_pack(IN, OUT, RW, U32, F32)                                                                \
+    IN(f32, q) IN(f32, o) IN(f32, dy) OUT(u32x4, q_packed) OUT(u32x4, dy_packed) OUT(f32, delta)                       \
+    U32(rows) U32(n_heads) U32(head_dim) U32(rows_packed) F32(scale)
+// The matrix bodies of these two take q, k, v and dy packed, and delta as attention_back_pack makes it.
 #define PUSH_attention_back_dq(IN, OUT, RW, U32, F32)                                                                  \
     IN(f32, q) IN(f32, k) IN(f32, v) IN(f32, dy) IN(f32, lse) IN(f32, delta) IN(u32, span) OUT(f32, dq)                \
     U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)

@@ -116,7 +116,7 @@ static void test_packing(void) {
     struct Device dev;
     device_open_dry(&dev, NULL);
     dev.coopmat = (struct CoopmatShape){16, 16, 16, DT_BF16};
-    const enum Cap caps[] = {CAP_f16, CAP_bf16, CAP_coopmat, CAP_coopmat2};
+    const enum Cap caps[] = {CAP_f16, CAP_bf16, CAP_coopmat, CAP_coopmat_back, CAP_coopmat2};
     for (size_t i = 0; i < sizeof caps / sizeof *caps; i++)
         device_switch(&dev, caps[i], true);
     if (dev.kernel_off[KERNEL_gemm_nt_cm2]) {
@@ -143,6 +143,14 @@ static void test_packing(void) {
     CHECK(program_uses(p, KERNEL_gemm_nt_cm2) && program_uses(p, KERNEL_gemm_nn_cm2), "the modules were taken");
     CHECK(program_check(p, -1) == 0, "a barrier is missing");
     CHECK(arena_mark(&arena).used == before, "scratch was not given back");
+    program_free(p);
+    struct Tensor dw = TENSOR(&arena, DT_F32, N, K);
+    before = arena_mark(&arena).used, o.coarse = true, c = cmd_begin(&dev, "turning");
+    op_linear_dw(c, &y, &x, &dw, NULL, o, false);
+    p = cmd_end(c);
+    CHECK(p && program_dispatches(p) == 3 && program_uses(p, KERNEL_transpose) && program_uses(p, KERNEL_gemm_nt_cm2),
+          "a dense weight gradient is turned");
+    CHECK(program_check(p, -1) == 0 && arena_mark(&arena).used == before, "barriers and scratch of it");
     program_free(p);
     arena_free(&arena);
     device_close(&dev);

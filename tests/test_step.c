@@ -605,7 +605,75 @@ static void test_run(struct Device *dev) {
     free(remove), free(text), free(path);
 }
 
+// ---- Which bodies a step takes on a card with matrix units
+
+// Prints the floating-point operations by kernel; gives the share of products and attention that is not on matrix units. The router's three products
+// are none of these: it is f32 by choice.
+static double share_off(struct Device *card, const struct Config *c, const char *name, enum DType type, bool lora) {
+    enum { TOKENS = 2048 };
+    struct Model m;
+    struct Step s = {0};
+    struct StepOptions o = options(TOKENS);
+    struct LoraOptions adapters = {.rank = 16, .alpha = 16, .targets = LORA_ALL};
+    bool ok = model_init(&m, card, c, type, TOKENS) && (!lora || model_add_lora(&m, &adapters, 1));
+    ok = CHECK(ok && step_init(&s, &m, &o, !lora), "%s: %s", name, fail_last());
+    struct MicroBatch b = {.rows = 1, .seq_len = TOKENS, .n_tokens = TOKENS, .n_labels = TOKENS, .n_documents = 1};
+    const struct Program *p = ok ? step_program(&s, &b) : NULL;
+    double all = 0, off = 0, router = 0;
+    for (uint32_t i = 0; i < c->n_layers; i++) // forward and again, dx; dw
+        router += config_is_moe(c, i) ? (lora ? 3 : 4) * 2.0 * TOKENS * c->dim * c->n_experts : 0;
+    printf("%s\n", name);
+    for (int k = 0; p && k < KERNEL_COUNT; k++) {
+        double flops = program_flops_of(p, (enum KernelId)k);
+        if (strncmp(KERNELS[k].name, "gem", 3) != 0 && strncmp(KERNELS[k].name, "attention", 9) != 0)
+            continue;
+        bool prepares = k == KERNEL_attention_back_pack || k == KERNEL_attention_back_prepare;
+        all += prepares ? 0 : flops;
+        off += prepares || (KERNELS[k].needs & NEEDS_COOPMAT) ? 0 : flops;
+        if (flops > 0)
+            printf("  %-32s %8.2f GFLOP\n", KERNELS[k].name, flops * 1e-9);
+    }
+    step_free(&s);
+    model_free(&m);
+    CHECK(all > 0 && off < all, "%s: nothing on matrix units", name);
+    return (off - router) / all;
+}
+
+static void test_units(void) {
+    struct Config c;
+    config_preset(&c, "deepseek-moe-16b");
+    c.n_layers = 2; // a dense one and one of experts
+    for (int workgroups = 0; workgroups < 2; workgroups++) {
+        struct Device card;
+        device_open_dry(&card, NULL);
+        card.coopmat = (struct CoopmatShape){16, 16, 16, DT_BF16};
+        card.limits.shared_bytes = 48 << 10;
+        const enum Cap caps[] = {CAP_f16, CAP_bf16, CAP_coopmat, CAP_coopmat_back, CAP_coopmat2};
+        for (size_t i = 0; i < (workgroups ? 5 : 4); i++)
+            device_switch(&card, caps[i], true);
+        if (card.kernel_off[KERNEL_gemm_nt_matrix_bf16]) {
+            check_skip("bodies of a step: this build has no modules for matrix units");
+            return;
+        }
+        static const struct {
+            const char *name;
+            enum DType type;
+            bool lora;
+        } RUNS[] = {{"full, bf16", DT_BF16, false}, {"LoRA, bf16", DT_BF16, true}, {"QLoRA, Q4_0", DT_Q4_0, true}};
+        for (size_t i = 0; i < sizeof RUNS / sizeof *RUNS; i++) {
+            char name[64];
+            snprintf(name, sizeof name, "%s, matrices of a %s", RUNS[i].name, workgroups ? "workgroup" : "subgroup");
+            double off = share_off(&card, &c, name, RUNS[i].type, RUNS[i].lora);
+            CHECK(fabs(off) < 1e-6, "%s: %.3g of the products are off the matrix units", name, off);
+        }
+        device_switch(&card, CAP_coopmat_back, false);
+        CHECK(share_off(&card, &c, "VKMOE_OFF=coopmat_back", DT_BF16, false) > 0.01, "the switch changes nothing");
+        device_close(&card);
+    }
+}
+
 int main(void) {
+    test_units();
     struct Device dev;
     if (!device_open(&dev, NULL)) {
         check_skip("no Vulkan device: %s", fail_last());

@@ -15,8 +15,9 @@ void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tens
         return;
     struct ArenaMark mark = arena_mark(p->arena);
     struct Tensor dh = TENSOR(p->arena, DT_F32, (uint32_t)tensor_rows(dy), l->a->w.dim[l->a->w.n_dims - 2]);
-    op_linear_dx(p->c, dy, &l->b->w, &dh, g, (struct LinearOptions){.alpha = l->scale});
-    op_linear_dx(p->c, &dh, &l->a->w, dx, g, (struct LinearOptions){.accumulate = true});
+    bool coarse = linear_is_coarse(l);
+    op_linear_dx(p->c, dy, &l->b->w, &dh, g, (struct LinearOptions){.alpha = l->scale, .coarse = coarse});
+    op_linear_dx(p->c, &dh, &l->a->w, dx, g, (struct LinearOptions){.accumulate = true, .coarse = coarse});
     arena_release(p->arena, mark);
 }
 
@@ -25,6 +26,7 @@ void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tens
 static void weight_backward(struct Pass *p, const struct Param *w, const struct Tensor *dy, const struct Tensor *x,
                             const struct Routing *g, struct LinearOptions o) {
     o.accumulate = true;
+    o.scratch = p->arena;
     for (struct ParamRun run = {0}; param_next_run(w, &run);) {
         struct Routing part = g ? *g : (struct Routing){0};
         if (w->n_chosen) {
@@ -38,8 +40,9 @@ static void weight_backward(struct Pass *p, const struct Param *w, const struct 
 
 void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
                        const struct Routing *g, bool gather) {
+    bool coarse = linear_is_coarse(l);
     if (trained(l->w))
-        weight_backward(p, l->w, dy, x, g, (struct LinearOptions){.gather = gather, .coarse = l->w->w.type != DT_F32});
+        weight_backward(p, l->w, dy, x, g, (struct LinearOptions){.gather = gather, .coarse = coarse});
     if (trained(l->bias))
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
     if (!trained(l->a))
@@ -47,10 +50,10 @@ void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tens
     struct ArenaMark mark = arena_mark(p->arena);
     uint32_t rows = (uint32_t)tensor_rows(dy), rank = l->a->w.dim[l->a->w.n_dims - 2];
     struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank), dh = TENSOR(p->arena, DT_F32, rows, rank);
-    op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = gather});
-    op_linear_dx(p->c, dy, &l->b->w, &dh, g, (struct LinearOptions){.alpha = l->scale});
-    weight_backward(p, l->b, dy, &h, g, (struct LinearOptions){.alpha = l->scale});
-    weight_backward(p, l->a, &dh, x, g, (struct LinearOptions){.gather = gather});
+    op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = gather, .coarse = coarse});
+    op_linear_dx(p->c, dy, &l->b->w, &dh, g, (struct LinearOptions){.alpha = l->scale, .coarse = coarse});
+    weight_backward(p, l->b, dy, &h, g, (struct LinearOptions){.alpha = l->scale, .coarse = coarse});
+    weight_backward(p, l->a, &dh, x, g, (struct LinearOptions){.gather = gather, .coarse = coarse});
     arena_release(p->arena, mark);
 }
 
