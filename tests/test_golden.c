@@ -331,11 +331,18 @@ static void check_training(const struct Golden *g, struct Model *m, bool recompu
     step_free(&s);
 }
 
+static bool is_quantised(const char *folder) {
+    char *gguf = path_join(folder, "model.gguf");
+    bool there = file_exists(gguf);
+    free(gguf);
+    return there;
+}
+
 // A quantised base, in model.gguf, stays as it is.
 static bool load(struct Model *m, struct Device *dev, const char *folder, const struct Golden *g, enum DType type) {
     struct ModelFile f;
     char *adapter = path_join(folder, "adapter"), *gguf = path_join(folder, "model.gguf");
-    bool quantised = file_exists(gguf);
+    bool quantised = is_quantised(folder);
     struct ModelOptions o = {.type = quantised ? DT_COUNT : type};
     bool ok = modelfile_open(&f, quantised ? gguf : folder);
     if (ok) {
@@ -370,6 +377,24 @@ static void check_bf16(struct Device *dev, const char *folder, const struct Gold
     model_free(&m);
 }
 
+// A quantised base is not held to f32 where the device has matrix units: activations are rounded to their 16 bits for each multiply.
+static void check_coarse(struct Device *dev, const char *folder, const struct Golden *g, const char *name) {
+    enum { PERCENT = 1 };
+    struct Model m;
+    struct Step s;
+    struct StepOptions o = options(g, true);
+    double loss;
+    if (!CHECK(load(&m, dev, folder, g, DT_F32), "%s: %s", name, fail_last()))
+        return;
+    if (CHECK(step_init(&s, &m, &o, !g->lora) && gradients(&s, g, &loss), "%s: %s", name, fail_last())) {
+        double error = compare_gradients(g, &m, 0, name);
+        CHECK(error <= PERCENT / 100.0, "%s: gradients off by %.2g with operands of 16 bits", name, error);
+        printf("  as the device multiplies: gradients %.1e\n", error);
+    }
+    step_free(&s);
+    model_free(&m);
+}
+
 static void check_case(struct Device *dev, const char *folder, const char *name) {
     struct Golden g;
     struct Model m;
@@ -377,6 +402,11 @@ static void check_case(struct Device *dev, const char *folder, const char *name)
     printf("%s\n", name);
     if (!CHECK(golden_open(&g, folder), "%s: %s", name, fail_last()))
         return;
+    bool coarse = is_quantised(folder) && device_can(dev, CAP_coopmat);
+    if (coarse) {
+        check_coarse(dev, folder, &g, name);
+        device_switch(dev, CAP_coopmat, false);
+    }
     for (int recompute = 0; recompute < 2; recompute++) {
         char what[300];
         snprintf(what, sizeof what, "%s, recompute %s", name, recompute ? "on" : "off");
@@ -394,6 +424,8 @@ static void check_case(struct Device *dev, const char *folder, const char *name)
         check_training(&g, &m, recompute, what);
         model_free(&m);
     }
+    if (coarse)
+        device_switch(dev, CAP_coopmat, true);
     check_bf16(dev, folder, &g, name);
     golden_close(&g);
 }
