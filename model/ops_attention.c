@@ -179,7 +179,7 @@ static void forward_ways(const struct Forward *j, struct TuneQuestion *q) {
             if (threads <= most && (high != t->attention_cm2_rows || threads != t->attention_cm2_threads))
                 tune_way(q, (struct Tile){high, 0, threads, high});
     bool matrix = (needs & NEEDS_COOPMAT) && !(needs & NEEDS_COOPMAT2);
-    for (uint32_t subgroups = 2; matrix && subgroups <= 8; subgroups *= 2)
+    for (uint32_t subgroups = 2; matrix && subgroups <= (j->dev->is_cpu ? 4 : 8); subgroups *= 2)
         for (uint32_t blocks = 1; blocks <= (j->s.head_dim <= 64 && t->most_sums >= 64 ? 2 : 1);
              blocks++) { // wider heads would spill two
             uint32_t high = subgroups * blocks * j->dev->coopmat.m, threads = subgroups * j->dev->limits.subgroup_size;

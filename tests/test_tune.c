@@ -17,7 +17,7 @@ static bool is_wanted(const struct OpCase *oc, int kernel, const char *filter) {
     static const char *const CHOSEN[] = {"linear f32",     "linear_dx f32",   "linear_dw",       "linear_dw coarse",
                                          "linear bf16",    "linear_dx bf16",  "linear q4_k",     "linear_dx q4_0",
                                          "linear few f32", "linear few bf16", "linear few q4_k", "linear swiglu bf16",
-                                         "attention",      "attention f16"};
+                                         "attention"};
     bool wanted = false, by_type = kernel != KERNEL_gemm_nt && kernel != KERNEL_gemm_nn;
     for (size_t i = 0; i < sizeof CHOSEN / sizeof *CHOSEN; i++)
         wanted = wanted || (strcmp(oc->name, CHOSEN[i]) == 0 && (by_type || oc->type == DT_F32));
