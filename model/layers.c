@@ -56,13 +56,13 @@ void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, 
     linear_forward(p, &l->v, xn, &s.v, NULL, false, false);
     head_norm(p, l->q_norm, &s.q, &s.q_raw, &s.rstd_q, saved != NULL);
     head_norm(p, l->k_norm, &s.k, &s.k_raw, &s.rstd_k, saved != NULL);
-    op_rope(p->c, &s.q, &p->positions, &p->m->rope, c->n_heads, 1);
     const struct Tensor *k = &s.k, *v = &s.v;
     if (p->cache_k) {
         k = &p->cache_k[layer], v = &p->cache_v[layer];
-        op_rope_scatter(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, &p->cache_rows, k);
-        op_scatter_rows(p->c, &s.v, &p->cache_rows, v, false);
+        op_rope_store(p->c, &s.q, &s.k, &s.v, &p->positions, &p->m->rope, c->n_heads, c->n_kv_heads, &p->cache_rows, k,
+                      v);
     } else {
+        op_rope(p->c, &s.q, &p->positions, &p->m->rope, c->n_heads, 1);
         op_rope(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, 1);
     }
     if (p->decode)
@@ -116,12 +116,17 @@ void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const 
     s.y = TENSOR(p->arena, DT_F32, expert_rows(r), c->dim);
     struct Tensor logits = TENSOR(p->arena, DT_F32, p->t, c->n_experts);
     linear_forward(p, &l->router, xn, &logits, NULL, false, false);
+    struct Tensor chosen = {0};
+    if (tensor_exists(&p->chosen))
+        chosen = tensor_slice(&p->chosen, layer, 1);
+    bool at_once =
+        tensor_exists(&chosen) && linear_is_few(p->t, NULL); // few tokens need no sort, which would read them there
+    if (at_once)
+        r->experts = chosen;
     op_route(p->c, &logits, r, c->norm_topk, c->routed_scale);
     op_sort(p->c, p->arena, r);
-    if (tensor_exists(&p->chosen)) {
-        struct Tensor place = tensor_slice(&p->chosen, layer, 1);
-        cmd_copy(p->c, &r->experts, &place);
-    }
+    if (tensor_exists(&chosen) && !at_once)
+        cmd_copy(p->c, &r->experts, &chosen);
     if (tensor_exists(&p->chosen_weights)) {
         struct Tensor place = tensor_slice(&p->chosen_weights, layer, 1);
         cmd_copy(p->c, &r->weights, &place);
@@ -134,7 +139,6 @@ void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const 
                    out ? &p->balance : &unread, &s.dbalance);
     }
     if (p->m->experts) {
-        struct Tensor chosen = tensor_slice(&p->chosen, layer, 1);
         struct Routing slots = experts_bring(p, layer, r, &chosen);
         ffn_forward(p, &l->pooled, xn, &s.y, &slots, false, NULL);
     } else {

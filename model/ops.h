@@ -69,9 +69,11 @@ void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *
 // In place on (rows, n_heads * head_dim); table (max_position, head_dim/2, 2) f32: cosine, sine. sign -1: backward.
 void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
              uint32_t n_heads, float sign);
-// The same to rows index[i] of a cache of keys (what x holds afterwards is not said); an index beyond it is skipped.
-void op_rope_scatter(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
-                     uint32_t n_heads, const struct Tensor *index, const struct Tensor *cache);
+// The same of q in place, and of k on its way to rows index[i] of a cache of keys; v goes to the same rows of one of values as it is. An index beyond the caches is
+// skipped. Caches of one type: f32, f16, bf16, or q8_0 (head_dim then a multiple of 32).
+void op_rope_store(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
+                   const struct Tensor *positions, const struct Tensor *table, uint32_t n_heads, uint32_t n_kv_heads,
+                   const struct Tensor *index, const struct Tensor *cache_k, const struct Tensor *cache_v);
 void op_swiglu(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *h);
 // In place: dh becomes h where keep_h (else unspecified), gate becomes dgate, up becomes dup.
 void op_swiglu_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *dh,
@@ -89,7 +91,7 @@ void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor 
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
 // y (cols of x, ld) bf16 = x (rows, cols) f32 transposed; ld even and at least rows: zeros behind them.
 void op_transpose(struct Cmd *c, const struct Tensor *x, const struct Tensor *y);
-// y[index[i]] = x[i] or, of f32, += x[i]. y: f32, f16, bf16, or q8_0 (columns then a multiple of 32).
+// y[index[i]] = x[i] or += x[i], f32.
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate);
 

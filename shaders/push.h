@@ -49,11 +49,11 @@
 // dx (+)= rstd * (w*dy - x * rstd^2 * mean(w*dy*x)).
 #define PUSH_rmsnorm_back(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, w) IN(f32, rstd) IN(f32, dy) RW(f32, dx) U32(rows) U32(accumulate)
-// Rotates pairs (i, i + head_dim/2) of every head by table[position]: in place, or to rows index[i] of a cache y (cache.glsl; one beyond it is skipped). sign
-// -1 is the backward.
+// Rotates pairs (i, i + head_dim/2) of every head of x by table[position]; sign -1 is the backward. With a cache (cache.glsl) also those of k on the way to
+// its rows index[i], and v as it is to the same; one beyond it is skipped.
 #define PUSH_rope(IN, OUT, RW, U32, F32)                                                                               \
-    RW(f32, x) IN(u32, positions) IN(f32, table) IN(u32, index) RW(f32, y)                                             \
-    U32(rows) U32(n_heads) U32(n_positions) U32(y_rows) F32(sign)
+    RW(f32, x) IN(u32, positions) IN(f32, table) RW(f32, k) IN(f32, v) IN(u32, index) RW(f32, cache_k) RW(f32, cache_v)\
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(n_positions) U32(cache_rows) F32(sign)
 // h = silu(gate) * up, n elements.
 #define PUSH_swiglu(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, up) OUT(f32, h) U32(n)
 // From dh: dgate, dup (may overwrite gate and up), and h again (may be absent).
@@ -101,7 +101,7 @@
 #define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
 // y (dim, ld) bf16 = x (rows, dim) transposed, zeros behind its rows; ld even.
 #define PUSH_transpose(IN, OUT, RW, U32, F32) IN(f32, x) OUT(u32, y) U32(rows) U32(dim) U32(ld)
-// y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped. y may be a cache of another type (cache.glsl).
+// y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped.
 #define PUSH_scatter_rows(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, index) RW(f32, y) U32(rows) U32(dim) U32(y_rows) U32(accumulate)
 // y[g,j] (+)= sum over the rows i of part g of x[i,j], or of x[i,j] * dy[i,j] * rstd[i]; fixed order.
