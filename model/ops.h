@@ -30,6 +30,9 @@ struct LinearOptions {
         coarse; // operands may be rounded to 16 bits (matrix units), as they may wherever w is not f32; of dw and of weights in f32
     // w is a gate's and this is what it lets through: y = silu(x w^T) * (x swiglu^T). Few rows alone (linear_is_few).
     const struct Tensor *swiglu;
+    // x passes through an RMSNorm with these weights (f32, f16 or bf16) and this eps on its way. Few rows alone.
+    const struct Tensor *norm;
+    float eps;
     // For x (dy) and w as bf16, which some matrix units want ready in memory; for parts of dw's sum. NULL: those are not used.
     struct Arena *scratch;
 };
@@ -44,6 +47,20 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
 // gather applies to x; gather_dy to dy.
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
                   const struct Routing *g, struct LinearOptions o, bool gather_dy);
+// Few rows of x by n (2 or 3) matrices of one type in one dispatch: y[i] = x w[i]^T. Behind the first all are of one shape.
+void op_linear_beside(struct Cmd *c, const struct Tensor *x, uint32_t n, const struct Tensor *const *w,
+                      const struct Tensor *y, struct LinearOptions o);
+// Few tokens' chosen experts and their shared ones in one dispatch. All matrices of one type; those of the shared experts, (parts * n, k), are as wide as
+// `parts` experts. y (tokens, n_active + parts, n) = silu(x gate^T) * (x up^T), the experts' rows in the order of slots, then the shared ones'.
+struct Gated {
+    const struct Tensor *gate, *up;
+};
+void op_experts_up(struct Cmd *c, const struct Tensor *x, struct Gated routed, struct Gated shared,
+                   const struct Routing *g, const struct Tensor *y, struct LinearOptions o);
+// y (tokens, n) += h's shared rows shared^T + sum_k weights[t,k] * h[t,k] w^T, in the order of op_combine and to the same bits. h as op_experts_up leaves it;
+// shared (n, parts * k), of w's type, may be NULL (parts 0).
+void op_experts_down(struct Cmd *c, const struct Tensor *h, const struct Tensor *w, const struct Tensor *shared,
+                     const struct Routing *g, const struct Tensor *y);
 // Whether so many rows, or the tokens of g, go to the matrix-vector kernel.
 bool linear_is_few(uint32_t rows, const struct Routing *g);
 // Height of the row tiles that the expert GEMMs of this device want for so many rows over so many experts.

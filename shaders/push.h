@@ -29,10 +29,12 @@
 #define PUSH_gemm(IN, OUT, RW, U32, F32)                                                                               \
     IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid)                 \
     U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags)
-// Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y), or silu(x w^T) * (x w2^T); row_expert (m) absent when dense; row r reads x row r / x_divide.
+// Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y), or silu(x w^T) * (x w2^T); see gemv.comp for what else it makes at once. Absent what it then does not
+// take. row_expert (m): matrix of the stack w that a row takes; row r reads x row r / x_divide.
 #define PUSH_gemv(IN, OUT, RW, U32, F32)                                                                               \
-    IN(f32, x) IN(u32x4, w) IN(u32x4, w2) RW(f32, y) IN(u32, row_expert)                                               \
-    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(x_divide)
+    IN(f32, x) IN(u32x4, w) IN(u32x4, w2) IN(u32x4, w3) IN(u32x4, w4) RW(f32, y) RW(f32, y2) RW(f32, y3)               \
+    IN(u32, row_expert) IN(u32, norm) IN(f32, weights)                                                                 \
+    U32(m) U32(n) U32(n2) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(w3_row_bytes) U32(x_divide) F32(eps)
 
 // y(t,dim) = table[ids[t]], or table[t]; an id outside the vocabulary gives zeros. y f32, or f16 or bf16.
 #define PUSH_embed(IN, OUT, RW, U32, F32) IN(u32, ids) IN(u32x4, w) OUT(f32, y) U32(rows) U32(dim) U32(vocab) U32(w_row_bytes)

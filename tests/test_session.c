@@ -549,6 +549,26 @@ static void test_ahead(struct Model *m, const char *what) {
     session_free(&s);
 }
 
+// The chain of a decoded token, which bounds its speed on cards: dispatches of a layer, and of the embedding, the head and the draw.
+static void test_chain(struct Model *m, const char *what) {
+    enum { DENSE = 7, MOE = 9, AROUND = 3 };
+    const struct Config *c = &m->config;
+    struct Session s;
+    uint32_t zero = 0, next, most = AROUND, *ids = random_ids(c, 9, 6);
+    for (uint32_t layer = 0; layer < c->n_layers; layer++)
+        most += config_is_moe(c, layer) ? MOE : DENSE;
+    if (!open_session(&s, m, 1, 32))
+        return;
+    CHECK(session_prefill(&s, 0, ids, 9, &GREEDY, &next, NULL) &&
+              session_decode(&s, 1, &zero, &next, &GREEDY, &next, NULL),
+          "%s", fail_last());
+    uint32_t n = program_dispatches(s.decode[1]), barriers = program_barriers(s.decode[1]);
+    CHECK(n == most && barriers < n, "%s: %u dispatches and %u barriers a token instead of %u", what, n, barriers,
+          most);
+    free(ids);
+    session_free(&s);
+}
+
 static void test_refusals(struct Model *m) {
     struct Session s;
     uint32_t *ids = random_ids(&m->config, CONTEXT + 1, 8), next, zero = 0, wrong = m->config.vocab_size;
@@ -655,6 +675,7 @@ int main(int argc, char **argv) {
         test_bias(&m, what);
         test_experts(&m, what);
         test_ahead(&m, what);
+        test_chain(&m, what);
         if (!brief || i == 0)
             test_mirostat(&m, what);
         if (!brief) {
