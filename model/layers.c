@@ -117,7 +117,7 @@ void attention_forward(struct Pass *p, uint32_t layer, struct Rows x, const stru
         op_rope(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, 1);
     }
     if (p->decode)
-        op_attention_decode(p->c, p->arena, &s.q, k, v, &p->span, &s.o, attention_shape(c, l));
+        op_attention_decode(p->c, p->arena, &p->done, &s.q, k, v, &p->span, &s.o, attention_shape(c, l));
     else
         op_attention(p->c, p->arena, &s.q, k, v, &p->span, &s.o, saved ? &s.lse : NULL, attention_shape(c, l));
     linear(p, &l->o, (struct Rows){&s.o, NULL}, out, NULL, false, accumulate);

@@ -157,9 +157,10 @@ void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, 
                   const struct Tensor *v, const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse,
                   struct AttentionShape s);
 // The same for at most 64 rows with long spans (decode): keys split over workgroups. The result of a row does not depend on other rows.
-void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
-                         const struct Tensor *v, const struct Tensor *span, const struct Tensor *o,
-                         struct AttentionShape s);
+// done (rows * n_heads) u32: zeros, and zeros again behind it.
+void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *done, const struct Tensor *q,
+                         const struct Tensor *k, const struct Tensor *v, const struct Tensor *span,
+                         const struct Tensor *o, struct AttentionShape s);
 // dq, dk, dv (written) from do; span as above; key_span (key_rows, 2): the query rows that may see a key. Deterministic, no atomics.
 void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
                        const struct Tensor *v, const struct Tensor *o, const struct Tensor *lse,

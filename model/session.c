@@ -38,6 +38,10 @@ static struct Tensor body(struct Session *s, struct Cmd *c, uint32_t first, uint
                        .decode = decode,
                        .chosen = chosen_view(s, first, t)};
     struct Tensor ids = tensor_slice(&s->ids, first, t), x = TENSOR(&s->scratch, DT_F32, t, s->m->config.dim);
+    if (decode) {
+        p->done = TENSOR(&s->scratch, DT_U32, t * s->m->config.n_heads);
+        cmd_fill(c, &p->done, 0);
+    }
     op_embed(c, &ids, &s->m->embed->w, &x);
     for (uint32_t layer = 0; layer < s->m->config.n_layers; layer++)
         block_forward(p, layer, &x, &x, NULL);

@@ -13,7 +13,7 @@
     X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
-    X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
+    X(attention) X(attention_decode) X(attention_back_prepare) X(attention_back_dq)                                    \
     X(attention_back_dkv) X(own) X(attention_back_pack) X(transpose)
 
 // y[i] = value, `n` 32-bit words.
@@ -148,11 +148,10 @@
     IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, o) OUT(f32, lse)                                           \
     U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
 // The same for few rows: the keys of a row are cut into n_parts parts, part (rows, n_heads, n_parts, head_dim + 4): the weighted sum of v,
-// then the greatest score, the sum of weights and two unused words.
+// then the greatest score, the sum of weights and two unused words. done (rows * n_heads): zeros, before and after.
 #define PUSH_attention_decode(IN, OUT, RW, U32, F32)                                                                   \
-    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, part)                                                      \
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) RW(f32, part) OUT(f32, o) RW(u32, done)                             \
     U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) U32(n_parts) F32(scale)
-#define PUSH_attention_merge(IN, OUT, RW, U32, F32) IN(f32, part) OUT(f32, o) U32(rows) U32(n_heads) U32(head_dim) U32(n_parts)
 // delta[i,h] = <do, o>.
 #define PUSH_attention_back_prepare(IN, OUT, RW, U32, F32) IN(f32, o) IN(f32, dy) OUT(f32, delta) U32(rows) U32(n_heads) U32(head_dim)
 // Operands of matrix units, f16 or bf16 (rows_packed, n_heads, head_dim), zeros from `rows` on: q times scale and log2(e), dy divided by a power of two

@@ -549,9 +549,10 @@ static void test_ahead(struct Model *m, const char *what) {
     session_free(&s);
 }
 
-// The chain of a decoded token, which bounds its speed on cards: dispatches of a layer, and of the embedding, the head and the draw.
+// The chain of a decoded token, which bounds its speed on cards: dispatches of a layer, and of the embedding, the
+// head, the draw and zeros.
 static void test_chain(struct Model *m, const char *what) {
-    enum { DENSE = 7, MOE = 9, AROUND = 3 };
+    enum { DENSE = 6, MOE = 8, AROUND = 4 };
     const struct Config *c = &m->config;
     struct Session s;
     uint32_t zero = 0, next, most = AROUND, *ids = random_ids(c, 9, 6);
