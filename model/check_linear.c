@@ -9,7 +9,7 @@
 
 enum { TOKENS, N, K, EXPERTS, ACTIVE, SPREAD, FLAGS };
 enum { RANDOM = SPREAD_RANDOM, ALL_TO_ONE = SPREAD_ALL_TO_ONE, SOME_IDLE = SPREAD_SOME_IDLE };
-enum Flags { ACCUMULATE = 1, GATHER = LINEAR_GATHER, GATHER_DY = 4, SWIGLU = 8 };
+enum Flags { ACCUMULATE = 1, GATHER = LINEAR_GATHER, GATHER_DY = 4, SWIGLU = 8, NORMED = 16 };
 enum Form { FORWARD, BACK_X, BACK_W };
 enum { COARSE = 4 }; // beside a form: operands may be rounded
 
@@ -152,6 +152,19 @@ static void compare(struct CheckRun *r, const struct Problem *q, const struct Ch
     free(index), free(want);
 }
 
+// Rows of x behind the norm that they pass on their way; the norm's weights are of the type that n says.
+static double *norm_make(struct CheckRun *r, const uint32_t *s, const struct CheckTensor *x, struct LinearOptions *o) {
+    static const enum DType TYPES[] = {DT_F32, DT_F16, DT_BF16};
+    uint32_t rows = (uint32_t)(x->n / s[K]);
+    struct CheckTensor *w = checkrun_random(r, TYPES[s[N] % 3], DIMS(s[K]), 1);
+    double *y = xcalloc(x->n, sizeof *y), *rstd = xcalloc(rows, sizeof *rstd);
+    o->norm = &w->t;
+    o->eps = 1e-5f;
+    ref_rmsnorm(x->value, w->value, rows, s[K], (double)o->eps, y, rstd);
+    free(rstd);
+    return y;
+}
+
 static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t *s) {
     struct CheckRun r;
     checkrun_begin(&r, ck);
@@ -191,6 +204,7 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
         up = checkrun_random(&r, oc->type, 2 + (g != NULL), b->t.dim, 0.1);
         o.swiglu = &up->t;
     }
+    double *normed = s[FLAGS] & NORMED ? norm_make(&r, s, a, &o) : NULL;
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
     if (form == FORWARD)
         op_linear(c, &a->t, &b->t, &y->t, g, o);
@@ -202,11 +216,13 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     double weights = (double)b->t.bytes * (up ? 2 : 1) * (g && !back_w ? share_used(&h, experts) : 1);
     ck->bytes = (double)a->t.bytes + weights + (double)y->t.bytes;
     bool ok = checkrun_execute(&r, cmd_end(c));
-    struct Problem q = {
-        form, s, g ? &h : NULL, a->value, b->value, up ? up->value : NULL, before, accumulate ? 0.5 : 1};
+    struct Problem q = {form,          s,
+                        g ? &h : NULL, normed ? normed : a->value,
+                        b->value,      up ? up->value : NULL,
+                        before,        accumulate ? 0.5 : 1};
     if (ok)
         compare(&r, &q, y);
-    free(before);
+    free(before), free(normed);
     routes_free(&h);
     checkrun_end(&r);
     return ok;
@@ -275,6 +291,22 @@ static const uint32_t SWIGLU_SHAPES[][OP_SHAPE] = {
     {3, 33, 256, 0, 0, 0, SWIGLU},
     {8, 9, 512, 0, 0, 0, SWIGLU},
 };
+static const uint32_t NORMED_SHAPES[][OP_SHAPE] = {
+    {1, 129, 256, 0, 0, 0, NORMED},
+    {7, 34, 768, 0, 0, 0, ACCUMULATE | NORMED},
+    {3, 35, 256, 0, 0, 0, SWIGLU | NORMED},
+    {2, 24, 512, 16, 6, RANDOM, GATHER | SWIGLU | NORMED},
+};
+static const uint32_t NORMED_BENCH[][OP_SHAPE] = {{1, 102400, 2048, 0, 0, 0, NORMED}};
+// Forms of gemv.comp (check_few.c): tokens, n, n2, k, matrices, normed; tokens, n, k, experts, active, parts.
+static const uint32_t BESIDE_SHAPES[][OP_SHAPE] = {{1, 33, 17, 256, 3, 1}, {5, 16, 16, 512, 3}, {8, 130, 9, 256, 2, 1}};
+static const uint32_t BESIDE_BENCH[][OP_SHAPE] = {{1, 2048, 2048, 2048, 3, 1}};
+static const uint32_t EXPERT_SHAPES[][OP_SHAPE] = {
+    {1, 33, 256, 8, 3, 2}, {2, 24, 512, 16, 6, 1}, {3, 17, 256, 4, 1, 4}};
+static const uint32_t EXPERT_BENCH[][OP_SHAPE] = {{1, 1408, 2048, 8, 6, 2}};
+static const uint32_t SUM_SHAPES[][OP_SHAPE] = {
+    {1, 33, 256, 8, 3, 2}, {2, 24, 512, 16, 6, 1}, {8, 17, 256, 4, 2, 0}, {1, 9, 256, 64, 40, 3}};
+static const uint32_t SUM_BENCH[][OP_SHAPE] = {{1, 2048, 1408, 8, 6, 2}};
 static const uint32_t SWIGLU_BENCH[][OP_SHAPE] = {{1, 2816, 2048, 0, 0, 0, SWIGLU}};
 // Types that need k to be a multiple of 8 alone.
 static const uint32_t NARROW_SHAPES[][OP_SHAPE] = {
@@ -443,6 +475,21 @@ static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
         .n_bench_large = COUNT(LARGE_BENCH), NAMES                                                                     \
     }
 
+#define FORM(what, token, dtype, list, real, names, function)                                                          \
+    {                                                                                                                  \
+        .name = what " " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD, TESTS(list),         \
+        .bench = real, .n_bench = COUNT(real), .shape_names = names, .run = function                                   \
+    }
+#define FORMS_OF(token, dtype)                                                                                         \
+    FORM("linear normed", token, dtype, NORMED_SHAPES, NORMED_BENCH, "tokens,n,k,experts,active,spread,flags",         \
+         run_linear),                                                                                                  \
+        FORM("linear beside", token, dtype, BESIDE_SHAPES, BESIDE_BENCH, "tokens,n,n2,k,matrices,normed",              \
+             check_beside),                                                                                            \
+        FORM("experts up", token, dtype, EXPERT_SHAPES, EXPERT_BENCH, "tokens,n,k,experts,active,parts",               \
+             check_experts_up),                                                                                        \
+        FORM("experts down", token, dtype, SUM_SHAPES, SUM_BENCH, "tokens,n,k,experts,active,parts",                   \
+             check_experts_down)
+
 static const struct OpCase CASES[] = {
     CM2_OF(nt, "linear bf16", DT_BF16, FORWARD, BENCH),
     CM2_OF(nn, "linear_dx bf16", DT_BF16, BACK_X, BENCH),
@@ -544,6 +591,10 @@ static const struct OpCase CASES[] = {
     SUPER_OF(q6_k, DT_Q6_K),
     SMALL_OF(iq4_nl, DT_IQ4_NL),
     SUPER_OF(iq4_xs, DT_IQ4_XS),
+    FORMS_OF(f32, DT_F32),
+    FORMS_OF(bf16, DT_BF16),
+    FORMS_OF(q4_0, DT_Q4_0),
+    FORMS_OF(q4_k, DT_Q4_K),
     NARROW_OF(f16, DT_F16),
     NARROW_OF(bf16, DT_BF16),
 };

@@ -4,10 +4,28 @@
 
 static uint32_t expert_rows(const struct Routing *g) { return g->tokens * g->n_active; }
 
-void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y,
-                    const struct Routing *g, bool gather, bool accumulate) {
-    op_linear(p->c, x, &l->w->w, y, g,
-              (struct LinearOptions){.gather = gather, .accumulate = accumulate, .scratch = p->arena});
+// A norm that few rows pass on their way into each product; of more it is a pass of its own, and so where something is kept.
+static bool norms_on_the_way(const struct Tensor *x, bool keep) {
+    return !keep && linear_is_few((uint32_t)tensor_rows(x), NULL);
+}
+
+static struct Rows normed(struct Pass *p, const struct Param *norm, const struct Tensor *x, const struct Tensor *xn,
+                          const struct Tensor *rstd) {
+    if (norms_on_the_way(x, rstd != NULL))
+        return (struct Rows){x, &norm->w};
+    op_rmsnorm(p->c, x, &norm->w, xn, rstd, p->m->config.norm_eps);
+    return (struct Rows){xn, NULL};
+}
+
+static struct LinearOptions options(const struct Pass *p, struct Rows x, bool gather) {
+    return (struct LinearOptions){.gather = gather, .norm = x.norm, .eps = p->m->config.norm_eps};
+}
+
+static void linear(struct Pass *p, const struct Linear *l, struct Rows x, const struct Tensor *y,
+                   const struct Routing *g, bool gather, bool accumulate) {
+    struct LinearOptions o = options(p, x, gather);
+    o.accumulate = accumulate, o.scratch = p->arena;
+    op_linear(p->c, x.x, &l->w->w, y, g, o);
     if (l->bias)
         op_bias(p->c, y, &l->bias->w);
     if (!l->a || l->scale == 0) // an alpha of 0 would mean 1 below
@@ -15,16 +33,51 @@ void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor 
     struct ArenaMark mark = arena_mark(p->arena);
     uint32_t rows = (uint32_t)tensor_rows(y), rank = l->a->w.dim[l->a->w.n_dims - 2];
     struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank);
-    bool coarse = linear_is_coarse(l);
-    op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = gather, .coarse = coarse});
+    struct LinearOptions down = options(p, x, gather);
+    down.coarse = linear_is_coarse(l);
+    op_linear(p->c, x.x, &l->a->w, &h, g, down);
     op_linear(p->c, &h, &l->b->w, y, g,
-              (struct LinearOptions){.alpha = l->scale, .accumulate = true, .coarse = coarse});
+              (struct LinearOptions){.alpha = l->scale, .accumulate = true, .coarse = down.coarse});
     arena_release(p->arena, mark);
+}
+
+void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y) {
+    linear(p, l, (struct Rows){x, NULL}, y, NULL, false, false);
+}
+
+void linear_of_norm(struct Pass *p, const struct Linear *l, const struct Param *norm, const struct Tensor *x,
+                    const struct Tensor *y) {
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor xn = {0};
+    if (!norms_on_the_way(x, false))
+        xn = TENSOR(p->arena, DT_F32, (uint32_t)tensor_rows(x), tensor_cols(x));
+    linear(p, l, normed(p, norm, x, &xn, NULL), y, NULL, false, false);
+    arena_release(p->arena, mark);
+}
+
+// No bias, no adapter.
+static bool is_plain(const struct Linear *l) { return !l->bias && !l->a; }
+static enum DType type_of(const struct Linear *l) { return l->w->w.type; }
+
+// q, k and v: of few rows in one dispatch, or v alone where its type is another.
+static void qkv(struct Pass *p, const struct Layer *l, struct Rows x, const struct AttentionSaved *s, bool keep) {
+    bool beside =
+        !keep && linear_is_few(p->t, NULL) && is_plain(&l->q) && is_plain(&l->k) && type_of(&l->q) == type_of(&l->k);
+    bool all = beside && is_plain(&l->v) && type_of(&l->v) == type_of(&l->q);
+    if (beside) {
+        const struct Tensor *w[] = {&l->q.w->w, &l->k.w->w, &l->v.w->w}, y[] = {s->q, s->k, s->v};
+        op_linear_beside(p->c, x.x, all ? 3 : 2, w, y, options(p, x, false));
+    } else {
+        linear(p, &l->q, x, &s->q, NULL, false, false);
+        linear(p, &l->k, x, &s->k, NULL, false, false);
+    }
+    if (!all)
+        linear(p, &l->v, x, &s->v, NULL, false, false);
 }
 
 struct AttentionShape attention_shape(const struct Config *c, const struct Layer *l) {
     return (struct AttentionShape){c->n_heads, c->n_kv_heads, c->head_dim, 1 / sqrtf((float)c->head_dim),
-                                   l->q.w->w.type != DT_F32};
+                                   type_of(&l->q) != DT_F32};
 }
 
 // x = norm(x) where there is a norm; what it was and 1 / its root mean square stay where they are to be kept.
@@ -40,8 +93,8 @@ static void head_norm(struct Pass *p, const struct Param *norm, struct Tensor *x
     op_rmsnorm(p->c, keep ? raw : x, &norm->w, x, keep ? rstd : NULL, p->m->config.norm_eps);
 }
 
-void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *out,
-                       bool accumulate, struct AttentionSaved *saved) {
+void attention_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Tensor *out, bool accumulate,
+                       struct AttentionSaved *saved) {
     const struct Config *c = &p->m->config;
     const struct Layer *l = &p->m->layers[layer];
     struct ArenaMark mark = arena_mark(p->arena);
@@ -51,77 +104,113 @@ void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, 
                                .o = TENSOR(p->arena, DT_F32, p->t, c->n_heads * c->head_dim)};
     if (saved)
         s.lse = TENSOR(p->arena, DT_F32, p->t, c->n_heads);
-    linear_forward(p, &l->q, xn, &s.q, NULL, false, false);
-    linear_forward(p, &l->k, xn, &s.k, NULL, false, false);
-    linear_forward(p, &l->v, xn, &s.v, NULL, false, false);
+    qkv(p, l, x, &s, saved != NULL);
     head_norm(p, l->q_norm, &s.q, &s.q_raw, &s.rstd_q, saved != NULL);
     head_norm(p, l->k_norm, &s.k, &s.k_raw, &s.rstd_k, saved != NULL);
-    op_rope(p->c, &s.q, &p->positions, &p->m->rope, c->n_heads, 1);
     const struct Tensor *k = &s.k, *v = &s.v;
     if (p->cache_k) {
         k = &p->cache_k[layer], v = &p->cache_v[layer];
-        op_rope_scatter(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, &p->cache_rows, k);
-        op_scatter_rows(p->c, &s.v, &p->cache_rows, v, false);
+        op_rope_store(p->c, &s.q, &s.k, &s.v, &p->positions, &p->m->rope, c->n_heads, c->n_kv_heads, &p->cache_rows, k,
+                      v);
     } else {
+        op_rope(p->c, &s.q, &p->positions, &p->m->rope, c->n_heads, 1);
         op_rope(p->c, &s.k, &p->positions, &p->m->rope, c->n_kv_heads, 1);
     }
     if (p->decode)
-        op_attention_decode(p->c, p->arena, &s.q, k, v, &p->span, &s.o, attention_shape(c, l));
+        op_attention_decode(p->c, p->arena, &p->done, &s.q, k, v, &p->span, &s.o, attention_shape(c, l));
     else
         op_attention(p->c, p->arena, &s.q, k, v, &p->span, &s.o, saved ? &s.lse : NULL, attention_shape(c, l));
-    linear_forward(p, &l->o, &s.o, out, NULL, false, accumulate);
+    linear(p, &l->o, (struct Rows){&s.o, NULL}, out, NULL, false, accumulate);
     if (saved)
         *saved = s;
     else
         arena_release(p->arena, mark);
 }
 
-// No bias, no adapter.
-static bool is_plain(const struct Linear *l) { return !l->bias && !l->a; }
+// Whether gate and up can be one product.
+static bool is_gated(const struct Pass *p, const struct Ffn *f) {
+    return linear_is_few(p->t, NULL) && is_plain(&f->gate) && is_plain(&f->up) && type_of(&f->gate) == type_of(&f->up);
+}
 
-void ffn_forward(struct Pass *p, const struct Ffn *f, const struct Tensor *x, const struct Tensor *y,
-                 const struct Routing *g, bool accumulate, struct FfnSaved *saved) {
+static void gate_and_up(struct Pass *p, const struct Ffn *f, struct Rows x, const struct Tensor *h,
+                        const struct Routing *g) {
+    struct LinearOptions o = options(p, x, g != NULL);
+    o.swiglu = &f->up.w->w;
+    op_linear(p->c, x.x, &f->gate.w->w, h, g, o);
+}
+
+void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struct Tensor *y, const struct Routing *g,
+                 bool accumulate, struct FfnSaved *saved) {
     struct ArenaMark mark = arena_mark(p->arena);
     uint32_t rows = g ? expert_rows(g) : p->t, width = f->gate.w->spec.dim[g ? 1 : 0];
     struct FfnSaved s = {TENSOR(p->arena, DT_F32, rows, width), TENSOR(p->arena, DT_F32, rows, width)};
     struct ArenaMark kept = arena_mark(p->arena);
-    bool fused = !saved && linear_is_few(p->t, g) && is_plain(&f->gate) && is_plain(&f->up) &&
-                 f->gate.w->w.type == f->up.w->w.type;
+    bool fused = !saved && is_gated(p, f);
     if (fused) {
-        op_linear(p->c, x, &f->gate.w->w, &s.gate, g,
-                  (struct LinearOptions){.gather = g != NULL, .swiglu = &f->up.w->w});
+        gate_and_up(p, f, x, &s.gate, g);
     } else {
-        linear_forward(p, &f->gate, x, &s.gate, g, g != NULL, false);
-        linear_forward(p, &f->up, x, &s.up, g, g != NULL, false);
+        linear(p, &f->gate, x, &s.gate, g, g != NULL, false);
+        linear(p, &f->up, x, &s.up, g, g != NULL, false);
     }
     if (y) {
         // With nothing to save h may take the place of gate.
         struct Tensor h = saved ? TENSOR(p->arena, DT_F32, rows, width) : s.gate;
         if (!fused)
             op_swiglu(p->c, &s.gate, &s.up, &h);
-        linear_forward(p, &f->down, &h, y, g, false, accumulate);
+        linear(p, &f->down, (struct Rows){&h, NULL}, y, g, false, accumulate);
     }
     if (saved)
         *saved = s;
     arena_release(p->arena, saved ? kept : mark);
 }
 
-void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *residual,
-                 const struct Tensor *out, struct MoeSaved *saved) {
+// Whether the shared experts of one token can go with the routed ones.
+static bool goes_along(const struct Pass *p, const struct Ffn *shared, const struct Ffn *routed) {
+    uint32_t width = routed->gate.w->spec.dim[1];
+    return p->t == 1 && is_gated(p, shared) && is_plain(&shared->down) && shared->gate.w->spec.dim[0] % width == 0 &&
+           type_of(&shared->gate) == type_of(&routed->gate) && type_of(&shared->down) == type_of(&routed->down);
+}
+
+// out += what the experts make of few rows (x may be out), the routed ones weighted where they are multiplied. The shared ones of more than one
+// token come before: their weights serve all rows.
+static void experts_few(struct Pass *p, const struct Layer *l, const struct Ffn *routed, struct Rows x,
+                        const struct Routing *g, const struct Tensor *out) {
+    struct ArenaMark mark = arena_mark(p->arena);
+    uint32_t width = routed->gate.w->spec.dim[1], rows = expert_rows(g);
+    bool along = l->has_shared && goes_along(p, &l->ffn, routed);
+    struct Tensor h = TENSOR(p->arena, DT_F32, rows + (along ? l->ffn.gate.w->spec.dim[0] / width : 0), width);
+    if (along) {
+        struct Gated chosen = {&routed->gate.w->w, &routed->up.w->w}, shared = {&l->ffn.gate.w->w, &l->ffn.up.w->w};
+        op_experts_up(p->c, x.x, chosen, shared, g, &h, options(p, x, false));
+    } else {
+        gate_and_up(p, routed, x, &h, g);
+        if (l->has_shared)
+            ffn_forward(p, &l->ffn, x, out, NULL, true, NULL);
+    }
+    op_experts_down(p->c, &h, &routed->down.w->w, along ? &l->ffn.down.w->w : NULL, g, out);
+    arena_release(p->arena, mark);
+}
+
+void moe_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Tensor *residual, const struct Tensor *out,
+                 struct MoeSaved *saved) {
     const struct Config *c = &p->m->config;
     const struct Layer *l = &p->m->layers[layer];
     struct ArenaMark mark = arena_mark(p->arena);
     struct MoeSaved s = {.routing = routing_make(p->arena, p->m->dev, p->t, c->n_experts, c->n_active)};
     struct Routing *r = &s.routing;
-    s.y = TENSOR(p->arena, DT_F32, expert_rows(r), c->dim);
     struct Tensor logits = TENSOR(p->arena, DT_F32, p->t, c->n_experts);
-    linear_forward(p, &l->router, xn, &logits, NULL, false, false);
+    linear(p, &l->router, x, &logits, NULL, false, false);
+    struct Tensor chosen = {0};
+    if (tensor_exists(&p->chosen))
+        chosen = tensor_slice(&p->chosen, layer, 1);
+    bool at_once =
+        tensor_exists(&chosen) && linear_is_few(p->t, NULL); // few tokens need no sort, which would read them there
+    if (at_once)
+        r->experts = chosen;
     op_route(p->c, &logits, r, c->norm_topk, c->routed_scale);
     op_sort(p->c, p->arena, r);
-    if (tensor_exists(&p->chosen)) {
-        struct Tensor place = tensor_slice(&p->chosen, layer, 1);
-        cmd_copy(p->c, &r->experts, &place);
-    }
+    if (tensor_exists(&chosen) && !at_once)
+        cmd_copy(p->c, &r->experts, &chosen);
     if (tensor_exists(&p->chosen_weights)) {
         struct Tensor place = tensor_slice(&p->chosen_weights, layer, 1);
         cmd_copy(p->c, &r->weights, &place);
@@ -133,21 +222,28 @@ void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const 
         op_balance(p->c, p->arena, r, &p->group_start, &p->token_group, &p->group_weight, p->n_groups, c->aux_alpha,
                    out ? &p->balance : &unread, &s.dbalance);
     }
+    const struct Ffn *routed = &l->routed;
+    struct Routing slots;
     if (p->m->experts) {
-        struct Tensor chosen = tensor_slice(&p->chosen, layer, 1);
-        struct Routing slots = experts_bring(p, layer, r, &chosen);
-        ffn_forward(p, &l->pooled, xn, &s.y, &slots, false, NULL);
-    } else {
-        ffn_forward(p, &l->routed, xn, &s.y, r, false, saved ? &s.routed : NULL);
+        slots = experts_bring(p, layer, r, &chosen);
+        routed = &l->pooled, r = &slots;
     }
+    if (!saved && out && out->address == residual->address && !l->shared_gate.w && is_gated(p, routed) &&
+        is_plain(&routed->down)) {
+        experts_few(p, l, routed, x, r, out);
+        arena_release(p->arena, mark);
+        return;
+    }
+    s.y = TENSOR(p->arena, DT_F32, expert_rows(r), c->dim);
+    ffn_forward(p, routed, x, &s.y, r, false, saved ? &s.routed : NULL);
     struct Tensor shared_y = {0};
     if (l->has_shared) {
         bool gated = l->shared_gate.w; // backward of the gate asks for what it multiplies
         shared_y = s.shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
-        ffn_forward(p, &l->ffn, xn, out || gated ? &s.shared_y : NULL, NULL, false, saved ? &s.shared : NULL);
+        ffn_forward(p, &l->ffn, x, out || gated ? &s.shared_y : NULL, NULL, false, saved ? &s.shared : NULL);
         if (gated) {
             s.gate = TENSOR(p->arena, DT_F32, p->t, 1);
-            linear_forward(p, &l->shared_gate, xn, &s.gate, NULL, false, false);
+            linear(p, &l->shared_gate, x, &s.gate, NULL, false, false);
         }
         if (gated && out) {
             if (saved)
@@ -175,10 +271,10 @@ void block_forward(struct Pass *p, uint32_t layer, const struct Tensor *x, const
         s.rstd1 = TENSOR(p->arena, DT_F32, p->t);
         s.x_mid = TENSOR(p->arena, DT_F32, p->t, c->dim);
     }
-    op_rmsnorm(p->c, x, &l->norm1->w, &s.xn1, saved ? &s.rstd1 : NULL, c->norm_eps);
+    struct Rows rows = normed(p, l->norm1, x, &s.xn1, saved ? &s.rstd1 : NULL);
     // Without saved, x_mid is y; with y == x the residual is already there.
     bool in_place = s.x_mid.address == x->address;
-    attention_forward(p, layer, &s.xn1, &s.x_mid, in_place, saved ? &s.attention : NULL);
+    attention_forward(p, layer, rows, &s.x_mid, in_place, saved ? &s.attention : NULL);
     if (!in_place)
         op_add(p->c, &s.x_mid, x, &s.x_mid);
     if (saved) {
@@ -187,13 +283,13 @@ void block_forward(struct Pass *p, uint32_t layer, const struct Tensor *x, const
     } else {
         s.xn2 = s.xn1;
     }
-    op_rmsnorm(p->c, &s.x_mid, &l->norm2->w, &s.xn2, saved ? &s.rstd2 : NULL, c->norm_eps);
+    rows = normed(p, l->norm2, &s.x_mid, &s.xn2, saved ? &s.rstd2 : NULL);
     if (l->is_moe) {
-        moe_forward(p, layer, &s.xn2, &s.x_mid, y, saved ? &s.moe : NULL);
+        moe_forward(p, layer, rows, &s.x_mid, y, saved ? &s.moe : NULL);
     } else if (y && s.x_mid.address == y->address) {
-        ffn_forward(p, &l->ffn, &s.xn2, y, NULL, true, NULL);
+        ffn_forward(p, &l->ffn, rows, y, NULL, true, NULL);
     } else {
-        ffn_forward(p, &l->ffn, &s.xn2, y, NULL, false, saved ? &s.ffn : NULL);
+        ffn_forward(p, &l->ffn, rows, y, NULL, false, saved ? &s.ffn : NULL);
         if (y)
             op_add(p->c, y, &s.x_mid, y);
     }

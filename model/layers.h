@@ -17,6 +17,7 @@ struct Pass {
     struct Tensor cache_rows;         // (t) u32: row of the cache that a token's key and value go to
     struct Tensor *cache_k, *cache_v; // per layer (rows, n_kv_heads * head_dim)
     bool decode;                      // few rows: split-KV attention
+    struct Tensor done;               // (t * n_heads) u32, zeros: its parts that are through; decode only
     // Balance loss: absent (n_groups 0) outside training.
     struct Tensor group_start, token_group, group_weight;
     uint32_t n_groups;
@@ -50,19 +51,26 @@ struct BlockSaved {
     struct MoeSaved moe;
 };
 
-// y = x W^T (+ bias) (+ adapter) (+ y where accumulate). With routing: rows by sorted slot; gather: x has a row per token.
-void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y,
-                    const struct Routing *g, bool gather, bool accumulate);
+// Rows that a layer's matrices multiply: as they are, or, with a norm's weights, passing through that RMSNorm on the way (few rows).
+struct Rows {
+    const struct Tensor *x, *norm;
+};
+
+// y = x W^T (+ bias) (+ adapter).
+void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y);
+// The same of x behind a norm.
+void linear_of_norm(struct Pass *p, const struct Linear *l, const struct Param *norm, const struct Tensor *x,
+                    const struct Tensor *y);
 struct AttentionShape attention_shape(const struct Config *c, const struct Layer *l);
-// out = attention of xn, before the residual.
-void attention_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *out,
-                       bool accumulate, struct AttentionSaved *saved);
+// out = attention of x, before the residual, or with accumulate added to it.
+void attention_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Tensor *out, bool accumulate,
+                       struct AttentionSaved *saved);
 // y = down(silu(gate(x)) * up(x)). y NULL: only what saved holds, for recomputation.
-void ffn_forward(struct Pass *p, const struct Ffn *f, const struct Tensor *x, const struct Tensor *y,
-                 const struct Routing *g, bool accumulate, struct FfnSaved *saved);
-// out = residual + shared(xn) + sum over chosen experts. out NULL: only what saved holds.
-void moe_forward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct Tensor *residual,
-                 const struct Tensor *out, struct MoeSaved *saved);
+void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struct Tensor *y, const struct Routing *g,
+                 bool accumulate, struct FfnSaved *saved);
+// out = residual + shared(x) + sum over chosen experts. out NULL: only what saved holds.
+void moe_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Tensor *residual, const struct Tensor *out,
+                 struct MoeSaved *saved);
 // y = x + attention(norm(x)), then y + ffn(norm(y)). Without saved, y may be x. With saved, y may be NULL: recomputation.
 void block_forward(struct Pass *p, uint32_t layer, const struct Tensor *x, const struct Tensor *y,
                    struct BlockSaved *saved);

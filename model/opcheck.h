@@ -57,6 +57,10 @@ struct OpCase {
 uint32_t opcheck_linear(const struct OpCase **cases);
 uint32_t opcheck_rows(const struct OpCase **cases);
 uint32_t opcheck_attention(const struct OpCase **cases);
+// Of opcheck_linear's cases, those of check_few.c.
+bool check_beside(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_experts_up(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_experts_down(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 
 // Runs one case at one shape with `kernel` forced (-1: the device's own pick), then tells (fail) what is wrong: false when the
 // error is above the bound, a guard or an input was touched, or the program did not run.

@@ -30,6 +30,9 @@ struct LinearOptions {
         coarse; // operands may be rounded to 16 bits (matrix units), as they may wherever w is not f32; of dw and of weights in f32
     // w is a gate's and this is what it lets through: y = silu(x w^T) * (x swiglu^T). Few rows alone (linear_is_few).
     const struct Tensor *swiglu;
+    // x passes through an RMSNorm with these weights (f32, f16 or bf16) and this eps on its way. Few rows alone.
+    const struct Tensor *norm;
+    float eps;
     // For x (dy) and w as bf16, which some matrix units want ready in memory; for parts of dw's sum. NULL: those are not used.
     struct Arena *scratch;
 };
@@ -44,6 +47,20 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
 // gather applies to x; gather_dy to dy.
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
                   const struct Routing *g, struct LinearOptions o, bool gather_dy);
+// Few rows of x by n (2 or 3) matrices of one type in one dispatch: y[i] = x w[i]^T. Behind the first all are of one shape.
+void op_linear_beside(struct Cmd *c, const struct Tensor *x, uint32_t n, const struct Tensor *const *w,
+                      const struct Tensor *y, struct LinearOptions o);
+// Few tokens' chosen experts and their shared ones in one dispatch. All matrices of one type; those of the shared experts, (parts * n, k), are as wide as
+// `parts` experts. y (tokens, n_active + parts, n) = silu(x gate^T) * (x up^T), the experts' rows in the order of slots, then the shared ones'.
+struct Gated {
+    const struct Tensor *gate, *up;
+};
+void op_experts_up(struct Cmd *c, const struct Tensor *x, struct Gated routed, struct Gated shared,
+                   const struct Routing *g, const struct Tensor *y, struct LinearOptions o);
+// y (tokens, n) += h's shared rows shared^T + sum_k weights[t,k] * h[t,k] w^T, in the order of op_combine and to the same bits. h as op_experts_up leaves it;
+// shared (n, parts * k), of w's type, may be NULL (parts 0).
+void op_experts_down(struct Cmd *c, const struct Tensor *h, const struct Tensor *w, const struct Tensor *shared,
+                     const struct Routing *g, const struct Tensor *y);
 // Whether so many rows, or the tokens of g, go to the matrix-vector kernel.
 bool linear_is_few(uint32_t rows, const struct Routing *g);
 // Height of the row tiles that the expert GEMMs of this device want for so many rows over so many experts.
@@ -69,9 +86,11 @@ void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *
 // In place on (rows, n_heads * head_dim); table (max_position, head_dim/2, 2) f32: cosine, sine. sign -1: backward.
 void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
              uint32_t n_heads, float sign);
-// The same to rows index[i] of a cache of keys (what x holds afterwards is not said); an index beyond it is skipped.
-void op_rope_scatter(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
-                     uint32_t n_heads, const struct Tensor *index, const struct Tensor *cache);
+// The same of q in place, and of k on its way to rows index[i] of a cache of keys; v goes to the same rows of one of values as it is. An index beyond the caches is
+// skipped. Caches of one type: f32, f16, bf16, or q8_0 (head_dim then a multiple of 32).
+void op_rope_store(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
+                   const struct Tensor *positions, const struct Tensor *table, uint32_t n_heads, uint32_t n_kv_heads,
+                   const struct Tensor *index, const struct Tensor *cache_k, const struct Tensor *cache_v);
 void op_swiglu(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *h);
 // In place: dh becomes h where keep_h (else unspecified), gate becomes dgate, up becomes dup.
 void op_swiglu_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up, const struct Tensor *dh,
@@ -89,7 +108,7 @@ void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor 
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
 // y (cols of x, ld) bf16 = x (rows, cols) f32 transposed; ld even and at least rows: zeros behind them.
 void op_transpose(struct Cmd *c, const struct Tensor *x, const struct Tensor *y);
-// y[index[i]] = x[i] or, of f32, += x[i]. y: f32, f16, bf16, or q8_0 (columns then a multiple of 32).
+// y[index[i]] = x[i] or += x[i], f32.
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate);
 
@@ -138,9 +157,10 @@ void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, 
                   const struct Tensor *v, const struct Tensor *span, const struct Tensor *o, const struct Tensor *lse,
                   struct AttentionShape s);
 // The same for at most 64 rows with long spans (decode): keys split over workgroups. The result of a row does not depend on other rows.
-void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
-                         const struct Tensor *v, const struct Tensor *span, const struct Tensor *o,
-                         struct AttentionShape s);
+// done (rows * n_heads) u32: zeros, and zeros again behind it.
+void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *done, const struct Tensor *q,
+                         const struct Tensor *k, const struct Tensor *v, const struct Tensor *span,
+                         const struct Tensor *o, struct AttentionShape s);
 // dq, dk, dv (written) from do; span as above; key_span (key_rows, 2): the query rows that may see a key. Deterministic, no atomics.
 void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
                        const struct Tensor *v, const struct Tensor *o, const struct Tensor *lse,

@@ -268,12 +268,12 @@ void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, 
     arena_release(scratch, mark);
 }
 
-void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
-                         const struct Tensor *v, const struct Tensor *span, const struct Tensor *o,
-                         struct AttentionShape s) {
+void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *done, const struct Tensor *q,
+                         const struct Tensor *k, const struct Tensor *v, const struct Tensor *span,
+                         const struct Tensor *o, struct AttentionShape s) {
     struct Device *dev = cmd_device(c);
     uint32_t n_shared = shape_assert(s), rows = q->dim[0], key_rows = k->dim[0];
-    assert(rows <= 64 && span->dim[0] == rows);
+    assert(rows <= 64 && span->dim[0] == rows && tensor_elements(done) >= (uint64_t)rows * s.n_heads);
     bool is_cpu;
     struct Dispatch d = {.spec = {s.head_dim, keys_assert(k, v, s)}, .n_spec = 2};
     d.kernel = pick_body(dev, KERNEL_attention_decode_cpu, KERNEL_attention_decode, &is_cpu);
@@ -282,7 +282,6 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
     uint32_t units = is_cpu ? s.n_kv_heads * (uint32_t)div_up(n_shared, d.local_size) : s.n_heads;
     const struct Tiles *tiles = tiles_of(dev);
     uint32_t n_parts = (uint32_t)min_u64(div_up(tiles->decode_units, units), tiles->decode_parts);
-    assert(n_parts <= 64); // attention_merge.comp holds so many
     d.groups[0] = rows * units * n_parts;
     struct Tensor part = TENSOR(scratch, DT_F32, rows, s.n_heads, n_parts, s.head_dim + 4);
     d.flops = 4.0 * s.head_dim * key_rows * s.n_heads; // rows have their own keys
@@ -292,6 +291,8 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
                                          .v = view(v),
                                          .span = view(span),
                                          .part = view(&part),
+                                         .o = view(o),
+                                         .done = view(done),
                                          .rows = rows,
                                          .n_heads = s.n_heads,
                                          .n_kv_heads = s.n_kv_heads,
@@ -300,21 +301,6 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
                                          .n_parts = n_parts,
                                          .scale = s.scale};
     cmd_dispatch(c, &d, &args);
-
-    struct Dispatch merge = {.kernel = KERNEL_attention_merge,
-                             .local_size = dev->is_cpu ? 0 : 64,
-                             .spec = {s.head_dim},
-                             .n_spec = 1,
-                             .groups = {rows * s.n_heads},
-                             .flops = 2.0 * part.bytes / 4,
-                             .bytes = (double)part.bytes};
-    struct Args_attention_merge merge_args = {.part = view(&part),
-                                              .o = view(o),
-                                              .rows = rows,
-                                              .n_heads = s.n_heads,
-                                              .head_dim = s.head_dim,
-                                              .n_parts = n_parts};
-    cmd_dispatch(c, &merge, &merge_args);
 }
 
 // ---- Backward

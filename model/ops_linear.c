@@ -1,7 +1,7 @@
 // Matrix multiplies: picks the body (registers only on CPU devices, matrix units, shared memory), the module for the weights' storage type,
 // tile sizes (from model/tiles.h) and grids. Sums run over the contraction in the same order whatever the number of rows, so a row's result does
 // not depend on its neighbours.
-#include "model/ops.h"
+#include "model/dispatch.h"
 #include "model/tiles.h"
 #include "model/tune.h"
 
@@ -9,23 +9,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { FEW_ROWS = 8 }; // so many rows go to the matrix-vector kernel
 enum Form { NT, NN, TN };
 enum Grouping { DENSE, BY_TILES, BY_ROW_EXPERT };
 
-#define BY_TYPE(before, after)                                                                                         \
-    {                                                                                                                  \
-        [DT_F32] = KERNEL_##before##_f32##after, [DT_F16] = KERNEL_##before##_f16##after,                              \
-        [DT_BF16] = KERNEL_##before##_bf16##after, [DT_Q4_0] = KERNEL_##before##_q4_0##after,                          \
-        [DT_Q4_1] = KERNEL_##before##_q4_1##after, [DT_Q8_0] = KERNEL_##before##_q8_0##after,                          \
-        [DT_Q5_0] = KERNEL_##before##_q5_0##after, [DT_Q5_1] = KERNEL_##before##_q5_1##after,                          \
-        [DT_Q2_K] = KERNEL_##before##_q2_k##after, [DT_Q3_K] = KERNEL_##before##_q3_k##after,                          \
-        [DT_Q4_K] = KERNEL_##before##_q4_k##after, [DT_Q5_K] = KERNEL_##before##_q5_k##after,                          \
-        [DT_Q6_K] = KERNEL_##before##_q6_k##after, [DT_IQ4_NL] = KERNEL_##before##_iq4_nl##after,                      \
-        [DT_IQ4_XS] = KERNEL_##before##_iq4_xs##after                                                                  \
-    }
 static const int CPU_NT[] = BY_TYPE(gemm_nt, _cpu), CPU_NN[] = BY_TYPE(gemm_nn, _cpu);
-static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base);
 
 // Columns that a lane of the CPU bodies makes of one row of w, in NN: what a word (two of f32) holds.
 static uint32_t cpu_nn_cols(enum DType type) {
@@ -303,10 +290,6 @@ static void lists_of(const void *job, size_t at, uint32_t *to, uint64_t n) {
         to[0] = count;
 }
 
-static void operand(struct TuneQuestion *q, size_t at, enum DType type, uint32_t cols) {
-    q->operands[q->n_operands++] = (struct TuneOperand){at, type, cols};
-}
-
 // A large dense product is measured on a part of it: 4096 rows and as many columns.
 static struct Job part_of(const struct Job *whole) {
     enum { MOST = 4096 };
@@ -347,16 +330,16 @@ static void run(struct Cmd *c, const struct Job *j) {
         matrix_ways(j, &q);
     else
         shared_ways(j, &q);
-    operand(&q, offsetof(struct Args_gemm, y), DT_F32, 0);
-    operand(&q, offsetof(struct Args_gemm, x), j->packed ? DT_BF16 : DT_F32, j->args.ldx);
-    operand(&q, offsetof(struct Args_gemm, w), j->type, j->form == NN ? part.args.n : j->args.k);
+    tune_operand(&q, offsetof(struct Args_gemm, y), DT_F32, 0);
+    tune_operand(&q, offsetof(struct Args_gemm, x), j->packed ? DT_BF16 : DT_F32, j->args.ldx);
+    tune_operand(&q, offsetof(struct Args_gemm, w), j->type, j->form == NN ? part.args.n : j->args.k);
     if (j->gather)
-        operand(&q, offsetof(struct Args_gemm, gather), DT_U32, 1);
+        tune_operand(&q, offsetof(struct Args_gemm, gather), DT_U32, 1);
     if (by_tiles(j)) {
-        operand(&q, offsetof(struct Args_gemm, tiles), DT_U32, 1);
-        operand(&q, offsetof(struct Args_gemm, grid), DT_U32, 1);
+        tune_operand(&q, offsetof(struct Args_gemm, tiles), DT_U32, 1);
+        tune_operand(&q, offsetof(struct Args_gemm, grid), DT_U32, 1);
     } else if (j->grouping != DENSE)
-        operand(&q, offsetof(struct Args_gemm, offsets), DT_U32, 1);
+        tune_operand(&q, offsetof(struct Args_gemm, offsets), DT_U32, 1);
     struct Tile way = j->grouping != DENSE && is_few(j->g) ? q.ways[0] : tune_pick(j->dev, &q);
     struct Dispatch d = dispatch_of(j, &way);
     cmd_dispatch(c, &d, &j->args);
@@ -489,8 +472,6 @@ static void run_dw(struct Cmd *c, const struct Job *tn, struct Arena *scratch, c
     arena_release(scratch, mark);
 }
 
-static uint32_t weight_dim(const struct Tensor *w, uint32_t from_last) { return w->dim[w->n_dims - 1 - from_last]; }
-
 bool linear_is_few(uint32_t rows, const struct Routing *g) { return g ? is_few(g) : rows <= FEW_ROWS; }
 
 // Weights are read once; with experts only those that have rows, so this is an upper bound.
@@ -534,154 +515,17 @@ static void gather_rows(struct Job *j, uint32_t operands) {
     j->args.flags = j->form == TN ? 0 : (j->grouping != DENSE) | operands << 1;
 }
 
-// ---- Few rows
-
-static uint32_t power_of_two(uint32_t n) {
-    uint32_t p = 1;
-    while (p < n)
-        p *= 2;
-    return p;
-}
-
-struct Gemv {
-    struct Device *dev;
-    enum KernelId kernel;
-    bool across, swiglu;      // lanes along the contraction; two products
-    uint32_t rows, n_experts; // rows: of x, of a workgroup; n_experts 0: dense
-    struct Args_gemv args;
-    double flops, bytes;
-};
-
-// A way's rows are those of x, its cols those of w that a lane (or a subgroup) makes; way: units of w under way.
-static struct Dispatch gemv_dispatch(const void *job, const struct Tile *way) {
-    const struct Gemv *j = job;
-    uint32_t lanes = j->dev->limits.subgroup_size, n = j->args.n;
-    bool choose_lanes = !j->across && j->dev->is_cpu && lanes == 8;
-    struct Dispatch d = {.kernel = j->kernel,
-                         .local_size = way->threads,
-                         .spec = {way->rows, way->cols, j->n_experts != 0, choose_lanes, j->swiglu, way->way},
-                         .n_spec = 6,
-                         .flops = j->flops,
-                         .bytes = j->bytes};
-    uint32_t columns = j->across ? d.local_size / lanes * way->cols : d.local_size * way->cols;
-    // A vocabulary of 100,000 can have more groups than there may be.
-    for (; div_up(n, columns) > j->dev->limits.max_groups[0] && d.local_size < 256; columns *= 2)
-        d.local_size *= 2;
-    d.groups[0] = (uint32_t)div_up(n, columns);
-    d.groups[1] = (uint32_t)div_up(j->args.m, way->rows);
-    d.groups[2] = 1;
-    return d;
-}
-
-static void gemv_ways(const struct Gemv *j, struct TuneQuestion *q) {
-    enum { MOST_SUMS = 8, MOST_UNITS = 16 }; // of a lane: what registers hold
-    const struct Tiles *tiles = tiles_of(j->dev);
-    uint32_t lanes = j->dev->limits.subgroup_size, local = (uint32_t)max_u64(lanes, tiles->gemv_local), rows = j->rows;
-    // Fewer units under way of more rows or two matrices at once, so that registers reach.
-    uint32_t products = j->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
-    uint32_t cols = rows >= 4 ? 1 : tiles->gemv_cols;
-    tune_way(q, (struct Tile){rows, cols, local, ahead});
-    for (uint32_t other = 1; other <= 4; other *= 2)
-        if (rows * other * products <= MOST_SUMS)
-            tune_way(q, (struct Tile){rows, other, local, ahead});
-    for (uint32_t other = 1; other <= 8 && j->across; other *= 2)
-        if (other * cols * products <= MOST_UNITS)
-            tune_way(q, (struct Tile){rows, cols, local, other});
-    for (uint32_t other = 64; other <= 256 && !j->dev->is_cpu; other *= 2)
-        if (other >= lanes && other <= j->dev->limits.max_invocations)
-            tune_way(q, (struct Tile){rows, cols, other, ahead});
-}
-
-static void gemv_lists(const void *job, size_t at, uint32_t *to, uint64_t n) {
-    const struct Gemv *j = job;
-    for (uint64_t i = 0; i < n && at == offsetof(struct Args_gemv, row_expert); i++)
-        to[i] = (uint32_t)(i * 7919 % j->n_experts);
-}
-
-static struct Tile gemv_pick(const struct Gemv *whole, enum DType type) {
-    enum { MOST = 8192 }; // columns of a dense product that are measured
-    struct Gemv j = *whole;
-    j.args.accumulate = 0;
-    if (!j.n_experts && j.args.n > MOST) {
-        j.args.n = MOST;
-        j.args.w.bytes = j.args.w2.bytes = (uint64_t)MOST * j.args.w_row_bytes;
-        j.args.y.bytes = 4 * (uint64_t)MOST * j.args.m;
-    }
-    struct TuneQuestion q = {.kernel = j.kernel,
-                             .type = type,
-                             .kind = j.rows | (j.n_experts != 0) << 4 | j.swiglu << 5,
-                             .shape = {j.args.m, j.args.n, j.args.k},
-                             .args = &j.args,
-                             .args_bytes = sizeof j.args,
-                             .job = &j,
-                             .dispatch = gemv_dispatch,
-                             .words = gemv_lists};
-    gemv_ways(&j, &q);
-    operand(&q, offsetof(struct Args_gemv, y), DT_F32, 0);
-    operand(&q, offsetof(struct Args_gemv, x), DT_F32, j.args.k);
-    operand(&q, offsetof(struct Args_gemv, w), type, j.args.k);
-    if (j.swiglu)
-        operand(&q, offsetof(struct Args_gemv, w2), type, j.args.k);
-    if (j.n_experts)
-        operand(&q, offsetof(struct Args_gemv, row_expert), DT_U32, 1);
-    return tune_pick(j.dev, &q);
-}
-
-static void run_gemv(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
-                     const struct Routing *g, struct LinearOptions o) {
-    struct Device *dev = cmd_device(c);
-    uint32_t m = (uint32_t)tensor_rows(y), n = weight_dim(w, 1), k = weight_dim(w, 0);
-    struct Gemv j = {.dev = dev, .swiglu = o.swiglu != NULL, .n_experts = g ? g->n_experts : 0};
-    j.args = (struct Args_gemv){.x = view(x),
-                                .w = view(w),
-                                .y = view(y),
-                                .m = m,
-                                .n = n,
-                                .k = k,
-                                .accumulate = o.accumulate,
-                                .alpha = o.alpha == 0 ? 1 : o.alpha,
-                                .w_row_bytes = (uint32_t)dtype_row_bytes(w->type, k),
-                                .x_divide = g && o.gather ? g->n_active : 1};
-    if (g)
-        j.args.row_expert = view(&g->row_expert);
-    j.args.w2 =
-        view(j.swiglu ? o.swiglu : w); // not used without; but lavapipe runs the loads of both sides of a branch
-    int across = GEMV[w->type], lane_rows = GEMV_BASE[w->type];
-    j.kernel =
-        tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
-    j.across = (int)j.kernel == across;
-    // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
-    uint32_t most = !j.across && !dev->is_cpu ? 4 : FEW_ROWS;
-    if (j.swiglu && !dev->is_cpu)
-        most /= 2;
-    j.rows = g ? 1 : (uint32_t)min_u64(most, power_of_two(m));
-    j.flops = (j.swiglu ? 4.0 : 2.0) * m * n * k;
-    j.bytes = (double)x->bytes + (double)y->bytes +
-              (double)(g ? m : 1) * n * (double)dtype_row_bytes(w->type, k) * (j.swiglu ? 2 : 1);
-    struct Tile way = gemv_pick(&j, w->type);
-    struct Dispatch d = gemv_dispatch(&j, &way);
-    cmd_dispatch(c, &d, &j.args);
-}
-
 // ---- The operations
-
-static void assert_weights(const struct Tensor *w, const struct Routing *g) {
-    assert(w->type != DT_U32 && w->n_dims >= 2 && weight_dim(w, 0) % max_u64(DTYPES[w->type].block, 8) == 0);
-    assert(!g || (w->n_dims == 3 && w->dim[0] == g->n_experts));
-    (void)w, (void)g;
-}
 
 void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
                const struct Routing *g, struct LinearOptions o) {
     assert_weights(w, g);
     assert(tensor_cols(x) == weight_dim(w, 0) && tensor_cols(y) == weight_dim(w, 1));
-    bool few = linear_is_few((uint32_t)tensor_rows(y), g);
-    assert(!o.swiglu || (few && o.swiglu->type == w->type && o.swiglu->bytes == w->bytes && !o.accumulate &&
-                         (o.alpha == 0 || o.alpha == 1)));
-    if (few) {
-        run_gemv(c, x, w, y, g, o);
+    if (linear_is_few((uint32_t)tensor_rows(y), g)) {
+        linear_few(c, x, w, y, g, o);
         return;
     }
+    assert(!o.swiglu && !o.norm);
     struct Job j = job_make(c, NT, x, w, y, g, o);
     j.args.m = (uint32_t)tensor_rows(y), j.args.n = weight_dim(w, 1), j.args.k = weight_dim(w, 0);
     j.coarse = w->type != DT_F32 || o.coarse;

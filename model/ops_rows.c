@@ -202,47 +202,49 @@ void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *
         column_sum_all(c, scratch, x, dy, rstd, dw);
 }
 
-static void rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
-                 uint32_t n_heads, float sign, const struct Tensor *index, const struct Tensor *cache) {
+static void rope(struct Cmd *c, const struct Tensor *x, struct Args_rope *args, const struct Tensor *table,
+                 uint32_t n_heads, const struct Tensor *cache) {
     assert(n_heads > 0 && tensor_cols(x) % (8 * n_heads) == 0);
     struct Device *dev = cmd_device(c);
     uint32_t rows = rows_of(x), head_dim = tensor_cols(x) / n_heads;
     assert(table->n_dims == 3 && table->dim[1] == head_dim / 2);
-    struct Args_rope args = {.x = view(x),
-                             .positions = view(positions),
-                             .table = view(table),
-                             .index = view_or_none(index),
-                             .y = view_or_none(cache),
-                             .rows = rows,
-                             .n_heads = n_heads,
-                             .n_positions = table->dim[0],
-                             .y_rows = cache ? rows_of(cache) : 0,
-                             .sign = sign};
+    args->x = view(x);
+    args->table = view(table);
+    args->rows = rows, args->n_heads = n_heads, args->n_positions = table->dim[0];
+    double elements = (double)rows * (tensor_cols(x) + (cache ? 2.0 * tensor_cols(cache) : 0));
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rope),
                                     .local_size = dispatch_local_size(dev, n_heads * head_dim / 8),
                                     .spec = {head_dim, cache ? cache_code(cache->type) : 0, cache != NULL},
                                     .n_spec = 3,
-                                    .groups = {rows},
-                                    .flops = 3.0 * rows * n_heads * head_dim,
-                                    .bytes = 8.0 * rows * n_heads * head_dim},
-                 &args);
+                                    .groups = {cache ? 3 * rows : rows},
+                                    .flops = 3.0 * elements,
+                                    .bytes = 8.0 * elements},
+                 args);
 }
 
 void op_rope(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
              uint32_t n_heads, float sign) {
-    rope(c, x, positions, table, n_heads, sign, NULL, NULL);
+    struct Args_rope args = {.positions = view(positions), .sign = sign};
+    rope(c, x, &args, table, n_heads, NULL);
 }
 
-void op_rope_scatter(struct Cmd *c, const struct Tensor *x, const struct Tensor *positions, const struct Tensor *table,
-                     uint32_t n_heads, const struct Tensor *index, const struct Tensor *cache) {
-    assert(tensor_cols(cache) == tensor_cols(x));
-    if (cache->type != DT_Q8_0) {
-        rope(c, x, positions, table, n_heads, 1, index, cache);
-        return;
-    }
-    rope(c, x, positions, table, n_heads, 1, NULL, NULL); // its blocks lie across pairs
-    op_scatter_rows(c, x, index, cache, false);
+void op_rope_store(struct Cmd *c, const struct Tensor *q, const struct Tensor *k, const struct Tensor *v,
+                   const struct Tensor *positions, const struct Tensor *table, uint32_t n_heads, uint32_t n_kv_heads,
+                   const struct Tensor *index, const struct Tensor *cache_k, const struct Tensor *cache_v) {
+    assert(tensor_cols(cache_k) == tensor_cols(k) && tensor_cols(cache_v) == tensor_cols(v));
+    assert(cache_k->type == cache_v->type && tensor_cols(k) == tensor_cols(v));
+    assert(tensor_cols(k) / n_kv_heads == tensor_cols(q) / n_heads);
+    struct Args_rope args = {.positions = view(positions),
+                             .k = view(k),
+                             .v = view(v),
+                             .index = view(index),
+                             .cache_k = view(cache_k),
+                             .cache_v = view(cache_v),
+                             .n_kv_heads = n_kv_heads,
+                             .cache_rows = rows_of(cache_k),
+                             .sign = 1};
+    rope(c, q, &args, table, n_heads, cache_k);
 }
 
 // One workgroup for every `local * steps` quads of n elements.
@@ -319,10 +321,9 @@ void op_transpose(struct Cmd *c, const struct Tensor *x, const struct Tensor *y)
 
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate) {
-    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % DTYPES[y->type].block == 0 && tensor_cols(x) % 4 == 0);
-    assert(!accumulate || y->type == DT_F32);
+    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0 && y->type == DT_F32);
     struct Device *dev = cmd_device(c);
-    uint32_t rows = rows_of(x), dim = tensor_cols(x), items = y->type == DT_Q8_0 ? dim / 64 : dim / 4;
+    uint32_t rows = rows_of(x), dim = tensor_cols(x);
     struct Args_scatter_rows args = {.x = view(x),
                                      .index = view(index),
                                      .y = view(y),
@@ -332,9 +333,7 @@ void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor 
                                      .accumulate = accumulate};
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_scatter_rows),
-                                    .local_size = dispatch_local_size(dev, items),
-                                    .spec = {0, cache_code(y->type)},
-                                    .n_spec = 2,
+                                    .local_size = dispatch_local_size(dev, dim / 4),
                                     .groups = {rows},
                                     .bytes = (accumulate ? 12.0 : 8.0) * rows * dim},
                  &args);

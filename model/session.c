@@ -38,6 +38,10 @@ static struct Tensor body(struct Session *s, struct Cmd *c, uint32_t first, uint
                        .decode = decode,
                        .chosen = chosen_view(s, first, t)};
     struct Tensor ids = tensor_slice(&s->ids, first, t), x = TENSOR(&s->scratch, DT_F32, t, s->m->config.dim);
+    if (decode) {
+        p->done = TENSOR(&s->scratch, DT_U32, t * s->m->config.n_heads);
+        cmd_fill(c, &p->done, 0);
+    }
     op_embed(c, &ids, &s->m->embed->w, &x);
     for (uint32_t layer = 0; layer < s->m->config.n_layers; layer++)
         block_forward(p, layer, &x, &x, NULL);
@@ -63,11 +67,10 @@ static void sample_shaped(struct Session *s, struct Cmd *c, const struct Tensor 
 // Norm, head and sampling of n rows, those from `first` on.
 static void head(struct Session *s, struct Pass *p, const struct Tensor *x, uint32_t first, uint32_t n) {
     struct Linear linear = {.w = s->m->head};
-    struct Tensor xn = TENSOR(p->arena, DT_F32, n, s->m->config.dim), logits = tensor_slice(&s->logits, first, n);
+    struct Tensor logits = tensor_slice(&s->logits, first, n);
     struct Tensor params = tensor_slice(&s->params, first, n), ids = tensor_slice(&s->next_ids, first, n);
     struct Tensor logprobs = tensor_slice(&s->next_logprobs, first, n);
-    op_rmsnorm(p->c, x, &s->m->norm->w, &xn, NULL, s->m->config.norm_eps);
-    linear_forward(p, &linear, &xn, &logits, NULL, false, false);
+    linear_of_norm(p, &linear, s->m->norm, x, &logits);
     if (tensor_exists(&s->bias))
         op_logit_bias(p->c, &logits, &s->bias);
     if (tensor_exists(&s->shaped))
@@ -86,9 +89,8 @@ static void score_rows(struct Session *s, struct Pass *p, const struct Tensor *x
         struct ArenaMark mark = arena_mark(p->arena);
         struct Tensor rows = tensor_slice(x, first, n), targets = tensor_slice(&s->targets, first, n);
         struct Tensor losses = tensor_slice(&s->losses, first, n);
-        struct Tensor xn = TENSOR(p->arena, DT_F32, n, c->dim), logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
-        op_rmsnorm(p->c, &rows, &s->m->norm->w, &xn, NULL, c->norm_eps);
-        linear_forward(p, &linear, &xn, &logits, NULL, false, false);
+        struct Tensor logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
+        linear_of_norm(p, &linear, s->m->norm, &rows, &logits);
         op_xent(p->c, &logits, &targets, &losses, NULL, NULL, false);
         arena_release(p->arena, mark);
     }

@@ -1,5 +1,5 @@
 // Attention of few rows over long spans on GPUs: a workgroup takes one part of the keys of one row and head, 128 keys at a time. First eight
-// threads a key for the scores, then a thread a column of values for a share of the keys. Leaves a part for attention_merge.comp.
+// threads a key for the scores, then a thread a column of values for a share of the keys. The last workgroup of a row and head joins the parts.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attention_part.glsl"
@@ -64,14 +64,17 @@ void main() {
     result[t] = o;
     sums[t] = sum;
     barrier();
-    if (t >= HEAD_VECS)
-        return;
-    for (uint i = 1; i < SHARERS; i++) {
-        o += result[i * HEAD_VECS + t];
-        sum += sums[i * HEAD_VECS + t];
+    if (t < HEAD_VECS) {
+        for (uint i = 1; i < SHARERS; i++) {
+            o += result[i * HEAD_VECS + t];
+            sum += sums[i * HEAD_VECS + t];
+        }
+        const uint at = part_at(row, head, split);
+        Parts part = Parts(uvec2(p.part));
+        part.v[at + t] = o;
+        if (t == 0)
+            part.v[at + HEAD_VECS] = vec4(most, sum, 0, 0);
     }
-    const uint at = part_at(row, head, split);
-    f32x4_rw(p.part).v[at + t] = o;
-    if (t == 0)
-        f32x4_rw(p.part).v[at + HEAD_VECS] = vec4(most, sum, 0, 0);
+    if (is_last_part(row * p.n_heads + head) && t < HEAD_VECS)
+        JOIN_PARTS(1, row, head, t)
 }

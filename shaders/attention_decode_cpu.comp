@@ -1,6 +1,6 @@
 // Attention of few rows over long spans on CPU devices: a lane is a query head, the heads of a workgroup share a key head, and keys and values
 // come from uniform addresses as in attention_cpu.comp: a value loaded once for all lanes is cheaper than one per lane, even where few lanes have a
-// head. A workgroup takes one part of the keys of one row and leaves it for attention_merge.comp.
+// head. A workgroup takes one part of the keys of one row and the last of them joins the parts.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attention_part.glsl"
@@ -57,10 +57,14 @@ void main() {
             o[d] = total;
         }
     }
-    if (sharer >= n_shared)
-        return;
+    const bool has_head = sharer < n_shared;
     const uint at = part_at(row, head, split);
-    [[unroll]] for (uint d = 0; d < HEAD_VECS; d++)
-        f32x4_rw(p.part).v[at + d] = o[d];
-    f32x4_rw(p.part).v[at + HEAD_VECS] = vec4(most, sum, 0, 0);
+    Parts part = Parts(uvec2(p.part));
+    if (has_head) {
+        [[unroll]] for (uint d = 0; d < HEAD_VECS; d++)
+            part.v[at + d] = o[d];
+        part.v[at + HEAD_VECS] = vec4(most, sum, 0, 0);
+    }
+    if (is_last_part((row * p.n_kv_heads + kv_head) * passes + pass) && has_head)
+        JOIN_PARTS(HEAD_VECS, row, head, 0)
 }

@@ -45,4 +45,19 @@ uvec2 cache_pack4(vec4 x) {
         return uvec2(f16_bits(x.x) | f16_bits(x.y) << 16, f16_bits(x.z) | f16_bits(x.w) << 16);
     return uvec2(bf16_bits(x.x) | bf16_bits(x.y) << 16, bf16_bits(x.z) | bf16_bits(x.w) << 16);
 }
+// A block of q8_0 to words `to` and on; returns the bits of its scale.
+uint q8_store_block(u32_rw y, uint to, vec4 x[8]) {
+    float peak = 0;
+    [[unroll]] for (uint i = 0; i < 8; i++) {
+        const vec4 size = abs(x[i]);
+        peak = max(peak, max(max(size.x, size.y), max(size.z, size.w)));
+    }
+    const float inverse = peak == 0 ? 0 : 127 / peak;
+    [[unroll]] for (uint i = 0; i < 8; i++) {
+        const vec4 scaled = x[i] * inverse;
+        const uvec4 q = uvec4(ivec4(clamp(trunc(scaled + sign(scaled) * 0.5), -127, 127))) & 255u;
+        y.v[to + i] = q.x | q.y << 8 | q.z << 16 | q.w << 24;
+    }
+    return f16_bits(peak / 127);
+}
 #endif

@@ -21,7 +21,7 @@ void main() {
         for (uint slot = token * p.n_active; slot < (token + 1) * p.n_active; slot++) {
             uint row = min(p.slot_row.v[slot], p.rows * p.n_active - 1);
             vec4 y = f32x4_in(p.y).v[row * quads + q];
-            sum += WEIGHTS != 0 ? p.weights.v[slot] * y : y;
+            sum = WEIGHTS != 0 ? fma(vec4(p.weights.v[slot]), y, sum) : sum + y;
         }
         f32x4_rw(p.out_y).v[token * quads + q] = sum;
     }

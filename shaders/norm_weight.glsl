@@ -7,15 +7,7 @@ const uint QUADS = DIM / 4;
 const uint ROUNDS = (QUADS + LOCAL_SIZE - 1) / LOCAL_SIZE; // quads of a row per lane
 const uint KEPT = ROUNDS <= 32 ? ROUNDS : 1;
 
-// Elements 4q .. 4q+3.
-vec4 weight4(uint q) {
-    if (W_TYPE == 0)
-        return f32x4_in(p.w).v[q];
-    uint a = p.w.v[2 * q], b = p.w.v[2 * q + 1];
-    if (W_TYPE == 1)
-        return vec4(unpackHalf2x16(a), unpackHalf2x16(b));
-    return uintBitsToFloat(uvec4(a << 16, a & 0xffff0000u, b << 16, b & 0xffff0000u));
-}
+vec4 weight4(uint q) { return norm_weight4(p.w, W_TYPE, q); }
 
 // Whether quad q, of round j, is there: only the last round can be incomplete.
 bool is_inside(uint j, uint q) { return (j + 1) * LOCAL_SIZE <= QUADS || q < QUADS; }

@@ -13,7 +13,7 @@
     X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
-    X(attention) X(attention_decode) X(attention_merge) X(attention_back_prepare) X(attention_back_dq)                 \
+    X(attention) X(attention_decode) X(attention_back_prepare) X(attention_back_dq)                                    \
     X(attention_back_dkv) X(own) X(attention_back_pack) X(transpose)
 
 // y[i] = value, `n` 32-bit words.
@@ -29,10 +29,12 @@
 #define PUSH_gemm(IN, OUT, RW, U32, F32)                                                                               \
     IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid)                 \
     U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags)
-// Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y), or silu(x w^T) * (x w2^T); row_expert (m) absent when dense; row r reads x row r / x_divide.
+// Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y), or silu(x w^T) * (x w2^T); see gemv.comp for what else it makes at once. Absent what it then does not
+// take. row_expert (m): matrix of the stack w that a row takes; row r reads x row r / x_divide.
 #define PUSH_gemv(IN, OUT, RW, U32, F32)                                                                               \
-    IN(f32, x) IN(u32x4, w) IN(u32x4, w2) RW(f32, y) IN(u32, row_expert)                                               \
-    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(x_divide)
+    IN(f32, x) IN(u32x4, w) IN(u32x4, w2) IN(u32x4, w3) IN(u32x4, w4) RW(f32, y) RW(f32, y2) RW(f32, y3)               \
+    IN(u32, row_expert) IN(u32, norm) IN(f32, weights)                                                                 \
+    U32(m) U32(n) U32(n2) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(w3_row_bytes) U32(x_divide) F32(eps)
 
 // y(t,dim) = table[ids[t]], or table[t]; an id outside the vocabulary gives zeros. y f32, or f16 or bf16.
 #define PUSH_embed(IN, OUT, RW, U32, F32) IN(u32, ids) IN(u32x4, w) OUT(f32, y) U32(rows) U32(dim) U32(vocab) U32(w_row_bytes)
@@ -49,11 +51,11 @@
 // dx (+)= rstd * (w*dy - x * rstd^2 * mean(w*dy*x)).
 #define PUSH_rmsnorm_back(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, w) IN(f32, rstd) IN(f32, dy) RW(f32, dx) U32(rows) U32(accumulate)
-// Rotates pairs (i, i + head_dim/2) of every head by table[position]: in place, or to rows index[i] of a cache y (cache.glsl; one beyond it is skipped). sign
-// -1 is the backward.
+// Rotates pairs (i, i + head_dim/2) of every head of x by table[position]; sign -1 is the backward. With a cache (cache.glsl) also those of k on the way to
+// its rows index[i], and v as it is to the same; one beyond it is skipped.
 #define PUSH_rope(IN, OUT, RW, U32, F32)                                                                               \
-    RW(f32, x) IN(u32, positions) IN(f32, table) IN(u32, index) RW(f32, y)                                             \
-    U32(rows) U32(n_heads) U32(n_positions) U32(y_rows) F32(sign)
+    RW(f32, x) IN(u32, positions) IN(f32, table) RW(f32, k) IN(f32, v) IN(u32, index) RW(f32, cache_k) RW(f32, cache_v)\
+    U32(rows) U32(n_heads) U32(n_kv_heads) U32(n_positions) U32(cache_rows) F32(sign)
 // h = silu(gate) * up, n elements.
 #define PUSH_swiglu(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, up) OUT(f32, h) U32(n)
 // From dh: dgate, dup (may overwrite gate and up), and h again (may be absent).
@@ -101,7 +103,7 @@
 #define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
 // y (dim, ld) bf16 = x (rows, dim) transposed, zeros behind its rows; ld even.
 #define PUSH_transpose(IN, OUT, RW, U32, F32) IN(f32, x) OUT(u32, y) U32(rows) U32(dim) U32(ld)
-// y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped. y may be a cache of another type (cache.glsl).
+// y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped.
 #define PUSH_scatter_rows(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, index) RW(f32, y) U32(rows) U32(dim) U32(y_rows) U32(accumulate)
 // y[g,j] (+)= sum over the rows i of part g of x[i,j], or of x[i,j] * dy[i,j] * rstd[i]; fixed order.
@@ -146,11 +148,10 @@
     IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, o) OUT(f32, lse)                                           \
     U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) F32(scale)
 // The same for few rows: the keys of a row are cut into n_parts parts, part (rows, n_heads, n_parts, head_dim + 4): the weighted sum of v,
-// then the greatest score, the sum of weights and two unused words.
+// then the greatest score, the sum of weights and two unused words. done (rows * n_heads): zeros, before and after.
 #define PUSH_attention_decode(IN, OUT, RW, U32, F32)                                                                   \
-    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) OUT(f32, part)                                                      \
+    IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) RW(f32, part) OUT(f32, o) RW(u32, done)                             \
     U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) U32(n_parts) F32(scale)
-#define PUSH_attention_merge(IN, OUT, RW, U32, F32) IN(f32, part) OUT(f32, o) U32(rows) U32(n_heads) U32(head_dim) U32(n_parts)
 // delta[i,h] = <do, o>.
 #define PUSH_attention_back_prepare(IN, OUT, RW, U32, F32) IN(f32, o) IN(f32, dy) OUT(f32, delta) U32(rows) U32(n_heads) U32(head_dim)
 // Operands of matrix units, f16 or bf16 (rows_packed, n_heads, head_dim), zeros from `rows` on: q times scale and log2(e), dy divided by a power of two

@@ -35,7 +35,8 @@ void main() {
             p.probs.v[token * p.n_experts + e] = prob[j];
     }
 
-    float last = 2, weight = 0, total = 0; // lane k keeps the weight of choice k
+    float last = 2, total = 0;
+    bool norm = p.norm_topk != 0 && p.n_active > 1;
     uint last_expert = 0;
     for (uint k = 0; k < p.n_active; k++) {
         float best = -1;
@@ -58,7 +59,7 @@ void main() {
         if (lane == 0) {
             uint slot = token * p.n_active + k;
             p.experts.v[slot] = last_expert;
-            p.weights.v[slot] = last * p.scale;
+            p.weights.v[slot] = norm ? last : last * p.scale;
             if (LISTS != 0) {
                 p.gather.v[slot] = token;
                 p.slot_row.v[slot] = slot;
@@ -71,10 +72,7 @@ void main() {
     if (LISTS != 0 && token == 0 && lane == 0)
         for (uint i = 0; i < 4; i++)
             p.grid.v[i] = i == 0 ? min(p.rows * p.n_active, p.max_tiles) : 0;
-    if (p.norm_topk != 0 && p.n_active > 1 && lane == 0)
-        for (uint k = 0; k < p.n_active; k++) {
-            uint slot = token * p.n_active + k;
-            uint expert = min(p.experts.v[slot], p.n_experts - 1); // bounded for every lane: a loop may load once more with all lanes off
-            p.weights.v[slot] = p.probs.v[token * p.n_experts + expert] / (total + 1e-20);
-        }
+    if (norm && lane == 0)
+        for (uint slot = token * p.n_active; slot < (token + 1) * p.n_active; slot++)
+            p.weights.v[slot] /= total + 1e-20;
 }

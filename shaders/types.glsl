@@ -57,4 +57,14 @@ uint bf16_bits(float x) {
     return is_nan(x) ? bits >> 16 | 64u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
+// Elements 4q .. 4q+3 of the weights of a norm, of enum DType 0 f32, 1 f16 or 2 bf16.
+vec4 norm_weight4(u32_in w, uint type, uint q) {
+    if (type == 0)
+        return f32x4_in(w).v[q];
+    uint a = w.v[2 * q], b = w.v[2 * q + 1];
+    if (type == 1)
+        return vec4(unpackHalf2x16(a), unpackHalf2x16(b));
+    return uintBitsToFloat(uvec4(a << 16, a & 0xffff0000u, b << 16, b & 0xffff0000u));
+}
+
 #endif

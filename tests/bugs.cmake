@@ -141,8 +141,8 @@ bug(N10c "padding belongs to the batch that is balanced" FILE train/step.c
 
 # ---- N11: the router's gradient
 bug(N11a "one expert a token, and its weight is always 1" FILE shaders/route.comp
-  FIND [=[p.norm_topk != 0 && p.n_active > 1 && lane == 0]=]
-  PUT [=[p.norm_topk != 0 && lane == 0]=]
+  FIND [=[p.norm_topk != 0 && p.n_active > 1;]=]
+  PUT [=[p.norm_topk != 0;]=]
   TEST rows SAYS "route norm by route")
 bug(N11b "the router's weights get no gradient" FILE train/layers_back.c
   FIND [=[linear_backward_w(p, &l->router, xn, &dlogits, NULL, false);]=]
@@ -155,12 +155,12 @@ bug(N11c "the router learns from the balance loss alone" FILE shaders/route_back
 
 # ---- N12: norm_topk_prob and routed_scaling_factor
 bug(N12a "weights that are normalised are scaled as well" FILE shaders/route.comp
-  FIND [=[/ (total + 1e-20);]=]
-  PUT [=[/ (total + 1e-20) * p.scale;]=]
+  FIND [=[/= total + 1e-20;]=]
+  PUT [=[*= p.scale / (total + 1e-20);]=]
   TEST rows SAYS "route norm by route")
 bug(N12b "weights are not scaled" FILE shaders/route.comp
-  FIND [=[= last * p.scale;]=]
-  PUT [=[= last;]=]
+  FIND [=[last : last * p.scale;]=]
+  PUT [=[last : last;]=]
   TEST rows SAYS "route by route")
 bug(N12c "the gradient of weights is not scaled" FILE shaders/route_back.comp
   FIND [=[float factor = p.scale, mean = 0;]=]

@@ -112,7 +112,9 @@ static struct Answer problem_run(struct Device *dev, const struct Body *body, co
     struct Cmd *c = cmd_begin(dev, "attention");
     if (decode) {
         dev->force_kernel = body->decode;
-        op_attention_decode(c, &arena, &q, &k, &v, &span, &o, p->s);
+        struct Tensor done = TENSOR(&arena, DT_U32, p->rows * p->s.n_heads);
+        cmd_fill(c, &done, 0);
+        op_attention_decode(c, &arena, &done, &q, &k, &v, &span, &o, p->s);
         run_program(c);
         a.o = downloaded(dev, &o);
     } else {

@@ -137,7 +137,7 @@ static float *logits_of(struct Model *m, const struct MicroBatch *b) {
     for (uint32_t l = 0; l < m->config.n_layers; l++)
         block_forward(&p, l, &x, &x, NULL);
     op_rmsnorm(c, &x, &m->norm->w, &x, NULL, m->config.norm_eps);
-    linear_forward(&p, &head, &x, &logits, NULL, false, false);
+    linear_forward(&p, &head, &x, &logits);
     struct Program *program = cmd_end(c);
     float *v = program && program_run(program) ? download(m->dev, &logits) : NULL;
     program_free(program);

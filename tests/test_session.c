@@ -549,6 +549,47 @@ static void test_ahead(struct Model *m, const char *what) {
     session_free(&s);
 }
 
+// The chain of a decoded token, which bounds its speed on cards: dispatches of a layer, and of the embedding, the head, the draw and zeros. It is
+// recorded for a device that only counts, which has the limits and capabilities of this one.
+static void test_chain(const struct Device *dev) {
+    static const struct {
+        const char *preset;
+        enum DType type;
+        uint32_t most; // in all
+    } MODELS[] = {
+        {"deepseek-moe-16b", DT_Q4_0, 226}, {"deepseek-moe-16b", DT_BF16, 226}, {"smollm2-135m", DT_Q4_1, 184}};
+    enum { DENSE = 6, MOE = 8, AROUND = 4 };
+    for (size_t i = 0; i < sizeof MODELS / sizeof *MODELS; i++) {
+        struct Config c;
+        struct Device dry;
+        struct Model m;
+        struct Session s;
+        struct SessionOptions o = {.n_sequences = 1, .context = CONTEXT};
+        uint32_t zero = 0, id = 1, next, want = AROUND;
+        device_open_dry(&dry, dev);
+        if (!CHECK(config_preset(&c, MODELS[i].preset) && model_init(&m, &dry, &c, MODELS[i].type, CONTEXT) &&
+                       session_init(&s, &m, &o),
+                   "%s", fail_last()))
+            return;
+        for (uint32_t layer = 0; layer < c.n_layers; layer++)
+            want += config_is_moe(&c, layer) ? MOE : DENSE;
+        fail_quiet(true);
+        session_decode(&s, 1, &zero, &id, &GREEDY, &next, NULL); // records it; there is nothing to run
+        fail_quiet(false);
+        uint32_t n = s.decode[1] ? program_dispatches(s.decode[1]) : 0;
+        uint32_t barriers = s.decode[1] ? program_barriers(s.decode[1]) : 0;
+        CHECK(n == want && n == MODELS[i].most && barriers < n,
+              "%s %s: %u dispatches a token instead of %u, %u barriers", MODELS[i].preset, DTYPES[MODELS[i].type].name,
+              n, want, barriers);
+        printf("%s %s: %u dispatches and %u barriers a token\n", MODELS[i].preset, DTYPES[MODELS[i].type].name, n,
+               barriers);
+        CHECK(s.decode[1] && program_check(s.decode[1], -1) == 0, "%s: a barrier is missing", MODELS[i].preset);
+        session_free(&s);
+        model_free(&m);
+        device_close(&dry);
+    }
+}
+
 static void test_refusals(struct Model *m) {
     struct Session s;
     uint32_t *ids = random_ids(&m->config, CONTEXT + 1, 8), next, zero = 0, wrong = m->config.vocab_size;
@@ -665,6 +706,7 @@ int main(int argc, char **argv) {
         model_free(&m);
         test_plan(&dev, &c);
     }
+    test_chain(&dev);
     device_close(&dev);
     return check_done();
 }

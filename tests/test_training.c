@@ -661,7 +661,7 @@ static float *logits_of(struct Model *m, const uint32_t *id, uint32_t t) {
     for (uint32_t l = 0; l < m->config.n_layers; l++)
         block_forward(&p, l, &x, &x, NULL);
     op_rmsnorm(c, &x, &m->norm->w, &x, NULL, m->config.norm_eps);
-    linear_forward(&p, &head, &x, &logits, NULL, false, false);
+    linear_forward(&p, &head, &x, &logits);
     struct Program *program = cmd_end(c);
     float *v = xcalloc(logits.bytes, 1);
     CHECK(program && program_run(program) && tensor_download(m->dev, &logits, 0, v, logits.bytes), "logits: %s",

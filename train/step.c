@@ -76,7 +76,7 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
         s->logits_bytes = max_u64(s->logits_bytes, logits.bytes);
         op_gather_rows(p->c, x, &rows, &xl);
         op_rmsnorm(p->c, &xl, &s->m->norm->w, &xn, &rstd, c->norm_eps);
-        linear_forward(p, &head, &xn, &logits, NULL, false, false);
+        linear_forward(p, &head, &xn, &logits);
         struct Tensor weights = part_of(&s->label_weights, first, n);
         op_xent(p->c, &logits, &ids, &loss, &s->params, s->o.weighted ? &weights : NULL, backward);
         if (backward) {
