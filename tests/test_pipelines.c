@@ -13,8 +13,9 @@
 #include <string.h>
 
 // Records every case of the checks with every kernel that this device can run. The results are not there to be right. Ways to cut a product
-// that a tuner may try are recorded for the types that are not quantised: the others unpack on their way to the same tables.
+// that a tuner may try are recorded with VKMOE_STATIC_WAYS=1, for the types that are not quantised: the others unpack on their way to the same tables.
 static void compile_checks(struct Device *dev) {
+    const bool all_ways = getenv("VKMOE_STATIC_WAYS") != NULL;
     uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
     fail_quiet(true);
     for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
@@ -28,7 +29,7 @@ static void compile_checks(struct Device *dev) {
                     for (uint32_t way = 0; way < ways; way++) {
                         tune_force(dev, (int)way);
                         opcheck_run(&ck, &cases[i], cases[i].shapes[s], *kernel);
-                        ways = dtype_is_quantised(cases[i].type) ? 1 : tune_ways(dev);
+                        ways = all_ways && !dtype_is_quantised(cases[i].type) ? tune_ways(dev) : 1;
                     }
                 }
             }
