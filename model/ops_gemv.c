@@ -66,7 +66,7 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
     uint32_t lanes = f->dev->limits.subgroup_size, local = (uint32_t)max_u64(lanes, tiles->gemv_local), rows = f->rows;
     // Fewer units under way of more rows or two matrices at once, so that registers reach.
     uint32_t products = f->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
-    uint32_t cols = rows >= 4 ? 1 : tiles->gemv_cols;
+    uint32_t cols = rows >= 4 || (!f->dev->is_cpu && rows * products >= 4) ? 1 : tiles->gemv_cols;
     tune_way(q, (struct Tile){rows, cols, local, ahead});
     for (uint32_t other = 1; other <= 4; other *= 2)
         if (rows * other * products <= MOST_SUMS)
@@ -138,7 +138,7 @@ static void run(struct Cmd *c, struct Few *f) {
         tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
     f->across = (int)f->kernel == across;
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
-    uint32_t most = !f->across && !dev->is_cpu ? 4 : FEW_ROWS;
+    uint32_t most = (uint32_t)min_u64(tiles_of(dev)->gemv_rows, !f->across && !dev->is_cpu ? 4 : FEW_ROWS);
     if (f->swiglu && !dev->is_cpu)
         most /= 2;
     f->rows = f->n_experts ? 1 : (uint32_t)min_u64(most, power_of_two(f->args.m));

@@ -28,12 +28,12 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
 #define PROCESSOR                                                                                                      \
     CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
         .matrix_rows = 0, .matrix_cols = 0, .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0,                \
-        .gemv_cols = 2, .decode_units = 16, .decode_parts = 8
+        .gemv_cols = 2, .gemv_rows = 8, .decode_units = 16, .decode_parts = 8
 // A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
 #define ANY_CARD                                                                                                       \
     CPU_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
-                                      .gemv_cols = 2, .gemv_ahead = 4, .decode_units = 512, .decode_parts = 64
-#define CARD ANY_CARD, SHARED_PRODUCTS, ATTENTION
+                                      .gemv_cols = 2, .decode_units = 512, .decode_parts = 64
+#define CARD ANY_CARD, SHARED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8
 
 static const struct {
     bool (*is)(const struct Device *dev);
@@ -48,6 +48,8 @@ static const struct {
     // 128 registers a lane on Arc B, on Arc A in 8 lanes: 16 sums and what is on its way to the tables fit, 32 are spilled.
     {is_intel,
      {.name = "Intel's",
+      .gemv_ahead = 2,
+      .gemv_rows = 4,
       ANY_CARD,
       CM2_ATTENTION,
       .shared_local = 256,

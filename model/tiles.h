@@ -21,6 +21,7 @@ struct Tiles {
     bool gemv_lane_rows;            // order: a lane for each row of w is tried first, else lanes along the contraction
     uint32_t gemv_local, gemv_cols; // gemv_local 0: a subgroup
     uint32_t gemv_ahead;            // units of w that a lane asks for at once
+    uint32_t gemv_rows;             // of x at the most; half as many where two products are made at once
     // Attention. Keys of a block, and the parts that a row's keys are split into for decode, are order.
     uint32_t attention_matrix_subgroups, attention_matrix_keys, attention_matrix_row_blocks;
     uint32_t attention_cm2_threads, attention_cm2_rows, attention_cm2_keys;
