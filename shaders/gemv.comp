@@ -205,16 +205,15 @@ void main() {
     uint columns = LOCAL_SIZE * COLS, own = 0;
 #endif
     Columns o = Columns(0, 0, p.n, p.w_row_bytes / 16);
-    u32x4_in w = p.w, w2 = p.w2;
-    f32_rw y = p.y;
+    uvec2 w = uvec2(p.w), w2 = uvec2(p.w2), y = uvec2(p.y); // SwiftShader's compiler knows no choice between pointers
     if (MATRICES > 1) {
         uint first = (p.n + columns - 1) / columns, others = (p.n2 + columns - 1) / columns;
         if (group >= first) {
             group -= first;
             bool third = MATRICES > 2 && group >= others;
             group -= third ? others : 0;
-            w = u32x4_in(third ? uvec2(p.w3) : uvec2(p.w2));
-            y = f32_rw(third ? uvec2(p.y3) : uvec2(p.y2));
+            w = third ? uvec2(p.w3) : uvec2(p.w2);
+            y = third ? uvec2(p.y3) : uvec2(p.y2);
             o.n = p.n2;
         }
     }
@@ -223,15 +222,15 @@ void main() {
         if (SHARED == 0 || slot < routed) {
             o.first_row = p.row_expert.v[token * routed + slot] * p.n;
         } else {
-            w = p.w3;
-            w2 = p.w4;
+            w = uvec2(p.w3);
+            w2 = uvec2(p.w4);
             o.first_row = (slot - routed) * p.n;
         }
     }
     o.first_col = group * columns + own;
     uint units = p.k / W_UNIT, x_at[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++) x_at[r] = min(row0 + r, p.m - 1) / p.x_divide * units;
-    add_products(w, w2, o, x_at, units);
+    add_products(u32x4_in(w), u32x4_in(w2), o, x_at, units);
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
 #ifdef SUBGROUP
         if (NORM != 0)
@@ -239,11 +238,11 @@ void main() {
         [[unroll]] for (uint c = 0; c < COLS; c++) {
             float total = subgroupAdd(sum[r][c]), total2 = SWIGLU != 0 ? subgroupAdd(sum2[r][c]) : 0;
             if (gl_SubgroupInvocationID == (r * COLS + c) % gl_SubgroupSize)
-                store(y, row0 + r, column_of(o, c), o.n, total, total2, squares[r]);
+                store(f32_rw(y), row0 + r, column_of(o, c), o.n, total, total2, squares[r]);
         }
 #else
         [[unroll]] for (uint c = 0; c < COLS; c++)
-            store(y, row0 + r, column_of(o, c), o.n, sum[r][c], sum2[r][c], squares[r]);
+            store(f32_rw(y), row0 + r, column_of(o, c), o.n, sum[r][c], sum2[r][c], squares[r]);
 #endif
     }
 }

@@ -59,7 +59,7 @@ uint store_block(uint row, bool is_k, uint from, uint to) {
         vec4 here = f32x4_in(p.k).v[from + i], there = f32x4_in(p.k).v[second ? from + i - QUADS : from + i + QUADS];
         x[i] = second ? here * c + there * s : here * c - there * s;
     }
-    return q8_store_block(is_k ? u32_rw(p.cache_k) : u32_rw(p.cache_v), to, x);
+    return q8_store_block(u32_rw(is_k ? uvec2(p.cache_k) : uvec2(p.cache_v)), to, x);
 }
 
 void main() {
@@ -81,7 +81,7 @@ void main() {
             uint scales = store_block(row, part == 1, base + 16 * pair, words + 16 * pair);
             if (2 * pair + 1 < blocks)
                 scales |= store_block(row, part == 1, base + 16 * pair + 8, words + 16 * pair + 8) << 16;
-            u32_rw y = part == 1 ? u32_rw(p.cache_k) : u32_rw(p.cache_v);
+            u32_rw y = u32_rw(part == 1 ? uvec2(p.cache_k) : uvec2(p.cache_v)); // no choice between pointers: SwiftShader knows none
             y.v[words + quads + pair] = scales;
         }
     } else if (part == 1) {
