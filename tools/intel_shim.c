@@ -35,7 +35,7 @@ static const struct Card {
 };
 static const struct Card *card = &CARDS[0];
 
-enum { MAJOR = 226, MINOR = 128, MAX_OBJECTS = 1 << 20 };
+enum { MAJOR = 226, MINOR = 128 };
 static const uint64_t MEMORY = UINT64_C(16) << 30, PAGE = 1 << 16;
 
 // ---- Files: paths of the device lead into a folder of our own

@@ -10,10 +10,9 @@ struct StepOptions {
     bool recompute;        // keep only the input of each block and compute the rest again in the backward
     uint32_t loss_chunk;   // labelled rows whose logits exist at once; 0: chosen by vocabulary
     float beta1, beta2, eps;
-    uint64_t seed; // of stochastic rounding and noise
-    float
-        neftune_alpha; // NEFTune: noise of at most alpha / sqrt(tokens of the example * width) on its embeddings; 0: none
-    bool weighted;     // labels have weights: MicroBatch.weights, times that of their example (step_weights)
+    uint64_t seed;       // of stochastic rounding and noise
+    float neftune_alpha; // noise of at most alpha / sqrt(tokens of the example * width) on its embeddings; 0: none
+    bool weighted;       // labels have weights: MicroBatch.weights, times that of their example (step_weights)
     struct OptimiserOptions optimiser; // its experts outlive the step
 };
 
