@@ -2,6 +2,7 @@
 // the shapes are those of the checks' tables; with it, all that the layers of that model ask of a kernel. `vkmoe bench shader --as` is the same of one
 // kernel, in whose place a user's module runs beside it.
 #include "cli/bench.h"
+#include "cli/load.h"
 #include "cli/plot.h"
 
 #include <math.h>
@@ -163,8 +164,15 @@ static const struct BenchColumn OWN_COLUMNS[] = {{"name", "file", -26, 0},
 
 static bool options_read(struct Bench *b) {
     const char *preset = args_text(b->args, "preset"), *type = args_text(b->args, "type");
+    struct ModelFile file;
     b->type = DT_COUNT;
-    b->has_preset = preset && config_preset(&b->config, preset);
+    if (preset && !load_preset(&file, preset) && !modelfile_open_config(&file, preset))
+        return false;
+    if (preset) {
+        b->has_preset = true;
+        b->config = file.config;
+        modelfile_close(&file);
+    }
     if (type)
         dtype_find(type, &b->type);
     else if (b->has_preset)

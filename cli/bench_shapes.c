@@ -91,6 +91,8 @@ void bench_shapes(struct ShapeList *l, const struct OpCase *oc, const struct Con
         ADD(l, tokens, c->n_experts, c->n_active, 1);
     else if (strcmp(names, "tokens,experts,active,dim") == 0 && moe)
         ADD(l, tokens, c->n_experts, c->n_active, c->dim);
+    else if (strcmp(names, "tokens,experts,active,width") == 0 && moe && !few)
+        ADD(l, tokens, c->n_experts, c->n_active, c->moe_hidden);
     else if (strcmp(names, "rows,vocab") == 0 && is_called(oc, "xent") != few)
         ADD(l, tokens < 256 ? tokens : 256, c->vocab_size);
     else if (strcmp(names, "n") == 0 && !few)

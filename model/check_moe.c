@@ -274,27 +274,30 @@ bool check_combine(struct Check *ck, const struct OpCase *oc, const uint32_t *sh
     return finish(&r, ok, BOUND_PLAIN);
 }
 
-bool check_combine_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
-    uint32_t tokens = shape[0], n_active = shape[2], dim = shape[3];
+bool check_expert_swiglu_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t tokens = shape[0], n_active = shape[2], width = shape[3], slots = tokens * n_active;
     struct CheckRun r;
     checkrun_begin(&r, ck);
     struct CheckRouting k = routing_random(&r, tokens, shape[1], n_active, 0);
-    struct CheckTensor *dout = checkrun_random(&r, DT_F32, DIMS(tokens, dim), 1);
-    struct CheckTensor *y = checkrun_random(&r, DT_F32, DIMS(tokens * n_active, dim), 1);
+    struct CheckTensor *gate = checkrun_random(&r, DT_F32, DIMS(slots, width), 2);
+    struct CheckTensor *up = checkrun_random(&r, DT_F32, DIMS(slots, width), 1);
+    struct CheckTensor *dh = checkrun_random(&r, DT_F32, DIMS(slots, width), 1);
     struct CheckTensor *dweights = checkrun_output(&r, DIMS(tokens, n_active));
-    double *want_dy = doubles(y->n), *want_dweights = doubles(dweights->n);
-    ref_combine_back(dout->value, k.weights->value, k.slot_row, y->value, tokens, n_active, dim, want_dy,
-                     want_dweights);
-    y->output = true;
+    double *dgate = doubles(gate->n), *dup = doubles(gate->n), *h = doubles(gate->n), *want = doubles(dweights->n);
+    ref_expert_swiglu_back(gate->value, up->value, dh->value, k.weights->value, k.slot_row, slots, width, dgate, dup, h,
+                           want);
+    gate->output = up->output = dh->output = true;
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_combine_back(c, &k.g, &dout->t, &y->t, &dweights->t);
-    ck->bytes = 4.0 * tokens * dim * (1 + 2.0 * n_active);
+    op_expert_swiglu_back(c, &k.g, &gate->t, &up->t, &dh->t, &dweights->t);
+    ck->flops = 28.0 * slots * width, ck->bytes = 24.0 * slots * width;
     bool ok = checkrun_execute(&r, cmd_end(c));
     if (ok) {
-        checkrun_compare(&r, y, want_dy);
-        checkrun_compare(&r, dweights, want_dweights);
+        checkrun_compare(&r, gate, dgate);
+        checkrun_compare(&r, up, dup);
+        checkrun_compare(&r, dh, h);
+        checkrun_compare(&r, dweights, want);
     }
-    free(want_dy), free(want_dweights);
+    free(dgate), free(dup), free(h), free(want);
     routing_free(&k);
-    return finish(&r, ok, 10 * BOUND_PLAIN);
+    return finish(&r, ok, 10 * BOUND_EXP);
 }

@@ -510,7 +510,7 @@ KERNELS_OF(K_SORT, KERNEL_sort)
 KERNELS_OF(K_REMAP, KERNEL_remap)
 KERNELS_OF(K_BALANCE, KERNEL_balance)
 KERNELS_OF(K_COMBINE, KERNEL_combine)
-KERNELS_OF(K_COMBINE_BACK, KERNEL_combine_back, KERNEL_combine_back_base)
+KERNELS_OF(K_EXPERT_SWIGLU_BACK, KERNEL_expert_swiglu_back, KERNEL_expert_swiglu_back_base)
 KERNELS_OF(K_XENT, KERNEL_xent, KERNEL_xent_base)
 KERNELS_OF(K_SUM, KERNEL_sum, KERNEL_sum_base)
 KERNELS_OF(K_NORM, KERNEL_norm_finish, KERNEL_norm_finish_base)
@@ -651,7 +651,8 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
              .variant = FUSED),
         CASE("gather_back", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine,
              .variant = PLAIN_WEIGHTS | FUSED),
-        CASE("combine_back", K_COMBINE_BACK, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine_back),
+        CASE("expert_swiglu_back", K_EXPERT_SWIGLU_BACK, SLOTS, SLOTS_BENCH, "tokens,experts,active,width",
+             check_expert_swiglu_back),
         CASE("xent", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent),
         CASE("xent weighted", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = WEIGHTED),
         CASE("xent back", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = BACKWARD),

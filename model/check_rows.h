@@ -69,7 +69,7 @@ bool check_route_back(struct Check *ck, const struct OpCase *oc, const uint32_t 
 bool check_sort(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_balance(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_combine(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
-bool check_combine_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
+bool check_expert_swiglu_back(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 
 // ---- check_step.c
 bool check_xent(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);

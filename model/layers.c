@@ -139,12 +139,15 @@ static void gate_and_up(struct Pass *p, const struct Ffn *f, struct Rows x, cons
     op_linear(p->c, x.x, &f->gate.w->w, h, g, o);
 }
 
-void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struct Tensor *y, const struct Routing *g,
-                 bool accumulate, struct FfnSaved *saved) {
-    struct ArenaMark mark = arena_mark(p->arena);
+struct FfnSaved ffn_saved(struct Pass *p, const struct Ffn *f, const struct Routing *g) {
     uint32_t rows = g ? expert_rows(g) : p->t, width = f->gate.w->spec.dim[g ? 1 : 0];
-    struct FfnSaved s = {TENSOR(p->arena, DT_F32, rows, width), TENSOR(p->arena, DT_F32, rows, width)};
-    struct ArenaMark kept = arena_mark(p->arena);
+    return (struct FfnSaved){TENSOR(p->arena, DT_F32, rows, width), TENSOR(p->arena, DT_F32, rows, width)};
+}
+
+void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struct Tensor *y, const struct Routing *g,
+                 bool accumulate, const struct FfnSaved *saved) {
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct FfnSaved s = saved ? *saved : ffn_saved(p, f, g);
     bool fused = !saved && is_gated(p, f);
     if (fused) {
         gate_and_up(p, f, x, &s.gate, g);
@@ -154,14 +157,12 @@ void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struc
     }
     if (y) {
         // With nothing to save h may take the place of gate.
-        struct Tensor h = saved ? TENSOR(p->arena, DT_F32, rows, width) : s.gate;
+        struct Tensor h = saved ? TENSOR(p->arena, DT_F32, s.gate.dim[0], s.gate.dim[1]) : s.gate;
         if (!fused)
             op_swiglu(p->c, &s.gate, &s.up, &h);
         linear(p, &f->down, (struct Rows){&h, NULL}, y, g, false, accumulate);
     }
-    if (saved)
-        *saved = s;
-    arena_release(p->arena, saved ? kept : mark);
+    arena_release(p->arena, mark);
 }
 
 // Whether the shared experts of one token can go with the routed ones.
@@ -234,29 +235,36 @@ void moe_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Ten
         arena_release(p->arena, mark);
         return;
     }
-    s.y = TENSOR(p->arena, DT_F32, expert_rows(r), c->dim);
-    ffn_forward(p, routed, x, &s.y, r, false, saved ? &s.routed : NULL);
-    struct Tensor shared_y = {0};
+    bool gated = l->has_shared && l->shared_gate.w; // its backward asks for what the gate multiplies
+    if (gated) {
+        s.shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
+        s.gate = TENSOR(p->arena, DT_F32, p->t, 1);
+    }
+    if (saved) {
+        s.routed = ffn_saved(p, routed, r);
+        if (l->has_shared)
+            s.shared = ffn_saved(p, &l->ffn, NULL);
+        *saved = s;
+    }
+    struct ArenaMark kept = arena_mark(p->arena);
+    struct Tensor y = {0}, shared_y = s.shared_y;
+    if (out)
+        y = TENSOR(p->arena, DT_F32, expert_rows(r), c->dim);
+    if (out && l->has_shared && !(gated && !saved))
+        shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
+    ffn_forward(p, routed, x, out ? &y : NULL, r, false, saved ? &s.routed : NULL);
     if (l->has_shared) {
-        bool gated = l->shared_gate.w; // backward of the gate asks for what it multiplies
-        shared_y = s.shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
-        ffn_forward(p, &l->ffn, x, out || gated ? &s.shared_y : NULL, NULL, false, saved ? &s.shared : NULL);
-        if (gated) {
-            s.gate = TENSOR(p->arena, DT_F32, p->t, 1);
-            linear(p, &l->shared_gate, x, &s.gate, NULL, false, false);
-        }
-        if (gated && out) {
-            if (saved)
-                shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
+        const struct Tensor *to = gated ? &s.shared_y : out ? &shared_y : NULL;
+        ffn_forward(p, &l->ffn, x, to, NULL, false, saved ? &s.shared : NULL);
+    }
+    if (gated) {
+        linear(p, &l->shared_gate, x, &s.gate, NULL, false, false);
+        if (out)
             op_gate(p->c, &s.gate, &s.shared_y, &shared_y);
-        }
     }
     if (out)
-        op_combine(p->c, r, &s.y, l->has_shared ? &shared_y : NULL, residual, out);
-    if (saved)
-        *saved = s;
-    else
-        arena_release(p->arena, mark);
+        op_combine(p->c, r, &y, l->has_shared ? &shared_y : NULL, residual, out);
+    arena_release(p->arena, saved ? kept : mark);
 }
 
 void block_forward(struct Pass *p, uint32_t layer, const struct Tensor *x, const struct Tensor *y,
@@ -289,6 +297,8 @@ void block_forward(struct Pass *p, uint32_t layer, const struct Tensor *x, const
     } else if (y && s.x_mid.address == y->address) {
         ffn_forward(p, &l->ffn, rows, y, NULL, true, NULL);
     } else {
+        if (saved)
+            s.ffn = ffn_saved(p, &l->ffn, NULL);
         ffn_forward(p, &l->ffn, rows, y, NULL, false, saved ? &s.ffn : NULL);
         if (y)
             op_add(p->c, y, &s.x_mid, y);

@@ -38,7 +38,6 @@ struct MoeSaved {
     struct Routing routing;
     struct FfnSaved routed, shared;
     struct Tensor shared_y, gate; // (t, dim), (t, 1): the shared experts' output before its gate, where there is one
-    struct Tensor y;              // (t * n_active, dim): expert outputs by sorted row
     struct Tensor dbalance;       // (t, n_experts): gradient of the balance loss; may be absent
 };
 struct BlockSaved {
@@ -65,9 +64,11 @@ struct AttentionShape attention_shape(const struct Config *c, const struct Layer
 // out = attention of x, before the residual, or with accumulate added to it.
 void attention_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Tensor *out, bool accumulate,
                        struct AttentionSaved *saved);
+// On the arena; g: of routed experts.
+struct FfnSaved ffn_saved(struct Pass *p, const struct Ffn *f, const struct Routing *g);
 // y = down(silu(gate(x)) * up(x)). y NULL: only what saved holds, for recomputation.
 void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struct Tensor *y, const struct Routing *g,
-                 bool accumulate, struct FfnSaved *saved);
+                 bool accumulate, const struct FfnSaved *saved);
 // out = residual + shared(x) + sum over chosen experts. out NULL: only what saved holds.
 void moe_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Tensor *residual, const struct Tensor *out,
                  struct MoeSaved *saved);

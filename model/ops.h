@@ -137,9 +137,10 @@ void op_balance(struct Cmd *c, struct Arena *scratch, const struct Routing *r, c
 // out[t] = residual[t] + shared[t] + sum_k weights[t,k] * y[slot_row[t,k]]; shared and residual may be NULL.
 void op_combine(struct Cmd *c, const struct Routing *r, const struct Tensor *y, const struct Tensor *shared,
                 const struct Tensor *residual, const struct Tensor *out);
-// dweights[t,k] = <dout[t], y[row]>, then y[row] = weights[t,k] * dout[t] in place.
-void op_combine_back(struct Cmd *c, const struct Routing *r, const struct Tensor *dout, const struct Tensor *y,
-                     const struct Tensor *dweights);
+// The backward of op_combine and op_swiglu at once, behind a down projection that read dout by token: of dh (rows, width), which no weight has met yet,
+// dweights[t,k] = <dh[row], h[row]>; then in place with w = weights[t,k]: gate and up become their gradients for w * dh, dh becomes w * h.
+void op_expert_swiglu_back(struct Cmd *c, const struct Routing *r, const struct Tensor *gate, const struct Tensor *up,
+                           const struct Tensor *dh, const struct Tensor *dweights);
 // dx[t] (+)= sum_k dslots[slot_row[t,k]]: the gather's backward (op_combine with weights 1).
 void op_gather_back(struct Cmd *c, const struct Routing *r, const struct Tensor *dslots, const struct Tensor *residual,
                     const struct Tensor *out);

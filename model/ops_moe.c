@@ -246,24 +246,26 @@ void op_gather_back(struct Cmd *c, const struct Routing *r, const struct Tensor 
     combine(c, r, dslots, NULL, NULL, residual, out);
 }
 
-void op_combine_back(struct Cmd *c, const struct Routing *r, const struct Tensor *dout, const struct Tensor *y,
-                     const struct Tensor *dweights) {
-    assert(tensor_cols(y) == tensor_cols(dout) && tensor_cols(y) % 4 == 0);
+void op_expert_swiglu_back(struct Cmd *c, const struct Routing *r, const struct Tensor *gate, const struct Tensor *up,
+                           const struct Tensor *dh, const struct Tensor *dweights) {
+    uint32_t width = tensor_cols(dh);
+    assert(tensor_rows(dh) == slots_of(r) && tensor_cols(gate) == width && tensor_cols(up) == width && width % 4 == 0);
     struct Device *dev = cmd_device(c);
-    uint32_t dim = tensor_cols(dout);
-    struct Args_combine_back args = {.dout = view(dout),
-                                     .weights = view(&r->weights),
-                                     .slot_row = view(&r->slot_row),
-                                     .y = view(y),
-                                     .dweights = view(dweights),
-                                     .rows = r->tokens,
-                                     .dim = dim,
-                                     .n_active = r->n_active};
-    cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_combine_back, KERNEL_combine_back_base),
-                                    .local_size = dispatch_local_size(dev, dim / 4),
-                                    .groups = {r->tokens},
-                                    .flops = 3.0 * slots_of(r) * dim,
-                                    .bytes = 8.0 * slots_of(r) * dim},
-                 &args);
+    struct Args_expert_swiglu_back args = {.gate = view(gate),
+                                           .up = view(up),
+                                           .dh = view(dh),
+                                           .weights = view(&r->weights),
+                                           .slot_row = view(&r->slot_row),
+                                           .dweights = view(dweights),
+                                           .rows = r->tokens,
+                                           .width = width,
+                                           .n_active = r->n_active};
+    cmd_dispatch(
+        c,
+        &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_expert_swiglu_back, KERNEL_expert_swiglu_back_base),
+                           .local_size = dispatch_local_size(dev, width / 4),
+                           .groups = {r->tokens},
+                           .flops = 28.0 * slots_of(r) * width,
+                           .bytes = 24.0 * slots_of(r) * width},
+        &args);
 }

@@ -206,17 +206,18 @@ void ref_combine(const double *y, const double *weights, const uint32_t *slot_ro
         }
 }
 
-void ref_combine_back(const double *dout, const double *weights, const uint32_t *slot_row, const double *y,
-                      uint32_t tokens, uint32_t n_active, uint32_t dim, double *dy, double *dweights) {
-    for (uint32_t s = 0; s < tokens * n_active; s++) {
-        const double *d = dout + (uint64_t)(s / n_active) * dim;
-        uint64_t row = (uint64_t)slot_row[s] * dim;
-        double dot = 0;
-        for (uint32_t i = 0; i < dim; i++) {
-            dot += d[i] * y[row + i];
-            dy[row + i] = weights[s] * d[i];
+void ref_expert_swiglu_back(const double *gate, const double *up, const double *dh, const double *weights,
+                            const uint32_t *slot_row, uint32_t slots, uint32_t width, double *dgate, double *dup,
+                            double *h, double *dweights) {
+    for (uint32_t s = 0; s < slots; s++) {
+        uint64_t row = (uint64_t)slot_row[s] * width;
+        dweights[s] = 0;
+        ref_swiglu(gate + row, up + row, width, h + row);
+        ref_swiglu_back(gate + row, up + row, dh + row, width, dgate + row, dup + row);
+        for (uint32_t i = 0; i < width; i++) {
+            dweights[s] += dh[row + i] * h[row + i];
+            dgate[row + i] *= weights[s], dup[row + i] *= weights[s], h[row + i] *= weights[s];
         }
-        dweights[s] = dot;
     }
 }
 

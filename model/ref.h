@@ -40,8 +40,10 @@ double ref_balance(const struct RefRoute *r, const double *probs, const uint32_t
 // weights, shared and residual may be NULL.
 void ref_combine(const double *y, const double *weights, const uint32_t *slot_row, const double *shared,
                  const double *residual, uint32_t tokens, uint32_t n_active, uint32_t dim, double *out);
-void ref_combine_back(const double *dout, const double *weights, const uint32_t *slot_row, const double *y,
-                      uint32_t tokens, uint32_t n_active, uint32_t dim, double *dy, double *dweights);
+// Of sum over slots of weights[s] * <dh, silu(gate) * up> of row slot_row[s]: dgate, dup (rows, width), dweights (slots); h becomes weights * silu(gate) * up.
+void ref_expert_swiglu_back(const double *gate, const double *up, const double *dh, const double *weights,
+                            const uint32_t *slot_row, uint32_t slots, uint32_t width, double *dgate, double *dup,
+                            double *h, double *dweights);
 
 // ---- Loss, optimiser, sampling (ref.c)
 // targets 0xffffffff: loss and gradient 0. dlogits may be NULL.

@@ -13,6 +13,12 @@ const float NO_SCORE = -3.0e38; // below every score; finite, so that difference
 // keys under causality, come first.
 uint tile_of_group(uint n_tiles, uint n_heads) { return n_tiles - 1 - min(group_index() / n_heads, n_tiles - 1); }
 uint head_of_group(uint n_heads) { return group_index() % n_heads; }
+// A processor's threads take runs of neighbouring workgroups, of equal length: there the tiles of a head are neighbours, long and short ones in turns.
+uint tile_of_run(uint n_tiles) {
+    const uint i = group_index() % n_tiles;
+    return i % 2 == 0 ? i / 2 : n_tiles - 1 - i / 2;
+}
+uint head_of_run(uint n_tiles, uint n_heads) { return min(group_index() / n_tiles, n_heads - 1); }
 
 float logsumexp_of(float most, float sum) {
     precise float x = fma(most, LN2, log(sum));

@@ -8,8 +8,8 @@ const uint ROWS = 2;
 
 void main() {
     const uint tiles = (p.key_rows + LOCAL_SIZE - 1) / LOCAL_SIZE;
-    const uint kv_head = head_of_group(p.n_kv_heads), n_shared = p.n_heads / p.n_kv_heads;
-    const uint first = min(group_index() / p.n_kv_heads, tiles - 1) * LOCAL_SIZE;
+    const uint kv_head = head_of_run(tiles, p.n_kv_heads), n_shared = p.n_heads / p.n_kv_heads;
+    const uint first = tile_of_run(tiles) * LOCAL_SIZE;
     const uint key = first + gl_LocalInvocationID.x, safe_key = min(key, p.key_rows - 1);
 
     uint low = 0xffffffffu, high = 0;

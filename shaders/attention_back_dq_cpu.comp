@@ -8,8 +8,8 @@ const uint KEYS = HEAD_DIM > 128 ? 2 : 4;
 
 void main() {
     const uint tiles = (p.rows + LOCAL_SIZE - 1) / LOCAL_SIZE;
-    const uint head = head_of_group(p.n_heads), kv_head = head / (p.n_heads / p.n_kv_heads);
-    const uint first = tile_of_group(tiles, p.n_heads) * LOCAL_SIZE;
+    const uint head = head_of_run(tiles, p.n_heads), kv_head = head / (p.n_heads / p.n_kv_heads);
+    const uint first = tile_of_run(tiles) * LOCAL_SIZE;
     const uint row = first + gl_LocalInvocationID.x, safe_row = min(row, p.rows - 1);
 
     uint low = 0xffffffffu, high = 0;

@@ -10,7 +10,7 @@
 #define PUSHES(X)                                                                                                      \
     X(fill) X(copy) X(probe)                                                                                           \
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
-    X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(combine_back) X(gather_rows)              \
+    X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(gather_rows) X(expert_swiglu_back)        \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
     X(attention) X(attention_decode) X(attention_back_prepare) X(attention_back_dq)                                    \
@@ -96,9 +96,10 @@
 #define PUSH_combine(IN, OUT, RW, U32, F32)                                                                            \
     IN(f32, y) IN(f32, weights) IN(u32, slot_row) IN(f32, shared_y) IN(f32, residual) OUT(f32, out_y)                  \
     U32(rows) U32(dim) U32(n_active)
-// dweights[t,k] = <dout[t], y[slot_row[t,k]]>, then y[slot_row[t,k]] = weights[t,k] * dout[t] in place.
-#define PUSH_combine_back(IN, OUT, RW, U32, F32)                                                                       \
-    IN(f32, dout) IN(f32, weights) IN(u32, slot_row) RW(f32, y) OUT(f32, dweights) U32(rows) U32(dim) U32(n_active)
+// Row slot_row[t,k] of gate, up and dh: dweights[t,k] = <dh, h>, then in place dgate and dup of weights[t,k] * dh, and weights[t,k] * h in dh.
+#define PUSH_expert_swiglu_back(IN, OUT, RW, U32, F32)                                                                 \
+    RW(f32, gate) RW(f32, up) RW(f32, dh) IN(f32, weights) IN(u32, slot_row) OUT(f32, dweights)                        \
+    U32(rows) U32(width) U32(n_active)
 // y[i] = x[index[i]] (or x[i]); an index beyond x, as 0xffffffff, gives zeros. y f32, or f16 or bf16.
 #define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
 // y (dim, ld) bf16 = x (rows, dim) transposed, zeros behind its rows; ld even.

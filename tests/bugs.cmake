@@ -145,13 +145,24 @@ bug(N11a "one expert a token, and its weight is always 1" FILE shaders/route.com
   PUT [=[p.norm_topk != 0;]=]
   TEST rows SAYS "route norm by route")
 bug(N11b "the router's weights get no gradient" FILE train/layers_back.c
-  FIND [=[linear_backward_w(p, &l->router, xn, &dlogits, NULL, false);]=]
+  FIND [=[linear_backward_w(p, &l->router, xn, &dlogits, NULL, NEITHER);]=]
   PUT [=[]=]
   TEST training SAYS "the router has a gradient")
 bug(N11c "the router learns from the balance loss alone" FILE shaders/route_back.comp
   FIND [=[(p.dweights.v[slots + k] - mean) * factor;]=]
   PUT [=[0 * factor;]=]
   TEST training SAYS "the router has a gradient")
+
+bug(N11d "a choice learns from what its weight has already made smaller" FILE shaders/expert_swiglu_back.comp
+  FIND [=[            dots += d * h;
+            d *= weight;]=]
+  PUT [=[            d *= weight;
+            dots += d * h;]=]
+  TEST rows SAYS "expert_swiglu_back by")
+bug(N11e "the down projection learns as if every weight were 1" FILE shaders/expert_swiglu_back.comp
+  FIND [=[v[base + q] = weight * h;]=]
+  PUT [=[v[base + q] = h;]=]
+  TEST training SAYS "gradients differ")
 
 # ---- N12: norm_topk_prob and routed_scaling_factor
 bug(N12a "weights that are normalised are scaled as well" FILE shaders/route.comp
@@ -200,8 +211,8 @@ bug(N14b "a token id that comes twice is summed by two workgroups at once" FILE 
         }]=]
   TEST step SAYS "segments of")
 bug(N14c "a kernel states that it only reads what it writes, so no barrier stands behind it" FILE shaders/push.h
-  FIND [=[RW(f32, y) OUT(f32, dweights)]=]
-  PUT [=[IN(f32, y) OUT(f32, dweights)]=]
+  FIND [=[RW(f32, dh) IN(f32, weights)]=]
+  PUT [=[IN(f32, dh) IN(f32, weights)]=]
   TEST rows SAYS "is written by a kernel that states to read it")
 
 # ---- N15 to N17: weights in bf16

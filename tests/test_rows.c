@@ -185,26 +185,35 @@ static void test_balance_gradient(void) {
     CHECK(gradient[2] == 0, "an idle expert has a gradient");
 }
 
-static double loss_combine(struct Problem *p) {
-    ref_combine(p->x, p->w, p->index, NULL, NULL, p->rows, 2, p->dim, p->out);
-    return dot(p->out, p->d, (size_t)p->rows * p->dim);
+// With the weights and gate of one part of x, up of the other, d what reaches h: what a mixture's output depends on them by.
+static double loss_experts(struct Problem *p) {
+    uint32_t slots = p->rows, width = p->dim;
+    double sum = 0;
+    ref_swiglu(p->x, p->table, (uint64_t)slots * width, p->out);
+    for (uint32_t s = 0; s < slots; s++)
+        sum += p->w[s] * dot(p->out + (size_t)p->index[s] * width, p->d + (size_t)p->index[s] * width, width);
+    return sum;
 }
 
-static void test_combine_gradient(void) {
-    enum { TOKENS = 3, DIM = 8, SLOTS = 2 * TOKENS };
+static void test_expert_gradient(void) {
+    enum { WIDTH = 8, SLOTS = 6, N = SLOTS * WIDTH };
     static const uint32_t SLOT_ROW[SLOTS] = {3, 0, 5, 1, 2, 4};
-    struct Problem p = {.x = random_doubles(SLOTS * DIM, 8),
+    double *up = random_doubles(N, 11);
+    struct Problem p = {.x = random_doubles(N, 8),
                         .w = random_doubles(SLOTS, 9),
-                        .d = random_doubles(TOKENS * DIM, 10),
-                        .out = zeros(TOKENS * DIM),
+                        .d = random_doubles(N, 10),
+                        .out = zeros(N),
+                        .table = up,
                         .index = SLOT_ROW,
-                        .rows = TOKENS,
-                        .dim = DIM};
-    double dy[SLOTS * DIM], dweights[SLOTS];
-    ref_combine_back(p.d, p.w, SLOT_ROW, p.x, TOKENS, 2, DIM, dy, dweights);
-    check_gradient("combine dy", &p, loss_combine, p.x, SLOTS * DIM, dy);
-    check_gradient("combine dweights", &p, loss_combine, p.w, SLOTS, dweights);
-    free(p.x), free(p.w), free(p.d), free(p.out);
+                        .rows = SLOTS,
+                        .dim = WIDTH};
+    double dgate[N], dup[N], h[N], dweights[SLOTS];
+    ref_expert_swiglu_back(p.x, up, p.d, p.w, SLOT_ROW, SLOTS, WIDTH, dgate, dup, h, dweights);
+    check_gradient("expert gate", &p, loss_experts, p.x, N, dgate);
+    check_gradient("expert up", &p, loss_experts, up, N, dup);
+    check_gradient("expert weights", &p, loss_experts, p.w, SLOTS, dweights);
+    check_gradient("expert dh", &p, loss_experts, p.d, N, h); // the loss is linear in it
+    free(p.x), free(p.w), free(p.d), free(p.out), free(up);
 }
 
 static double loss_xent(struct Problem *p) {
@@ -769,7 +778,7 @@ int main(void) {
     test_route_gradient(true, 1);
     test_route_gradient(true, 6);
     test_balance_gradient();
-    test_combine_gradient();
+    test_expert_gradient();
     test_xent_gradient();
 
     struct Device dev;

@@ -3,18 +3,22 @@
 #pragma once
 #include "model/layers.h"
 
-// dx (+)= dy W + scale * (dy B) A
+// Which operand of a routed expert has a row per token instead of one per sorted slot.
+enum ByToken { NEITHER, X_BY_TOKEN, DY_BY_TOKEN };
+
+// dx (+)= dy W + scale * (dy B) A.  gather: dy has a row per token.
 void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tensor *dy, const struct Tensor *dx,
-                       const struct Routing *g, bool accumulate);
-// dW += dy^T x;  dbias += sum of dy;  dB += scale * dy^T (x A^T);  dA += scale * (dy B)^T x.  gather: x has a row per token.
+                       const struct Routing *g, bool gather, bool accumulate);
+// dW += dy^T x;  dbias += sum of dy;  dB += scale * dy^T (x A^T);  dA += scale * (dy B)^T x.
 void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
-                       const struct Routing *g, bool gather);
+                       const struct Routing *g, enum ByToken by_token);
 // dxn is written.
 void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct AttentionSaved *saved,
                         const struct Tensor *dout, const struct Tensor *dxn);
-// dx (+)=; with routing dx has a row per sorted slot. Overwrites saved.
+// dx (+)=; with routing dx has a row per sorted slot, dy one per token, and dweights (tokens, n_active) is written. Overwrites saved.
 void ffn_backward(struct Pass *p, const struct Ffn *f, const struct Tensor *x, const struct FfnSaved *saved,
-                  const struct Tensor *dy, const struct Tensor *dx, const struct Routing *g, bool accumulate);
+                  const struct Tensor *dy, const struct Tensor *dx, const struct Routing *g,
+                  const struct Tensor *dweights, bool accumulate);
 // dxn is written; the residual's part is the caller's. Overwrites saved.
 void moe_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct MoeSaved *saved,
                   const struct Tensor *dout, const struct Tensor *dxn);
