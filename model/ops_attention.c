@@ -52,7 +52,10 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
     struct Dispatch d = {.kernel = pick_body(dev, cpu, tiled, &is_cpu), .spec = {head_dim, cache}, .n_spec = 2};
     uint32_t tile_rows;
     if (is_cpu) {
-        d.local_size = tile_rows = cpu_lanes(dev);
+        uint32_t lane_rows = head_dim <= 64 ? 2 : 1; // two of wider heads do not stay in the first cache
+        d.local_size = cpu_lanes(dev);
+        d.spec[d.n_spec++] = lane_rows;
+        tile_rows = lane_rows * d.local_size;
     } else {
         uint32_t width = head_dim * wide, most = tiles_of(dev)->attention_rows;
         uint32_t thread_rows = width <= 128 ? most : width <= 256 ? most / 2 : most / 4;
