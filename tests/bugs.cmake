@@ -78,8 +78,8 @@ bug(N6c "a document's last query gives its keys no gradient" FILE train/step.c
   PUT [=[inside ? b->end[i] - (b->end[i] > i + 1) : i + 1;]=]
   TEST step SAYS "spans are not the documents'")
 bug(N6d "attention lets the key before a document in" FILE shaders/attention_cpu.comp
-  FIND [=[seen[j] = key + j >= span_begin &&]=]
-  PUT [=[seen[j] = key + j + 1 >= span_begin &&]=]
+  FIND [=[seen[j] = key + j >= span_begin[w] &&]=]
+  PUT [=[seen[j] = key + j + 1 >= span_begin[w] &&]=]
   TEST attention SAYS "attention by attention_cpu")
 
 # ---- N7: positions go on through a pack
@@ -331,14 +331,14 @@ bug(N24b "the clip factor is told and not applied" FILE shaders/adamw.comp
 
 # ---- N25: overflow
 bug(N25a "a row that sees no key is 0 / 0" FILE shaders/attention_cpu.comp
-  FIND [=[inverse = sum == 0 ? 0 : 1 / sum;]=]
-  PUT [=[inverse = 1 / sum;]=]
+  FIND [=[inverse = sum[w] == 0 ? 0 : 1 / sum[w];]=]
+  PUT [=[inverse = 1 / sum[w];]=]
   TEST attention SAYS "a result is not finite")
 bug(N25b "scores end where half precision does" FILE shaders/attention_cpu.comp
   FIND [=[bool seen[KEYS];]=]
   PUT [=[bool seen[KEYS];
-        [[unroll]] for (uint j = 0; j < KEYS; j++)
-            s[j] = clamp(s[j], -65504.0, 65504.0);]=]
+            [[unroll]] for (uint j = 0; j < KEYS; j++)
+                s[j][w] = clamp(s[j][w], -65504.0, 65504.0);]=]
   TEST attention SAYS "far from the reference")
 bug(N25c "the router's softmax does not take the maximum off" FILE shaders/route.comp
   FIND [=[prob[j] = exp(prob[j] - top);]=]
