@@ -12,14 +12,13 @@ struct Losses {
     uint64_t held_best_step;
 };
 
-// From the metrics, which go back to the first step whatever a run was interrupted by.
-static void read_losses(const char *out, struct Losses *l) {
+// From the metrics, which go back to the first step whatever a run was interrupted by. A card without them would say less than the run knows.
+static bool read_losses(const char *out, struct Losses *l) {
     char *path = path_join(out, "metrics.jsonl");
     uint8_t *text = NULL;
     uint64_t bytes = 0;
     *l = (struct Losses){NAN, NAN, NAN, NAN, NAN, 0};
-    if (!file_exists(path) || !file_read(path, UINT64_C(1) << 30, &text, &bytes))
-        bytes = 0;
+    bool ok = !file_exists(path) || file_read(path, UINT64_C(1) << 30, &text, &bytes);
     for (uint64_t at = 0; at < bytes;) {
         const uint8_t *end = memchr(text + at, '\n', bytes - at);
         size_t n = end ? (size_t)(end - text) - at : bytes - at;
@@ -42,6 +41,7 @@ static void read_losses(const char *out, struct Losses *l) {
     }
     free(text);
     free(path);
+    return ok;
 }
 
 static void tell_data(struct Card *c, const struct Dataset *d, const char *kind) {
@@ -90,9 +90,10 @@ bool report_write(const struct Train *t, const char *dir) {
     bool adapts = train_adapts(o->method);
     struct Losses l;
     struct Card c;
+    if (!read_losses(o->out, &l))
+        return false;
     char *tags = xsprintf("%s,%s%s", o->loss == LOSS_DPO ? "dpo" : "sft", TRAIN_METHODS[o->method],
                           t->m->config.n_experts ? ",moe" : "");
-    read_losses(o->out, &l);
     card_begin(&c, adapts ? "An adapter trained with vkmoe" : "A model trained with vkmoe",
                o->from_scratch ? NULL : o->base_name, adapts ? "adapter" : "finetune", adapts ? "peft" : "transformers",
                o->from_scratch ? "from-scratch" : tags);
