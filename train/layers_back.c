@@ -6,22 +6,8 @@
 
 static bool trained(const struct Param *w) { return w && tensor_exists(&w->g); }
 
+static const struct BackwardOptions WRITE = {NEITHER, false}, ADD = {NEITHER, true}; // of dense layers
 static const struct Tensor *gradient(const struct Param *w) { return trained(w) ? &w->g : NULL; }
-
-void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tensor *dy, const struct Tensor *dx,
-                       const struct Routing *g, bool gather, bool accumulate) {
-    op_linear_dx(p->c, dy, &l->w->w, dx, g,
-                 (struct LinearOptions){.gather = gather, .accumulate = accumulate, .scratch = p->arena});
-    if (!l->a)
-        return;
-    struct ArenaMark mark = arena_mark(p->arena);
-    struct Tensor dh = TENSOR(p->arena, DT_F32, (uint32_t)tensor_rows(dx), l->a->w.dim[l->a->w.n_dims - 2]);
-    bool coarse = linear_is_coarse(l);
-    op_linear_dx(p->c, dy, &l->b->w, &dh, g,
-                 (struct LinearOptions){.gather = gather, .alpha = l->scale, .coarse = coarse});
-    op_linear_dx(p->c, &dh, &l->a->w, dx, g, (struct LinearOptions){.accumulate = true, .coarse = coarse});
-    arena_release(p->arena, mark);
-}
 
 // dw += alpha * dy^T x, of the chosen experts alone where there is a choice: a run of them is a routing of fewer experts, whose rows the same
 // list of offsets bounds.
@@ -41,27 +27,37 @@ static void weight_backward(struct Pass *p, const struct Param *w, const struct 
     }
 }
 
-void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
-                       const struct Routing *g, enum ByToken by_token) {
-    bool coarse = linear_is_coarse(l);
-    if (trained(l->w))
-        weight_backward(p, l->w, dy, x, g, by_token, (struct LinearOptions){.coarse = coarse});
-    if (trained(l->bias)) {
+void linear_backward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
+                     const struct Tensor *dx, const struct Routing *g, struct BackwardOptions o) {
+    bool coarse = linear_is_coarse(l), gather_dy = o.by_token == DY_BY_TOKEN;
+    if (x && trained(l->w))
+        weight_backward(p, l->w, dy, x, g, o.by_token, (struct LinearOptions){.coarse = coarse});
+    if (x && trained(l->bias)) {
         assert(!g); // experts have none
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
     }
-    if (!trained(l->a))
+    if (dx)
+        op_linear_dx(p->c, dy, &l->w->w, dx, g,
+                     (struct LinearOptions){.gather = gather_dy, .accumulate = o.accumulate, .scratch = p->arena});
+    bool adapter_learns = x && trained(l->a);
+    if (!l->a || !(dx || adapter_learns))
         return;
     struct ArenaMark mark = arena_mark(p->arena);
     uint32_t rows = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(dy), rank = l->a->w.dim[l->a->w.n_dims - 2];
-    struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank), dh = TENSOR(p->arena, DT_F32, rows, rank);
-    op_linear(p->c, x, &l->a->w, &h, g, (struct LinearOptions){.gather = by_token == X_BY_TOKEN, .coarse = coarse});
+    struct Tensor dh = TENSOR(p->arena, DT_F32, rows, rank);
     op_linear_dx(p->c, dy, &l->b->w, &dh, g,
-                 (struct LinearOptions){.gather = by_token == DY_BY_TOKEN, .alpha = l->scale, .coarse = coarse});
-    weight_backward(p, l->b, dy, &h, g, by_token == DY_BY_TOKEN ? DY_BY_TOKEN : NEITHER,
-                    (struct LinearOptions){.alpha = l->scale, .coarse = coarse});
-    weight_backward(p, l->a, &dh, x, g, by_token == X_BY_TOKEN ? X_BY_TOKEN : NEITHER,
-                    (struct LinearOptions){.coarse = coarse});
+                 (struct LinearOptions){.gather = gather_dy, .alpha = l->scale, .coarse = coarse});
+    if (adapter_learns) {
+        struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank);
+        op_linear(p->c, x, &l->a->w, &h, g,
+                  (struct LinearOptions){.gather = o.by_token == X_BY_TOKEN, .coarse = coarse});
+        weight_backward(p, l->b, dy, &h, g, gather_dy ? DY_BY_TOKEN : NEITHER,
+                        (struct LinearOptions){.alpha = l->scale, .coarse = coarse});
+        weight_backward(p, l->a, &dh, x, g, o.by_token == X_BY_TOKEN ? X_BY_TOKEN : NEITHER,
+                        (struct LinearOptions){.coarse = coarse});
+    }
+    if (dx)
+        op_linear_dx(p->c, &dh, &l->a->w, dx, g, (struct LinearOptions){.accumulate = true, .coarse = coarse});
     arena_release(p->arena, mark);
 }
 
@@ -84,20 +80,16 @@ void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn,
     struct Tensor dq = TENSOR(p->arena, DT_F32, p->t, c->n_heads * c->head_dim);
     struct Tensor dk = TENSOR(p->arena, DT_F32, p->t, c->n_kv_heads * c->head_dim);
     struct Tensor dv = TENSOR(p->arena, DT_F32, p->t, c->n_kv_heads * c->head_dim);
-    linear_backward_w(p, &l->o, &s->o, dout, NULL, NEITHER);
-    linear_backward_x(p, &l->o, dout, &d_o, NULL, false, false);
+    linear_backward(p, &l->o, &s->o, dout, &d_o, NULL, WRITE);
     op_attention_back(p->c, p->arena, &s->q, &s->k, &s->v, &s->o, &s->lse, &d_o, &p->span, &p->key_span, &dq, &dk, &dv,
                       attention_shape(c, l));
     op_rope(p->c, &dq, &p->positions, &p->m->rope, c->n_heads, -1);
     op_rope(p->c, &dk, &p->positions, &p->m->rope, c->n_kv_heads, -1);
     head_norm_backward(p, l->q_norm, &s->q_raw, &s->rstd_q, &dq);
     head_norm_backward(p, l->k_norm, &s->k_raw, &s->rstd_k, &dk);
-    linear_backward_w(p, &l->q, xn, &dq, NULL, NEITHER);
-    linear_backward_w(p, &l->k, xn, &dk, NULL, NEITHER);
-    linear_backward_w(p, &l->v, xn, &dv, NULL, NEITHER);
-    linear_backward_x(p, &l->q, &dq, dxn, NULL, false, false);
-    linear_backward_x(p, &l->k, &dk, dxn, NULL, false, true);
-    linear_backward_x(p, &l->v, &dv, dxn, NULL, false, true);
+    linear_backward(p, &l->q, xn, &dq, dxn, NULL, WRITE);
+    linear_backward(p, &l->k, xn, &dk, dxn, NULL, ADD);
+    linear_backward(p, &l->v, xn, &dv, dxn, NULL, ADD);
     arena_release(p->arena, mark);
 }
 
@@ -106,17 +98,16 @@ void ffn_backward(struct Pass *p, const struct Ffn *f, const struct Tensor *x, c
                   const struct Tensor *dweights, bool accumulate) {
     struct ArenaMark mark = arena_mark(p->arena);
     struct Tensor h = TENSOR(p->arena, DT_F32, s->gate.dim[0], s->gate.dim[1]);
-    linear_backward_x(p, &f->down, dy, &h, g, g != NULL, false); // dh
+    enum ByToken down = g ? DY_BY_TOKEN : NEITHER, up = g ? X_BY_TOKEN : NEITHER;
+    linear_backward(p, &f->down, NULL, dy, &h, g, (struct BackwardOptions){down, false}); // dh
     // gate, up: their gradients; dh: h again, of an expert times the weight that dy lacks
     if (g)
         op_expert_swiglu_back(p->c, g, &s->gate, &s->up, &h, dweights);
     else
         op_swiglu_back(p->c, &s->gate, &s->up, &h, true);
-    linear_backward_w(p, &f->down, &h, dy, g, g ? DY_BY_TOKEN : NEITHER);
-    linear_backward_w(p, &f->gate, x, &s->gate, g, g ? X_BY_TOKEN : NEITHER);
-    linear_backward_w(p, &f->up, x, &s->up, g, g ? X_BY_TOKEN : NEITHER);
-    linear_backward_x(p, &f->gate, &s->gate, dx, g, false, accumulate);
-    linear_backward_x(p, &f->up, &s->up, dx, g, false, true);
+    linear_backward(p, &f->down, &h, dy, NULL, g, (struct BackwardOptions){down, false});
+    linear_backward(p, &f->gate, x, &s->gate, dx, g, (struct BackwardOptions){up, accumulate});
+    linear_backward(p, &f->up, x, &s->up, dx, g, (struct BackwardOptions){up, true});
     arena_release(p->arena, mark);
 }
 
@@ -134,15 +125,13 @@ void moe_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const
     if (l->has_shared && l->shared_gate.w) {
         struct Tensor dgate = TENSOR(p->arena, DT_F32, p->t, 1);
         op_gate_back(p->c, &s->gate, dout, &s->shared_y, &dgate); // shared_y becomes its gradient
-        linear_backward_w(p, &l->shared_gate, xn, &dgate, NULL, NEITHER);
-        linear_backward_x(p, &l->shared_gate, &dgate, dxn, NULL, false, true);
+        linear_backward(p, &l->shared_gate, xn, &dgate, dxn, NULL, ADD);
     }
     if (l->has_shared)
         ffn_backward(p, &l->ffn, xn, &s->shared, l->shared_gate.w ? &s->shared_y : dout, dxn, NULL, NULL, true);
     op_route_back(p->c, r, &dweights, tensor_exists(&s->dbalance) ? &s->dbalance : NULL, &dlogits, c->norm_topk,
                   c->routed_scale);
-    linear_backward_w(p, &l->router, xn, &dlogits, NULL, NEITHER);
-    linear_backward_x(p, &l->router, &dlogits, dxn, NULL, false, true);
+    linear_backward(p, &l->router, xn, &dlogits, dxn, NULL, ADD);
     arena_release(p->arena, mark);
 }
 

@@ -5,13 +5,15 @@
 
 // Which operand of a routed expert has a row per token instead of one per sorted slot.
 enum ByToken { NEITHER, X_BY_TOKEN, DY_BY_TOKEN };
+struct BackwardOptions {
+    enum ByToken by_token;
+    bool accumulate; // dx += instead of dx =
+};
 
-// dx (+)= dy W + scale * (dy B) A.  gather: dy has a row per token.
-void linear_backward_x(struct Pass *p, const struct Linear *l, const struct Tensor *dy, const struct Tensor *dx,
-                       const struct Routing *g, bool gather, bool accumulate);
-// dW += dy^T x;  dbias += sum of dy;  dB += scale * dy^T (x A^T);  dA += scale * (dy B)^T x.
-void linear_backward_w(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
-                       const struct Routing *g, enum ByToken by_token);
+// dx (+)= dy W + scale * (dy B) A;  dW += dy^T x;  dbias += sum of dy;  dB += scale * dy^T (x A^T);  dA += scale * (dy B)^T x.
+// dx NULL: not wanted. x NULL: nothing learns.
+void linear_backward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
+                     const struct Tensor *dx, const struct Routing *g, struct BackwardOptions o);
 // dxn is written.
 void attention_backward(struct Pass *p, uint32_t layer, const struct Tensor *xn, const struct AttentionSaved *saved,
                         const struct Tensor *dout, const struct Tensor *dxn);

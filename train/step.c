@@ -81,8 +81,7 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
         op_xent(p->c, &logits, &ids, &loss, &s->params, s->o.weighted ? &weights : NULL, backward);
         if (backward) {
             struct Tensor dxn = TENSOR(p->arena, DT_F32, n, c->dim), dxl = TENSOR(p->arena, DT_F32, n, c->dim);
-            linear_backward_w(p, &head, &xn, &logits, NULL, NEITHER);
-            linear_backward_x(p, &head, &logits, &dxn, NULL, false, false);
+            linear_backward(p, &head, &xn, &logits, &dxn, NULL, (struct BackwardOptions){NEITHER, false});
             op_rmsnorm_back(p->c, p->arena, &xl, &s->m->norm->w, &rstd, &dxn, &dxl, false,
                             trained(s->m->norm) ? &s->m->norm->g : NULL);
             op_scatter_rows(p->c, &dxl, &rows, d, false);
