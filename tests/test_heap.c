@@ -2,7 +2,8 @@
 // own. The process ends with status 1 and the one line of base.h, or, where it had only asked for a thread or a mapping, may do without. A training
 // run must go on afterwards, from whole checkpoints, to the weights of the undisturbed run, and leave nothing of what was cut off. What writes
 // a model leaves nothing beside its place.
-// VKMOE_FAULTS=all fails every call of the runs without a device, and one of every place of those with one; otherwise it is a share, evenly spread.
+// VKMOE_FAULTS=all fails every call of the runs without a device, and one of every place of those with one, all:train
+// does so in the kinds of run of that name alone; otherwise it is a share, evenly spread.
 #include "check.h"
 #include "cli/args.h"
 #include "eval/text.h"
@@ -29,6 +30,7 @@ struct Setup {
     uint8_t *want;               // the adapter of the undisturbed run
     uint64_t want_bytes;
     bool all;
+    const char *only; // a part of a kind's name; NULL: all kinds
 };
 
 // What the counted run found, in memory that its process shares with this one.
@@ -356,7 +358,8 @@ static bool set_up(struct Setup *s) {
     counted = mmap(NULL, sizeof *counted, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (!CHECK(mkdtemp(work) && counted != MAP_FAILED, "no temporary folder"))
         return false;
-    *s = (struct Setup){.work = realpath(work, NULL), .all = all && strcmp(all, "all") == 0};
+    *s = (struct Setup){.work = realpath(work, NULL), .all = all && strncmp(all, "all", 3) == 0};
+    s->only = s->all && all[3] == ':' ? all + 4 : NULL;
     s->model = path_join(s->work, "model"), s->gguf = path_join(s->work, "model.gguf");
     s->chat = path_join(s->work, "talk.chat"), s->data = path_join(s->work, "data.jsonl");
     s->out = path_join(s->work, "out"), s->messages = path_join(s->work, "messages");
@@ -385,7 +388,7 @@ int main(void) {
         check_skip("no Vulkan device: %s", "training and generating");
     }
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
-        if (!KINDS[i].device || device)
+        if ((!KINDS[i].device || device) && (!s.only || strstr(KINDS[i].name, s.only)))
             test_kind(&s, &KINDS[i]);
     remove_tree(s.work);
     free(s.want);
