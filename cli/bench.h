@@ -88,3 +88,6 @@ int bench_static(const struct Args *args, const char *filter);
 json_t *bench_pipeline(const struct Device *dev, enum KernelId kernel, uint32_t first);
 // A line of it on stderr, those of another in brackets behind where they differ.
 void bench_pipeline_show(const json_t *statistics, const json_t *beside);
+// What makes bench_static's columns, from statistics by the driver's names, into a row.
+void bench_figures(json_t *row, const json_t *statistics);
+int bench_peer(const struct Args *args, const char *filter);

@@ -45,6 +45,13 @@ static const struct {
                {"latency", {"Latency", "Static cycle count", "Cycle Count"}},
                {"matrix", {MATRIX_INSTRUCTIONS}}};
 
+void bench_figures(json_t *row, const json_t *statistics) {
+    for (size_t f = 0; f < sizeof FIGURES / sizeof FIGURES[0]; f++)
+        for (int w = 2; w >= 0; w--)
+            if (FIGURES[f].words[w] && json_object_get(statistics, FIGURES[f].words[w]))
+                json_object_set(row, FIGURES[f].key, json_object_get(statistics, FIGURES[f].words[w]));
+}
+
 static const struct BenchColumn COLUMNS[] = {
     {"kernel", "kernel", -28, 0},    {"constants", "width, subgroup; constants", -34, 0},
     {"registers", "regs", 5, 0},     {"scalar_registers", "scalar", 6, 0},
@@ -72,10 +79,7 @@ static bool pipeline_row(struct BenchTable *t, const struct PipelineStatistic *l
     }
     json_t *row = json_pack("{s:s, s:s, s:f, s:f}", "kernel", kernel->name, "constants", constants, "spills", spills,
                             "shared_bytes", (double)module.shared_bytes);
-    for (size_t f = 0; f < sizeof FIGURES / sizeof FIGURES[0]; f++)
-        for (int w = 2; w >= 0; w--)
-            if (FIGURES[f].words[w] && json_object_get(all, FIGURES[f].words[w]))
-                json_object_set(row, FIGURES[f].key, json_object_get(all, FIGURES[f].words[w]));
+    bench_figures(row, all);
     json_object_set_new(row, "statistics", all);
     bench_row(t, row);
     return spills > 0;

@@ -25,7 +25,7 @@ int cmd_bench(const struct Args *args) {
     if (args->n_operands > 2)
         return args_wrong(args, "'%s' is one word too many", args->operands[2]);
     if (strcmp(what, "static") == 0)
-        return bench_static(args, filter);
+        return args_switch(args, "peer") ? bench_peer(args, filter) : bench_static(args, filter);
     if (strcmp(what, "model") == 0 || strcmp(what, "train") == 0)
         return !filter ? args_wrong(args, "which MODEL?") : what[0] == 'm' ? bench_model(args) : bench_train(args);
     if (strcmp(what, "kernels") != 0 && strcmp(what, "device") != 0)

@@ -220,6 +220,9 @@ void kernels_close(struct Device *dev) {
     for (int i = 0; i < PUSH_COUNT; i++)
         if (vk->layouts[i])
             vkDestroyPipelineLayout(vk->device, vk->layouts[i], NULL);
+    for (uint32_t i = 0; vk->codes && i < vk->n_pipelines; i++)
+        free(vk->codes[i]);
+    free(vk->codes);
     if (vk->cache)
         vkDestroyPipelineCache(vk->device, vk->cache, NULL);
 }
@@ -285,24 +288,33 @@ static uint32_t count_of(const char *text, const char *word) {
     return n;
 }
 
-// From the driver's texts about a pipeline: in machine code AMD's instructions are called v_wmma_..., NVIDIA's hmma..., Intel's dpas.
-static void matrix_instructions_count(struct Device *dev, const struct Pipeline *p) {
+// The driver's texts about a pipeline, the machine code among them. *n of at most 16, each pData to be freed; false where it tells none.
+enum { MAX_TEXTS = 16 };
+static bool texts_read(struct Device *dev, const struct Pipeline *p,
+                       VkPipelineExecutableInternalRepresentationKHR *list, uint32_t *n) {
     VkDevice device = dev->vk->device;
     PFN_vkGetPipelineExecutableInternalRepresentationsKHR query =
         (PFN_vkGetPipelineExecutableInternalRepresentationsKHR)vkGetDeviceProcAddr(
             device, "vkGetPipelineExecutableInternalRepresentationsKHR");
     VkPipelineExecutableInfoKHR info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = p->handle};
-    VkPipelineExecutableInternalRepresentationKHR list[16];
-    uint32_t n = 16;
-    for (uint32_t i = 0; i < n; i++)
+    *n = MAX_TEXTS;
+    for (uint32_t i = 0; i < MAX_TEXTS; i++)
         list[i] = (VkPipelineExecutableInternalRepresentationKHR){
             .sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INTERNAL_REPRESENTATION_KHR};
-    if (!query || query(device, &info, &n, list) < 0)
-        return;
-    for (uint32_t i = 0; i < n; i++)
+    if (!query || query(device, &info, n, list) < 0) {
+        *n = 0;
+        return false;
+    }
+    for (uint32_t i = 0; i < *n; i++)
         list[i].pData = list[i].isText ? xcalloc(list[i].dataSize + 1, 1) : NULL;
-    bool there = query(device, &info, &n, list) >= 0;
-    uint32_t most = 0; // the same code may be told at several stages
+    return query(device, &info, n, list) >= 0;
+}
+
+// In machine code AMD's instructions are called v_wmma_..., NVIDIA's hmma..., Intel's dpas.
+static void matrix_instructions_count(struct Device *dev, const struct Pipeline *p) {
+    VkPipelineExecutableInternalRepresentationKHR list[MAX_TEXTS];
+    uint32_t n, most = 0; // the same code may be told at several stages
+    bool there = texts_read(dev, p, list, &n);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t count = 0;
         for (const char *at = list[i].pData; there && at && (at = strcasestr(at, "mma")) != NULL; at++)
@@ -312,6 +324,28 @@ static void matrix_instructions_count(struct Device *dev, const struct Pipeline 
         free(list[i].pData);
     }
     statistic_add(dev, p, MATRIX_INSTRUCTIONS, most);
+}
+
+// Machine code is the last stage that a driver tells.
+static void code_keep(struct Device *dev, const struct Pipeline *p) {
+    VkPipelineExecutableInternalRepresentationKHR list[MAX_TEXTS];
+    struct DeviceVk *vk = dev->vk;
+    uint32_t n;
+    vk->codes = xrealloc(vk->codes, vk->n_pipelines * sizeof *vk->codes);
+    char **code = &vk->codes[vk->n_pipelines - 1];
+    *code = NULL;
+    bool there = texts_read(dev, p, list, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        if (there && list[i].pData) {
+            free(*code);
+            *code = list[i].pData;
+        } else
+            free(list[i].pData);
+    }
+}
+
+const char *pipeline_code(const struct Device *dev, uint32_t pipeline) {
+    return dev->keep_code && pipeline > 0 && pipeline <= dev->vk->n_pipelines ? dev->vk->codes[pipeline - 1] : NULL;
 }
 
 const struct PipelineStatistic *pipeline_statistics(const struct Device *dev, uint32_t *n) {
@@ -349,7 +383,7 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
         .requiredSubgroupSize = spec[1]};
     bool full = spec[0] % spec[1] == 0;
     VkPipelineCreateFlags capture = !vk->has_executable_properties ? 0 : VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR;
-    if (capture && (info->needs & NEEDS_COOPMAT))
+    if (capture && (dev->keep_code || (info->needs & NEEDS_COOPMAT)))
         capture |= VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR;
     VkComputePipelineCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
@@ -392,5 +426,7 @@ VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t
         if (KERNELS[kernel].needs & NEEDS_COOPMAT)
             matrix_instructions_count(dev, &want);
     }
+    if (want.handle && dev->keep_code)
+        code_keep(dev, &want);
     return want.handle;
 }

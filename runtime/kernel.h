@@ -92,5 +92,7 @@ struct PipelineStatistic {
 };
 #define MATRIX_INSTRUCTIONS "Matrix instructions"
 const struct PipelineStatistic *pipeline_statistics(const struct Device *dev, uint32_t *n);
+// The machine code of the pipeline of that number as the driver writes it; NULL: not told, or dev->keep_code was not set.
+const char *pipeline_code(const struct Device *dev, uint32_t pipeline);
 // Above 0, this one means that registers went to memory, or that a local array lies there.
 bool statistic_is_spill(const struct PipelineStatistic *s);
