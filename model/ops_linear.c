@@ -146,7 +146,7 @@ static uint64_t matrix_bytes(const struct Job *j, const struct Tile *t) {
     uint64_t x = (uint64_t)t->rows * STEPS / x_wide * (x_wide + PAD),
              w = (uint64_t)t->cols * STEPS / w_wide * (w_wide + PAD);
     uint32_t subgroups = t->threads / j->dev->limits.subgroup_size;
-    return 2 * (x + w) + 4 * ((uint64_t)subgroups * s->m * s->n + 2 * t->rows + t->cols);
+    return 2 * (x + w) + 4 * ((uint64_t)subgroups * s->m * s->n + t->rows + t->cols);
 }
 
 // On matrix units of a subgroup; way: subgroups across.
@@ -173,6 +173,9 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
     if (!j->dev->is_cpu && rows >= 128 && rows * cols > tiles->most_sums * subgroup * subgroups)
         subgroups *= 2;
     uint32_t down = (uint32_t)min_u64(rows / s->m, max_u64(1, subgroups / 2));
+    // What one loads for its part are the part's rows and columns.
+    while (down > 1 && 2 * rows / down + cols * down / 2 / subgroups < rows / down + cols * down / subgroups)
+        down /= 2;
     uint32_t across = (uint32_t)min_u64(cols / s->n, subgroups / down);
     tune_way(q, (struct Tile){rows, cols, subgroup * down * across, across});
     uint32_t most = j->dev->is_cpu ? 4 : 8;
@@ -189,8 +192,11 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
 }
 
 static void gpu_constants(const struct Job *j, struct Dispatch *d, const struct Tile *way) {
+    enum { STEPS = 32 }; // of a stage
     const struct CoopmatShape *s = &j->dev->coopmat;
     d->spec[4] = (j->form == TN ? j->args.n : j->args.k) % 4 == 0 && j->args.ldx % 4 == 0;
+    if (d->spec[4] && j->form != TN && j->args.k % STEPS == 0)
+        d->spec[4] = 2;
     d->spec[11] = (uint32_t)j->type;
     d->n_spec = 12;
     if (!is_matrix(d->kernel))

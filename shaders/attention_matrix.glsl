@@ -30,7 +30,7 @@ const uint QUADS = KEYS / 4, S_PITCH = QUADS + 1, LANE_QUADS = QUADS / LANES;
 // Rounded to nearest; see tile_matrix.glsl for why so. f16: what is beyond its range becomes its greatest number.
 uint pair_of(float low, float high) {
 #ifdef MATRIX_BF16
-    return bf16_bits(low) | bf16_bits(high) << 16;
+    return bf16_rounded(low) >> 16 | (bf16_rounded(high) & 0xffff0000u);
 #else
     return packFloat2x16(f16vec2(clamp(vec2(low, high), -MATRIX_MOST, MATRIX_MOST)));
 #endif

@@ -2,7 +2,7 @@
 // Matrix multiply through shared memory, for GPUs: -DFORM=NT | NN | TN (see tile.glsl). A workgroup stages BK steps of the contraction for
 // TILE_ROWS rows and TILE_COLS columns in two tables, whatever the storage type; the body
 // multiplies them: plain arithmetic (tile_scalar.glsl) or matrix units (-DMATRIX=float16_t | bfloat16_t, tile_matrix.glsl). While it
-// does, the next stage is already on its way to registers.
+// does, the next stage is already on its way to registers, which live no longer than that: what a loop carries round costs copies.
 #define NT 0
 #define NN 1
 #define TN 2
@@ -12,31 +12,61 @@ const uint BK = 32;
 Tile t;
 uint k_end; // of the contraction
 
+// Pieces that the threads fetch and the body puts in its tables: 4 values of x, 8 of w, neighbours in memory: steps of a row or column,
+// or (x in TN, w in NN and TN) rows or columns of a step. Places are (row or column, step) of the first.
+const uint X_PIECES = TILE_ROWS * BK / 4, W_PIECES = TILE_COLS * BK / 8;
+const uint X_ALONG = FORM == TN ? TILE_ROWS / 4 : BK / 4, W_ALONG = FORM == NT ? BK / 8 : TILE_COLS / 8; // beside each other
+const uint X_EACH = (X_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE, W_EACH = (W_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE;
+uvec2 x_place_of(uint piece) {
+    return FORM == TN ? uvec2(piece % X_ALONG * 4, piece / X_ALONG) : uvec2(piece / X_ALONG, piece % X_ALONG * 4);
+}
+uvec2 w_place_of(uint piece) {
+    return FORM == NT ? uvec2(piece / W_ALONG, piece % W_ALONG * 8) : uvec2(piece % W_ALONG * 8, piece / W_ALONG);
+}
+// Of a thread's i-th piece: a constant away from its first where that can be, so that one address serves all.
+uvec2 x_place(uint i) {
+    return LOCAL_SIZE % X_ALONG == 0 ? x_place_of(gl_LocalInvocationIndex) + x_place_of(i * LOCAL_SIZE)
+                                     : x_place_of(gl_LocalInvocationIndex + i * LOCAL_SIZE);
+}
+uvec2 w_place(uint i) {
+    return LOCAL_SIZE % W_ALONG == 0 ? w_place_of(gl_LocalInvocationIndex) + w_place_of(i * LOCAL_SIZE)
+                                     : w_place_of(gl_LocalInvocationIndex + i * LOCAL_SIZE);
+}
+bool x_is_piece(uint i) { return X_PIECES % LOCAL_SIZE == 0 || gl_LocalInvocationIndex + i * LOCAL_SIZE < X_PIECES; }
+bool w_is_piece(uint i) { return W_PIECES % LOCAL_SIZE == 0 || gl_LocalInvocationIndex + i * LOCAL_SIZE < W_PIECES; }
+
 #ifdef MATRIX
 #include "tile_matrix.glsl"
 #else
 #include "tile_scalar.glsl"
 #endif
 
-// Pieces that the threads fetch and the body puts in its tables: 4 values of x, 8 of w, neighbours in memory: steps of a row or column,
-// or (x in TN, w in NN and TN) rows or columns of a step. Places are (row or column, step) of the first.
-const uint X_PIECES = TILE_ROWS * BK / 4, W_PIECES = TILE_COLS * BK / 8;
-const uint X_EACH = (X_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE, W_EACH = (W_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE;
-shared uint x_rows[TILE_ROWS]; // where each row of x begins
+// NT and NN of a contraction of whole stages need no look at where it ends, and columns beyond the matrix, whose sums nobody stores, read the last ones: then
+// a load has no condition, and what does not change from stage to stage is made here once.
+const bool WHOLE = FORM != TN && ALIGNED == 2;
+uint x_first[X_EACH]; // of the piece in stage 0: in floats, or in fours of them where rows are ALIGNED
+uint w_row[W_EACH];   // where the row of w begins, in 16 bytes; of NN that of stage 0
 
-// Which rows of the tile and steps of the stage a piece of x covers: NT and NN four steps of one row, TN four rows of one step.
-uvec2 x_place(uint piece) {
-    return FORM == TN ? uvec2(piece % (TILE_ROWS / 4) * 4, piece / (TILE_ROWS / 4)) : uvec2(piece / (BK / 4), piece % (BK / 4) * 4);
-}
-uvec2 w_place(uint piece) {
-    return FORM == NT ? uvec2(piece / (BK / 8), piece % (BK / 8) * 8)
-                      : uvec2(piece % (TILE_COLS / 8) * 8, piece / (TILE_COLS / 8));
+void operands_find() {
+    if (FORM == TN)
+        return;
+    [[unroll]] for (uint i = 0; i < X_EACH; i++) {
+        uvec2 at = x_place(i);
+        x_first[i] = tile_x_row(t, t.row0 + at.x) * p.ldx + at.y;
+        if (ALIGNED != 0)
+            x_first[i] /= 4;
+    }
+    [[unroll]] for (uint i = 0; i < W_EACH; i++) {
+        uvec2 at = w_place(i);
+        uint row = FORM == NT ? t.expert * p.n + min(t.col0 + at.x, p.n - 1) : t.expert * p.k + at.y;
+        w_row[i] = row * (p.w_row_bytes / 16);
+    }
 }
 
-vec4 x_load(uint piece, uint k0) {
-    uvec2 at = x_place(piece);
+vec4 x_load(uint i, uint k0) {
+    uvec2 at = x_place(i);
     uint k = k0 + at.y;
-    if (piece >= X_PIECES || k >= k_end)
+    if (!x_is_piece(i) || (!WHOLE && k >= k_end))
         return vec4(0);
     uint first, left; // in x; how many of the four exist
     if (FORM == TN) {
@@ -44,38 +74,51 @@ vec4 x_load(uint piece, uint k0) {
             return vec4(0);
         first = tile_row_tn(k, 1) * p.ldx + t.row0 + at.x;
         left = p.n - t.row0 - at.x;
+        if (ALIGNED != 0)
+            return f32x4_in(p.x).v[first / 4];
     } else {
-        first = x_rows[at.x] + k;
+        if (ALIGNED != 0)
+            return f32x4_in(p.x).v[x_first[i] + k0 / 4];
+        first = x_first[i] + k0;
         left = k_end - k;
     }
-    if (ALIGNED != 0)
-        return f32x4_in(p.x).v[first / 4];
     vec4 v;
-    [[unroll]] for (uint i = 0; i < 4; i++) v[i] = i < left ? p.x.v[first + i] : 0;
+    [[unroll]] for (uint j = 0; j < 4; j++) v[j] = j < left ? p.x.v[first + j] : 0;
     return v;
 }
 
+uint w_col(uint i) {
+    uint col = t.col0 + w_place(i).x;
+    return WHOLE ? min(col, p.n - (FORM == NT ? 1 : 8)) : col;
+}
 // False: beyond the matrix, to be taken as zeros.
-bool w_load(uint piece, uint k0, out Unit u) {
-    uvec2 at = w_place(piece);
-    uint col = t.col0 + at.x, k = k0 + at.y, row, along, width, n_cols = FORM == TN ? p.k : p.n;
-    if (piece >= W_PIECES || k >= k_end || col >= n_cols)
+bool w_load(uint i, uint k0, out Unit u) {
+    uint col = w_col(i), k = k0 + w_place(i).y, n_cols = FORM == TN ? p.k : p.n;
+    if (!w_is_piece(i) || (!WHOLE && (k >= k_end || col >= n_cols)))
         return false;
-    if (FORM == NT) {
-        row = t.expert * p.n + col;
-        along = k;
-        width = p.k;
-    } else {
-        row = FORM == NN ? t.expert * p.k + k : tile_row_tn(k, 2);
-        along = col;
-        width = n_cols;
-    }
-    unit_load(p.w, row * (p.w_row_bytes / 16), along / W_UNIT, width / W_UNIT, u);
+    uint row = FORM == NT   ? w_row[i]
+               : FORM == NN ? w_row[i] + k0 * (p.w_row_bytes / 16)
+                            : tile_row_tn(k, 2) * (p.w_row_bytes / 16);
+    uint along = FORM == NT ? k : col, width = FORM == NT ? p.k : n_cols;
+    unit_load(p.w, row, along / W_UNIT, width / W_UNIT, u);
     return true;
 }
-uint w_eighth(uint piece) {
-    uvec2 at = w_place(piece);
-    return (FORM == NT ? at.y : t.col0 + at.x) % W_UNIT / 8;
+uint w_eighth(uint i) { return (FORM == NT ? w_place(i).y : w_col(i)) % W_UNIT / 8; }
+
+vec4 x_next[X_EACH];
+Unit w_next[W_EACH];
+bool w_there[W_EACH];
+void stage_load(uint k) {
+    [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(i, k);
+    [[unroll]] for (uint i = 0; i < W_EACH; i++) w_there[i] = w_load(i, k, w_next[i]);
+}
+void stage_put() {
+    [[unroll]] for (uint i = 0; i < X_EACH; i++)
+        if (x_is_piece(i))
+            body_put_x(i, x_next[i]);
+    [[unroll]] for (uint i = 0; i < W_EACH; i++)
+        if (w_is_piece(i))
+            body_put_w(i, w_there[i], w_next[i], w_eighth(i));
 }
 
 void main() {
@@ -89,46 +132,38 @@ void main() {
         if (!tile_find(t))
             return;
         k_end = p.k;
-        for (uint i = gl_LocalInvocationIndex; i < TILE_ROWS; i += LOCAL_SIZE) x_rows[i] = tile_x_row(t, t.row0 + i) * p.ldx;
-        barrier();
     }
+    operands_find();
     body_begin();
     if (BODY_SCALES) // a first walk over the operands finds the greatest number of each row and column
         for (uint k0 = k; k0 < k_end; k0 += BK) {
-            for (uint i = gl_LocalInvocationIndex; i < X_PIECES; i += LOCAL_SIZE) body_see_x(x_place(i).x, x_load(i, k0));
-            for (uint i = gl_LocalInvocationIndex; i < W_PIECES; i += LOCAL_SIZE) {
+            [[unroll]] for (uint i = 0; i < X_EACH; i++)
+                if (x_is_piece(i))
+                    body_see_x(x_place(i).x, x_load(i, k0));
+            [[unroll]] for (uint i = 0; i < W_EACH; i++) {
                 Unit u;
                 vec4 a = vec4(0), b = vec4(0);
                 if (w_load(i, k0, u))
                     unit_get8(u, w_eighth(i), a, b);
-                body_see_w(w_place(i).x, a, b);
+                if (w_is_piece(i))
+                    body_see_w(w_place(i).x, a, b);
             }
         }
     body_seen();
 
-    vec4 x_next[X_EACH];
-    Unit w_next[W_EACH];
-    bool w_there[W_EACH];
-    [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(gl_LocalInvocationIndex + i * LOCAL_SIZE, k);
-    [[unroll]] for (uint i = 0; i < W_EACH; i++)
-        w_there[i] = w_load(gl_LocalInvocationIndex + i * LOCAL_SIZE, k, w_next[i]);
-    for (; k < k_end; k += BK) {
-        [[unroll]] for (uint i = 0; i < X_EACH; i++) {
-            uint piece = gl_LocalInvocationIndex + i * LOCAL_SIZE;
-            if (piece < X_PIECES)
-                body_put_x(x_place(piece), x_next[i]);
+    if (k < k_end) {
+        stage_load(k);
+        stage_put();
+        for (;;) {
+            barrier();
+            k += BK;
+            stage_load(WHOLE ? min(k, k_end - BK) : k); // behind the last stage that one again
+            body_multiply();
+            if (k >= k_end)
+                break;
+            barrier();
+            stage_put();
         }
-        [[unroll]] for (uint i = 0; i < W_EACH; i++) {
-            uint piece = gl_LocalInvocationIndex + i * LOCAL_SIZE;
-            if (piece < W_PIECES)
-                body_put_w(w_place(piece), w_there[i], w_next[i], w_eighth(piece));
-        }
-        barrier();
-        [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(gl_LocalInvocationIndex + i * LOCAL_SIZE, k + BK);
-        [[unroll]] for (uint i = 0; i < W_EACH; i++)
-            w_there[i] = w_load(gl_LocalInvocationIndex + i * LOCAL_SIZE, k + BK, w_next[i]);
-        body_multiply();
-        barrier();
     }
     body_end();
 }

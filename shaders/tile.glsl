@@ -13,7 +13,7 @@ layout(constant_id = 3) const uint TILE_COLS = 16;
 // Of TN alone, whose innermost loop they concern; NT and NN ask p.flags once a tile, which saves pipelines.
 layout(constant_id = 4) const uint GROUPED = 0; // 1: p.offsets; 2: p.offsets holds the expert of every row (few tokens, not sorted)
 layout(constant_id = 5) const uint GATHER = 0;  // 1: x has a row per token, read through p.gather; 2: w has
-layout(constant_id = 6) const uint ALIGNED = 1; // 0: rows of x are not a multiple of 8 floats
+layout(constant_id = 6) const uint ALIGNED = 1; // 0: rows of x are not a multiple of 8 floats; 2 (gemm.comp): and the contraction is one of 32
 
 struct Tile {
     uint expert, row0, row_end, col0; // rows row0 .. row_end - 1 of x and y; col0: first column of the output

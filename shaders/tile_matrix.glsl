@@ -27,8 +27,10 @@ shared uint x_stage[TILE_ROWS * BK / X_WIDE * X_STRIDE];
 shared uint w_stage[TILE_COLS * BK / W_WIDE * W_STRIDE];
 const int X_LAYOUT = FORM == TN ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
 const int W_LAYOUT = FORM == NT ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
-uint x_at(uint row, uint step) { return (FORM == TN ? step * (X_WIDE + 8) + row : row * (X_WIDE + 8) + step) / 2; }
-uint w_at(uint col, uint step) { return (FORM == NT ? col * (W_WIDE + 8) + step : step * (W_WIDE + 8) + col) / 2; }
+// Words, of rows, columns and steps that are even.
+uint x_at(uint row, uint step) { return FORM == TN ? step * X_STRIDE + row / 2 : row * X_STRIDE + step / 2; }
+uint w_at(uint col, uint step) { return FORM == NT ? col * W_STRIDE + step / 2 : step * W_STRIDE + col / 2; }
+uint x_block, w_block; // where the subgroup's own rows and columns begin
 shared float out_stage[SUBGROUPS * SHAPE_M * SHAPE_N];
 shared uint x_peak[TILE_ROWS], w_peak[TILE_COLS]; // bits of the greatest absolute value
 coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
@@ -60,7 +62,12 @@ uint exponent_of(uint peak) { return max(peak >> 23, 15); }
 float scale_of(uint peak) { return uintBitsToFloat((268 - exponent_of(peak)) << 23); }
 float unscale_of(uint peak) { return uintBitsToFloat((exponent_of(peak) - 14) << 23); }
 
+uint block_row(uint i) { return (gl_SubgroupID / SUBGROUPS_ACROSS * BLOCKS_M + i) * SHAPE_M; }
+uint block_col(uint j) { return (gl_SubgroupID % SUBGROUPS_ACROSS * BLOCKS_N + j) * SHAPE_N; }
+
 void body_begin() {
+    x_block = x_at(block_row(0), 0);
+    w_block = w_at(block_col(0), 0);
     for (uint i = gl_LocalInvocationIndex; i < TILE_ROWS; i += LOCAL_SIZE) x_peak[i] = 0;
     for (uint i = gl_LocalInvocationIndex; i < TILE_COLS; i += LOCAL_SIZE) w_peak[i] = 0;
     barrier();
@@ -68,20 +75,33 @@ void body_begin() {
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++)
             sum[i][j] = coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator>(0.0);
 }
-void body_seen() { barrier(); }
+// Of the pieces that this thread puts.
+vec4 x_scale[X_EACH], w_scale_a[W_EACH], w_scale_b[W_EACH];
+void body_seen() {
+    barrier();
+    [[unroll]] for (uint i = 0; i < X_EACH; i++)
+        if (SCALE_X != 0 && x_is_piece(i))
+            [[unroll]] for (uint j = 0; j < 4; j++) x_scale[i][j] = scale_of(x_peak[x_place(i).x + (FORM == TN ? j : 0)]);
+    [[unroll]] for (uint i = 0; i < W_EACH; i++)
+        if (SCALE_W != 0 && w_is_piece(i))
+            [[unroll]] for (uint j = 0; j < 4; j++) {
+                w_scale_a[i][j] = scale_of(w_peak[w_place(i).x + (FORM == NT ? 0 : j)]);
+                w_scale_b[i][j] = scale_of(w_peak[w_place(i).x + (FORM == NT ? 0 : 4 + j)]);
+            }
+}
 // Rounded to nearest: bf16 here, because drivers may cut in their own conversion (NVIDIA's 580 does); f16 by the conversion and not by
 // packHalf2x16, which cuts on some.
 uint pair_of(float low, float high) {
 #ifdef MATRIX_BF16
-    return bf16_bits(low) | bf16_bits(high) << 16;
+    return bf16_rounded(low) >> 16 | (bf16_rounded(high) & 0xffff0000u);
 #else
     return packFloat2x16(f16vec2(low, high));
 #endif
 }
-void body_put_x(uvec2 at, vec4 v) {
+void body_put_x(uint i, vec4 v) {
     if (SCALE_X != 0)
-        [[unroll]] for (uint j = 0; j < 4; j++) v[j] *= scale_of(x_peak[at.x + (FORM == TN ? j : 0)]);
-    uint place = x_at(at.x, at.y);
+        v *= x_scale[i];
+    uint place = x_at(x_place(i).x, x_place(i).y);
     x_stage[place] = pair_of(v.x, v.y);
     x_stage[place + 1] = pair_of(v.z, v.w);
 }
@@ -90,33 +110,29 @@ const bool W_READY = W_TYPE == 2; // bf16 as it lies in memory
 #else
 const bool W_READY = false;
 #endif
-void body_put_w(uvec2 at, bool there, Unit u, uint eighth) {
+void body_put_w(uint i, bool there, Unit u, uint eighth) {
     uvec4 words = u.a;
     if (!W_READY) {
         vec4 a, b;
         unit_get8(u, eighth, a, b);
-        if (SCALE_W != 0)
-            [[unroll]] for (uint j = 0; j < 4; j++) {
-                a[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : j)]);
-                b[j] *= scale_of(w_peak[at.x + (FORM == NT ? 0 : 4 + j)]);
-            }
+        if (SCALE_W != 0) {
+            a *= w_scale_a[i];
+            b *= w_scale_b[i];
+        }
         words = uvec4(pair_of(a.x, a.y), pair_of(a.z, a.w), pair_of(b.x, b.y), pair_of(b.z, b.w));
     }
-    uint place = w_at(at.x, at.y);
+    uint place = w_at(w_place(i).x, w_place(i).y);
     [[unroll]] for (uint j = 0; j < 4; j++) w_stage[place + j] = there ? words[j] : 0;
 }
-
-uint block_row(uint i) { return (gl_SubgroupID / SUBGROUPS_ACROSS * BLOCKS_M + i) * SHAPE_M; }
-uint block_col(uint j) { return (gl_SubgroupID % SUBGROUPS_ACROSS * BLOCKS_N + j) * SHAPE_N; }
 
 void body_multiply() {
     [[unroll]] for (uint step = 0; step < BK; step += SHAPE_K) {
         coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_K, SHAPE_N, gl_MatrixUseB> b[BLOCKS_N];
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++)
-            coopMatLoad(b[j], w_stage, w_at(block_col(j), step), W_STRIDE, W_LAYOUT);
+            coopMatLoad(b[j], w_stage, w_block + w_at(j * SHAPE_N, step), W_STRIDE, W_LAYOUT);
         [[unroll]] for (uint i = 0; i < BLOCKS_M; i++) {
             coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_M, SHAPE_K, gl_MatrixUseA> a;
-            coopMatLoad(a, x_stage, x_at(block_row(i), step), X_STRIDE, X_LAYOUT);
+            coopMatLoad(a, x_stage, x_block + x_at(i * SHAPE_M, step), X_STRIDE, X_LAYOUT);
             [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) sum[i][j] = coopMatMulAdd(a, b[j], sum[i][j]);
         }
     }

@@ -15,10 +15,12 @@ void body_begin() {
     [[unroll]] for (uint i = 0; i < ROWS; i++)
         [[unroll]] for (uint c = 0; c < COLS; c++) sum[i][c] = 0;
 }
-void body_put_x(uvec2 at, vec4 v) {
+void body_put_x(uint i, vec4 v) {
+    uvec2 at = x_place(i);
     [[unroll]] for (uint j = 0; j < 4; j++) x_stage[FORM == TN ? (at.x + j) * STRIDE + at.y : at.x * STRIDE + at.y + j] = v[j];
 }
-void body_put_w(uvec2 at, bool there, Unit u, uint eighth) {
+void body_put_w(uint i, bool there, Unit u, uint eighth) {
+    uvec2 at = w_place(i);
     vec4 a = vec4(0), b = vec4(0);
     if (there)
         unit_get8(u, eighth, a, b);

@@ -57,6 +57,13 @@ uint bf16_bits(float x) {
     return is_nan(x) ? bits >> 16 | 64u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
+// The same in the upper half and other bits behind, at half the cost, for operands of matrices: a NaN may become an infinity, but nothing finite. The carry out of one with all bits set would
+// end beyond the sign: then the number before the sum is greater, as a signed one where it is positive, as an unsigned one else.
+uint bf16_rounded(float x) {
+    const uint bits = floatBitsToUint(x), sum = bits + 0x7fffu + (bits >> 16 & 1);
+    return max(uint(max(int(sum), int(bits))), bits);
+}
+
 // Elements 4q .. 4q+3 of the weights of a norm, of enum DType 0 f32, 1 f16 or 2 bf16.
 vec4 norm_weight4(u32_in w, uint type, uint q) {
     if (type == 0)
