@@ -22,6 +22,7 @@ struct PeerCase {
     void (*record)(struct Cmd *c, struct Arena *a, const struct PeerCase *pc);
     enum DType type; // of weights or of keys and values
     uint32_t rows;
+    uint32_t beside; // rows that a matrix can multiply at once where that is less than its height; 0: any
 };
 
 static void record_dense(struct Cmd *c, struct Arena *a, const struct PeerCase *pc) {
@@ -58,9 +59,9 @@ static void record_decode(struct Cmd *c, struct Arena *a, const struct PeerCase 
 }
 
 #define DENSE(text, type, rows)                                                                                        \
-    "MUL_MAT", "type_a=" text ",type_b=f32,m=4096,n=" #rows ",k=14336,bs=.1,1.,nr=.1,1.", record_dense, type, rows
+    "MUL_MAT", "type_a=" text ",type_b=f32,m=4096,n=" #rows ",k=14336,bs=.1,1.,nr=.1,1.", record_dense, type, rows, 0
 #define EXPERTS(text, type)                                                                                            \
-    "MUL_MAT_ID", "type_a=" text ",type_b=f32,n_mats=128,n_used=8,b=0,m=768,n=512,k=2048", record_experts, type, 512
+    "MUL_MAT_ID", "type_a=" text ",type_b=f32,n_mats=128,n_used=8,b=0,m=768,n=512,k=2048", record_experts, type, 512, 0
 #define ATTENTION(heads, rows)                                                                                         \
     "FLASH_ATTN_EXT", "hsk=128,hsv=128,nh=8,nr23=.(" heads "),1.,kv=4096,nb=" #rows ",.*type_K=f16"
 static const struct PeerCase CASES[] = {
@@ -78,8 +79,8 @@ static const struct PeerCase CASES[] = {
     {"GEMV q8_0", DENSE("q8_0", DT_Q8_0, 1)},
     {"GEMV q4_0", DENSE("q4_0", DT_Q4_0, 1)},
     {"GEMV q4_k", DENSE("q4_K", DT_Q4_K, 1)},
-    {"attention", ATTENTION("1", 4096), record_attention, DT_F16, 4096},
-    {"attention decode", ATTENTION("4", 1), record_decode, DT_F16, 1},
+    {"attention", ATTENTION("1", 4096), record_attention, DT_F16, 4096, 0},
+    {"attention decode", ATTENTION("4", 1), record_decode, DT_F16, 1, 4}, // the heads that share keys
 };
 
 // ---- What a compiler made: the kernel whose loop has most arithmetic, of all that an operation needs
@@ -201,40 +202,56 @@ static char *peer_run(const char *program, const struct PeerCase *pc) {
 static const struct BenchColumn COLUMNS[] = {{"case", "operation", -16, 0}, {"side", "", -9, 0},
                                              {"kernel", "kernel", -38, 0},  {"by", "by", -21, 0},
                                              {"registers", "regs", 4, 0},   {"spills", "spills", 6, 0},
-                                             {"lds_bytes", "LDS", 6, 0},    {"lanes_per_simd", "lanes", 5, 0},
+                                             {"occupancy", "groups", 6, 0}, {"lds_bytes", "shared", 6, 0},
                                              {"math", "math", 6, 0},        {"vector", "vector", 6, 0},
-                                             {"lds", "LDS", 6, 0},          {"lds_kib", "LDS KiB", 7, 1},
-                                             {"memory", "memory", 6, 0},    {"memory_kib", "mem KiB", 7, 1},
+                                             {"lds", "LDS", 6, 0},          {"lds_kib", "LDS KiB", 7, 0},
+                                             {"memory", "memory", 6, 0},    {"memory_kib", "mem KiB", 7, 0},
                                              {"scalar", "scalar", 6, 0},    {0}};
 
-// Instructions of 32 lanes, of which one of 64 is two, and bytes of all lanes, for a million floating-point operations. An instruction of matrix units is
-// one whatever the lanes: its size says what it does.
-static void side_row(struct BenchTable *t, const struct PeerCase *pc, const char *side, struct Compiled *made) {
-    if (!made->statistics)
-        return;
-    const struct IsaLoop *l = &made->loop;
-    double each = 1e6 / l->flops, wide = each * l->lanes / 32, kib = each * l->lanes / 1024, spills = 0;
+static double spills_of(json_t *statistics) {
     const char *name;
     json_t *value;
-    json_object_foreach(made->statistics, name, value) {
+    double sum = 0;
+    json_object_foreach(statistics, name, value) {
         struct PipelineStatistic s = {.value = json_number_value(value)};
         snprintf(s.name, sizeof s.name, "%s", name);
-        spills += statistic_is_spill(&s) ? s.value : 0;
+        sum += statistic_is_spill(&s) ? s.value : 0;
     }
+    return sum;
+}
+
+// Instructions of 32 lanes, of which one of 64 is two, and bytes of all lanes, for a million floating-point operations. An instruction of matrix units is
+// one whatever the lanes: its size says what it does, of which rows that are not there are no part.
+static void side_row(struct BenchTable *t, const struct PeerCase *pc, const char *side, const struct Compiled *made) {
+    enum { MATRIX_ROWS = 16 };
+    const struct IsaLoop *l = &made->loop;
+    if (!made->statistics)
+        return;
     bool matrix = strstr(l->by, "mma") != NULL;
-    json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:i, s:i}", "case",
-                            pc->name, "side", side, "kernel", made->kernel, "by", l->by, "spills", spills, "math",
-                            l->math * (matrix ? each : wide), "vector", l->vector * wide, "lds", l->lds * wide,
-                            "lds_kib", l->lds_bytes * kib, "memory", l->memory * wide, "memory_kib", l->mem_bytes * kib,
-                            "scalar", l->scalar * each, "flops", l->flops, "lanes", (int)l->lanes, "first_line",
-                            (int)l->first_line, "lines", (int)l->n_lines);
+    double flops = matrix && pc->beside ? l->flops * pc->beside / MATRIX_ROWS : l->flops;
+    double each = 1e6 / flops, wide = each * l->lanes / 32, kib = each * l->lanes / 1024;
+    json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:f}", "case", pc->name, "side", side, "kernel", made->kernel, "by",
+                            l->by, "spills", spills_of(made->statistics));
+    const struct {
+        const char *key;
+        double value;
+    } FIGURES[] = {{"math", l->math * (matrix ? each : wide)},
+                   {"vector", l->vector * wide},
+                   {"lds", l->lds * wide},
+                   {"lds_kib", l->lds_bytes * kib},
+                   {"memory", l->memory * wide},
+                   {"memory_kib", l->mem_bytes * kib},
+                   {"scalar", l->scalar * each},
+                   {"flops", flops},
+                   {"lanes", l->lanes},
+                   {"first_line", l->first_line},
+                   {"lines", l->n_lines}};
+    for (size_t i = 0; i < sizeof FIGURES / sizeof FIGURES[0]; i++)
+        json_object_set_new(row, FIGURES[i].key, json_real(FIGURES[i].value));
     bench_figures(row, made->statistics);
-    json_object_set_new(row, "lanes_per_simd",
-                        json_real(l->lanes * json_number_value(json_object_get(row, "occupancy"))));
-    json_object_set_new(row, "lds_bytes", json_incref(json_object_get(made->statistics, "LDS size")));
+    json_object_set(row, "lds_bytes", json_object_get(made->statistics, "LDS size"));
     json_object_set(row, "statistics", made->statistics);
     bench_row(t, row);
-    json_decref(made->statistics);
 }
 
 int bench_peer(const struct Args *args, const char *filter) {
@@ -260,12 +277,15 @@ int bench_peer(const struct Args *args, const char *filter) {
         struct Compiled ours = {0}, theirs = {0};
         char *text = peer_run(program, &CASES[i]);
         ok = text != NULL;
-        compile_ours(&dev, &CASES[i], &ours);
-        if (ok)
+        if (ok) {
+            compile_ours(&dev, &CASES[i], &ours);
             peer_read(text, &theirs);
+        }
         free(text);
         side_row(&table, &CASES[i], "vkmoe", &ours);
         side_row(&table, &CASES[i], "llama.cpp", &theirs);
+        json_decref(ours.statistics);
+        json_decref(theirs.statistics);
         ok = ok && dev.state == DEVICE_OK;
     }
     if (ok && json_array_size(table.rows) == 0)

@@ -183,6 +183,45 @@ refused 2 "which FILE" bench shader
 refused 1 "cannot be opened" bench shader "$work/nothing.comp" --grid 1
 refused 2 "one word too many" bench kernels remap rope
 
+# ---- static --peer: a peer of our own, which says what it was asked for and two kernels: the first has no loop
+cat >"$work/peer.sh" <<'PEER'
+#!/usr/bin/env bash
+[[ "$1 $2 $3 $4" == "perf -o MUL_MAT -p" && $5 == "type_a=q8_0,"*",n=1,k="* && $RADV_DEBUG == asm && -n $GGML_VK_VISIBLE_DEVICES ]] || exit 3
+echo "not for us"
+cat >&2 <<'CODE'
+disasm:
+BB0:
+	v_fma_f32 v1, v2, v3, v1 ; 0
+ggml_vulkan: pipeline stats for first:
+ggml_vulkan:   VGPRs: 8
+disasm:
+BB0:
+	s_mov_b64 exec, -1 ; 0
+BB1:
+	buffer_load_b128 v[4:7], v3, s[0:3], 0 offen ; 0
+	v_fma_f32 v1, v2, v3, v1 ; 0
+	v_fma_f32 v2, v2, v3, v2 ; 0
+	v_add_f32_e32 v2, v2, v3 ; 0
+	s_cbranch_scc1 BB1 ; 0
+ggml_vulkan: pipeline stats for second:
+ggml_vulkan:   VGPRs: 24
+ggml_vulkan:   Subgroups per SIMD: 16
+ggml_vulkan:   Spilled VGPRs: 2
+ggml_vulkan:   LDS size: 512
+CODE
+PEER
+chmod +x "$work/peer.sh"
+export VKMOE_PEER=$work/peer.sh
+run 0 bench static --peer "gemv q8_0" --json
+holds '[[r[k] for k in "kernel by registers occupancy spills lds_bytes lanes flops".split()] for r in rows if r["side"] == "llama.cpp"] == [
+    ["second", "fma_f32", 24, 16, 2, 512, 64, 256]]'
+holds 'all(abs(r[k] - want) < 1 for r in rows if r["side"] == "llama.cpp" for k, want in dict(math=15625, vector=7812.5, memory=7812.5, memory_kib=3906.25, lds=0, scalar=3906.25).items())'
+refused 1 "ended with status" bench static --peer "gemv q4_0"
+refused 1 "nothing matched" bench static --peer "no such case"
+export VKMOE_PEER=$work/nothing
+refused 1 "test-backend-ops is wanted there" bench static --peer "gemv q8_0"
+unset VKMOE_PEER
+
 # ---- Who compiled the modules in use
 run 0 devices --json
 python3 -c 'import json,sys; all = json.load(open(sys.argv[1]))["devices"]; sys.exit(not all or any(sum(d["compilers"].values()) != d["kernels"] for d in all if d["usable"]))' "$work/out"
