@@ -57,7 +57,8 @@ struct Device {
     bool is_cpu;       // a software rasteriser: register-tile kernels, one subgroup a workgroup
     bool is_dry;       // nothing runs and addresses are only counted (memory plans)
     bool compile_only; // with is_dry on an opened device: pipelines are compiled all the same (static analysis)
-    bool keep_code;    // where statistics are asked for: the machine code of each pipeline too; set before the first is made
+    bool
+        keep_code; // where statistics are asked for: the machine code of each pipeline too; set before the first is made
     bool is_integrated;
     struct CapStatus caps[CAP_COUNT];
     struct CoopmatShape coopmat; // chosen shape; m 0: none

@@ -112,7 +112,7 @@ struct DeviceVk {
     uint32_t n_pending, pending_slots;
     struct PipelineStatistic *statistics;
     uint32_t n_statistics;
-    char **codes; // (n_pipelines) where dev->keep_code, each NULL where the driver did not tell it
+    char **codes;        // (n_pipelines) where dev->keep_code, each NULL where the driver did not tell it
     char last_label[96]; // of the last recorded operation
 };
 
