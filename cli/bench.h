@@ -30,6 +30,12 @@ struct BenchColumn {
     int width;           // of the column; below 0: to the left
     int digits;          // after the point; below 0: as a power of ten
 };
+// What tables of kernels have behind a time: how sure it is and what it means.
+#define BENCH_RATES                                                                                                    \
+    {"spread_percent", "spread%", 7, 1}, {"cpu_us", "CPU us", 10, 1}, {"gflops", "GFLOP/s", 9, 2},                     \
+        {"gbytes_per_s", "GB/s", 8, 2}, {                                                                              \
+        "peak_percent", "peak%", 6, 1                                                                                  \
+    }
 // Rows are JSON objects. They are printed as they come: aligned, as CSV or in Markdown; with --json all of them at the end, as one array.
 struct BenchTable {
     const struct Args *args;

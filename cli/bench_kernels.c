@@ -135,31 +135,16 @@ static void bench_case(struct Bench *b, const struct OpCase *oc, int kernel) {
     }
 }
 
-static const struct BenchColumn COLUMNS[] = {{"name", "kernel", -26, 0},
-                                             {"case", "operation", -22, 0},
-                                             {"shape", "shape", -34, 0},
-                                             {"us", "us", 10, 1},
-                                             {"spread_percent", "spread%", 7, 1},
-                                             {"cpu_us", "CPU us", 10, 1},
-                                             {"gflops", "GFLOP/s", 9, 2},
-                                             {"gbytes_per_s", "GB/s", 8, 2},
-                                             {"peak_percent", "peak%", 6, 1},
-                                             {"max_error", "error", 9, -1},
-                                             {"correct", "ok", 3, 0},
-                                             {0}};
-static const struct BenchColumn OWN_COLUMNS[] = {{"name", "file", -26, 0},
-                                                 {"case", "operation", -22, 0},
-                                                 {"shape", "shape", -34, 0},
-                                                 {"us", "us", 10, 1},
+#define SHAPE_COLUMNS(whose)                                                                                           \
+    {"name", whose, -26, 0}, {"case", "operation", -22, 0}, {"shape", "shape", -34, 0}, { "us", "us", 10, 1 }
+#define CHECK_COLUMNS                                                                                                  \
+    {"max_error", "error", 9, -1}, { "correct", "ok", 3, 0 }
+static const struct BenchColumn COLUMNS[] = {SHAPE_COLUMNS("kernel"), BENCH_RATES, CHECK_COLUMNS, {0}};
+static const struct BenchColumn OWN_COLUMNS[] = {SHAPE_COLUMNS("file"),
                                                  {"builtin_us", "built-in", 10, 1},
                                                  {"of_builtin", "of it", 6, 3},
-                                                 {"spread_percent", "spread%", 7, 1},
-                                                 {"cpu_us", "CPU us", 10, 1},
-                                                 {"gflops", "GFLOP/s", 9, 2},
-                                                 {"gbytes_per_s", "GB/s", 8, 2},
-                                                 {"peak_percent", "peak%", 6, 1},
-                                                 {"max_error", "error", 9, -1},
-                                                 {"correct", "ok", 3, 0},
+                                                 BENCH_RATES,
+                                                 CHECK_COLUMNS,
                                                  {0}};
 
 static bool options_read(struct Bench *b) {

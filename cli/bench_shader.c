@@ -449,16 +449,14 @@ static json_t *buffer_show(const struct Free *f, const struct OwnBuffer *b, bool
                      isfinite(sum) ? json_real(sum) : json_null(), "hash", hash);
 }
 
-static const struct BenchColumn COLUMNS[] = {{"name", "file", -26, 0},
-                                             {"grid", "workgroups", -14, 0},
-                                             {"width", "width", 6, 0},
-                                             {"us", "us", 10, 1},
-                                             {"spread_percent", "spread%", 7, 1},
-                                             {"cpu_us", "CPU us", 10, 1},
-                                             {"gflops", "GFLOP/s", 9, 2},
-                                             {"gbytes_per_s", "GB/s", 8, 2},
-                                             {"peak_percent", "peak%", 6, 1},
-                                             {0}};
+static const struct BenchColumn COLUMNS[] = {
+    {"name", "file", -26, 0},
+    {"grid", "workgroups", -14, 0},
+    {"width", "width", 6, 0},
+    {"us", "us", 10, 1},
+    BENCH_RATES,
+    {0},
+};
 
 static void show(struct Free *f, struct Device *dev, const struct Check *ck, const struct Peaks *peaks,
                  uint32_t first_statistic, struct BenchTable *table) {
