@@ -162,7 +162,7 @@ bug(N11d "a choice learns from what its weight has already made smaller" FILE sh
 bug(N11e "the down projection learns as if every weight were 1" FILE shaders/expert_swiglu_back.comp
   FIND [=[v[base + q] = weight * h;]=]
   PUT [=[v[base + q] = h;]=]
-  TEST training SAYS "gradients differ")
+  TEST rows SAYS "expert_swiglu_back by")
 
 # ---- N12: norm_topk_prob and routed_scaling_factor
 bug(N12a "weights that are normalised are scaled as well" FILE shaders/route.comp
