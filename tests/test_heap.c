@@ -387,9 +387,11 @@ int main(void) {
     } else {
         check_skip("no Vulkan device: %s", "training and generating");
     }
+    size_t tried = 0;
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
         if ((!KINDS[i].device || device) && (!s.only || strstr(KINDS[i].name, s.only)))
-            test_kind(&s, &KINDS[i]);
+            test_kind(&s, &KINDS[i]), tried++;
+    CHECK(tried > 0, "no kind of run that can be tried has '%s' in its name", s.only);
     remove_tree(s.work);
     free(s.want);
     char *const texts[] = {s.work, s.model,    s.dense,  s.gguf,  s.chat,   s.data,

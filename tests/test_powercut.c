@@ -496,6 +496,7 @@ static void test_failing_calls(struct Setup *s) {
     uint64_t calls = fault_end();
     fault_watch(NULL, false);
     CHECK(r.ok && calls > 100, "%d calls: %s", (int)calls, fail_last());
+    CHECK(s->from <= calls, "VKMOE_FAULTS=all:%d: there are %d calls", (int)s->from, (int)calls);
     remove_tree(root);
     for (uint64_t at = s->from; at <= calls; at++)
         for (int e = 0; e < 2 * N_ERRORS; e++)
