@@ -250,7 +250,7 @@ void moe_forward(struct Pass *p, uint32_t layer, struct Rows x, const struct Ten
     struct Tensor y = {0}, shared_y = s.shared_y;
     if (out)
         y = TENSOR(p->arena, DT_F32, expert_rows(r), c->dim);
-    if (out && l->has_shared && !(gated && !saved))
+    if (out && l->has_shared && (!gated || saved)) // with nothing to save the gate works in place
         shared_y = TENSOR(p->arena, DT_F32, p->t, c->dim);
     ffn_forward(p, routed, x, out ? &y : NULL, r, false, saved ? &s.routed : NULL);
     if (l->has_shared) {
