@@ -408,6 +408,20 @@ static void back_prepare(struct Cmd *c, const struct Tensor *o, const struct Ten
     cmd_dispatch(c, &d, &args);
 }
 
+static enum DType operand_type(enum KernelId body) {
+    return !is_matrix(body) ? DT_F32 : KERNELS[body].needs & NEEDS_BF16 ? DT_BF16 : DT_F16;
+}
+
+static struct BackOperands back_operands(struct Cmd *c, struct Arena *scratch, const struct BackOperands *plain,
+                                         const struct Tensor *o, enum DType type, struct AttentionShape s) {
+    if (type != DT_F32)
+        return back_pack(c, scratch, plain, o, type, s);
+    struct BackOperands to = *plain;
+    to.delta = TENSOR(scratch, DT_F32, plain->q.dim[0], s.n_heads);
+    back_prepare(c, o, &plain->dout, &to.delta, s);
+    return to;
+}
+
 void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, const struct Tensor *k,
                        const struct Tensor *v, const struct Tensor *o, const struct Tensor *lse,
                        const struct Tensor *dout, const struct Tensor *span, const struct Tensor *key_span,
@@ -420,16 +434,11 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
     double pairs = pairs_of(rows, key_rows, s);
     enum KernelId for_rows = pick_back(dev, s, false), for_keys = pick_back(dev, s, true);
     struct ArenaMark mark = arena_mark(scratch);
-    struct BackOperands plain = {.q = *q, .k = *k, .v = *v, .dout = *dout}, packed = {0};
-    if (!is_matrix(for_rows) || !is_matrix(for_keys)) {
-        plain.delta = TENSOR(scratch, DT_F32, rows, s.n_heads);
-        back_prepare(c, o, dout, &plain.delta, s);
-    }
-    if (is_matrix(for_rows) || is_matrix(for_keys)) {
-        enum KernelId matrix = is_matrix(for_rows) ? for_rows : for_keys;
-        packed = back_pack(c, scratch, &plain, o, KERNELS[matrix].needs & NEEDS_BF16 ? DT_BF16 : DT_F16, s);
-    }
-    const struct BackOperands *in = is_matrix(for_rows) ? &packed : &plain;
+    struct BackOperands plain = {.q = *q, .k = *k, .v = *v, .dout = *dout};
+    struct BackOperands of_rows = back_operands(c, scratch, &plain, o, operand_type(for_rows), s), of_keys = of_rows;
+    if (operand_type(for_keys) != operand_type(for_rows)) // a device can refuse one body of a type and take the other
+        of_keys = back_operands(c, scratch, &plain, o, operand_type(for_keys), s);
+    const struct BackOperands *in = &of_rows;
     struct Dispatch d = back_dispatch(dev, for_rows, rows, s.n_heads, s.head_dim, false);
     d.flops = 6.0 * s.head_dim * pairs;
     d.bytes = (double)(in->q.bytes + in->dout.bytes + in->k.bytes + in->v.bytes + dq->bytes);
@@ -449,7 +458,7 @@ void op_attention_back(struct Cmd *c, struct Arena *scratch, const struct Tensor
                                              .scale = s.scale};
     cmd_dispatch(c, &d, &dq_args);
 
-    in = is_matrix(for_keys) ? &packed : &plain;
+    in = &of_keys;
     d = back_dispatch(dev, for_keys, key_rows, s.n_kv_heads, s.head_dim, true);
     d.flops = 8.0 * s.head_dim * pairs;
     d.bytes = (double)(in->q.bytes + in->dout.bytes + in->k.bytes + in->v.bytes + dk->bytes + dv->bytes);

@@ -30,8 +30,10 @@ void main() {
     for (uint r = 0; r < p.rounds; r++)
         [[unroll]] for (uint i = 0; i < 8; i++)
             sum[i] = coopMatMulAdd(a[i % 2], b[i / 2], sum[i]);
+    // Every element counts: a driver makes a matrix of several instructions and leaves out those whose results nobody reads.
     float all = 0;
     [[unroll]] for (uint i = 0; i < 8; i++)
-        all += sum[i][0];
+        for (uint j = 0; j < sum[i].length(); j++)
+            all += sum[i][j];
     p.y.v[group_index() * LOCAL_SIZE + gl_LocalInvocationID.x] = uvec4(floatBitsToUint(all));
 }
