@@ -326,8 +326,16 @@ static const uint32_t ADAPTER_SHAPES[][OP_SHAPE] = {
     {33, 33, 8, 6, 2, SOME_IDLE, ACCUMULATE},
 };
 static const uint32_t ADAPTER_BENCH[][OP_SHAPE] = {{512, 16, 2048}, {512, 2048, 16}};
-// Dense and not narrow, as those that are transposed; the second is summed in parts.
-static const uint32_t TURNED_SHAPES[][OP_SHAPE] = {{33, 64, 96}, {1100, 72, 64, 0, 0, 0, ACCUMULATE}, {129, 200, 136}};
+// The third is summed in parts on cards.
+static const uint32_t PACKED_DW_SHAPES[][OP_SHAPE] = {
+    {33, 64, 96},
+    {129, 200, 136},
+    {1100, 72, 64, 0, 0, 0, ACCUMULATE},
+    {40, 96, 64, 4, 2, RANDOM, GATHER},
+    {33, 40, 96, 6, 2, SOME_IDLE, ACCUMULATE},
+    {65, 16, 24, 6, 2, SOME_IDLE, GATHER_DY},
+    {129, 16, 32, 5, 1, ALL_TO_ONE, 0},
+};
 static const uint32_t PARTS_SHAPES[][OP_SHAPE] = {{1031, 16, 40}, {1100, 40, 16, 0, 0, 0, ACCUMULATE}};
 
 // The types with blocks of 256 need k to be a multiple of that.
@@ -372,7 +380,7 @@ static const uint32_t LARGE_BENCH[][OP_SHAPE] = {
     {8192, 2048, 1408, 64, 6, RANDOM, 0},
 };
 // Rows of a multiple of 8, as packed operands have them.
-static const uint32_t CM2_SHAPES[][OP_SHAPE] = {
+static const uint32_t PACKED_SHAPES[][OP_SHAPE] = {
     {33, 40, 96},
     {256, 256, 128},
     {64, 136, 72, 0, 0, 0, ACCUMULATE},
@@ -458,19 +466,21 @@ static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
         TESTS(FEW_NARROW_SHAPES), NAMES                                                                                \
     }
 
-#define CM2_OF(form, what, dtype, direction, real)                                                                     \
-    {.name = what " cm2",                                                                                              \
-     .kernels = (const int[]){KERNEL_gemm_##form##_cm2, -1},                                                           \
+#define PACKED_OF(form, what, dtype, direction, real)                                                                     \
+    {.name = what " packed",                                                                                           \
+     .kernels = (const int[]){KERNEL_gemm_##form##_cm2, KERNEL_gemm_##form##_packed_bf16,                              \
+                              KERNEL_gemm_##form##_packed_f16, -1},                                                    \
      .type = dtype,                                                                                                    \
      .variant = direction,                                                                                             \
-     TESTS(CM2_SHAPES),                                                                                                \
+     TESTS(PACKED_SHAPES),                                                                                                \
      .bench = real,                                                                                                    \
      .n_bench = COUNT(real),                                                                                           \
      NAMES},                                                                                                           \
     {                                                                                                                  \
         .name = what " large",                                                                                         \
         .kernels = (const int[]){KERNEL_gemm_##form, KERNEL_gemm_##form##_matrix_f16,                                  \
-                                 KERNEL_gemm_##form##_matrix_bf16, KERNEL_gemm_##form##_cm2, -1},                      \
+                                 KERNEL_gemm_##form##_matrix_bf16, KERNEL_gemm_##form##_cm2,                           \
+                                 KERNEL_gemm_##form##_packed_bf16, -1},                                                \
         .type = dtype, .variant = direction, TESTS(LARGE_SHAPES), .bench = LARGE_BENCH, .n_bench = COUNT(LARGE_BENCH), \
         .n_bench_large = COUNT(LARGE_BENCH), NAMES                                                                     \
     }
@@ -491,8 +501,8 @@ static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
              check_experts_down)
 
 static const struct OpCase CASES[] = {
-    CM2_OF(nt, "linear bf16", DT_BF16, FORWARD, BENCH),
-    CM2_OF(nn, "linear_dx bf16", DT_BF16, BACK_X, BENCH),
+    PACKED_OF(nt, "linear bf16", DT_BF16, FORWARD, BENCH),
+    PACKED_OF(nn, "linear_dx bf16", DT_BF16, BACK_X, BENCH),
     {.name = "linear f32",
      .kernels = EXACT_BODIES(nt),
      .type = DT_F32,
@@ -549,13 +559,13 @@ static const struct OpCase CASES[] = {
      .bench = ADAPTER_BENCH,
      .n_bench = COUNT(ADAPTER_BENCH),
      NAMES},
-    {.name = "linear_dw cm2",
-     .kernels = (const int[]){KERNEL_gemm_nt_cm2, -1},
+    {.name = "linear_dw packed",
+     .kernels = (const int[]){KERNEL_gemm_tn_packed_bf16, KERNEL_gemm_tn_packed_f16, -1},
      .type = DT_F32,
      .variant = BACK_W | COARSE,
-     TESTS(TURNED_SHAPES),
+     TESTS(PACKED_DW_SHAPES),
      .bench = BENCH,
-     .n_bench = DENSE_BENCH,
+     .n_bench = COUNT(BENCH),
      NAMES},
     {.name = "linear few f32",
      .kernels = FEW_BODIES(f32),

@@ -460,29 +460,6 @@ static bool run_move_rows(struct Check *ck, const struct OpCase *oc, const uint3
     return finish(&r, ok, BOUND_PLAIN);
 }
 
-static bool run_transpose(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
-    uint32_t rows = shape[0], dim = shape[1], ld = shape[2];
-    struct CheckRun r;
-    checkrun_begin(&r, ck);
-    struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(rows, dim), 1);
-    struct CheckTensor *y = checkrun_random(&r, DT_BF16, DIMS(dim, ld), 1);
-    float *floats = narrowed(x);
-    struct CheckTensor *stored = checkrun_values(&r, DT_BF16, DIMS(rows, dim), floats);
-    double *want = xcalloc(y->n, sizeof *want);
-    for (uint64_t i = 0; i < rows; i++)
-        for (uint64_t j = 0; j < dim; j++)
-            want[j * ld + i] = stored->value[i * dim + j];
-    y->output = true;
-    struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_transpose(c, &x->t, &y->t);
-    ck->bytes = 6.0 * rows * dim;
-    bool ok = checkrun_execute(&r, cmd_end(c));
-    if (ok)
-        checkrun_compare(&r, y, want);
-    free(want), free(floats);
-    return finish(&r, ok, BOUND_PLAIN);
-}
-
 // ---- The table
 
 #define KERNELS_OF(name, ...) static const int name[] = {__VA_ARGS__, -1};
@@ -501,7 +478,6 @@ KERNELS_OF(K_COPY, KERNEL_copy)
 KERNELS_OF(K_BIAS, KERNEL_bias)
 KERNELS_OF(K_GATE, KERNEL_gate)
 KERNELS_OF(K_GATE_BACK, KERNEL_gate_back, KERNEL_gate_back_base)
-KERNELS_OF(K_TRANSPOSE, KERNEL_transpose)
 KERNELS_OF(K_GATHER, KERNEL_gather_rows)
 KERNELS_OF(K_SCATTER, KERNEL_scatter_rows)
 KERNELS_OF(K_ROUTE, KERNEL_route, KERNEL_route_base)
@@ -541,8 +517,6 @@ static const uint32_t HEADS[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 8}, {33, 9, 64}, {
 static const uint32_t BLOCK_HEADS[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 32}, {33, 9, 96}, {129, 4, 128}, {2, 5, 256}};
 static const uint32_t HEADS_BENCH[][OP_SHAPE] = {{512, 9, 64}, {1, 9, 64}, {4096, 16, 128}};
 static const uint32_t MOVES[][OP_SHAPE] = {{7, 9, 24}, {1, 1, 8}, {33, 64, 576}, {64, 129, 40}, {3, 3, 10944}};
-static const uint32_t TURNS[][OP_SHAPE] = {{33, 40, 40}, {64, 32, 64}, {1, 8, 8}, {70, 100, 72}};
-static const uint32_t TURNS_BENCH[][OP_SHAPE] = {{512, 576, 512}, {4096, 2048, 4096}};
 static const uint32_t MOVES_BENCH[][OP_SHAPE] = {{512, 1024, 192}, {4096, 8192, 2048}};
 static const uint32_t ROUTER[][OP_SHAPE] = {{7, 64, 6},   {1, 1, 1},    {1, 8, 2}, {33, 7, 3},
                                             {129, 16, 1}, {64, 256, 8}, {9, 5, 5}, {2, 160, 6}};
@@ -630,7 +604,6 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("gather_rows bf16", K_GATHER, STORES, STORES_BENCH, "rows,others,dim", run_move_rows, .type = DT_BF16),
         CASE("gather_rows f16 all", K_GATHER, STORES, STORES_BENCH, "rows,others,dim", run_move_rows, .type = DT_F16,
              .variant = KEEP),
-        CASE("transpose", K_TRANSPOSE, TURNS, TURNS_BENCH, "rows,dim,ld", run_transpose),
         CASE("scatter_rows", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows, .variant = BACKWARD),
         CASE("scatter_rows add", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows,
              .variant = BACKWARD | ACCUMULATE),

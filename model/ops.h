@@ -106,8 +106,6 @@ void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor 
                   const struct Tensor *dgate);
 // y[i] = x[index[i]], or x[i] where index is NULL; y f32, f16 or bf16.
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
-// y (cols of x, ld) bf16 = x (rows, cols) f32 transposed; ld even and at least rows: zeros behind them.
-void op_transpose(struct Cmd *c, const struct Tensor *x, const struct Tensor *y);
 // y[index[i]] = x[i] or += x[i], f32.
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate);

@@ -28,9 +28,15 @@ struct Few {
     // Chosen for the device: lanes along the contraction; rows of x, of a workgroup.
     struct Device *dev;
     enum KernelId kernel;
-    bool across;
+    bool across, stage;
     uint32_t rows;
 };
+
+// Whether rows of x fit into shared memory on their way to lanes that run along them, `ahead` units for each lane.
+static bool stage_fits(const struct Few *f, uint32_t rows, uint32_t ahead) {
+    enum { UNIT_BYTES = (32 / 4 + 1) * 16 };
+    return (uint64_t)rows * ahead * f->dev->limits.subgroup_size * UNIT_BYTES <= f->dev->limits.shared_bytes * 15ull / 16;
+}
 
 // A way's rows are those of x, its cols those of w that a lane (or a subgroup) makes; way: units of w under way.
 static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
@@ -41,8 +47,9 @@ static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
     struct Dispatch d = {.kernel = f->kernel,
                          .local_size = way->threads,
                          .spec = {way->rows, way->cols, grouped, choose_lanes, f->swiglu, way->way,
-                                  f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots},
-                         .n_spec = 10,
+                                  f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots,
+                                  f->stage && stage_fits(f, way->rows, way->way)},
+                         .n_spec = 11,
                          .flops = 2 * f->products,
                          .bytes = (double)(a->x.bytes + a->y.bytes) + f->weight_bytes};
     uint32_t columns = f->across ? d.local_size / lanes * way->cols : d.local_size * way->cols;
@@ -67,6 +74,10 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
     // Fewer units under way of more rows or two matrices at once, so that registers reach.
     uint32_t products = f->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
     uint32_t cols = rows >= 4 || (!f->dev->is_cpu && rows * products >= 4) ? 1 : tiles->gemv_cols;
+    if (f->stage) { // no more units than the row has; subgroups share what is staged, so many make a column each
+        ahead = (uint32_t)min_u64(ahead, div_up(f->args.k, 32ull * lanes));
+        cols = 1, local = (uint32_t)max_u64(lanes, tiles->gemv_staged_local);
+    }
     tune_way(q, (struct Tile){rows, cols, local, ahead});
     for (uint32_t other = 1; other <= 4; other *= 2)
         if (rows * other * products <= MOST_SUMS)
@@ -137,6 +148,8 @@ static void run(struct Cmd *c, struct Few *f) {
     f->kernel =
         tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
     f->across = (int)f->kernel == across;
+    // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches; tests have it staged nonetheless.
+    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->force_kernel == across);
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
     uint32_t most = (uint32_t)min_u64(tiles_of(dev)->gemv_rows, !f->across && !dev->is_cpu ? 4 : FEW_ROWS);
     if (f->swiglu && !dev->is_cpu)

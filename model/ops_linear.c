@@ -46,7 +46,8 @@ struct Job {
     const struct Routing *g;
     enum DType type;
     bool coarse; // operands may be rounded to 16 bits
-    bool packed; // x and w are bf16, the rows of x in the order in which they are used
+    bool packed;          // x and w are of the matrix units' type, the rows of x in the order in which they are used
+    enum KernelId kernel; // then: the body that takes them so
     struct Args_gemm args;
     uint32_t n_experts, max_tiles, tile_rows;
     uint32_t gather; // bit 0: x, bit 1: w
@@ -207,10 +208,98 @@ static void gpu_constants(const struct Job *j, struct Dispatch *d, const struct 
     d->spec[10] = s->type == DT_F16 && (j->type != DT_F16 || j->form == TN);
 }
 
-// ---- Matrix units of a whole workgroup (NT and NN); way: steps of the contraction at a time
+// ---- Operands packed beforehand
 
-static enum KernelId cm2_module(const struct Job *j) { return j->form == NT ? KERNEL_gemm_nt_cm2 : KERNEL_gemm_nn_cm2; }
+static const int PACKED_BF16[] = {KERNEL_gemm_nt_packed_bf16, KERNEL_gemm_nn_packed_bf16, KERNEL_gemm_tn_packed_bf16};
+static const int PACKED_F16[] = {KERNEL_gemm_nt_packed_f16, KERNEL_gemm_nn_packed_f16, KERNEL_gemm_tn_packed_f16};
 
+static bool is_cm2(enum KernelId k) { return k == KERNEL_gemm_nt_cm2 || k == KERNEL_gemm_nn_cm2; }
+static bool is_packed(const struct Job *j, enum KernelId k) {
+    return is_cm2(k) || (int)k == PACKED_BF16[j->form] || (int)k == PACKED_F16[j->form];
+}
+
+// The body where operands can be packed. In f16, which has not the range of activations, only a test takes them so.
+static enum KernelId pick_packed(const struct Job *j) {
+    struct Device *dev = j->dev;
+    const struct Args_gemm *a = &j->args;
+    enum KernelId body = pick_body(j);
+    int bf16 = PACKED_BF16[j->form], f16 = PACKED_F16[j->form];
+    if (!j->coarse || a->ldx % 8 || (j->form != NT && a->n % 8) ||
+        (j->form == TN && (a->k % 8 || j->grouping == BY_ROW_EXPERT || !device_can(dev, CAP_coopmat_back))))
+        return body;
+    if (dev->is_cpu || !tiles_of(dev)->packs)
+        return KERNEL_PICK(dev, body, bf16, f16);
+    if (j->form == TN)
+        return KERNEL_PICK(dev, bf16, body, f16);
+    return KERNEL_PICK(dev, bf16, j->form == NT ? KERNEL_gemm_nt_cm2 : KERNEL_gemm_nn_cm2, body, f16);
+}
+
+// How many of `subgroups` stand above each other, so that their parts of a tile are as square as can be; 0: so many have not whole blocks.
+static uint32_t subgroups_down(const struct CoopmatShape *s, uint32_t rows, uint32_t cols, uint32_t subgroups) {
+    uint32_t best = 0, least = UINT32_MAX;
+    for (uint32_t down = 1; down <= subgroups; down *= 2) {
+        uint32_t across = subgroups / down, around = rows / down + cols / across;
+        if (rows % (down * s->m) == 0 && cols % (across * s->n) == 0 && around < least)
+            best = down, least = around;
+    }
+    return best;
+}
+
+static void packed_way(const struct Job *j, struct TuneQuestion *q, uint32_t rows, uint32_t cols) {
+    enum { WIDEST = 64 }; // part of a tile that a subgroup makes: its sums are half of the registers
+    const struct CoopmatShape *s = &j->dev->coopmat;
+    uint32_t subgroup = j->dev->limits.subgroup_size, most = rows * cols > 128 * 128 ? 8 : 4, down = 0;
+    while (most > 1 && !(down = subgroups_down(s, rows, cols, most)))
+        most /= 2;
+    down = down ? down : 1;
+    uint32_t across = most / down;
+    uint64_t bytes = 16ull * 5 * (rows + cols) + 4ull * most * s->m * s->n; // NT's; the others have fewer pads
+    if (rows / down <= WIDEST && cols / across <= WIDEST && bytes <= j->dev->limits.shared_bytes &&
+        most * subgroup <= j->dev->limits.max_invocations)
+        tune_way(q, (struct Tile){rows, cols, most * subgroup, across});
+}
+
+// On matrix units of a subgroup; way: subgroups across.
+static void packed_ways(const struct Job *j, struct TuneQuestion *q) {
+    static const uint32_t OTHERS[][2] = {{128, 128}, {128, 64}, {64, 128}, {64, 64}, {128, 32}, {256, 128}, {128, 256}};
+    const struct Tiles *tiles = tiles_of(j->dev);
+    const struct CoopmatShape *s = &j->dev->coopmat;
+    uint32_t total = j->form == TN ? j->args.n : j->args.m, width = j->form == TN ? j->args.k : j->args.n;
+    uint32_t rows = by_tiles(j) ? (uint32_t)max_u64(j->tile_rows, s->m) : tiles->packed_rows,
+             cols = tiles->packed_cols;
+    while (!by_tiles(j) && rows > s->m && rows / 2 >= total)
+        rows /= 2;
+    while (cols > s->n && cols / 2 >= width) // an adapter's rank
+        cols /= 2;
+    uint64_t layers = j->form == TN ? j->n_experts : 1;
+    // Smaller tiles where the large ones would leave much of the device idle.
+    while ((by_tiles(j) ? j->max_tiles : div_up(total, rows)) * div_up(width, cols) * layers < tiles->fill) {
+        if (cols > 64 && (cols >= rows || by_tiles(j)))
+            cols /= 2;
+        else if (!by_tiles(j) && rows > 64)
+            rows /= 2;
+        else
+            break;
+    }
+    packed_way(j, q, rows, cols);
+    for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
+        uint32_t other_rows = by_tiles(j) ? rows : OTHERS[i][0], other_cols = OTHERS[i][1];
+        if (other_rows < 2 * max_u64(total, s->m) && other_cols < 2 * max_u64(width, s->n))
+            packed_way(j, q, other_rows, other_cols);
+    }
+}
+
+static void packed_constants(const struct Job *j, struct Dispatch *d, const struct Tile *way) {
+    enum { STEPS = 32 };
+    const struct CoopmatShape *s = &j->dev->coopmat;
+    d->spec[4] = j->form != TN && j->args.k % STEPS == 0 ? 2 : 1;
+    d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k;
+    d->spec[8] = way->way;
+    d->spec[9] = STEPS;
+    d->n_spec = 10;
+}
+
+// On matrix units of a whole workgroup (NT and NN); way: steps of the contraction at a time.
 // Smaller tiles where the large ones would leave much of the device idle.
 static void cm2_ways(const struct Job *j, struct TuneQuestion *q) {
     static const struct Tile OTHERS[] = {{128, 128, 128, 32}, {128, 256, 256, 64}, {128, 64, 128, 64},
@@ -245,12 +334,7 @@ static void cm2_constants(struct Dispatch *d, const struct Tile *way) {
     d->n_spec = 6;
 }
 
-static bool takes_cm2(const struct Job *j) {
-    return j->form != TN && j->coarse && j->args.ldx % 8 == 0 && !j->dev->is_cpu &&
-           KERNEL_PICK(j->dev, cm2_module(j), pick_body(j)) == cm2_module(j);
-}
-
-static enum KernelId kernel_of(const struct Job *j) { return j->packed ? cm2_module(j) : pick_body(j); }
+static enum KernelId kernel_of(const struct Job *j) { return j->packed ? j->kernel : pick_body(j); }
 
 static struct Dispatch dispatch_of(const void *job, const struct Tile *way) {
     const struct Job *j = job;
@@ -261,8 +345,10 @@ static struct Dispatch dispatch_of(const void *job, const struct Tile *way) {
                          .flops = j->flops,
                          .bytes = j->bytes};
     bool turned = false;
-    if (j->packed)
+    if (j->packed && is_cm2(d.kernel))
         cm2_constants(&d, way);
+    else if (j->packed)
+        packed_constants(j, &d, way);
     else if (is_cpu_body(j, d.kernel))
         cpu_constants(j, &d, way), turned = way->way;
     else
@@ -328,8 +414,10 @@ static void run(struct Cmd *c, const struct Job *j) {
                              .job = &part,
                              .dispatch = dispatch_of,
                              .words = lists_of};
-    if (j->packed)
+    if (j->packed && is_cm2(kernel))
         cm2_ways(j, &q);
+    else if (j->packed)
+        packed_ways(j, &q);
     else if (is_cpu_body(j, kernel))
         cpu_ways(j, &q);
     else if (is_matrix(kernel))
@@ -337,7 +425,7 @@ static void run(struct Cmd *c, const struct Job *j) {
     else
         shared_ways(j, &q);
     tune_operand(&q, offsetof(struct Args_gemm, y), DT_F32, 0);
-    tune_operand(&q, offsetof(struct Args_gemm, x), j->packed ? DT_BF16 : DT_F32, j->args.ldx);
+    tune_operand(&q, offsetof(struct Args_gemm, x), j->packed ? j->type : DT_F32, j->args.ldx);
     tune_operand(&q, offsetof(struct Args_gemm, w), j->type, j->form == NN ? part.args.n : j->args.k);
     if (j->gather)
         tune_operand(&q, offsetof(struct Args_gemm, gather), DT_U32, 1);
@@ -351,24 +439,34 @@ static void run(struct Cmd *c, const struct Job *j) {
     cmd_dispatch(c, &d, &j->args);
 }
 
-// Where this device multiplies so, on operands packed for the time of the multiply: x as bf16, its rows gathered on the way, and weights of
-// another type as bf16 too. Whatever the number of rows: unpacking costs few rows much, but a row must not depend on its neighbours.
+// Rows of x, gathered by `index` on the way where there is one, as operands of matrix units.
+static struct Tensor pack(struct Cmd *c, struct Arena *scratch, enum DType type, const struct Tensor *x,
+                          const struct Tensor *index, uint32_t rows) {
+    struct Tensor packed = TENSOR(scratch, type, rows, tensor_cols(x));
+    op_gather_rows(c, x, index, &packed);
+    return packed;
+}
+static enum DType packed_type(enum KernelId k) { return KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16; }
+
+// Where this device multiplies so, on operands packed for the time of the multiply: x rounded, its rows gathered on the way, and weights of
+// another type too. Whatever the number of rows: unpacking costs few rows much, but a row must not depend on its neighbours.
 static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
                        struct Arena *scratch) {
-    if (!scratch || !takes_cm2(j)) {
+    j->kernel = pick_packed(j);
+    if (!scratch || !is_packed(j, j->kernel)) {
         run(c, j);
         return;
     }
     struct ArenaMark mark = arena_mark(scratch);
-    if (w->type != DT_BF16) {
-        struct Tensor unpacked = arena_tensor(scratch, DT_BF16, w->n_dims, w->dim);
+    enum DType type = packed_type(j->kernel);
+    if (w->type != type) {
+        struct Tensor unpacked = arena_tensor(scratch, type, w->n_dims, w->dim);
         op_embed(c, NULL, w, &unpacked);
         j->args.w = view(&unpacked);
         j->args.w_row_bytes = 2 * tensor_cols(w);
-        j->type = DT_BF16;
+        j->type = type;
     }
-    struct Tensor packed = TENSOR(scratch, DT_BF16, j->args.m, tensor_cols(x));
-    op_gather_rows(c, x, j->args.flags & 2 ? &j->g->gather : NULL, &packed);
+    struct Tensor packed = pack(c, scratch, type, x, j->args.flags & 2 ? &j->g->gather : NULL, j->args.m);
     j->args.x = view(&packed);
     j->args.flags &= 1;
     j->packed = true;
@@ -393,41 +491,25 @@ static void run_slices(struct Cmd *c, const struct Job *whole) {
     }
 }
 
-// TN where a workgroup drives the matrix units, which take it as NT from operands that are transposed and packed as bf16 for the time of the multiply.
-static bool takes_turned(const struct Job *j) {
-    enum { LEAST = 64 }; // narrower ones are not worth it
-    return j->coarse && !j->dev->is_cpu && device_can(j->dev, CAP_coopmat_back) && j->args.n >= LEAST &&
-           j->args.k >= LEAST && KERNEL_PICK(j->dev, KERNEL_gemm_nt_cm2, pick_body(j)) == KERNEL_gemm_nt_cm2;
-}
-
-static struct Tensor transposed(struct Cmd *c, struct Arena *scratch, const struct Tensor *x) {
-    struct Tensor y = TENSOR(scratch, DT_BF16, tensor_cols(x), (uint32_t)align_up(tensor_rows(x), 8));
-    op_transpose(c, x, &y);
-    return y;
-}
-
-static struct Job turned(struct Cmd *c, const struct Job *tn, struct Arena *scratch, const struct Tensor *dy,
-                         const struct Tensor *x) {
-    struct Tensor left = transposed(c, scratch, dy), right = transposed(c, scratch, x);
+static struct Job dw_packed(struct Cmd *c, const struct Job *tn, enum KernelId kernel, struct Arena *scratch,
+                            const struct Tensor *dy, const struct Tensor *x) {
     struct Job j = *tn;
-    j.form = NT, j.type = DT_BF16, j.packed = true;
+    j.kernel = kernel, j.type = packed_type(kernel), j.packed = true, j.gather = 0;
+    struct Tensor left = pack(c, scratch, j.type, dy, tn->gather & 1 ? &tn->g->gather : NULL, j.args.m);
+    struct Tensor right = pack(c, scratch, j.type, x, tn->gather & 2 ? &tn->g->gather : NULL, j.args.m);
     j.args.x = view(&left), j.args.w = view(&right);
-    j.args.gather = j.args.tiles = j.args.grid = view(&left); // not used
-    j.args.m = tn->args.n, j.args.n = tn->args.k, j.args.k = tn->args.m;
-    j.args.ldx = tensor_cols(&left), j.args.w_row_bytes = 2 * tensor_cols(&right);
+    j.args.w_row_bytes = 2 * tensor_cols(x);
     return j;
 }
 
-// Steps first .. first + n - 1 of the contraction of a dense TN, or of one that was turned.
-static struct Job steps_of(const struct Job *whole, uint64_t first, uint32_t n) {
+// Rows first .. first + n - 1 of the contraction of a dense TN.
+static struct Job rows_of_tn(const struct Job *whole, uint64_t first, uint32_t n) {
     struct Job j = *whole;
-    uint32_t *steps = j.form == TN ? &j.args.m : &j.args.k;
-    uint64_t skip_x = first * (j.form == TN ? 4 * j.args.ldx : 2),
-             skip_w = first * (j.form == TN ? j.args.w_row_bytes : 2);
+    uint64_t skip_x = first * (j.packed ? 2 : 4) * j.args.ldx, skip_w = first * j.args.w_row_bytes;
     j.args.x.address += skip_x, j.args.x.bytes -= skip_x;
     j.args.w.address += skip_w, j.args.w.bytes -= skip_w;
-    j.flops = j.flops * n / *steps, j.bytes = j.bytes * n / *steps;
-    *steps = n;
+    j.flops = j.flops * n / j.args.m, j.bytes = j.bytes * n / j.args.m;
+    j.args.m = n;
     return j;
 }
 
@@ -436,16 +518,17 @@ static struct Job steps_of(const struct Job *whole, uint64_t first, uint32_t n) 
 static void run_dw(struct Cmd *c, const struct Job *tn, struct Arena *scratch, const struct Tensor *dy,
                    const struct Tensor *x) {
     enum { LEAST_ROWS = 512, TILE = 128, STEPS = 64 };
-    if (is_cpu_body(tn, pick_body(tn)) || tn->grouping != DENSE || !scratch) {
+    if (!scratch) {
         run(c, tn);
         return;
     }
     struct ArenaMark mark = arena_mark(scratch);
-    struct Job whole = takes_turned(tn) ? turned(c, tn, scratch, dy, x) : *tn;
+    enum KernelId kernel = pick_packed(tn);
+    struct Job whole = is_packed(tn, kernel) ? dw_packed(c, tn, kernel, scratch, dy, x) : *tn;
     uint32_t n = tn->args.n, k = tn->args.k, m = tn->args.m;
     uint64_t tiles = div_up(n, TILE) * div_up(k, TILE);
     uint32_t parts = (uint32_t)min_u64(tiles_of(tn->dev)->fill / tiles, m / LEAST_ROWS);
-    if (parts < 2) {
+    if (parts < 2 || tn->grouping != DENSE || is_cpu_body(tn, kernel)) {
         run(c, &whole);
         arena_release(scratch, mark);
         return;
@@ -454,7 +537,7 @@ static void run_dw(struct Cmd *c, const struct Job *tn, struct Arena *scratch, c
     parts = (uint32_t)div_up(m, rows);
     struct Tensor sums = TENSOR(scratch, DT_F32, parts, n, k);
     for (uint32_t i = 0; i < parts; i++) {
-        struct Job j = steps_of(&whole, (uint64_t)i * rows, (uint32_t)min_u64(rows, m - (uint64_t)i * rows));
+        struct Job j = rows_of_tn(&whole, (uint64_t)i * rows, (uint32_t)min_u64(rows, m - (uint64_t)i * rows));
         struct Tensor sum = tensor_slice(&sums, i, 1);
         j.args.y = view(&sum);
         j.args.ldy = k;
@@ -549,7 +632,7 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     j.coarse = w->type != DT_F32 || o.coarse;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    if (!g && is_cpu_body(&j, pick_body(&j)))
+    if (!g && is_cpu_body(&j, pick_packed(&j)))
         run_slices(c, &j);
     else
         run_packed(c, &j, dy, w, o.scratch);

@@ -304,21 +304,6 @@ void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *
                  &args);
 }
 
-void op_transpose(struct Cmd *c, const struct Tensor *x, const struct Tensor *y) {
-    enum { TILE = 32 };
-    assert(x->type == DT_F32 && y->type == DT_BF16 && y->dim[0] == tensor_cols(x));
-    assert(tensor_cols(y) >= rows_of(x) && tensor_cols(y) % 2 == 0);
-    struct Device *dev = cmd_device(c);
-    struct Args_transpose args = {
-        .x = view(x), .y = view(y), .rows = rows_of(x), .dim = tensor_cols(x), .ld = tensor_cols(y)};
-    cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_transpose),
-                                    .local_size = dev->is_cpu ? 0 : 256,
-                                    .groups = {(uint32_t)(div_up(args.dim, TILE) * div_up(args.ld, TILE))},
-                                    .bytes = 6.0 * args.rows * args.dim},
-                 &args);
-}
-
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate) {
     assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0 && y->type == DT_F32);

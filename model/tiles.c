@@ -20,19 +20,21 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
 #define SHARED_PRODUCTS                                                                                                \
     .shared_local = 128, .shared_rows = 64, .shared_cols = 64, .matrix_subgroups = 4, .fill = 128, .most_sums = 64
 // 128 x 128 x 64 with 64 x 64 sums for each of four subgroups: 261 TFLOP/s on an H200, where 256 threads gave 166.
+// 128 x 128, 64 x 64 sums for each of four subgroups: see docs/performance.md for what others reach on an H100.
+#define PACKED_PRODUCTS    .packed_rows = 128, .packed_cols = 128
 #define WORKGROUP_PRODUCTS .cm2_rows = 128, .cm2_cols = 128, .cm2_steps = 64, .cm2_threads = 128
 #define CM2_ATTENTION      .attention_cm2_threads = 256, .attention_cm2_rows = 64, .attention_cm2_keys = 64
 #define ATTENTION                                                                                                      \
     CM2_ATTENTION, .attention_matrix_subgroups = 4, .attention_matrix_keys = 32, .attention_matrix_row_blocks = 1,     \
                    .attention_rows = 4, .attention_matrix_widest = 128
 #define PROCESSOR                                                                                                      \
-    CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
+    CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION, .packed_rows = 32, .packed_cols = 32,                                                      \
         .matrix_rows = 0, .matrix_cols = 0, .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0,                \
         .gemv_cols = 2, .gemv_rows = 8, .decode_units = 16, .decode_parts = 8
 // A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
 #define ANY_CARD                                                                                                       \
-    CPU_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
-                                      .gemv_cols = 2, .decode_units = 512, .decode_parts = 64
+    CPU_PRODUCTS, PACKED_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
+                                      .gemv_cols = 2, .gemv_staged_local = 256, .decode_units = 512, .decode_parts = 64
 #define CARD ANY_CARD, SHARED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8
 
 static const struct {
@@ -41,8 +43,8 @@ static const struct {
 } CLASSES[] = {
     {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_lane_rows = false, .gemv_ahead = 1}},
     {is_processor, {.name = "a processor", PROCESSOR, .gemv_lane_rows = true, .gemv_ahead = 4}},
-    {has_workgroup_matrices, // NVIDIA's own driver; gradients of experts' weights run on matrices of a subgroup there
-     {.name = "matrix units of a workgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 128}},
+    {has_workgroup_matrices, // NVIDIA's own driver
+     {.name = "matrix units of a workgroup", CARD, .packs = true, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 128}},
     {has_wide_matrices, // AMD RDNA3 and RDNA4, NVK
      {.name = "matrix units of a subgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 64}},
     // 128 registers a lane on Arc B, on Arc A in 8 lanes: 16 sums and what is on its way to the tables fit, 32 are spilled.

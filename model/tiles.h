@@ -12,6 +12,9 @@ struct Tiles {
     // Products through shared memory, in plain arithmetic and on matrix units of a subgroup (rows 0: two of the device's matrices).
     uint32_t shared_local, shared_rows, shared_cols;
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
+    // Products whose operands are packed beforehand, where the device's own products take them so.
+    bool packs;
+    uint32_t packed_rows, packed_cols;
     // Products on matrix units that a workgroup drives together; order: steps of the contraction at a time.
     uint32_t cm2_rows, cm2_cols, cm2_steps, cm2_threads;
     uint32_t most_sums;                      // of a lane on a card: more would be spilled
@@ -21,6 +24,7 @@ struct Tiles {
     bool gemv_lane_rows;            // order: a lane for each row of w is tried first, else lanes along the contraction
     uint32_t gemv_local, gemv_cols; // gemv_local 0: a subgroup
     uint32_t gemv_ahead;            // units of w that a lane asks for at once
+    uint32_t gemv_staged_local;     // where x is staged in shared memory; 0: a subgroup
     uint32_t gemv_rows;             // of x at the most; half as many where two products are made at once
     // Attention. Keys of a block, and the parts that a row's keys are split into for decode, are order.
     uint32_t attention_matrix_subgroups, attention_matrix_keys, attention_matrix_row_blocks;

@@ -9,6 +9,8 @@
 //   MATRICES  up to three of them, w, w2 and w3, side by side to y, y2 and y3
 //   SHARED    behind a token's rows of experts come so many of the shared ones, whose matrices w3 (and w4) are as many of n rows; x_divide
 //             rows a token
+//   STAGE     x passes through shared memory (SUBGROUP): lanes that run along k have units of weights side by side, but of x, which is longer, each would
+//             read lines of its own; so a stretch of x is read once for all subgroups, in whole lines, with the norm on its way. Not with SLOTS
 //   SLOTS     y += shared + the sum over a token's SLOTS experts of weights * x w^T, in this order; then a workgroup's subgroups divide the slots
 //             among them, and x has rows as SHARED has made them; w3 has k * SHARED columns
 #include "types.glsl"
@@ -28,6 +30,7 @@ layout(constant_id = 8) const uint NORM = 0;         // 1 + storage type of the 
 layout(constant_id = 9) const uint MATRICES = 1;
 layout(constant_id = 10) const uint SHARED = 0;
 layout(constant_id = 11) const uint SLOTS = 0;
+layout(constant_id = 12) const uint STAGE = 0;
 
 const uint G = W_UNIT / 8;
 struct XUnit {
@@ -35,6 +38,42 @@ struct XUnit {
 };
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer XUnits { XUnit v[]; };
 float sum[ROWS][COLS], sum2[ROWS][COLS], squares[ROWS];
+
+#ifdef SUBGROUP
+// A stretch of AHEAD units a lane, of each row. One vector more a unit keeps lanes out of each other's banks.
+const uint STRETCH = AHEAD * SUBGROUP_SIZE, STRETCH_VECTORS = STRETCH * 2 * G, PITCH = 2 * G + 1;
+shared vec4 x_stage[STAGE != 0 ? ROWS * STRETCH * PITCH : 1];
+// Sums of squares of as many vectors as a subgroup has lanes: the sum of them all has an order that no workgroup's width changes.
+const uint SQUARE_PARTS = STRETCH_VECTORS / SUBGROUP_SIZE;
+shared float square_parts[STAGE != 0 && NORM != 0 ? ROWS * SQUARE_PARTS : 1];
+
+// Units first .. first + STRETCH - 1 of the rows of x that begin at units x_at; beyond a row's `units` are zeros.
+void stage(uint x_at[ROWS], uint first, uint units) {
+    f32x4_in x = f32x4_in(p.x);
+    if (first > 0)
+        barrier();
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        for (uint q = gl_LocalInvocationIndex; q < STRETCH_VECTORS; q += LOCAL_SIZE) {
+            const uint at = first * 2 * G + q;
+            vec4 v = at < units * 2 * G ? x.v[x_at[r] * 2 * G + at] : vec4(0);
+            if (NORM != 0) {
+                const vec4 square = v * v;
+                const float part = subgroupAdd((square.x + square.y) + (square.z + square.w));
+                if (gl_SubgroupInvocationID == 0)
+                    square_parts[r * SQUARE_PARTS + q / SUBGROUP_SIZE] = part;
+                v *= norm_weight4(p.norm, NORM - 1, min(at, units * 2 * G - 1));
+            }
+            x_stage[(r * STRETCH + q / (2 * G)) * PITCH + q % (2 * G)] = v;
+        }
+    barrier();
+    if (NORM != 0)
+        [[unroll]] for (uint r = 0; r < ROWS; r++)
+            for (uint i = 0; i < SQUARE_PARTS; i++) squares[r] += square_parts[r * SQUARE_PARTS + i];
+}
+vec4 x_staged(uint r, uint u, uint i) { return x_stage[(r * STRETCH + u % STRETCH) * PITCH + i]; }
+#else
+vec4 x_staged(uint r, uint u, uint i) { return vec4(0); }
+#endif
 
 // Rows of a matrix that a workgroup goes through: columns first_col .. n - 1 of the result, of rows from first_row on.
 struct Columns {
@@ -63,13 +102,20 @@ void multiply(inout float to[ROWS][COLS], Unit raw[COLS], uint x_at[ROWS], uint 
     [[unroll]] for (uint g = 0; g < G; g++) {
         vec4 a[COLS], b[COLS], norm_a, norm_b;
         [[unroll]] for (uint c = 0; c < COLS; c++) unit_get8(raw[c], g, a[c], b[c]);
-        if (NORM != 0) {
+        if (NORM != 0 && STAGE == 0) {
             norm_a = norm_weight4(p.norm, NORM - 1, (u * G + g) * 2);
             norm_b = norm_weight4(p.norm, NORM - 1, (u * G + g) * 2 + 1);
         }
         [[unroll]] for (uint r = 0; r < ROWS; r++) {
-            vec4 xa = x.v[x_at[r] + u].v[2 * g], xb = x.v[x_at[r] + u].v[2 * g + 1];
-            if (NORM != 0) {
+            vec4 xa, xb;
+            if (STAGE != 0) {
+                xa = x_staged(r, u, 2 * g);
+                xb = x_staged(r, u, 2 * g + 1);
+            } else {
+                xa = x.v[x_at[r] + u].v[2 * g];
+                xb = x.v[x_at[r] + u].v[2 * g + 1];
+            }
+            if (NORM != 0 && STAGE == 0) {
                 if (squared) {
                     vec4 s = fma(xb, xb, xa * xa);
                     squares[r] += (s.x + s.y) + (s.z + s.w);
@@ -108,6 +154,24 @@ void add_products(u32x4_in w, u32x4_in w2, Columns o, uint x_at[ROWS], uint unit
     }
 #ifdef SUBGROUP
     uint u = gl_SubgroupInvocationID;
+    if (STAGE != 0) {
+        for (uint first = 0; first < units; first += STRETCH, u += STRETCH) {
+            Unit raw[AHEAD][COLS], raw2[AHEAD][COLS];
+            [[unroll]] for (uint i = 0; i < AHEAD; i++) {
+                const uint at = min(u + i * SUBGROUP_SIZE, units - 1); // beyond the row x is zero
+                load(w, o, at, units, raw[i]);
+                if (SWIGLU != 0)
+                    load(w2, o, at, units, raw2[i]);
+            }
+            stage(x_at, first, units);
+            [[unroll]] for (uint i = 0; i < AHEAD; i++) {
+                multiply(sum, raw[i], x_at, u + i * SUBGROUP_SIZE, true);
+                if (SWIGLU != 0)
+                    multiply(sum2, raw2[i], x_at, u + i * SUBGROUP_SIZE, false);
+            }
+        }
+        return;
+    }
     if (AHEAD > 1)
         for (; u + (AHEAD - 1) * gl_SubgroupSize < units; u += AHEAD * gl_SubgroupSize)
             ADD_UNITS(AHEAD, u, gl_SubgroupSize)
@@ -233,7 +297,7 @@ void main() {
     add_products(u32x4_in(w), u32x4_in(w2), o, x_at, units);
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
 #ifdef SUBGROUP
-        if (NORM != 0)
+        if (NORM != 0 && STAGE == 0)
             squares[r] = subgroupAdd(squares[r]);
         [[unroll]] for (uint c = 0; c < COLS; c++) {
             float total = subgroupAdd(sum[r][c]), total2 = SWIGLU != 0 ? subgroupAdd(sum2[r][c]) : 0;

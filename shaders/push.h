@@ -14,7 +14,7 @@
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
     X(attention) X(attention_decode) X(attention_back_prepare) X(attention_back_dq)                                    \
-    X(attention_back_dkv) X(own) X(attention_back_pack) X(transpose)
+    X(attention_back_dkv) X(own) X(attention_back_pack)
 
 // y[i] = value, `n` 32-bit words.
 #define PUSH_fill(IN, OUT, RW, U32, F32) OUT(u32, y) U32(n) U32(value)
@@ -102,8 +102,6 @@
     U32(rows) U32(width) U32(n_active)
 // y[i] = x[index[i]] (or x[i]); an index beyond x, as 0xffffffff, gives zeros. y f32, or f16 or bf16.
 #define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
-// y (dim, ld) bf16 = x (rows, dim) transposed, zeros behind its rows; ld even.
-#define PUSH_transpose(IN, OUT, RW, U32, F32) IN(f32, x) OUT(u32, y) U32(rows) U32(dim) U32(ld)
 // y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped.
 #define PUSH_scatter_rows(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, index) RW(f32, y) U32(rows) U32(dim) U32(y_rows) U32(accumulate)

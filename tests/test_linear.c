@@ -140,16 +140,17 @@ static void test_packing(void) {
     struct Program *p = cmd_end(c);
     CHECK(p && program_dispatches(p) == 9 && program_uses(p, KERNEL_gather_rows), "each multiply has its packing");
     CHECK(p && program_uses(p, KERNEL_embed), "quantised weights are unpacked");
-    CHECK(program_uses(p, KERNEL_gemm_nt_cm2) && program_uses(p, KERNEL_gemm_nn_cm2), "the modules were taken");
+    CHECK(program_uses(p, KERNEL_gemm_nt_packed_bf16) && program_uses(p, KERNEL_gemm_nn_packed_bf16),
+          "the modules were taken");
     CHECK(program_check(p, -1) == 0, "a barrier is missing");
     CHECK(arena_mark(&arena).used == before, "scratch was not given back");
     program_free(p);
     struct Tensor dw = TENSOR(&arena, DT_F32, N, K);
-    before = arena_mark(&arena).used, o.coarse = true, c = cmd_begin(&dev, "turning");
+    before = arena_mark(&arena).used, o.coarse = true, c = cmd_begin(&dev, "gradient");
     op_linear_dw(c, &y, &x, &dw, NULL, o, false);
     p = cmd_end(c);
-    CHECK(p && program_dispatches(p) == 3 && program_uses(p, KERNEL_transpose) && program_uses(p, KERNEL_gemm_nt_cm2),
-          "a dense weight gradient is turned");
+    CHECK(p && program_dispatches(p) == 3 && program_uses(p, KERNEL_gemm_tn_packed_bf16),
+          "a weight gradient has both operands packed");
     CHECK(program_check(p, -1) == 0 && arena_mark(&arena).used == before, "barriers and scratch of it");
     program_free(p);
     arena_free(&arena);
