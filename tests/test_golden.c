@@ -354,6 +354,9 @@ static bool load(struct Model *m, struct Device *dev, const char *folder, const 
     return ok;
 }
 
+// Bounded by PyTorch's own distance on every device: matrix units that round operands to bf16 come to 0.5 to 0.8 of it, others to half, operands that are
+// cut off beyond it. No case has a choice of experts so close that such rounding may turn it (make_golden.py's MIN_CLEAR): that moves all gradients by
+// percents.
 static void check_bf16(struct Device *dev, const char *folder, const struct Golden *g, const char *name) {
     struct Model m;
     struct Step s;
@@ -377,9 +380,10 @@ static void check_bf16(struct Device *dev, const char *folder, const struct Gold
     model_free(&m);
 }
 
-// A quantised base is not held to f32 where the device has matrix units: activations are rounded to their 16 bits for each multiply.
+// A quantised base is not held to f32 where the device has matrix units: both operands are rounded to their 16 bits for each multiply. PyTorch in
+// float64 with operands rounded so is 1.1 to 1.2 % off in bf16 (2.7 % where they are cut off), 0.2 % in f16.
 static void check_coarse(struct Device *dev, const char *folder, const struct Golden *g, const char *name) {
-    enum { PERCENT = 1 };
+    const double bound = dev->coopmat.type == DT_BF16 ? 0.02 : 0.01;
     struct Model m;
     struct Step s;
     struct StepOptions o = options(g, true);
@@ -388,7 +392,7 @@ static void check_coarse(struct Device *dev, const char *folder, const struct Go
         return;
     if (CHECK(step_init(&s, &m, &o, !g->lora) && gradients(&s, g, &loss), "%s: %s", name, fail_last())) {
         double error = compare_gradients(g, &m, 0, name);
-        CHECK(error <= PERCENT / 100.0, "%s: gradients off by %.2g with operands of 16 bits", name, error);
+        CHECK(error <= bound, "%s: gradients off by %.2g with operands of 16 bits", name, error);
         printf("  as the device multiplies: gradients %.1e\n", error);
     }
     step_free(&s);

@@ -28,8 +28,9 @@ struct Corpus {
     struct Example example[N_EXAMPLES];
     const struct Example *list[N_EXAMPLES];
     uint32_t n;
-    bool pairs;  // neighbours are a chosen and a rejected answer
-    float noise; // on their embeddings
+    bool pairs;    // neighbours are a chosen and a rejected answer
+    float noise;   // on their embeddings
+    double labels; // that the loss is divided by; 0: its own
 };
 
 // Documents of 5 to 20 tokens whose first third is not trained; ids from `low` on.
@@ -37,6 +38,7 @@ static void corpus_make(struct Corpus *c, uint32_t n, uint64_t seed, uint32_t vo
     c->n = n;
     c->pairs = false;
     c->noise = 0;
+    c->labels = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct Example *e = &c->example[i];
         *e = (struct Example){.n = 5 + (uint32_t)(random_uniform(seed, 1, i) * 16), .line = i + 1};
@@ -155,7 +157,7 @@ static float *chosen_gradients(struct Model *m, const struct Corpus *c, uint32_t
         preference = dpo_loss(logp, reference, c->n / 2, 0.2, weight).loss;
         step_weights(&s, weight);
     }
-    ok = ok && step_begin(&s, c->pairs ? c->n / 2 : plan.weight);
+    ok = ok && step_begin(&s, c->pairs ? c->n / 2 : c->labels > 0 ? c->labels : plan.weight);
     for (size_t i = 0; i < plan.n && ok; i++)
         ok = step_micro(&s, &plan.micro[i], documents, plan.n_tokens - plan.n_padding);
     CHECK(ok && device_wait(m->dev), "gradients: %s", fail_last());
@@ -326,9 +328,11 @@ static void test_weights(struct Device *dev, bool moe) {
     model_free(&m);
 }
 
-// Three documents; document i uses the ids 30 i .. 30 i + 29 alone.
+// Three documents; document i uses the ids 30 i .. 30 i + 29 alone. The longest has 16 tokens, so that the one behind it in a row begins where the
+// groups do in which matrix units add up: 16-bit operands made of sums that differ in the last bit soon differ everywhere.
 static void corpus_own_ids(struct Corpus *c) {
-    corpus_make(c, 3, 8, 30);
+    corpus_make(c, 3, 33, 30);
+    CHECK(c->example[0].n == 16 && c->example[2].n == 15 && c->example[1].n == 11, "documents of other lengths");
     for (uint32_t i = 0; i < 3; i++)
         for (uint32_t t = 0; t < c->example[i].n; t++) {
             c->example[i].ids[t] += 30 * i;
@@ -356,10 +360,11 @@ static void test_packing(struct Device *dev, const struct Method *method) {
     for (uint32_t i = 0; i < 3; i++)
         labels += c.example[i].n_labels;
     for (uint32_t i = 0; i < 3; i++) {
-        one = (struct Corpus){.n = 1, .list = {c.list[i]}};
+        // Divided by the labels of all: gradients a factor apart would be rounded otherwise where matrix units take 16 bits.
+        one = (struct Corpus){.n = 1, .list = {c.list[i]}, .labels = labels};
         float *g = chosen_gradients(&m, &one, 2 * SEQ, false, &experts, &n, loss);
-        for (uint64_t k = 0; k < n; k++) // each is normalised by its own labels
-            apart[k] += g[k] * ((float)c.example[i].n_labels / (float)labels);
+        for (uint64_t k = 0; k < n; k++)
+            apart[k] += g[k];
         sum += loss[0];
         free(g);
     }

@@ -21,6 +21,7 @@ from torch import nn
 HERE = os.path.dirname(os.path.abspath(__file__))
 STEPS = 100
 MIN_GAP = 1e-4  # between the logits of the last chosen and the first rejected expert, of every token in every step
+MIN_CLEAR = 3  # at the start the same gap, in root mean squares of what rounding operands to bf16 moves a logit
 MAX_F32_DRIFT = 3e-6  # relative, of the 100 losses in float32 against float64: the case must be well conditioned
 
 
@@ -102,6 +103,7 @@ class Attention(nn.Module):
         if c["model_type"] == "olmoe":  # over all heads together
             self.q_norm = RmsNorm(self.heads * self.head_dim, c["rms_norm_eps"])
             self.k_norm = RmsNorm(self.kv_heads * self.head_dim, c["rms_norm_eps"])
+        self.operand = lambda x: x
 
     def forward(self, x, cos, sin, visible):
         n = x.shape[0]
@@ -110,11 +112,11 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(n, self.kv_heads, self.head_dim)
         group = self.heads // self.kv_heads
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        score = torch.einsum("thd,shd->hts", q, k) / math.sqrt(self.head_dim)
+        score = torch.einsum("thd,shd->hts", self.operand(q), self.operand(k)) / math.sqrt(self.head_dim)
         score = score.masked_fill(~visible[None], float("-inf"))
         wide = score if score.dtype == torch.float64 else score.float()
         weight = wide.softmax(-1).to(v.dtype)
-        return self.o_proj(torch.einsum("hts,shd->thd", weight, v).reshape(n, -1))
+        return self.o_proj(torch.einsum("hts,shd->thd", self.operand(weight), self.operand(v)).reshape(n, -1))
 
 
 class Mlp(nn.Module):
@@ -156,9 +158,10 @@ class Moe(nn.Module):
         probability = F.linear(x.to(wide), self.gate.weight.to(wide)).softmax(-1)
         weight, chosen = torch.topk(probability, self.k, dim=-1)
         with torch.no_grad():
-            ordered = probability.log().sort(-1, descending=True).values
-            self.gap = (ordered[:, self.k - 1] - ordered[:, self.k]).min().item() if self.k < self.n else 1.0
+            self.log_probability = probability.log()
+            ordered = self.log_probability.sort(-1, descending=True).values
             self.chosen = chosen.sort(-1).values
+            self.gap = (ordered[:, self.k - 1] - ordered[:, self.k]).min().item() if self.k < self.n else 1.0
         if self.k > 1 and self.normalise:
             weight = weight / (weight.sum(-1, keepdim=True) + 1e-20)
         else:
@@ -698,20 +701,40 @@ def relative(a, b):
     return (distance / size).item() if size > 0 else distance.item()
 
 
+def round_operands(model):
+    """What matrix units make of a model in bf16: both operands of every product rounded, nothing else; routers are exact."""
+    narrow = lambda x: x + (x.to(torch.bfloat16).to(x.dtype) - x).detach()
+    each = lambda _, operands: tuple(narrow(x) for x in operands)
+    for m in model.modules():
+        if isinstance(m, nn.Linear):
+            m.weight.data = narrow(m.weight.data)
+            m.register_forward_pre_hook(each)
+            m.register_full_backward_pre_hook(each)
+        elif isinstance(m, nn.Embedding):
+            m.weight.data = narrow(m.weight.data)
+        elif isinstance(m, Attention):
+            m.operand = narrow
+    return model
+
+
 def attempt(case, seed):
     """All of one case, or a word why this seed will not do."""
     lora = "lora" in case
     model, batch = build(case, seed, torch.float64)
     model_bf16, _ = build(case, seed, torch.bfloat16)
+    model_units = round_operands(build(case, seed, torch.float64)[0])
     with torch.no_grad():
-        model(batch), model_bf16(batch)
-    for wide, narrow in zip(model.moe_layers(), model_bf16.moe_layers()):
+        model(batch), model_bf16(batch), model_units(batch)
+    for wide, narrow, units in zip(model.moe_layers(), model_bf16.moe_layers(), model_units.moe_layers()):
         if wide.gap < MIN_GAP:
             return "a near-tie at the start", None
         if not torch.equal(wide.chosen, narrow.chosen):
             return "bf16 routes otherwise", None
+        if wide.gap < MIN_CLEAR * (units.log_probability - wide.log_probability).square().mean().sqrt():
+            return "a near-tie for rounded operands", None
     logits, loss, aux, grads = gradients(model, batch, lora)
     logits16, _, _, grads16 = gradients(model_bf16, batch, lora)
+    logits_units, _, _, grads_units = gradients(model_units, batch, lora)
     idle = sum(not g.any() for n, g in grads.items() if n.endswith("down_proj.weight"))
     if case.get("idle") and not idle:
         return "no idle expert", None
@@ -747,7 +770,8 @@ def attempt(case, seed):
     report = (f"T={len(batch['ids'])} loss {record['losses'][0]:.4f} -> {record['losses'][-1]:.4f} aux {float(aux):.2e} "
               f"norm {record['grad_norms'][0]:.2f}, {clipped} steps clipped, gap {gap:.1e}; float32: losses "
               f"{drift:.1e}, gradient {out['f32.grad_rel'].item():.1e}; bf16: logits "
-              f"{out['bf16.logits_rel'].item():.1e}, gradient {out['bf16.grad_rel'].item():.1e}")
+              f"{out['bf16.logits_rel'].item():.1e}, gradient {out['bf16.grad_rel'].item():.1e}; operands rounded: logits "
+              f"{relative(logits_units, logits):.1e}, gradient {relative(join(grads_units), join(grads)):.1e}")
     return report, out
 
 
