@@ -9,7 +9,8 @@
 
 enum { TOKENS, N, K, EXPERTS, ACTIVE, SPREAD, FLAGS };
 enum { RANDOM = SPREAD_RANDOM, ALL_TO_ONE = SPREAD_ALL_TO_ONE, SOME_IDLE = SPREAD_SOME_IDLE };
-enum Flags { ACCUMULATE = 1, GATHER = LINEAR_GATHER, GATHER_DY = 4, SWIGLU = 8, NORMED = 16 };
+enum Flags { ACCUMULATE = 1, GATHER = LINEAR_GATHER, GATHER_DY = 4, SWIGLU = 8, NORMED = 16, MORE = 32 };
+enum { MORE_STEPS = 24 }; // of a second contraction, as an adapter's rank
 enum Form { FORWARD, BACK_X, BACK_W };
 enum { COARSE = 4 }; // beside a form: operands may be rounded
 
@@ -111,6 +112,7 @@ struct Problem {
     const struct Routes *h; // NULL: dense
     const double *a, *b;    // x and w, dy and w, dy and x
     const double *up;       // the second w of SWIGLU
+    const double *more[2];  // x and w of the second contraction of MORE
     const double *before;   // what the output held, NULL: nothing
     double alpha;
 };
@@ -129,6 +131,10 @@ static double want_at(const struct Problem *q, uint64_t at) {
         uint64_t expert = q->h ? q->h->row_expert[row] : 0, from = source_row(q, (uint32_t)row, flags & GATHER);
         sum = q->form == FORWARD ? ref_dot(q->a + from * k, 1, q->b + (expert * n + col) * k, 1, k)
                                  : ref_dot(q->a + from * n, 1, q->b + expert * n * k + col, k, n);
+        if (q->more[0])
+            sum += ref_dot(q->more[0] + row * MORE_STEPS, 1,
+                           q->more[1] + (expert * width * MORE_STEPS) + col * (q->form == FORWARD ? MORE_STEPS : 1),
+                           q->form == FORWARD ? 1 : k, MORE_STEPS);
         if (q->up) {
             sum *= q->alpha;
             return sum / (1 + exp(-sum)) * ref_dot(q->a + from * k, 1, q->up + (expert * n + col) * k, 1, k);
@@ -175,7 +181,8 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     const struct Routing *g = s[EXPERTS] ? &h.g : NULL;
     uint32_t n = s[N], k = s[K], experts = g ? s[EXPERTS] : 1, rows = g ? h.rows : s[TOKENS];
     bool accumulate = s[FLAGS] & ACCUMULATE, gather = g && (s[FLAGS] & GATHER), gather_dy = g && (s[FLAGS] & GATHER_DY);
-    struct LinearOptions o = {.alpha = accumulate ? 0.5f : 0,
+    bool halved = accumulate && !(s[FLAGS] & MORE);
+    struct LinearOptions o = {.alpha = halved ? 0.5f : 0,
                               .accumulate = accumulate,
                               .gather = gather,
                               .coarse = oc->variant & COARSE,
@@ -204,6 +211,14 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
         up = checkrun_random(&r, oc->type, 2 + (g != NULL), b->t.dim, 0.1);
         o.swiglu = &up->t;
     }
+    struct CheckTensor *more[2] = {NULL, NULL};
+    if (s[FLAGS] & MORE) {
+        uint32_t wide = form == FORWARD ? n : k, dim[3] = {experts, form == FORWARD ? wide : MORE_STEPS,
+                                                           form == FORWARD ? MORE_STEPS : wide};
+        more[0] = checkrun_random(&r, DT_F32, DIMS(rows, MORE_STEPS), 1);
+        more[1] = checkrun_random(&r, DT_F32, 2 + (g != NULL), g ? dim : dim + 1, 0.1);
+        o.more_x = &more[0]->t, o.more_w = &more[1]->t;
+    }
     double *normed = s[FLAGS] & NORMED ? norm_make(&r, s, a, &o) : NULL;
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
     if (form == FORWARD)
@@ -216,10 +231,15 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     double weights = (double)b->t.bytes * (up ? 2 : 1) * (g && !back_w ? share_used(&h, experts) : 1);
     ck->bytes = (double)a->t.bytes + weights + (double)y->t.bytes;
     bool ok = checkrun_execute(&r, cmd_end(c));
-    struct Problem q = {form,          s,
-                        g ? &h : NULL, normed ? normed : a->value,
-                        b->value,      up ? up->value : NULL,
-                        before,        accumulate ? 0.5 : 1};
+    struct Problem q = {.form = form,
+                        .s = s,
+                        .h = g ? &h : NULL,
+                        .a = normed ? normed : a->value,
+                        .b = b->value,
+                        .up = up ? up->value : NULL,
+                        .more = {more[0] ? more[0]->value : NULL, more[1] ? more[1]->value : NULL},
+                        .before = before,
+                        .alpha = halved ? 0.5 : 1};
     if (ok)
         compare(&r, &q, y);
     free(before), free(normed);
@@ -253,6 +273,7 @@ static const uint32_t FORWARD_SHAPES[][OP_SHAPE] = {
     {33, 33, 96, 6, 2, SOME_IDLE, ACCUMULATE},
     {129, 16, 32, 5, 1, ALL_TO_ONE, GATHER},
     {9, 72, 160, 16, 3, RANDOM, 0},
+    {33, 40, 64, 0, 0, 0, MORE},
 };
 static const uint32_t BACK_X_SHAPES[][OP_SHAPE] = {
     {33, 40, 96},
@@ -388,6 +409,8 @@ static const uint32_t PACKED_SHAPES[][OP_SHAPE] = {
     {40, 96, 64, 4, 2, RANDOM, GATHER},
     {33, 32, 96, 6, 2, SOME_IDLE, ACCUMULATE},
     {129, 16, 32, 5, 1, ALL_TO_ONE, 0},
+    {129, 72, 96, 0, 0, 0, MORE},
+    {40, 96, 64, 4, 2, RANDOM, GATHER | MORE | ACCUMULATE},
 };
 static const uint32_t LARGE_SHAPES[][OP_SHAPE] = {{256, 256, 128}, {160, 136, 96}};
 static const uint32_t FEW_BENCH[][OP_SHAPE] = {

@@ -24,20 +24,22 @@ static struct LinearOptions options(const struct Pass *p, struct Rows x, bool ga
 static void linear(struct Pass *p, const struct Linear *l, struct Rows x, const struct Tensor *y,
                    const struct Routing *g, bool gather, bool accumulate) {
     struct LinearOptions o = options(p, x, gather);
-    o.accumulate = accumulate, o.scratch = p->arena;
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor packed, h;
+    o.scratch = p->arena;
+    if (l->a && l->scale != 0) { // h = scale x A^T; an alpha of 0 would mean 1
+        struct LinearOptions down = o;
+        down.coarse = o.coarse = linear_is_coarse(l), down.alpha = l->scale;
+        packed = op_operand(p->c, p->arena, x.x, g, gather, o.coarse);
+        down.packed = o.packed = &packed;
+        h = TENSOR(p->arena, DT_F32, (uint32_t)tensor_rows(y), l->a->w.dim[l->a->w.n_dims - 2]);
+        op_linear(p->c, x.x, &l->a->w, &h, g, down);
+        o.more_x = &h, o.more_w = &l->b->w;
+    }
+    o.accumulate = accumulate;
     op_linear(p->c, x.x, &l->w->w, y, g, o);
     if (l->bias)
         op_bias(p->c, y, &l->bias->w);
-    if (!l->a || l->scale == 0) // an alpha of 0 would mean 1 below
-        return;
-    struct ArenaMark mark = arena_mark(p->arena);
-    uint32_t rows = (uint32_t)tensor_rows(y), rank = l->a->w.dim[l->a->w.n_dims - 2];
-    struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank);
-    struct LinearOptions down = options(p, x, gather);
-    down.coarse = linear_is_coarse(l);
-    op_linear(p->c, x.x, &l->a->w, &h, g, down);
-    op_linear(p->c, &h, &l->b->w, y, g,
-              (struct LinearOptions){.alpha = l->scale, .accumulate = true, .coarse = down.coarse});
     arena_release(p->arena, mark);
 }
 

@@ -35,7 +35,16 @@ struct LinearOptions {
     float eps;
     // For x (dy) and w as bf16, which some matrix units want ready in memory; for parts of dw's sum. NULL: those are not used.
     struct Arena *scratch;
+    // x (dy) as op_operand made it for this g and gather, and beside dy the x of dw. NULL or none: made for this multiply alone.
+    const struct Tensor *packed, *packed_x;
+    // y += more_x more_w^T, of dx: dx += more_x more_w, along with the rest where a body can: an adapter's wide product. more_x (m,r) f32, more_w f32, with
+    // alpha 1. NULL: there is none.
+    const struct Tensor *more_x, *more_w;
 };
+// x (or dy) as the operand of several multiplies with the same g and gather, on top of scratch; none where they take it as it is. Of weights that are
+// `coarse`, as above.
+struct Tensor op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
+                         bool gather, bool coarse);
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
 // does not depend on its neighbours; nor does that of the tiled ones.
 void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,

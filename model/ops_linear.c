@@ -296,7 +296,8 @@ static void packed_constants(const struct Job *j, struct Dispatch *d, const stru
     d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k;
     d->spec[8] = way->way;
     d->spec[9] = STEPS;
-    d->n_spec = 10;
+    d->spec[10] = j->args.k2 > 0;
+    d->n_spec = 11;
 }
 
 // On matrix units of a whole workgroup (NT and NN); way: steps of the contraction at a time.
@@ -446,32 +447,63 @@ static struct Tensor pack(struct Cmd *c, struct Arena *scratch, enum DType type,
     op_gather_rows(c, x, index, &packed);
     return packed;
 }
+static struct Tensor operand(struct Cmd *c, struct Arena *scratch, enum DType type, const struct Tensor *x,
+                             const struct Tensor *index, uint32_t rows, const struct Tensor *packed) {
+    bool ready = packed && tensor_exists(packed) && packed->type == type;
+    return ready ? *packed : pack(c, scratch, type, x, index, rows);
+}
+static struct Tensor unpack(struct Cmd *c, struct Arena *scratch, enum DType type, const struct Tensor *w) {
+    struct Tensor unpacked = arena_tensor(scratch, type, w->n_dims, w->dim);
+    op_embed(c, NULL, w, &unpacked);
+    return unpacked;
+}
 static enum DType packed_type(enum KernelId k) { return KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16; }
 
 // Where this device multiplies so, on operands packed for the time of the multiply: x rounded, its rows gathered on the way, and weights of
 // another type too. Whatever the number of rows: unpacking costs few rows much, but a row must not depend on its neighbours.
-static void run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
-                       struct Arena *scratch) {
+// False: without o.more_x, which is still to be added.
+static bool run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
+                       struct LinearOptions o) {
     j->kernel = pick_packed(j);
-    if (!scratch || !is_packed(j, j->kernel)) {
+    if (!o.scratch || !is_packed(j, j->kernel)) {
         run(c, j);
-        return;
+        return false;
     }
-    struct ArenaMark mark = arena_mark(scratch);
+    struct ArenaMark mark = arena_mark(o.scratch);
     enum DType type = packed_type(j->kernel);
     if (w->type != type) {
-        struct Tensor unpacked = arena_tensor(scratch, type, w->n_dims, w->dim);
-        op_embed(c, NULL, w, &unpacked);
+        struct Tensor unpacked = unpack(c, o.scratch, type, w);
         j->args.w = view(&unpacked);
         j->args.w_row_bytes = 2 * tensor_cols(w);
         j->type = type;
     }
-    struct Tensor packed = pack(c, scratch, type, x, j->args.flags & 2 ? &j->g->gather : NULL, j->args.m);
+    struct Tensor packed =
+        operand(c, o.scratch, type, x, j->args.flags & 2 ? &j->g->gather : NULL, j->args.m, o.packed);
     j->args.x = view(&packed);
     j->args.flags &= 1;
     j->packed = true;
+    bool along = o.more_x && !is_cm2(j->kernel) && tensor_cols(o.more_x) % 8 == 0;
+    if (along) {
+        struct Tensor more_x = pack(c, o.scratch, type, o.more_x, NULL, j->args.m),
+                      more_w = unpack(c, o.scratch, type, o.more_w);
+        j->args.x2 = view(&more_x), j->args.w2 = view(&more_w);
+        j->args.k2 = tensor_cols(o.more_x);
+        j->flops += 2.0 * j->args.m * j->args.n * j->args.k2;
+        j->bytes += (double)more_x.bytes + (double)more_w.bytes;
+    }
     run(c, j);
-    arena_release(scratch, mark);
+    arena_release(o.scratch, mark);
+    return along;
+}
+
+struct Tensor op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
+                         bool gather, bool coarse) {
+    uint32_t rows = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(x);
+    struct Job j = {.form = NT, .dev = cmd_device(c), .g = g, .type = DT_BF16, .coarse = coarse};
+    j.args.ldx = tensor_cols(x);
+    if (linear_is_few(rows, g) || !is_packed(&j, pick_packed(&j)))
+        return (struct Tensor){0};
+    return pack(c, scratch, packed_type(pick_packed(&j)), x, gather ? &g->gather : NULL, rows);
 }
 
 // NN on CPU devices, slice by slice of a long contraction (a head's is the vocabulary), each added to what is there.
@@ -491,12 +523,13 @@ static void run_slices(struct Cmd *c, const struct Job *whole) {
     }
 }
 
-static struct Job dw_packed(struct Cmd *c, const struct Job *tn, enum KernelId kernel, struct Arena *scratch,
-                            const struct Tensor *dy, const struct Tensor *x) {
+static struct Job dw_packed(struct Cmd *c, const struct Job *tn, enum KernelId kernel, const struct Tensor *dy,
+                            const struct Tensor *x, struct LinearOptions o) {
     struct Job j = *tn;
     j.kernel = kernel, j.type = packed_type(kernel), j.packed = true, j.gather = 0;
-    struct Tensor left = pack(c, scratch, j.type, dy, tn->gather & 1 ? &tn->g->gather : NULL, j.args.m);
-    struct Tensor right = pack(c, scratch, j.type, x, tn->gather & 2 ? &tn->g->gather : NULL, j.args.m);
+    const struct Tensor *index[2] = {tn->gather & 1 ? &tn->g->gather : NULL, tn->gather & 2 ? &tn->g->gather : NULL};
+    struct Tensor left = operand(c, o.scratch, j.type, dy, index[0], j.args.m, o.packed);
+    struct Tensor right = operand(c, o.scratch, j.type, x, index[1], j.args.m, o.packed_x);
     j.args.x = view(&left), j.args.w = view(&right);
     j.args.w_row_bytes = 2 * tensor_cols(x);
     return j;
@@ -515,8 +548,9 @@ static struct Job rows_of_tn(const struct Job *whole, uint64_t first, uint32_t n
 
 // TN on cards. Where few tiles make the output but many rows are summed (the gradients of adapters, of a router, of few heads), parts of the rows are
 // summed beside each other, and their results in order. The parts follow from the shapes and the table alone, as an order of sums must.
-static void run_dw(struct Cmd *c, const struct Job *tn, struct Arena *scratch, const struct Tensor *dy,
-                   const struct Tensor *x) {
+static void run_dw(struct Cmd *c, const struct Job *tn, const struct Tensor *dy, const struct Tensor *x,
+                   struct LinearOptions o) {
+    struct Arena *scratch = o.scratch;
     enum { LEAST_ROWS = 512, TILE = 128, STEPS = 64 };
     if (!scratch) {
         run(c, tn);
@@ -524,7 +558,7 @@ static void run_dw(struct Cmd *c, const struct Job *tn, struct Arena *scratch, c
     }
     struct ArenaMark mark = arena_mark(scratch);
     enum KernelId kernel = pick_packed(tn);
-    struct Job whole = is_packed(tn, kernel) ? dw_packed(c, tn, kernel, scratch, dy, x) : *tn;
+    struct Job whole = is_packed(tn, kernel) ? dw_packed(c, tn, kernel, dy, x, o) : *tn;
     uint32_t n = tn->args.n, k = tn->args.k, m = tn->args.m;
     uint64_t tiles = div_up(n, TILE) * div_up(k, TILE);
     uint32_t parts = (uint32_t)min_u64(tiles_of(tn->dev)->fill / tiles, m / LEAST_ROWS);
@@ -610,8 +644,12 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
                const struct Routing *g, struct LinearOptions o) {
     assert_weights(w, g);
     assert(tensor_cols(x) == weight_dim(w, 0) && tensor_cols(y) == weight_dim(w, 1));
+    assert(!o.more_x || o.alpha == 0 || o.alpha == 1);
+    struct LinearOptions more = {.accumulate = true, .coarse = o.coarse, .scratch = o.scratch};
     if (linear_is_few((uint32_t)tensor_rows(y), g)) {
         linear_few(c, x, w, y, g, o);
+        if (o.more_x)
+            linear_few(c, o.more_x, o.more_w, y, g, more);
         return;
     }
     assert(!o.swiglu && !o.norm);
@@ -620,7 +658,8 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     j.coarse = w->type != DT_F32 || o.coarse;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run_packed(c, &j, x, w, o.scratch);
+    if (!run_packed(c, &j, x, w, o) && o.more_x)
+        op_linear(c, o.more_x, o.more_w, y, g, more);
 }
 
 void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w, const struct Tensor *dx,
@@ -632,10 +671,14 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     j.coarse = w->type != DT_F32 || o.coarse;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
+    bool along = false;
     if (!g && is_cpu_body(&j, pick_packed(&j)))
         run_slices(c, &j);
     else
-        run_packed(c, &j, dy, w, o.scratch);
+        along = run_packed(c, &j, dy, w, o);
+    if (o.more_x && !along)
+        op_linear_dx(c, o.more_x, o.more_w, dx, g,
+                     (struct LinearOptions){.accumulate = true, .coarse = o.coarse, .scratch = o.scratch});
 }
 
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
@@ -651,5 +694,5 @@ void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x
     j.coarse = o.coarse;
     gather_rows(&j, gather_x ? 2 : g && gather_dy ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    run_dw(c, &j, o.scratch, dy, x);
+    run_dw(c, &j, dy, x, o);
 }

@@ -1,6 +1,8 @@
 // Matrix multiply on matrix units of a subgroup (VK_KHR_cooperative_matrix) whose operands lie ready as 16-bit numbers of the units' type: run_packed in
 // model/ops_linear.c rounds x and puts its rows in order, and unpacks weights of other types. So nothing is converted on the way to shared memory, and a
 // thread moves pieces of eight numbers. -DFORM=NT | NN | TN (see tile.glsl), -DMATRIX=bfloat16_t | float16_t. Sums are f32.
+//   MORE: behind the contraction comes another, of k2 steps over x2 and w2, into the same sums: an adapter's wide product, whose narrow one made x2. So y, which
+// is larger than both, is not read and written once more for it.
 //   One table for each operand: while the units multiply a stage, the next is on its way in registers. Two tables would need one barrier less, but there is
 // room for fewer workgroups then; what hides the barriers is the other workgroup of a multiprocessor (docs/performance.md has the figures).
 #version 460
@@ -23,6 +25,7 @@ layout(constant_id = 8) const uint SHAPE_N = 16;
 layout(constant_id = 9) const uint SHAPE_K = 16;
 layout(constant_id = 10) const uint SUBGROUPS_ACROSS = 2;
 layout(constant_id = 11) const uint STEPS = 32; // of the contraction, a stage
+layout(constant_id = 12) const uint MORE = 0;
 
 // Nobody else writes what is read here: `restrict` lets NVIDIA's compiler load through the caches of constants.
 layout(buffer_reference, std430, buffer_reference_align = 16) restrict readonly buffer Pieces { uvec4 v[]; };
@@ -43,10 +46,9 @@ shared vec4 out_table[SUBGROUPS * QUADS];
 
 coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
 
-// Of the contraction: its end, and whether all stages are whole (ALIGNED 2). Else what lies beyond counts as zeros of x.
-uint k_end;
-const bool WHOLE = FORM != TN && ALIGNED == 2;
-
+// The operands of the contraction that is under way, pieces from one row of theirs to the next, and where it ends.
+Pieces x, w;
+uint x_pitch, w_pitch, k_end;
 Tile t;
 // The pieces of a thread: where each begins in memory without the contraction's part.
 const uint X_PIECES = X_LINES * X_WIDE, X_EACH = (X_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE;
@@ -65,40 +67,38 @@ bool x_is_piece(uint i) { return X_PIECES % LOCAL_SIZE == 0 || i * LOCAL_SIZE + 
 bool w_is_piece(uint i) { return W_PIECES % LOCAL_SIZE == 0 || i * LOCAL_SIZE + gl_LocalInvocationIndex < W_PIECES; }
 
 // Rows and columns that are not there read the last ones: what comes of them is not stored.
-void pieces_find() {
+void operands(uvec2 x_at, uint x_row, uvec2 w_at, uint w_row, uint end) {
+    x = Pieces(x_at), x_pitch = x_row;
+    w = Pieces(w_at), w_pitch = w_row;
+    k_end = end;
     [[unroll]] for (uint i = 0; i < X_EACH; i++) {
         const uvec2 at = x_place(i);
-        if (FORM == TN)
-            x_first[i] = min(t.row0 / 8 + at.y, p.n / 8 - 1);
-        else
-            x_first[i] = min(t.row0 + at.x, t.row_end - 1) * (p.ldx / 8);
+        x_first[i] = FORM == TN ? min(t.row0 / 8 + at.y, p.n / 8 - 1) : min(t.row0 + at.x, t.row_end - 1) * x_pitch;
     }
-    const uint pitch = p.w_row_bytes / 16;
     [[unroll]] for (uint i = 0; i < W_EACH; i++) {
         const uvec2 at = w_place(i);
         if (FORM == NT)
-            w_first[i] = (t.expert * p.n + min(t.col0 + at.x, p.n - 1)) * pitch;
+            w_first[i] = (t.expert * p.n + min(t.col0 + at.x, p.n - 1)) * w_pitch;
         else
-            w_first[i] = (FORM == NN ? t.expert * p.k * pitch : 0) + min(t.col0 / 8 + at.y, (FORM == TN ? p.k : p.n) / 8 - 1);
+            w_first[i] = (FORM == NN ? t.expert * end * w_pitch : 0) + min(t.col0 / 8 + at.y, (FORM == TN ? p.k : p.n) / 8 - 1);
     }
 }
 
-uvec4 x_load(uint i, uint k) {
+// Of stage k .. k + STEPS - 1; whole: it does not reach beyond the end. What lies there counts as zeros of x.
+uvec4 x_load(uint i, uint k, bool whole) {
     const uvec2 at = x_place(i);
-    const uint step = FORM == TN ? k + at.x : k + 8 * at.y;
-    const uint there = WHOLE ? step : min(step, k_end - 1);
-    const uvec4 v = Pieces(uvec2(p.x)).v[x_first[i] + (FORM == TN ? there * (p.ldx / 8) : there / 8)];
-    return WHOLE || step < k_end ? v : uvec4(0);
+    const uint step = FORM == TN ? k + at.x : k + 8 * at.y, there = whole ? step : min(step, k_end - 1);
+    const uvec4 v = x.v[x_first[i] + (FORM == TN ? there * x_pitch : there / 8)];
+    return whole || step < k_end ? v : uvec4(0);
 }
-uvec4 w_load(uint i, uint k) {
+uvec4 w_load(uint i, uint k, bool whole) {
     const uvec2 at = w_place(i);
-    const uint step = FORM == NT ? k + 8 * at.y : k + at.x;
-    const uint there = WHOLE ? step : min(step, k_end - 1);
-    return Pieces(uvec2(p.w)).v[w_first[i] + (FORM == NT ? there / 8 : there * (p.w_row_bytes / 16))];
+    const uint step = FORM == NT ? k + 8 * at.y : k + at.x, there = whole ? step : min(step, k_end - 1);
+    return w.v[w_first[i] + (FORM == NT ? there / 8 : there * w_pitch)];
 }
-void stage_load(uint k) {
-    [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(i, k);
-    [[unroll]] for (uint i = 0; i < W_EACH; i++) w_next[i] = w_load(i, k);
+void stage_load(uint k, bool whole) {
+    [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(i, k, whole);
+    [[unroll]] for (uint i = 0; i < W_EACH; i++) w_next[i] = w_load(i, k, whole);
 }
 void stage_put() {
     [[unroll]] for (uint i = 0; i < X_EACH; i++)
@@ -126,6 +126,19 @@ void stage_multiply() {
             coopMatLoad(b, w_table, FORM == NT ? col * W_PITCH + k / 8 : k * W_PITCH + col / 8, W_PITCH, W_LAYOUT);
             [[unroll]] for (uint i = 0; i < BLOCKS_M; i++) sum[i][j] = coopMatMulAdd(a[i], b, sum[i][j]);
         }
+    }
+}
+
+void contract(uint k, bool whole) {
+    if (k < k_end)
+        stage_load(k, whole);
+    while (k < k_end) {
+        barrier();
+        stage_put();
+        barrier();
+        k += STEPS;
+        stage_load(whole ? min(k, k_end - STEPS) : k, whole); // behind the last stage nothing that counts
+        stage_multiply();
     }
 }
 
@@ -157,29 +170,21 @@ void store_all() {
 }
 
 void main() {
-    uint k = 0;
+    uint first = 0, end = p.k;
     if (FORM == TN) {
-        tile_find_tn(t.expert, k, k_end);
+        tile_find_tn(t.expert, first, end);
         t.row0 = gl_WorkGroupID.x * TILE_ROWS;
         t.col0 = gl_WorkGroupID.y * TILE_COLS;
-    } else {
-        if (!tile_find(t))
-            return;
-        k_end = p.k;
-    }
+    } else if (!tile_find(t))
+        return;
     [[unroll]] for (uint i = 0; i < BLOCKS_M; i++)
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++)
             sum[i][j] = coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator>(0.0);
-    pieces_find();
-    if (k < k_end)
-        stage_load(k);
-    while (k < k_end) {
-        barrier();
-        stage_put();
-        barrier();
-        k += STEPS;
-        stage_load(WHOLE ? min(k, k_end - STEPS) : k); // behind the last stage nothing that counts
-        stage_multiply();
+    operands(uvec2(p.x), p.ldx / 8, uvec2(p.w), p.w_row_bytes / 16, end);
+    contract(first, FORM != TN && ALIGNED == 2);
+    if (FORM != TN && MORE != 0) {
+        operands(uvec2(p.x2), p.k2 / 8, uvec2(p.w2), (FORM == NT ? p.k2 : p.n) / 8, p.k2);
+        contract(0, false);
     }
     store_all();
 }

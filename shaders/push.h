@@ -25,10 +25,12 @@
 
 // Matrix multiply, three forms by module, dense (tiles and offsets absent) or grouped by expert; see gemm.comp.
 //   NT: y(m,n) = x(m,k) w(n,k)^T    NN: y(m,n) = x(m,k) w(k,n)    TN: y(n,k) = x(m,n)^T w(m,k), contraction over rows m
-// y = alpha * product (+ y where accumulate is not 0). flags of NT and NN: 1 grouped, 2 rows of x through gather.
+// y = alpha * product (+ y where accumulate is not 0). flags of NT and NN: 1 grouped, 2 rows of x through gather. Of gemm_packed.comp alone: x and w of 16
+// bits, and with MORE the product's second part, x2 (m,k2) and w2 as w, but with k2 steps.
 #define PUSH_gemm(IN, OUT, RW, U32, F32)                                                                               \
-    IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid)                 \
-    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags)
+    IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid) IN(u32x4, x2)   \
+    IN(u32x4, w2)                                                                                                      \
+    U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags) U32(k2)
 // Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y), or silu(x w^T) * (x w2^T); see gemv.comp for what else it makes at once. Absent what it then does not
 // take. row_expert (m): matrix of the stack w that a row takes; row r reads x row r / x_divide.
 #define PUSH_gemv(IN, OUT, RW, U32, F32)                                                                               \

@@ -29,35 +29,45 @@ static void weight_backward(struct Pass *p, const struct Param *w, const struct 
 
 void linear_backward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
                      const struct Tensor *dx, const struct Routing *g, struct BackwardOptions o) {
-    bool coarse = linear_is_coarse(l), gather_dy = o.by_token == DY_BY_TOKEN;
+    bool coarse = linear_is_coarse(l), gather_dy = o.by_token == DY_BY_TOKEN, gather_x = o.by_token == X_BY_TOKEN;
+    bool adapter_learns = x && trained(l->a), adapted = l->a && l->scale != 0 && (dx || adapter_learns);
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Tensor packed_dy = op_operand(p->c, p->arena, dy, g, gather_dy, coarse), packed_x = {0}, dh, h;
+    struct LinearOptions of_dy = {.gather = gather_dy, .coarse = coarse, .scratch = p->arena, .packed = &packed_dy};
+    if (x && (adapter_learns || trained(l->w)))
+        packed_x = op_operand(p->c, p->arena, x, g, gather_x, coarse);
     if (x && trained(l->w))
-        weight_backward(p, l->w, dy, x, g, o.by_token, (struct LinearOptions){.coarse = coarse});
+        weight_backward(p, l->w, dy, x, g, o.by_token,
+                        (struct LinearOptions){.coarse = coarse, .packed = &packed_dy, .packed_x = &packed_x});
     if (x && trained(l->bias)) {
         assert(!g); // experts have none
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
     }
-    if (dx)
-        op_linear_dx(p->c, dy, &l->w->w, dx, g,
-                     (struct LinearOptions){.gather = gather_dy, .accumulate = o.accumulate, .scratch = p->arena});
-    bool adapter_learns = x && trained(l->a);
-    if (!l->a || !(dx || adapter_learns))
-        return;
-    struct ArenaMark mark = arena_mark(p->arena);
-    uint32_t rows = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(dy), rank = l->a->w.dim[l->a->w.n_dims - 2];
-    struct Tensor dh = TENSOR(p->arena, DT_F32, rows, rank);
-    op_linear_dx(p->c, dy, &l->b->w, &dh, g,
-                 (struct LinearOptions){.gather = gather_dy, .alpha = l->scale, .coarse = coarse});
-    if (adapter_learns) {
-        struct Tensor h = TENSOR(p->arena, DT_F32, rows, rank);
-        op_linear(p->c, x, &l->a->w, &h, g,
-                  (struct LinearOptions){.gather = o.by_token == X_BY_TOKEN, .coarse = coarse});
-        weight_backward(p, l->b, dy, &h, g, gather_dy ? DY_BY_TOKEN : NEITHER,
-                        (struct LinearOptions){.alpha = l->scale, .coarse = coarse});
-        weight_backward(p, l->a, &dh, x, g, o.by_token == X_BY_TOKEN ? X_BY_TOKEN : NEITHER,
-                        (struct LinearOptions){.coarse = coarse});
+    struct LinearOptions wide = of_dy;
+    wide.accumulate = o.accumulate;
+    if (adapted) { // dh = scale dy B
+        struct LinearOptions narrow = of_dy;
+        narrow.alpha = l->scale;
+        dh = TENSOR(p->arena, DT_F32, g ? g->tokens * g->n_active : (uint32_t)tensor_rows(dy),
+                    l->a->w.dim[l->a->w.n_dims - 2]);
+        op_linear_dx(p->c, dy, &l->b->w, &dh, g, narrow);
+        wide.more_x = &dh, wide.more_w = &l->a->w;
     }
     if (dx)
-        op_linear_dx(p->c, &dh, &l->a->w, dx, g, (struct LinearOptions){.accumulate = true, .coarse = coarse});
+        op_linear_dx(p->c, dy, &l->w->w, dx, g, wide);
+    if (adapted && adapter_learns) { // h = scale x A^T
+        h = TENSOR(p->arena, DT_F32, dh.dim[0], dh.dim[1]);
+        op_linear(p->c, x, &l->a->w, &h, g,
+                  (struct LinearOptions){.gather = gather_x,
+                                         .alpha = l->scale,
+                                         .coarse = coarse,
+                                         .scratch = p->arena,
+                                         .packed = &packed_x});
+        weight_backward(p, l->b, dy, &h, g, gather_dy ? DY_BY_TOKEN : NEITHER,
+                        (struct LinearOptions){.coarse = coarse, .packed = &packed_dy});
+        weight_backward(p, l->a, &dh, x, g, gather_x ? X_BY_TOKEN : NEITHER,
+                        (struct LinearOptions){.coarse = coarse, .packed_x = &packed_x});
+    }
     arena_release(p->arena, mark);
 }
 
