@@ -243,7 +243,8 @@ static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32
         compare_vectors(&r, dv, shape[KV_HEADS], &in.ref, ref_dv);
     }
     ck->bound = bound_of_back(ck->kernel);
-    if (is_matrix(ck->kernel) && ck->dev->coopmat.type == DT_BF16) // beside a body for f16 runs the other one that the device prefers
+    if (is_matrix(ck->kernel) &&
+        ck->dev->coopmat.type == DT_BF16) // beside a body for f16 runs the other one that the device prefers
         ck->bound = BOUND_BACK_BF16;
     ck->flops = 10 * in.pairs * shape[HEAD_DIM]; // five products; the two that are made twice are not counted
     ck->bytes = (double)(4 * in.q->t.bytes + 4 * in.k->t.bytes);

@@ -213,8 +213,8 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     }
     struct CheckTensor *more[2] = {NULL, NULL};
     if (s[FLAGS] & MORE) {
-        uint32_t wide = form == FORWARD ? n : k, dim[3] = {experts, form == FORWARD ? wide : MORE_STEPS,
-                                                           form == FORWARD ? MORE_STEPS : wide};
+        uint32_t wide = form == FORWARD ? n : k,
+                 dim[3] = {experts, form == FORWARD ? wide : MORE_STEPS, form == FORWARD ? MORE_STEPS : wide};
         more[0] = checkrun_random(&r, DT_F32, DIMS(rows, MORE_STEPS), 1);
         more[1] = checkrun_random(&r, DT_F32, 2 + (g != NULL), g ? dim : dim + 1, 0.1);
         o.more_x = &more[0]->t, o.more_w = &more[1]->t;
@@ -489,21 +489,22 @@ static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
         TESTS(FEW_NARROW_SHAPES), NAMES                                                                                \
     }
 
-#define PACKED_OF(form, what, dtype, direction, real)                                                                     \
+#define PACKED_OF(form, what, dtype, direction, real)                                                                  \
     {.name = what " packed",                                                                                           \
      .kernels = (const int[]){KERNEL_gemm_##form##_cm2, KERNEL_gemm_##form##_packed_bf16,                              \
                               KERNEL_gemm_##form##_packed_f16, -1},                                                    \
      .type = dtype,                                                                                                    \
      .variant = direction,                                                                                             \
-     TESTS(PACKED_SHAPES),                                                                                                \
+     TESTS(PACKED_SHAPES),                                                                                             \
      .bench = real,                                                                                                    \
      .n_bench = COUNT(real),                                                                                           \
      NAMES},                                                                                                           \
     {                                                                                                                  \
         .name = what " large",                                                                                         \
-        .kernels = (const int[]){KERNEL_gemm_##form, KERNEL_gemm_##form##_matrix_f16,                                  \
-                                 KERNEL_gemm_##form##_matrix_bf16, KERNEL_gemm_##form##_cm2,                           \
-                                 KERNEL_gemm_##form##_packed_bf16, -1},                                                \
+        .kernels =                                                                                                     \
+            (const int[]){                                                                                             \
+                KERNEL_gemm_##form,       KERNEL_gemm_##form##_matrix_f16,  KERNEL_gemm_##form##_matrix_bf16,          \
+                KERNEL_gemm_##form##_cm2, KERNEL_gemm_##form##_packed_bf16, -1},                                       \
         .type = dtype, .variant = direction, TESTS(LARGE_SHAPES), .bench = LARGE_BENCH, .n_bench = COUNT(LARGE_BENCH), \
         .n_bench_large = COUNT(LARGE_BENCH), NAMES                                                                     \
     }

@@ -35,7 +35,8 @@ struct Few {
 // Whether rows of x fit into shared memory on their way to lanes that run along them, `ahead` units for each lane.
 static bool stage_fits(const struct Few *f, uint32_t rows, uint32_t ahead) {
     enum { UNIT_BYTES = (32 / 4 + 1) * 16 };
-    return (uint64_t)rows * ahead * f->dev->limits.subgroup_size * UNIT_BYTES <= f->dev->limits.shared_bytes * 15ull / 16;
+    return (uint64_t)rows * ahead * f->dev->limits.subgroup_size * UNIT_BYTES <=
+           f->dev->limits.shared_bytes * 15ull / 16;
 }
 
 // A way's rows are those of x, its cols those of w that a lane (or a subgroup) makes; way: units of w under way.

@@ -45,7 +45,7 @@ struct Job {
     struct Device *dev;
     const struct Routing *g;
     enum DType type;
-    bool coarse; // operands may be rounded to 16 bits
+    bool coarse;          // operands may be rounded to 16 bits
     bool packed;          // x and w are of the matrix units' type, the rows of x in the order in which they are used
     enum KernelId kernel; // then: the body that takes them so
     struct Args_gemm args;
@@ -213,6 +213,8 @@ static void gpu_constants(const struct Job *j, struct Dispatch *d, const struct 
 static const int PACKED_BF16[] = {KERNEL_gemm_nt_packed_bf16, KERNEL_gemm_nn_packed_bf16, KERNEL_gemm_tn_packed_bf16};
 static const int PACKED_F16[] = {KERNEL_gemm_nt_packed_f16, KERNEL_gemm_nn_packed_f16, KERNEL_gemm_tn_packed_f16};
 
+static const int CM2[] = {KERNEL_gemm_nt_cm2, KERNEL_gemm_nn_cm2};
+
 static bool is_cm2(enum KernelId k) { return k == KERNEL_gemm_nt_cm2 || k == KERNEL_gemm_nn_cm2; }
 static bool is_packed(const struct Job *j, enum KernelId k) {
     return is_cm2(k) || (int)k == PACKED_BF16[j->form] || (int)k == PACKED_F16[j->form];
@@ -231,7 +233,7 @@ static enum KernelId pick_packed(const struct Job *j) {
         return KERNEL_PICK(dev, body, bf16, f16);
     if (j->form == TN)
         return KERNEL_PICK(dev, bf16, body, f16);
-    return KERNEL_PICK(dev, bf16, j->form == NT ? KERNEL_gemm_nt_cm2 : KERNEL_gemm_nn_cm2, body, f16);
+    return KERNEL_PICK(dev, bf16, CM2[j->form], body, f16);
 }
 
 // How many of `subgroups` stand above each other, so that their parts of a tile are as square as can be; 0: so many have not whole blocks.
@@ -259,14 +261,16 @@ static void packed_way(const struct Job *j, struct TuneQuestion *q, uint32_t row
         tune_way(q, (struct Tile){rows, cols, most * subgroup, across});
 }
 
-// On matrix units of a subgroup; way: subgroups across.
+static struct Tile cm2_tile(const struct Job *j);
+enum { BY_CM2 = 1 << 16 }; // of a way: by the other body for such operands
+
+// On matrix units of a subgroup; way: subgroups across. The driver's own tiling of a workgroup's matrices has the same order of sums, and may be faster.
 static void packed_ways(const struct Job *j, struct TuneQuestion *q) {
     static const uint32_t OTHERS[][2] = {{128, 128}, {128, 64}, {64, 128}, {64, 64}, {128, 32}, {256, 128}, {128, 256}};
     const struct Tiles *tiles = tiles_of(j->dev);
     const struct CoopmatShape *s = &j->dev->coopmat;
     uint32_t total = j->form == TN ? j->args.n : j->args.m, width = j->form == TN ? j->args.k : j->args.n;
-    uint32_t rows = by_tiles(j) ? (uint32_t)max_u64(j->tile_rows, s->m) : tiles->packed_rows,
-             cols = tiles->packed_cols;
+    uint32_t rows = by_tiles(j) ? (uint32_t)max_u64(j->tile_rows, s->m) : tiles->packed_rows, cols = tiles->packed_cols;
     while (!by_tiles(j) && rows > s->m && rows / 2 >= total)
         rows /= 2;
     while (cols > s->n && cols / 2 >= width) // an adapter's rank
@@ -286,6 +290,12 @@ static void packed_ways(const struct Job *j, struct TuneQuestion *q) {
         uint32_t other_rows = by_tiles(j) ? rows : OTHERS[i][0], other_cols = OTHERS[i][1];
         if (other_rows < 2 * max_u64(total, s->m) && other_cols < 2 * max_u64(width, s->n))
             packed_way(j, q, other_rows, other_cols);
+        if (i == 0 && j->form != TN && !j->args.k2 &&
+            KERNEL_PICK(j->dev, CM2[j->form], j->kernel) == (enum KernelId)CM2[j->form]) {
+            struct Tile t = cm2_tile(j);
+            t.way |= BY_CM2;
+            tune_way(q, t);
+        }
     }
 }
 
@@ -302,10 +312,7 @@ static void packed_constants(const struct Job *j, struct Dispatch *d, const stru
 
 // On matrix units of a whole workgroup (NT and NN); way: steps of the contraction at a time.
 // Smaller tiles where the large ones would leave much of the device idle.
-static void cm2_ways(const struct Job *j, struct TuneQuestion *q) {
-    static const struct Tile OTHERS[] = {{128, 128, 128, 32}, {128, 256, 256, 64}, {128, 64, 128, 64},
-                                         {64, 128, 128, 64},  {64, 64, 128, 64},   {128, 256, 256, 32},
-                                         {64, 64, 64, 64},    {128, 128, 256, 64}};
+static struct Tile cm2_tile(const struct Job *j) {
     const struct Args_gemm *a = &j->args;
     const struct Tiles *tiles = tiles_of(j->dev);
     uint32_t rows = by_tiles(j) ? (uint32_t)max_u64(j->tile_rows, 32) : tiles->cm2_rows, cols = tiles->cm2_cols;
@@ -319,19 +326,26 @@ static void cm2_ways(const struct Job *j, struct TuneQuestion *q) {
         else
             break;
     }
-    tune_way(q, (struct Tile){rows, cols, tiles->cm2_threads, tiles->cm2_steps});
+    return (struct Tile){rows, cols, tiles->cm2_threads, tiles->cm2_steps};
+}
+
+static void cm2_ways(const struct Job *j, struct TuneQuestion *q) {
+    static const struct Tile OTHERS[] = {{128, 128, 128, 32}, {128, 256, 256, 64}, {128, 64, 128, 64},
+                                         {64, 128, 128, 64},  {64, 64, 128, 64},   {128, 256, 256, 32},
+                                         {64, 64, 64, 64},    {128, 128, 256, 64}};
+    tune_way(q, cm2_tile(j));
     for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
         struct Tile t = OTHERS[i];
         if (by_tiles(j))
-            t.rows = rows;
-        if (t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(a->m, 32))
+            t.rows = q->ways[0].rows;
+        if (t.threads <= j->dev->limits.max_invocations && t.rows < 2 * max_u64(j->args.m, 32))
             tune_way(q, t);
     }
 }
 
 static void cm2_constants(struct Dispatch *d, const struct Tile *way) {
     d->spec[4] = 1;
-    d->spec[5] = way->way;
+    d->spec[5] = way->way & ~BY_CM2;
     d->n_spec = 6;
 }
 
@@ -346,6 +360,8 @@ static struct Dispatch dispatch_of(const void *job, const struct Tile *way) {
                          .flops = j->flops,
                          .bytes = j->bytes};
     bool turned = false;
+    if (j->packed && way->way >= BY_CM2)
+        d.kernel = (enum KernelId)CM2[j->form];
     if (j->packed && is_cm2(d.kernel))
         cm2_constants(&d, way);
     else if (j->packed)
@@ -383,12 +399,13 @@ static void lists_of(const void *job, size_t at, uint32_t *to, uint64_t n) {
         to[0] = count;
 }
 
-// A large dense product is measured on a part of it: 4096 rows and as many columns.
+// A large dense product is measured on a part of it: 4096 rows and as many columns; what comes along with any, never.
 static struct Job part_of(const struct Job *whole) {
     enum { MOST = 4096 };
     struct Job j = *whole;
     struct Args_gemm *a = &j.args;
     a->accumulate = 0;
+    a->k2 = 0;
     if (j.grouping != DENSE)
         return j;
     a->m = (uint32_t)min_u64(a->m, MOST);
@@ -408,7 +425,8 @@ static void run(struct Cmd *c, const struct Job *j) {
     enum KernelId kernel = kernel_of(j);
     struct TuneQuestion q = {.kernel = kernel,
                              .type = j->type,
-                             .kind = j->grouping | j->args.flags << 2 | j->gather << 4 | j->tile_rows << 8,
+                             .kind = j->grouping | j->args.flags << 2 | j->gather << 4 | j->tile_rows << 8 |
+                                     (uint32_t)(j->args.k2 > 0) << 24,
                              .shape = {part.args.m, part.args.n, part.args.k},
                              .args = &part.args,
                              .args_bytes = sizeof part.args,

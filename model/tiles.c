@@ -28,13 +28,14 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
     CM2_ATTENTION, .attention_matrix_subgroups = 4, .attention_matrix_keys = 32, .attention_matrix_row_blocks = 1,     \
                    .attention_rows = 4, .attention_matrix_widest = 128
 #define PROCESSOR                                                                                                      \
-    CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION, .packed_rows = 32, .packed_cols = 32,                                                      \
-        .matrix_rows = 0, .matrix_cols = 0, .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0,                \
-        .gemv_cols = 2, .gemv_rows = 8, .decode_units = 16, .decode_parts = 8
+    CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
+        .packed_rows = 32, .packed_cols = 32, .matrix_rows = 0, .matrix_cols = 0, .expert_rows = 32,                   \
+        .expert_rows_least = 8, .gemv_local = 0, .gemv_cols = 2, .gemv_rows = 8, .decode_units = 16, .decode_parts = 8
 // A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
 #define ANY_CARD                                                                                                       \
-    CPU_PRODUCTS, PACKED_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
-                                      .gemv_cols = 2, .gemv_staged_local = 256, .decode_units = 512, .decode_parts = 64
+    CPU_PRODUCTS, PACKED_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false,               \
+                                                       .gemv_local = 128, .gemv_cols = 2, .gemv_staged_local = 256,    \
+                                                       .decode_units = 512, .decode_parts = 64
 #define CARD ANY_CARD, SHARED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8
 
 static const struct {
@@ -44,7 +45,12 @@ static const struct {
     {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_lane_rows = false, .gemv_ahead = 1}},
     {is_processor, {.name = "a processor", PROCESSOR, .gemv_lane_rows = true, .gemv_ahead = 4}},
     {has_workgroup_matrices, // NVIDIA's own driver
-     {.name = "matrix units of a workgroup", CARD, .packs = true, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 128}},
+     {.name = "matrix units of a workgroup",
+      CARD,
+      .packs = true,
+      .matrix_rows = 128,
+      .matrix_cols = 128,
+      .expert_rows = 128}},
     {has_wide_matrices, // AMD RDNA3 and RDNA4, NVK
      {.name = "matrix units of a subgroup", CARD, .matrix_rows = 128, .matrix_cols = 128, .expert_rows = 64}},
     // 128 registers a lane on Arc B, on Arc A in 8 lanes: 16 sums and what is on its way to the tables fit, 32 are spilled.

@@ -40,9 +40,9 @@ shared uvec4 x_table[X_LINES * X_PITCH];
 shared uvec4 w_table[W_LINES * W_PITCH];
 const int X_LAYOUT = FORM == TN ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
 const int W_LAYOUT = FORM == NT ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
-// Quads of a block of sums, of each subgroup.
-const uint QUADS = SHAPE_M * SHAPE_N / 4;
-shared vec4 out_table[SUBGROUPS * QUADS];
+// A block of sums, of each subgroup.
+const uint BLOCK = SHAPE_M * SHAPE_N;
+shared float out_table[SUBGROUPS * BLOCK];
 
 coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
 
@@ -132,7 +132,7 @@ void stage_multiply() {
 void contract(uint k, bool whole) {
     if (k < k_end)
         stage_load(k, whole);
-    while (k < k_end) {
+    [[dont_unroll]] while (k < k_end) {
         barrier();
         stage_put();
         barrier();
@@ -142,30 +142,23 @@ void contract(uint k, bool whole) {
     }
 }
 
-// Four columns of the output.
-void store(uint row, uint col, vec4 sums) {
-    const uint rows = FORM == TN ? p.n : t.row_end, cols = FORM == TN ? p.k : p.n;
-    const uint at = ((FORM == TN ? t.expert * p.n : 0) + row) * p.ldy + col;
-    if (row >= rows)
-        return;
-    vec4 value = sums * p.alpha;
-    if (((p.ldy | uvec2(p.y).x / 4) & 3) == 0 && col + 4 <= cols) {
-        f32x4_rw y = f32x4_rw(p.y);
-        y.v[at / 4] = p.accumulate != 0 ? y.v[at / 4] + value : value;
-        return;
-    }
-    for (uint i = 0; i < 4 && col + i < cols; i++)
-        p.y.v[at + i] = p.accumulate != 0 ? p.y.v[at + i] + value[i] : value[i];
-}
+// Blocks pass through shared memory, which tells which lane has which of their elements. There may be no loop in here that is not unrolled: the sums would
+// lie in memory, not in registers, if one of them could not be told when the kernel is compiled.
 void store_all() {
-    const uint base = gl_SubgroupID * QUADS;
+    const uint base = gl_SubgroupID * BLOCK;
     [[unroll]] for (uint i = 0; i < BLOCKS_M; i++)
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) {
-            subgroupBarrier();
-            coopMatStore(sum[i][j], out_table, base, SHAPE_N / 4, gl_CooperativeMatrixLayoutRowMajor);
-            subgroupBarrier();
-            for (uint e = gl_SubgroupInvocationID; e < QUADS; e += SUBGROUP_SIZE)
-                store(t.row0 + block_row(i) + e / (SHAPE_N / 4), t.col0 + block_col(j) + e % (SHAPE_N / 4) * 4, out_table[base + e]);
+            coopMatStore(sum[i][j], out_table, base, SHAPE_N, gl_CooperativeMatrixLayoutRowMajor);
+            barrier();
+            [[unroll]] for (uint n = 0; n < BLOCK / SUBGROUP_SIZE; n++) {
+                const uint e = n * SUBGROUP_SIZE + gl_SubgroupInvocationID;
+                const uint row = t.row0 + block_row(i) + e / SHAPE_N, col = t.col0 + block_col(j) + e % SHAPE_N;
+                if (FORM == TN)
+                    tile_store_tn(t.expert, row, col, out_table[base + e]);
+                else
+                    tile_store(t, row, col, out_table[base + e]);
+            }
+            barrier();
         }
 }
 
