@@ -149,8 +149,8 @@ static void run(struct Cmd *c, struct Few *f) {
     f->kernel =
         tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
     f->across = (int)f->kernel == across;
-    // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches; tests have it staged nonetheless.
-    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->force_kernel == across);
+    // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches.
+    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card);
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
     uint32_t most = (uint32_t)min_u64(tiles_of(dev)->gemv_rows, !f->across && !dev->is_cpu ? 4 : FEW_ROWS);
     if (f->swiglu && !dev->is_cpu)

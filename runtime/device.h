@@ -66,6 +66,7 @@ struct Device {
     struct DeviceLimits limits;
     enum DeviceState state;
     bool kernel_off[KERNEL_COUNT]; // modules that the device lacks the means for or that failed their known-answer test
+    bool as_card; // tests: a processor does what only cards do otherwise and that it can, as staging x in shared memory
     int force_kernel; // a KernelId that kernel_pick prefers where it is in the list (tests, bench); -1: none
     uint64_t allocated_bytes, peak_bytes, host_bytes; // host_bytes: of host memory that the device reads
     uint64_t mapped_bytes;                            // of tensors that lie in mapped files

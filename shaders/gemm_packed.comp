@@ -36,13 +36,13 @@ const uint BLOCKS_M = TILE_ROWS / SHAPE_M / SUBGROUPS_DOWN, BLOCKS_N = TILE_COLS
 // neighbours in different banks.
 const uint X_LINES = FORM == TN ? STEPS : TILE_ROWS, X_WIDE = (FORM == TN ? TILE_ROWS : STEPS) / 8, X_PITCH = X_WIDE + 1;
 const uint W_LINES = FORM == NT ? TILE_COLS : STEPS, W_WIDE = (FORM == NT ? STEPS : TILE_COLS) / 8, W_PITCH = W_WIDE + 1;
-shared uvec4 x_table[X_LINES * X_PITCH];
+// In the end a block of sums of each subgroup lies where x did: what two workgroups of 128 x 128 need is all the shared memory that NVIDIA's driver gives a
+// multiprocessor of an H100 (two of 20 KiB run there together, of 35 KiB one).
+const uint X_SIZE = X_LINES * X_PITCH, BLOCK = SHAPE_M * SHAPE_N, OUT_SIZE = SUBGROUPS * BLOCK / 4;
+shared uvec4 x_table[X_SIZE > OUT_SIZE ? X_SIZE : OUT_SIZE];
 shared uvec4 w_table[W_LINES * W_PITCH];
 const int X_LAYOUT = FORM == TN ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
 const int W_LAYOUT = FORM == NT ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
-// A block of sums, of each subgroup.
-const uint BLOCK = SHAPE_M * SHAPE_N;
-shared float out_table[SUBGROUPS * BLOCK];
 
 coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
 
@@ -145,18 +145,20 @@ void contract(uint k, bool whole) {
 // Blocks pass through shared memory, which tells which lane has which of their elements. There may be no loop in here that is not unrolled: the sums would
 // lie in memory, not in registers, if one of them could not be told when the kernel is compiled.
 void store_all() {
-    const uint base = gl_SubgroupID * BLOCK;
+    const uint base = gl_SubgroupID * BLOCK / 4;
+    barrier();
     [[unroll]] for (uint i = 0; i < BLOCKS_M; i++)
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) {
-            coopMatStore(sum[i][j], out_table, base, SHAPE_N, gl_CooperativeMatrixLayoutRowMajor);
+            coopMatStore(sum[i][j], x_table, base, SHAPE_N / 4, gl_CooperativeMatrixLayoutRowMajor);
             barrier();
             [[unroll]] for (uint n = 0; n < BLOCK / SUBGROUP_SIZE; n++) {
                 const uint e = n * SUBGROUP_SIZE + gl_SubgroupInvocationID;
                 const uint row = t.row0 + block_row(i) + e / SHAPE_N, col = t.col0 + block_col(j) + e % SHAPE_N;
+                const float value = uintBitsToFloat(x_table[base + e / 4][e % 4]);
                 if (FORM == TN)
-                    tile_store_tn(t.expert, row, col, out_table[base + e]);
+                    tile_store_tn(t.expert, row, col, value);
                 else
-                    tile_store(t, row, col, out_table[base + e]);
+                    tile_store(t, row, col, value);
             }
             barrier();
         }

@@ -21,10 +21,22 @@ static void test_suite(struct Device *dev, const char *filter) {
         }
     printf("%u runs of %u cases\n", runs, n_cases);
     const struct CoopmatShape *s = &dev->coopmat;
+    if (!device_can(dev, CAP_coopmat) && *filter)
+        return;
     if (!device_can(dev, CAP_coopmat))
         check_skip("gemm_*_matrix_*: %s", dev->caps[CAP_coopmat].why);
     else if (CHECK(matrix_runs > 0 || *filter, "cooperative matrices are on, and no case ran with them"))
         printf("%u of them with %s matrices of %u x %u x %u\n", matrix_runs, DTYPES[s->type].name, s->m, s->n, s->k);
+}
+
+// The forms of few rows whose x passes through shared memory on cards, which lavapipe is told to do too.
+static void test_staged(struct Device *dev) {
+    static const char *const FORMS[] = {"few q4_0",    "few q6_k",    "few narrow",
+                                        "normed q4_k", "beside q4_0", "experts up q4_k"};
+    dev->as_card = true;
+    for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++)
+        test_suite(dev, FORMS[i]);
+    dev->as_card = false;
 }
 
 // Every module but the device's own probes is timed by `bench kernels`.
@@ -167,6 +179,8 @@ int main(int argc, char **argv) {
         return check_done();
     }
     test_suite(&dev, argc > 1 ? argv[1] : "");
+    if (dev.is_cpu && argc < 2)
+        test_staged(&dev);
     test_neighbours(&dev);
     device_close(&dev);
     return check_done();
