@@ -247,18 +247,22 @@ static uint32_t subgroups_down(const struct CoopmatShape *s, uint32_t rows, uint
     return best;
 }
 
-static void packed_way(const struct Job *j, struct TuneQuestion *q, uint32_t rows, uint32_t cols) {
-    enum { WIDEST = 64 }; // part of a tile that a subgroup makes: its sums are half of the registers
+// False: so large a tile has not the registers or the tables.
+static bool packed_way(const struct Job *j, struct TuneQuestion *q, uint32_t rows, uint32_t cols) {
+    enum { PITCH_BYTES = 80 }; // of 32 steps and a pad: NT's tables, which are the largest
     const struct CoopmatShape *s = &j->dev->coopmat;
-    uint32_t subgroup = j->dev->limits.subgroup_size, most = rows * cols > 128 * 128 ? 8 : 4, down = 0;
+    uint32_t subgroup = j->dev->limits.subgroup_size, sums = tiles_of(j->dev)->packed_sums;
+    uint32_t most = rows * cols > 4 * sums * subgroup ? 8 : 4, down = 0;
+    if (rows * cols > most * sums * subgroup || PITCH_BYTES * (rows + cols) > j->dev->limits.shared_bytes ||
+        most * subgroup > j->dev->limits.max_invocations)
+        return false;
     while (most > 1 && !(down = subgroups_down(s, rows, cols, most)))
         most /= 2;
     down = down ? down : 1;
-    uint32_t across = most / down;
-    uint64_t bytes = 16ull * 5 * (rows + cols) + 4ull * most * s->m * s->n; // NT's; the others have fewer pads
-    if (rows / down <= WIDEST && cols / across <= WIDEST && bytes <= j->dev->limits.shared_bytes &&
-        most * subgroup <= j->dev->limits.max_invocations)
-        tune_way(q, (struct Tile){rows, cols, most * subgroup, across});
+    if (rows * cols > most * sums * subgroup)
+        return false;
+    tune_way(q, (struct Tile){rows, cols, most * subgroup, most / down});
+    return true;
 }
 
 static struct Tile cm2_tile(const struct Job *j);
@@ -285,7 +289,8 @@ static void packed_ways(const struct Job *j, struct TuneQuestion *q) {
         else
             break;
     }
-    packed_way(j, q, rows, cols);
+    while (!packed_way(j, q, rows, cols) && cols > s->n)
+        cols /= 2;
     for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
         uint32_t other_rows = by_tiles(j) ? rows : OTHERS[i][0], other_cols = OTHERS[i][1];
         if (other_rows < 2 * max_u64(total, s->m) && other_cols < 2 * max_u64(width, s->n))

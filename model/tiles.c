@@ -21,7 +21,7 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
     .shared_local = 128, .shared_rows = 64, .shared_cols = 64, .matrix_subgroups = 4, .fill = 128, .most_sums = 64
 // 128 x 128 x 64 with 64 x 64 sums for each of four subgroups: 261 TFLOP/s on an H200, where 256 threads gave 166.
 // 128 x 128, 64 x 64 sums for each of four subgroups: see docs/performance.md for what others reach on an H100.
-#define PACKED_PRODUCTS    .packed_rows = 128, .packed_cols = 128
+#define PACKED_PRODUCTS    .packed_rows = 128, .packed_cols = 128, .packed_sums = 128
 #define WORKGROUP_PRODUCTS .cm2_rows = 128, .cm2_cols = 128, .cm2_steps = 64, .cm2_threads = 128
 #define CM2_ATTENTION      .attention_cm2_threads = 256, .attention_cm2_rows = 64, .attention_cm2_keys = 64
 #define ATTENTION                                                                                                      \
@@ -29,14 +29,15 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
                    .attention_rows = 4, .attention_matrix_widest = 128
 #define PROCESSOR                                                                                                      \
     CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
-        .packed_rows = 32, .packed_cols = 32, .matrix_rows = 0, .matrix_cols = 0, .expert_rows = 32,                   \
-        .expert_rows_least = 8, .gemv_local = 0, .gemv_cols = 2, .gemv_rows = 8, .decode_units = 16, .decode_parts = 8
+        .packed_rows = 32, .packed_cols = 32, .packed_sums = 128, .matrix_rows = 0, .matrix_cols = 0,                  \
+        .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0, .gemv_cols = 2, .gemv_rows = 8,                    \
+        .decode_units = 16, .decode_parts = 8
 // A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
 #define ANY_CARD                                                                                                       \
-    CPU_PRODUCTS, PACKED_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false,               \
-                                                       .gemv_local = 128, .gemv_cols = 2, .gemv_staged_local = 256,    \
-                                                       .decode_units = 512, .decode_parts = 64
-#define CARD ANY_CARD, SHARED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8
+    CPU_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
+                                      .gemv_cols = 2, .gemv_staged_local = 256, .decode_units = 512,                   \
+                                      .decode_parts = 64
+#define CARD ANY_CARD, SHARED_PRODUCTS, PACKED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8
 
 static const struct {
     bool (*is)(const struct Device *dev);
@@ -60,6 +61,9 @@ static const struct {
       .gemv_rows = 4,
       ANY_CARD,
       CM2_ATTENTION,
+      .packed_rows = 32,
+      .packed_cols = 64,
+      .packed_sums = 16,
       .shared_local = 256,
       .shared_rows = 64,
       .shared_cols = 64,

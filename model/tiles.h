@@ -14,7 +14,7 @@ struct Tiles {
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
     // Products whose operands are packed beforehand, where the device's own products take them so.
     bool packs;
-    uint32_t packed_rows, packed_cols;
+    uint32_t packed_rows, packed_cols, packed_sums; // of a tile; of a lane, which more would be spilled
     // Products on matrix units that a workgroup drives together; order: steps of the contraction at a time.
     uint32_t cm2_rows, cm2_cols, cm2_steps, cm2_threads;
     uint32_t most_sums;                      // of a lane on a card: more would be spilled

@@ -255,6 +255,11 @@ bug(N18b "an adapter has a gradient only where its base has one" FILE train/laye
   FIND [=[adapter_learns = x && trained(l->a);]=]
   PUT [=[adapter_learns = x && trained(l->a) && trained(l->w);]=]
   TEST training SAYS "is zero after a step")
+bug(N18c "an adapter's gradients lack its scale" FILE train/layers_back.c
+  FIND [=[        narrow.alpha = l->scale;
+]=]
+  PUT [=[]=]
+  TEST golden SAYS "is off by")
 
 # ---- N19: merging adapters
 bug(N19a "the adapter is merged without its scale" FILE train/merge.c
