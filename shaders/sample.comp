@@ -210,9 +210,11 @@ void bracket(uint k, float target) {
         for (uint first = 0; first < quads; first += AHEAD) {
             vec4 ahead[AHEAD] = logits_ahead(row, lane, first);
             [[unroll]] for (uint j = 0; j < AHEAD; j++) {
+                if (first + j >= quads)
+                    break;
                 uint q = (first + j) * LOCAL_SIZE + lane;
                 vec4 l = ahead[j], e = exp(l - t.top);
-                [[unroll]] for (uint i = 0; i < 4 && first + j < quads; i++) {
+                [[unroll]] for (uint i = 0; i < 4; i++) {
                     bvec4 in_cut = greaterThanEqual(vec4(l[i]), cuts);
                     counts += uvec4(in_cut);
                     masses += mix(vec4(0), vec4(kept(key_of(l[i]), 4 * q + i) ? e[i] : 0), in_cut);
@@ -273,13 +275,14 @@ float walk(float rest, out uint index) {
     for (uint first = 0; first < quads && sum <= rest; first += AHEAD) {
         vec4 ahead[AHEAD] = logits_ahead(row, lane, first);
         [[unroll]] for (uint j = 0; j < AHEAD; j++)
-            [[unroll]] for (uint i = 0; i < 4 && first + j < quads; i++) {
-                uint at = 4 * ((first + j) * LOCAL_SIZE + lane) + i;
-                float w = weight(ahead[j][i], at);
-                if (w > 0 && sum <= rest)
-                    index = at;
-                sum += sum <= rest ? w : 0;
-            }
+            if (first + j < quads)
+                [[unroll]] for (uint i = 0; i < 4; i++) {
+                    uint at = 4 * ((first + j) * LOCAL_SIZE + lane) + i;
+                    float w = weight(ahead[j][i], at);
+                    if (w > 0 && sum <= rest)
+                        index = at;
+                    sum += sum <= rest ? w : 0;
+                }
     }
     for (uint i = 4 * quads * LOCAL_SIZE + lane; i < n_candidates && sum <= rest; i += LOCAL_SIZE) {
         uint at, key = candidate(i, at);
