@@ -653,6 +653,10 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("sample typical", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 6),
         CASE("sample filters", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 7),
         CASE("sample mirostat", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample, .variant = 8),
+        CASE("sample greedy parts", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample,
+             .variant = 0 | SAMPLE_PARTS),
+        CASE("sample all parts", K_SAMPLE, VOCAB, DECODE_BENCH, "rows,vocab", check_sample,
+             .variant = 4 | SAMPLE_PARTS),
     };
     *cases = CASES;
     return sizeof CASES / sizeof *CASES;

@@ -9,6 +9,7 @@
 // Variants of a case.
 enum { BIG = 1, KEEP = 2, ACCUMULATE = 4, BACKWARD = 8, WEIGHTED = 16 };
 enum { NORM_TOPK = 1, TIES = 2, HUGE_LOGITS = 4, WITH_BALANCE = 8, ONE_EXPERT = 16, PLAIN_WEIGHTS = 32, FUSED = 64 };
+enum { SAMPLE_PARTS = 16 }; // beside the number of a setting: several workgroups a row
 
 #define BOUND_PLAIN 1e-12 // a few roundings: (1e-6)^2
 #define BOUND_EXP   4e-12 // the driver's exp and log come in

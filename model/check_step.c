@@ -288,14 +288,18 @@ bool check_sample(struct Check *ck, const struct OpCase *oc, const uint32_t *sha
     struct CheckTensor *logits = checkrun_random(&r, DT_F32, DIMS(rows, vocab), 3);
     struct SampleParams *s = xcalloc(rows, sizeof *s);
     for (uint32_t i = 0; i < rows; i++) {
-        s[i] = SAMPLE[oc->variant];
+        s[i] = SAMPLE[oc->variant & ~SAMPLE_PARTS];
         s[i].seed_low = (uint32_t)ck->seed, s[i].stream = i, s[i].index = 11;
     }
     struct CheckTensor *params = checkrun_values(&r, DT_U32, DIMS(rows, SAMPLE_WORDS), s);
     struct CheckTensor *ids = checkrun_output_u32(&r, DIMS(rows)), *logprob = checkrun_output(&r, DIMS(rows));
     struct CheckTensor *chance = checkrun_output(&r, DIMS(rows));
+    uint32_t *zeros = uints(rows);
+    struct CheckTensor *done = checkrun_values(&r, DT_U32, DIMS(rows), zeros);
+    done->output = true;
     struct Cmd *c = cmd_begin(ck->dev, oc->name);
-    op_sample(c, &logits->t, &params->t, &ids->t, &logprob->t, &chance->t);
+    op_sample(c, &r.arena, oc->variant & SAMPLE_PARTS ? &done->t : NULL, &logits->t, &params->t, &ids->t, &logprob->t,
+              &chance->t);
     ck->bytes = 4.0 * rows * vocab;
     bool ok = checkrun_execute(&r, cmd_end(c));
     double *probs = doubles(vocab), *want_logprob = doubles(rows);
@@ -315,9 +319,11 @@ bool check_sample(struct Check *ck, const struct OpCase *oc, const uint32_t *sha
             ck->nmse = INFINITY;
         want_logprob[i] = ref_logprob(l, vocab, id);
     }
+    if (ok)
+        compare_uints(&r, done, zeros, rows);
     if (ok && vocab > 1)
         checkrun_compare(&r, logprob, want_logprob);
-    free(probs), free(want_logprob), free(s);
+    free(probs), free(want_logprob), free(s), free(zeros);
     return finish(&r, ok, BOUND_EXP);
 }
 

@@ -17,7 +17,7 @@ struct Pass {
     struct Tensor cache_rows;         // (t) u32: row of the cache that a token's key and value go to
     struct Tensor *cache_k, *cache_v; // per layer (rows, n_kv_heads * head_dim)
     bool decode;                      // few rows: split-KV attention
-    struct Tensor done;               // (t * n_heads) u32, zeros: its parts that are through; decode only
+    struct Tensor done; // (t * n_heads) u32, zeros: parts that are through, of it and the draw; decode only
     // Balance loss: absent (n_groups 0) outside training.
     struct Tensor group_start, token_group, group_weight;
     uint32_t n_groups;

@@ -237,8 +237,11 @@ enum { SAMPLE_WORDS = sizeof(struct SampleParams) / 4 };
 // ids[row] = the sampled token, logprob[row] = its log-probability under the unmodified distribution, chance[row] = the log of the
 // probability with which it was drawn, after all filters (both may be NULL). The filters in their order, each on what the ones before have
 // left: top-k, typical, top-p, min-p (measured by the likeliest that is left), all at temperature 1; the temperature; mirostat.
-void op_sample(struct Cmd *c, const struct Tensor *logits, const struct Tensor *params, const struct Tensor *ids,
-               const struct Tensor *logprob, const struct Tensor *chance);
+// With `done`, (rows) u32, zeros, and zeros again behind it, several workgroups share a row's first pass, as a card wants it; NULL: one takes
+// all. The bits are the same.
+void op_sample(struct Cmd *c, struct Arena *scratch, const struct Tensor *done, const struct Tensor *logits,
+               const struct Tensor *params, const struct Tensor *ids, const struct Tensor *logprob,
+               const struct Tensor *chance);
 // logits (rows, vocab) f32, in place: list (u32, ARENA_HOST or device) holds n, then n pairs of a token and the bits of an f32 to add to its logit;
 // the same token must not stand in it twice. The list has room for (elements - 1) / 2 pairs.
 void op_logit_bias(struct Cmd *c, const struct Tensor *logits, const struct Tensor *list);

@@ -150,21 +150,35 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
                  &args);
 }
 
-void op_sample(struct Cmd *c, const struct Tensor *logits, const struct Tensor *params, const struct Tensor *ids,
-               const struct Tensor *logprob, const struct Tensor *chance) {
+void op_sample(struct Cmd *c, struct Arena *scratch, const struct Tensor *done, const struct Tensor *logits,
+               const struct Tensor *params, const struct Tensor *ids, const struct Tensor *logprob,
+               const struct Tensor *chance) {
     struct Device *dev = cmd_device(c);
+    uint32_t rows = (uint32_t)tensor_rows(logits);
+    assert(!done || tensor_elements(done) >= rows);
+    struct Dispatch d = logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_sample, KERNEL_sample_base), logits,
+                                        (logprob ? 1 : 0) | (chance ? 2 : 0));
+    d.flops *= 4, d.bytes *= 4;
+    // A subgroup of lanes each: a lane's share of the row is one sum after another, however many lanes run beside it.
+    uint32_t n_parts = done ? (uint32_t)max_u64(2, d.local_size / dev->limits.subgroup_size) : 1;
+    d.spec[d.n_spec++] = n_parts;
+    d.groups[0] = rows * n_parts;
+    struct ArenaMark mark = arena_mark(scratch);
+    struct Tensor part = {.type = DT_U32};
+    if (done)
+        part = TENSOR(scratch, DT_U32, rows, d.local_size, 4);
     struct Args_sample args = {.logits = view(logits),
                                .params = view(params),
                                .ids = view(ids),
                                .logprob = view_or_none(logprob),
                                .chance = view_or_none(chance),
-                               .rows = (uint32_t)tensor_rows(logits),
+                               .part = view_or_none(done ? &part : NULL),
+                               .done = view_or_none(done),
+                               .rows = rows,
                                .vocab = tensor_cols(logits),
                                .ld = tensor_cols(logits)};
-    struct Dispatch d = logits_dispatch(dev, KERNEL_PICK(dev, KERNEL_sample, KERNEL_sample_base), logits,
-                                        (logprob ? 1 : 0) | (chance ? 2 : 0));
-    d.flops *= 4, d.bytes *= 4;
     cmd_dispatch(c, &d, &args);
+    arena_release(scratch, mark);
 }
 
 void op_argmax(struct Cmd *c, const struct Tensor *logits, const struct Tensor *ids, const struct Tensor *logprob) {

@@ -49,7 +49,8 @@ static struct Tensor body(struct Session *s, struct Cmd *c, uint32_t first, uint
 }
 
 // Sampling from another distribution than the model's: a mask and penalties work on a copy, so that log-probabilities stay the model's.
-static void sample_shaped(struct Session *s, struct Cmd *c, const struct Tensor *logits, uint32_t first, uint32_t n) {
+static void sample_shaped(struct Session *s, struct Cmd *c, const struct Tensor *done, const struct Tensor *logits,
+                          uint32_t first, uint32_t n) {
     struct Tensor params = tensor_slice(&s->params, first, n), ids = tensor_slice(&s->next_ids, first, n);
     struct Tensor logprobs = tensor_slice(&s->next_logprobs, first, n), shaped = tensor_slice(&s->shaped, first, n);
     struct Tensor chances = tensor_slice(&s->chances, first, n), mask = s->mask, penalties = s->penalties;
@@ -60,7 +61,7 @@ static void sample_shaped(struct Session *s, struct Cmd *c, const struct Tensor 
         penalties = tensor_slice(&penalties, first, n);
         op_penalty(c, &shaped, &penalties);
     }
-    op_sample(c, &shaped, &params, &ids, NULL, &chances);
+    op_sample(c, &s->scratch, done, &shaped, &params, &ids, NULL, &chances);
     op_xent(c, logits, &ids, &logprobs, NULL, NULL, false); // the loss: take_next() turns its sign
 }
 
@@ -70,13 +71,15 @@ static void head(struct Session *s, struct Pass *p, const struct Tensor *x, uint
     struct Tensor logits = tensor_slice(&s->logits, first, n);
     struct Tensor params = tensor_slice(&s->params, first, n), ids = tensor_slice(&s->next_ids, first, n);
     struct Tensor logprobs = tensor_slice(&s->next_logprobs, first, n);
+    // Of a processor's one subgroup there is nothing to share out.
+    const struct Tensor *done = tensor_exists(&p->done) && !s->m->dev->is_cpu ? &p->done : NULL;
     linear_of_norm(p, &linear, s->m->norm, x, &logits);
     if (tensor_exists(&s->bias))
         op_logit_bias(p->c, &logits, &s->bias);
     if (tensor_exists(&s->shaped))
-        sample_shaped(s, p->c, &logits, first, n);
+        sample_shaped(s, p->c, done, &logits, first, n);
     else
-        op_sample(p->c, &logits, &params, &ids, &logprobs, NULL);
+        op_sample(p->c, p->arena, done, &logits, &params, &ids, &logprobs, NULL);
 }
 
 // Losses of all rows, in chunks whose logits take at most 64 MiB.

@@ -75,6 +75,6 @@ void main() {
         if (t == 0)
             part.v[at + HEAD_VECS] = vec4(most, sum, 0, 0);
     }
-    if (is_last_part(row * p.n_heads + head) && t < HEAD_VECS)
+    if (is_last_part(row * p.n_heads + head, p.n_parts) && t < HEAD_VECS)
         JOIN_PARTS(1, row, head, t)
 }

@@ -65,6 +65,6 @@ void main() {
             part.v[at + d] = o[d];
         part.v[at + HEAD_VECS] = vec4(most, sum, 0, 0);
     }
-    if (is_last_part((row * p.n_kv_heads + kv_head) * passes + pass) && has_head)
+    if (is_last_part((row * p.n_kv_heads + kv_head) * passes + pass, p.n_parts) && has_head)
         JOIN_PARTS(HEAD_VECS, row, head, 0)
 }

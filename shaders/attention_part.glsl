@@ -1,6 +1,7 @@
 // Which keys a part of a row's span holds, where its result lies, and how the parts are joined. Parts depend on the row's own span alone: its result is the
 // same whatever other rows there are. A short span fills the first parts only.
 #include "attention.glsl"
+#include "last_part.glsl"
 
 const uint LEAST_SHARE = 64;
 
@@ -13,24 +14,8 @@ uvec2 part_range(uint row, uint split, uint splits) {
 }
 uint part_at(uint row, uint head, uint part) { return ((row * p.n_heads + head) * p.n_parts + part) * (HEAD_VECS + 1); }
 
-// The parts of a row and head are joined by the workgroup that ends last, in their order, so it does not matter which one that is.
-// `done` counts those of a row and group of heads and is 0 again when all are through. Words of parts cross from workgroup to workgroup: they are
-// coherent, and a barrier of memory stands between them and the count on both sides.
+// The parts of a row and head; `done` counts those of a row and group of heads.
 layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Parts { vec4 v[]; };
-shared uint ended;
-
-bool is_last_part(uint group) {
-    memoryBarrierBuffer();
-    barrier();
-    if (gl_LocalInvocationIndex == 0) {
-        ended = atomicAdd(p.done.v[group], 1);
-        if (ended == p.n_parts - 1)
-            atomicExchange(p.done.v[group], 0);
-    }
-    barrier();
-    memoryBarrierBuffer();
-    return ended == p.n_parts - 1;
-}
 
 // Columns first .. first + COUNT - 1 (of four floats) of a row and head.
 #define JOIN_PARTS(COUNT, row, head, first)                                                                            \

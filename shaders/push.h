@@ -125,9 +125,11 @@
     RW(u32, w) IN(f32, g) RW(f32, m1) RW(f32, m2) IN(f32, params) IN(f32, result) U32(n) U32(tensor_index)         \
     U32(first) F32(decay)
 // One token per row of logits; params as in struct SampleParams. May write where the next step reads. chance: log of the probability with
-// which it was drawn, after all filters.
+// which it was drawn, after all filters. Where several workgroups share a row: part (rows, lanes of a workgroup), what each lane found, and
+// done (rows): zeros, before and after.
 #define PUSH_sample(IN, OUT, RW, U32, F32)                                                                             \
-    IN(f32, logits) IN(u32, params) OUT(u32, ids) OUT(f32, logprob) OUT(f32, chance) U32(rows) U32(vocab) U32(ld)
+    IN(f32, logits) IN(u32, params) OUT(u32, ids) OUT(f32, logprob) OUT(f32, chance) RW(u32x4, part) RW(u32, done)     \
+    U32(rows) U32(vocab) U32(ld)
 #define PUSH_argmax(IN, OUT, RW, U32, F32) IN(f32, logits) OUT(u32, ids) OUT(f32, logprob) U32(rows) U32(vocab) U32(ld)
 // list: n, then n pairs of a token and the bits of an f32, which is added to that token's logit in every row.
 #define PUSH_logit_bias(IN, OUT, RW, U32, F32) IN(u32, list) RW(f32, logits) U32(rows) U32(vocab) U32(ld)

@@ -2,16 +2,21 @@
 // Nothing is sorted: what is kept is all keys above a threshold and, of those equal to it, the first by index; the threshold is built bit by
 // bit from counts or masses. For that a few passes over the row first bracket it between two cuts, so that the candidates between them fit in
 // a list in shared memory; only where too many logits are equal does the search walk the whole row. What is typical is a band of logits
-// round their mean, found in the same way. A workgroup is a row.
+// round their mean, found in the same way. A workgroup is a row. Where PARTS share one, each takes some lanes of the first pass (all
+// that a greedy choice needs), and the last to end does the rest.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "logits.glsl"
+#include "last_part.glsl"
 #include "philox.glsl"
 
 layout(constant_id = 3) const uint WANTED = 0; // 1: logprob, 2: chance
+layout(constant_id = 4) const uint PARTS = 1;  // workgroups that share a row
 
 const uint PARAMS = 12; // words of struct SampleParams
+
+layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Lanes { uvec4 v[]; };
 
 const uint LIST = 1024;
 shared uint list_key[LIST], list_index[LIST];
@@ -165,19 +170,22 @@ void candidates_list(float low, float high, uint own, uint total) {
     barrier();
     lane_count[lane] = own;
     barrier();
-    uint at = 0, whole = whole_quads();
+    uint at = 0, quads = lane_quads();
     [[dont_unroll]] for (uint i = 0; i < lane; i++)
         at += lane_count[i];
-    for (uint q = lane; q < whole; q += LOCAL_SIZE) {
-        vec4 l = logits4(row, q);
-        if (any(greaterThanEqual(l, vec4(low))))
-            [[unroll]] for (uint i = 0; i < 4; i++)
-                if (l[i] >= low && l[i] < high && at < LIST) {
-                    list_key[at] = key_of(l[i]);
-                    list_index[at++] = 4 * q + i;
-                }
+    for (uint first = 0; first < quads; first += AHEAD) {
+        vec4 ahead[AHEAD] = logits_ahead(row, lane, first);
+        [[unroll]] for (uint j = 0; j < AHEAD; j++) {
+            vec4 l = ahead[j];
+            if (first + j < quads && any(greaterThanEqual(l, vec4(low))))
+                [[unroll]] for (uint i = 0; i < 4; i++)
+                    if (l[i] >= low && l[i] < high && at < LIST) {
+                        list_key[at] = key_of(l[i]);
+                        list_index[at++] = 4 * ((first + j) * LOCAL_SIZE + lane) + i;
+                    }
+        }
     }
-    for (uint i = 4 * whole + lane; i < p.vocab; i += LOCAL_SIZE) {
+    for (uint i = 4 * whole_quads() + lane; i < p.vocab; i += LOCAL_SIZE) {
         float l = logit(row, i);
         if (l >= low && l < high && at < LIST) {
             list_key[at] = key_of(l);
@@ -193,21 +201,27 @@ void candidates_list(float low, float high, uint own, uint total) {
 // them. Every pass counts and weighs at four cuts; where that comes to no end the candidates are the whole row.
 void bracket(uint k, float target) {
     float high = uintBitsToFloat(0x7f800000u), low = -high;
-    uint whole = whole_quads(), own_high = 0, own_low = 0, low_count = 0xffffffffu;
+    uint quads = lane_quads(), own_high = 0, own_low = 0, low_count = 0xffffffffu;
     vec4 cuts = vec4(t.top) - vec4(3, 6, 9, 13);
     candidates_all();
     for (uint round = 0; round < 8; round++) {
         uvec4 counts = uvec4(0);
         vec4 masses = vec4(0);
-        for (uint q = lane; q < whole; q += LOCAL_SIZE) {
-            vec4 l = logits4(row, q), e = exp(l - t.top);
-            [[unroll]] for (uint i = 0; i < 4; i++) {
-                bvec4 in_cut = greaterThanEqual(vec4(l[i]), cuts);
-                counts += uvec4(in_cut);
-                masses += mix(vec4(0), vec4(kept(key_of(l[i]), 4 * q + i) ? e[i] : 0), in_cut);
+        for (uint first = 0; first < quads; first += AHEAD) {
+            vec4 ahead[AHEAD] = logits_ahead(row, lane, first);
+            [[unroll]] for (uint j = 0; j < AHEAD; j++) {
+                if (first + j >= quads)
+                    break;
+                uint q = (first + j) * LOCAL_SIZE + lane;
+                vec4 l = ahead[j], e = exp(l - t.top);
+                [[unroll]] for (uint i = 0; i < 4; i++) {
+                    bvec4 in_cut = greaterThanEqual(vec4(l[i]), cuts);
+                    counts += uvec4(in_cut);
+                    masses += mix(vec4(0), vec4(kept(key_of(l[i]), 4 * q + i) ? e[i] : 0), in_cut);
+                }
             }
         }
-        for (uint i = 4 * whole + lane; i < p.vocab; i += LOCAL_SIZE) {
+        for (uint i = 4 * whole_quads() + lane; i < p.vocab; i += LOCAL_SIZE) {
             float l = logit(row, i), e = kept(key_of(l), i) ? exp(l - t.top) : 0;
             bvec4 in_cut = greaterThanEqual(vec4(l), cuts);
             counts += uvec4(in_cut);
@@ -256,18 +270,21 @@ float weight(float l, uint index) {
 // candidate with any weight. Gives the sum.
 float walk(float rest, out uint index) {
     float sum = 0;
-    uint whole = listed ? 0 : whole_quads();
+    uint quads = listed ? 0 : lane_quads();
     index = t.index;
-    for (uint q = lane; q < whole && sum <= rest; q += LOCAL_SIZE) {
-        vec4 l = logits4(row, q);
-        [[unroll]] for (uint i = 0; i < 4; i++) {
-            float w = weight(l[i], 4 * q + i);
-            if (w > 0 && sum <= rest)
-                index = 4 * q + i;
-            sum += sum <= rest ? w : 0;
-        }
+    for (uint first = 0; first < quads && sum <= rest; first += AHEAD) {
+        vec4 ahead[AHEAD] = logits_ahead(row, lane, first);
+        [[unroll]] for (uint j = 0; j < AHEAD; j++)
+            if (first + j < quads)
+                [[unroll]] for (uint i = 0; i < 4; i++) {
+                    uint at = 4 * ((first + j) * LOCAL_SIZE + lane) + i;
+                    float w = weight(ahead[j][i], at);
+                    if (w > 0 && sum <= rest)
+                        index = at;
+                    sum += sum <= rest ? w : 0;
+                }
     }
-    for (uint i = 4 * whole + lane; i < n_candidates && sum <= rest; i += LOCAL_SIZE) {
+    for (uint i = 4 * quads * LOCAL_SIZE + lane; i < n_candidates && sum <= rest; i += LOCAL_SIZE) {
         uint at, key = candidate(i, at);
         float w = weight(logit_of(key), at);
         if (w > 0)
@@ -298,15 +315,30 @@ void finish(uint id, float chance) {
 }
 
 void main() {
-    row = group_index();
+    uint part = group_index() % PARTS;
+    row = group_index() / PARTS;
     lane = gl_LocalInvocationID.x;
     if (row >= p.rows)
         return;
-    t = row_top(row);
     uint base = row * PARAMS;
     float temperature = uintBitsToFloat(p.params.v[base]), top_p = uintBitsToFloat(p.params.v[base + 1]);
     float typical = uintBitsToFloat(p.params.v[base + 8]), surprise = uintBitsToFloat(p.params.v[base + 9]);
     uint top_k = p.params.v[base + 3];
+    LaneTop own;
+    bool mine = lane / (LOCAL_SIZE / PARTS) == part;
+    if (mine)
+        own = lane_top(row, lane);
+    if (PARTS > 1) {
+        Lanes lanes = Lanes(uvec2(p.part));
+        uint at = row * LOCAL_SIZE + lane;
+        if (mine)
+            lanes.v[at] = uvec4(floatBitsToUint(own.top), own.index, floatBitsToUint(own.sum), own.found_nan);
+        if (!is_last_part(row, PARTS))
+            return;
+        uvec4 words = lanes.v[at];
+        own = LaneTop(uintBitsToFloat(words.x), words.y, uintBitsToFloat(words.z), words.w != 0);
+    }
+    t = join_lanes(own);
     if (!(temperature > 0) || !(t.sum > 0)) { // greedy, or nothing to draw from
         if (lane == 0)
             finish(t.index, t.sum > 0 ? 0 : t.sum);

@@ -525,7 +525,7 @@ static void draw(struct Room *room, const float *logits, uint32_t vocab, struct 
     struct Tensor t = put(room, DT_F32, draws, vocab, rows), p = put(room, DT_U32, draws, SAMPLE_WORDS, params);
     struct Tensor out = TENSOR(&room->arena, DT_U32, draws);
     struct Cmd *c = cmd_begin(room->dev, "sample");
-    op_sample(c, &t, &p, &out, NULL, NULL);
+    op_sample(c, &room->arena, NULL, &t, &p, &out, NULL, NULL);
     run(c);
     get(room, &out, ids);
     free(rows), free(params);
@@ -645,6 +645,52 @@ static void test_sampling_flat(struct Room *room) {
     free(logits);
 }
 
+// Whether one workgroup has a row or several share it changes no bit: what NULL and counters give, the second twice, by either module.
+static void test_sampling_parts(struct Room *room, enum KernelId kernel, uint32_t vocab) {
+    static const struct SampleParams SETTINGS[] = {
+        {.temperature = 0},
+        {.temperature = 0},
+        {.temperature = 0},
+        {.temperature = 0.8f, .top_p = 1},
+        {.temperature = 0.7f, .top_p = 0.95f, .top_k = 40},
+        {.temperature = 1.5f, .top_p = 0.9f, .min_p = 0.05f},
+        {.temperature = 1, .top_p = 1, .typical = 0.7f},
+        {.temperature = 1.1f, .top_p = 1, .tau = 5, .eta = 0.1f, .mu = 6},
+    };
+    enum { ROWS = sizeof SETTINGS / sizeof *SETTINGS, TIMES = 3 };
+    struct ArenaMark mark = arena_mark(&room->arena);
+    float *logits = xmalloc((size_t)ROWS * vocab * sizeof *logits);
+    for (uint32_t i = 0; i < ROWS * vocab; i++)
+        logits[i] = 3 * random_normal(43, vocab, i);
+    for (uint32_t i = 0; i < vocab; i++) // equal ones; and what is no number
+        logits[i] = i % 7 == 5 ? 20 : logits[i];
+    logits[vocab + vocab / 2] = NAN;
+    uint32_t zeros[ROWS] = {0}, ids[TIMES][ROWS], counts[ROWS];
+    float logprob[TIMES][ROWS], chance[TIMES][ROWS];
+    struct Tensor t = put(room, DT_F32, ROWS, vocab, logits), done = put(room, DT_U32, 1, ROWS, zeros);
+    struct Tensor params = put(room, DT_U32, ROWS, SAMPLE_WORDS, SETTINGS), t_ids = TENSOR(&room->arena, DT_U32, ROWS);
+    struct Tensor t_logprob = TENSOR(&room->arena, DT_F32, ROWS), t_chance = TENSOR(&room->arena, DT_F32, ROWS);
+    room->dev->force_kernel = (int)kernel;
+    for (int k = 0; k < TIMES; k++) {
+        struct Cmd *c = cmd_begin(room->dev, "sample");
+        op_sample(c, &room->arena, k ? &done : NULL, &t, &params, &t_ids, &t_logprob, &t_chance);
+        run(c);
+        get(room, &t_ids, ids[k]);
+        get(room, &t_logprob, logprob[k]);
+        get(room, &t_chance, chance[k]);
+        CHECK(memcmp(ids[k], ids[0], sizeof *ids) == 0, "run %d, %u tokens: others are drawn", k, vocab);
+        CHECK(memcmp(logprob[k], logprob[0], sizeof *logprob) == 0 && memcmp(chance[k], chance[0], sizeof *chance) == 0,
+              "run %d, %u tokens: other probabilities", k, vocab);
+    }
+    room->dev->force_kernel = -1;
+    CHECK(ids[1][0] == 5 && isnan(logprob[1][1]) && !isnan(logprob[1][2]), "%u tokens: token %u of equal ones, %g, %g",
+          vocab, ids[1][0], (double)logprob[1][1], (double)logprob[1][2]);
+    get(room, &done, counts);
+    CHECK(memcmp(counts, zeros, sizeof zeros) == 0, "counters are not 0 again");
+    free(logits);
+    arena_release(&room->arena, mark);
+}
+
 // ---- NaN and infinity
 
 static void test_not_finite(struct Room *room) {
@@ -668,7 +714,7 @@ static void test_not_finite(struct Room *room) {
     r.experts = TENSOR(&room->arena, DT_U32, 5, 6);
     struct Cmd *c = cmd_begin(room->dev, "not finite");
     op_xent(c, &t, &target, &t_loss, NULL, NULL, false);
-    op_sample(c, &t, &t_params, &t_ids, &t_logprob, NULL);
+    op_sample(c, &room->arena, NULL, &t, &t_params, &t_ids, &t_logprob, NULL);
     op_route(c, &t, &r, true, 1);
     run(c);
     get(room, &t_loss, loss);
@@ -795,6 +841,12 @@ int main(void) {
     test_sampling(&room);
     test_sampling_wide(&room);
     test_sampling_flat(&room);
+    static const uint32_t VOCABS[] = {20, 7001, 102400};
+    for (int i = 0; i < 3; i++) {
+        test_sampling_parts(&room, KERNEL_sample_base, VOCABS[i]);
+        if (!dev.kernel_off[KERNEL_sample])
+            test_sampling_parts(&room, KERNEL_sample, VOCABS[i]);
+    }
     test_not_finite(&room);
     test_row_alone(&room);
     test_routing(&room, 1, 64, 6);
