@@ -48,8 +48,7 @@ static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
     struct Dispatch d = {.kernel = f->kernel,
                          .local_size = way->threads,
                          .spec = {way->rows, way->cols, grouped, choose_lanes, f->swiglu, way->way,
-                                  f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots,
-                                  f->stage && stage_fits(f, way->rows, way->way)},
+                                  f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots, f->stage},
                          .n_spec = 11,
                          .flops = 2 * f->products,
                          .bytes = (double)(a->x.bytes + a->y.bytes) + f->weight_bytes};
@@ -77,6 +76,8 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
     uint32_t cols = rows >= 4 || (!f->dev->is_cpu && rows * products >= 4) ? 1 : tiles->gemv_cols;
     if (f->stage) { // no more units than the row has; subgroups share what is staged, so many make a column each
         ahead = (uint32_t)min_u64(ahead, div_up(f->args.k, 32ull * lanes));
+        while (ahead > 1 && !stage_fits(f, rows, ahead))
+            ahead /= 2;
         cols = 1, local = (uint32_t)max_u64(lanes, tiles->gemv_staged_local);
     }
     tune_way(q, (struct Tile){rows, cols, local, ahead});
@@ -84,7 +85,7 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
         if (rows * other * products <= MOST_SUMS)
             tune_way(q, (struct Tile){rows, other, local, ahead});
     for (uint32_t other = 1; other <= 8 && f->across; other *= 2)
-        if (other * cols * products <= MOST_UNITS)
+        if (other * cols * products <= MOST_UNITS && (!f->stage || stage_fits(f, rows, other)))
             tune_way(q, (struct Tile){rows, cols, local, other});
     for (uint32_t other = 64; other <= 256 && !f->dev->is_cpu; other *= 2)
         if (other >= lanes && other <= f->dev->limits.max_invocations)
@@ -149,13 +150,15 @@ static void run(struct Cmd *c, struct Few *f) {
     f->kernel =
         tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
     f->across = (int)f->kernel == across;
-    // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches.
-    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card);
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
     uint32_t most = (uint32_t)min_u64(tiles_of(dev)->gemv_rows, !f->across && !dev->is_cpu ? 4 : FEW_ROWS);
     if (f->swiglu && !dev->is_cpu)
         most /= 2;
-    f->rows = f->n_experts ? 1 : (uint32_t)min_u64(most, power_of_two(f->args.m));
+    most = f->n_experts ? 1 : most;
+    f->rows = (uint32_t)min_u64(most, power_of_two(f->args.m));
+    // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches. Not by the rows at hand: squares are summed in
+    // another order on the way, and a row may not tell how many stand beside it.
+    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card) && stage_fits(f, most, 1);
     struct Tile way = few_pick(f);
     struct Dispatch d = few_dispatch(f, &way);
     cmd_dispatch(c, &d, &f->args);

@@ -226,7 +226,8 @@ static enum KernelId pick_packed(const struct Job *j) {
     const struct Args_gemm *a = &j->args;
     enum KernelId body = pick_body(j);
     int bf16 = PACKED_BF16[j->form], f16 = PACKED_F16[j->form];
-    if (!j->coarse || a->ldx % 8 || (j->form != NT && a->n % 8) ||
+    if (!j->coarse || a->ldx % 8 || dev->coopmat.m * dev->coopmat.n < dev->limits.subgroup_size ||
+        (j->form != NT && a->n % 8) ||
         (j->form == TN && (a->k % 8 || j->grouping == BY_ROW_EXPERT || !device_can(dev, CAP_coopmat_back))))
         return body;
     if (dev->is_cpu || !tiles_of(dev)->packs)
@@ -249,7 +250,7 @@ static uint32_t subgroups_down(const struct CoopmatShape *s, uint32_t rows, uint
 
 // False: so large a tile has not the registers or the tables.
 static bool packed_way(const struct Job *j, struct TuneQuestion *q, uint32_t rows, uint32_t cols) {
-    enum { PITCH_BYTES = 80 }; // of 32 steps and a pad: NT's tables, which are the largest
+    enum { PITCH_BYTES = 80 }; // of 32 steps and a pad: of NT's tables, the largest of all but very small tiles
     const struct CoopmatShape *s = &j->dev->coopmat;
     uint32_t subgroup = j->dev->limits.subgroup_size, sums = tiles_of(j->dev)->packed_sums;
     uint32_t most = rows * cols > 4 * sums * subgroup ? 8 : 4, down = 0;

@@ -78,8 +78,15 @@ static void head_line(const struct Device *dev, const char *rest, size_t bytes, 
     snprintf(line + at, 192 - (size_t)at, " %016" PRIx64 "\n", hash_bytes(rest, bytes, 0));
 }
 
+// Of a module, and of the one that a way of it may take instead (ops_linear.c: BY_CM2).
 static uint64_t kernel_hash(enum KernelId kernel) {
-    return hash_bytes(KERNELS[kernel].words, (size_t)KERNELS[kernel].n_words * 4, 7);
+    uint64_t hash = hash_bytes(KERNELS[kernel].words, (size_t)KERNELS[kernel].n_words * 4, 7);
+    int other = kernel == KERNEL_gemm_nt_packed_bf16   ? KERNEL_gemm_nt_cm2
+                : kernel == KERNEL_gemm_nn_packed_bf16 ? KERNEL_gemm_nn_cm2
+                                                       : -1;
+    return other < 0 || !KERNELS[other].words
+               ? hash
+               : hash_bytes(KERNELS[other].words, (size_t)KERNELS[other].n_words * 4, hash);
 }
 
 // False for a line of another program's kernels, which is not kept.

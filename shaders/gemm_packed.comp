@@ -93,7 +93,8 @@ uvec4 x_load(uint i, uint k, bool whole) {
 }
 uvec4 w_load(uint i, uint k, bool whole) {
     const uvec2 at = w_place(i);
-    const uint step = FORM == NT ? k + 8 * at.y : k + at.x, there = whole ? step : min(step, k_end - 1);
+    const bool inside = whole && (FORM == NT || W_PIECES % LOCAL_SIZE == 0); // nor does a thread without a piece
+    const uint step = FORM == NT ? k + 8 * at.y : k + at.x, there = inside ? step : min(step, k_end - 1);
     return w.v[w_first[i] + (FORM == NT ? there / 8 : there * w_pitch)];
 }
 void stage_load(uint k, bool whole) {

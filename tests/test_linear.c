@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void test_suite(struct Device *dev, const char *filter) {
+static uint32_t test_suite(struct Device *dev, const char *filter) {
     const struct OpCase *cases;
     uint32_t n = opcheck_linear(&cases), ran, runs = 0, n_cases = 0, matrix_runs = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -22,11 +22,12 @@ static void test_suite(struct Device *dev, const char *filter) {
     printf("%u runs of %u cases\n", runs, n_cases);
     const struct CoopmatShape *s = &dev->coopmat;
     if (!device_can(dev, CAP_coopmat) && *filter)
-        return;
+        return runs;
     if (!device_can(dev, CAP_coopmat))
         check_skip("gemm_*_matrix_*: %s", dev->caps[CAP_coopmat].why);
     else if (CHECK(matrix_runs > 0 || *filter, "cooperative matrices are on, and no case ran with them"))
         printf("%u of them with %s matrices of %u x %u x %u\n", matrix_runs, DTYPES[s->type].name, s->m, s->n, s->k);
+    return runs;
 }
 
 // The forms of few rows whose x passes through shared memory on cards, which lavapipe is told to do too.
@@ -35,7 +36,7 @@ static void test_staged(struct Device *dev) {
                                         "normed q4_k", "beside q4_0", "experts up q4_k"};
     dev->as_card = true;
     for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++)
-        test_suite(dev, FORMS[i]);
+        CHECK(test_suite(dev, FORMS[i]) > 0, "no case of %s", FORMS[i]);
     dev->as_card = false;
 }
 
@@ -82,36 +83,58 @@ struct Run {
     struct Device *dev;
     enum DType type;
     uint32_t m, n, k;
+    bool normed;
 };
 
 // y of the first m of 64 rows, by the kernel that the operation picks for m rows.
 static void product(const struct Run *run, uint32_t first, uint32_t count, float *y) {
-    struct Check ck = {.dev = run->dev, .seed = 9};
+    struct Check ck = {.dev = run->dev, .seed = 9, .kernel = run->dev->force_kernel}; // read where one is forced alone
     struct CheckRun r;
     checkrun_begin(&r, &ck);
     struct CheckTensor *x = checkrun_random(&r, DT_F32, 2, (uint32_t[]){64, run->k}, 1);
     struct CheckTensor *w = checkrun_random(&r, run->type, 2, (uint32_t[]){run->n, run->k}, 0.1);
     struct CheckTensor *out = checkrun_output(&r, 2, (uint32_t[]){count, run->n});
     struct Tensor rows = tensor_slice(&x->t, first, count);
+    struct CheckTensor *norm = checkrun_random(&r, DT_F32, 1, &run->k, 1);
     struct Cmd *c = cmd_begin(run->dev, "rows");
-    op_linear(c, &rows, &w->t, &out->t, NULL, (struct LinearOptions){.scratch = &r.arena});
+    op_linear(c, &rows, &w->t, &out->t, NULL,
+              (struct LinearOptions){.scratch = &r.arena, .norm = run->normed ? &norm->t : NULL, .eps = 1e-5f});
     CHECK(checkrun_execute(&r, cmd_end(c)), "%s", fail_last());
     for (uint64_t i = 0; i < out->n; i++)
         y[i] = (float)out->value[i];
     checkrun_end(&r);
 }
 
+static void few_neighbours(const struct Run *run, const char *where) {
+    enum { N = 67 };
+    float all[8 * N], some[8 * N];
+    product(run, 0, 8, all);
+    for (uint32_t m = 1; m < 8; m = m < 4 ? m + 1 : m + 2) {
+        uint32_t first = m > 5 ? 1 : 3;
+        product(run, first, m, some);
+        CHECK(memcmp(some, all + (size_t)first * N, m * N * sizeof(float)) == 0,
+              "%s%s: %u rows differ from the same beside 8", DTYPES[run->type].name, where, m);
+    }
+}
+
+// Behind a norm, with x in shared memory that has room for it or for some of the rows' counts alone.
+static void staged_neighbours(struct Device *dev) {
+    uint32_t shared = dev->limits.shared_bytes;
+    dev->as_card = true, dev->force_kernel = KERNEL_gemv_q4_0;
+    for (uint32_t bytes = shared; bytes > 2000; bytes = bytes == shared ? 9000 : bytes / 2) {
+        struct Run run = {dev, DT_Q4_0, 0, 67, 2048, true};
+        dev->limits.shared_bytes = bytes;
+        few_neighbours(&run, ", staged");
+    }
+    dev->limits.shared_bytes = shared, dev->as_card = false, dev->force_kernel = -1;
+}
+
 static void test_neighbours(struct Device *dev) {
     enum { N = 67, K = 512 };
     static float all[64 * N], some[64 * N];
     for (int type = DT_F32; type < DT_U32; type++) {
-        struct Run run = {dev, (enum DType)type, 0, N, K};
-        product(&run, 0, 8, all);
-        for (uint32_t m = 1; m < 8; m += 2) {
-            product(&run, 3, m > 5 ? 5 : m, some);
-            CHECK(memcmp(some, all + 3 * N, (m > 5 ? 5 : m) * N * sizeof(float)) == 0,
-                  "%s: %u rows differ from the same beside 8", DTYPES[type].name, m);
-        }
+        struct Run run = {dev, (enum DType)type, 0, N, K, false};
+        few_neighbours(&run, "");
         product(&run, 0, 64, all);
         static const uint32_t COUNTS[] = {9, 17, 33, 50};
         for (uint32_t i = 0; i < 4; i++) {
@@ -122,7 +145,7 @@ static void test_neighbours(struct Device *dev) {
     }
 }
 
-// What is recorded where a whole workgroup drives the matrix units, on a device that only counts: x is packed in front of each multiply and
+// What is recorded where operands are packed for the matrix units, on a device that only counts: x is packed in front of each multiply and
 // quantised weights unpacked, the scratch is given back, and no barrier is missing. (Results need the hardware; there the known-answer tests see to them.)
 static void test_packing(void) {
     struct Device dev;
@@ -182,6 +205,8 @@ int main(int argc, char **argv) {
     if (dev.is_cpu && argc < 2)
         test_staged(&dev);
     test_neighbours(&dev);
+    if (dev.is_cpu)
+        staged_neighbours(&dev);
     device_close(&dev);
     return check_done();
 }
