@@ -182,8 +182,8 @@ void operands_put(vec4 weight[LANE_QUADS], vec4 ds[LANE_QUADS]) {
         [[unroll]] for (uint n = first_n; n < min(first_n + KEYS / SHAPE_N, D_BLOCKS); n++)                            \
             coopMatStore(sum[n], scores, gl_SubgroupID * SHAPE_M * S_PITCH + (n - first_n) * SHAPE_N / 4, S_PITCH, gl_CooperativeMatrixLayoutRowMajor); \
         subgroup_turn();                                                                                               \
-        for (uint i = part; i < QUADS; i += LANES) {                                                                   \
-            const uint d = first_n * SHAPE_N / 4 + i;                                                                  \
+        [[unroll]] for (uint j = 0; j < LANE_QUADS; j++) { /* a rolled loop would keep others from being unrolled */   \
+            const uint i = j * LANES + part, d = first_n * SHAPE_N / 4 + i;                                            \
             if (own_row < OWN_ROWS && d < HEAD_VECS)                                                                   \
                 f32x4_rw(y).v[(own_row * OWN_HEADS + own_head) * HEAD_VECS + d] = uintBitsToFloat(scores[place + i]) * (factor); \
         }                                                                                                              \

@@ -46,9 +46,13 @@ const int W_LAYOUT = FORM == NT ? gl_CooperativeMatrixLayoutColumnMajor : gl_Coo
 
 coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
 
-// The operands of the contraction that is under way, pieces from one row of theirs to the next, and where it ends.
-Pieces x, w;
-uint x_pitch, w_pitch, k_end;
+// Of the contraction under way, `more` being the second: its operands, pieces from one row of theirs to the next, and where it ends. `more` is known where
+// it is asked, so no pointer lies in a variable.
+#define X_OPERAND Pieces(more ? uvec2(p.x2) : uvec2(p.x))
+#define W_OPERAND Pieces(more ? uvec2(p.w2) : uvec2(p.w))
+uint x_pitch(bool more) { return (more ? p.k2 : p.ldx) / 8; }
+uint w_pitch(bool more) { return !more ? p.w_row_bytes / 16 : (FORM == NT ? p.k2 : p.n) / 8; }
+uint k_end;
 Tile t;
 // The pieces of a thread: where each begins in memory without the contraction's part.
 const uint X_PIECES = X_LINES * X_WIDE, X_EACH = (X_PIECES + LOCAL_SIZE - 1) / LOCAL_SIZE;
@@ -67,39 +71,36 @@ bool x_is_piece(uint i) { return X_PIECES % LOCAL_SIZE == 0 || i * LOCAL_SIZE + 
 bool w_is_piece(uint i) { return W_PIECES % LOCAL_SIZE == 0 || i * LOCAL_SIZE + gl_LocalInvocationIndex < W_PIECES; }
 
 // Rows and columns that are not there read the last ones: what comes of them is not stored.
-void operands(uvec2 x_at, uint x_row, uvec2 w_at, uint w_row, uint end) {
-    x = Pieces(x_at), x_pitch = x_row;
-    w = Pieces(w_at), w_pitch = w_row;
-    k_end = end;
+void pieces_find(const bool more) {
     [[unroll]] for (uint i = 0; i < X_EACH; i++) {
         const uvec2 at = x_place(i);
-        x_first[i] = FORM == TN ? min(t.row0 / 8 + at.y, p.n / 8 - 1) : min(t.row0 + at.x, t.row_end - 1) * x_pitch;
+        x_first[i] = FORM == TN ? min(t.row0 / 8 + at.y, p.n / 8 - 1) : min(t.row0 + at.x, t.row_end - 1) * x_pitch(more);
     }
     [[unroll]] for (uint i = 0; i < W_EACH; i++) {
         const uvec2 at = w_place(i);
         if (FORM == NT)
-            w_first[i] = (t.expert * p.n + min(t.col0 + at.x, p.n - 1)) * w_pitch;
+            w_first[i] = (t.expert * p.n + min(t.col0 + at.x, p.n - 1)) * w_pitch(more);
         else
-            w_first[i] = (FORM == NN ? t.expert * end * w_pitch : 0) + min(t.col0 / 8 + at.y, (FORM == TN ? p.k : p.n) / 8 - 1);
+            w_first[i] = (FORM == NN ? t.expert * k_end * w_pitch(more) : 0) + min(t.col0 / 8 + at.y, (FORM == TN ? p.k : p.n) / 8 - 1);
     }
 }
 
 // Of stage k .. k + STEPS - 1; whole: it does not reach beyond the end. What lies there counts as zeros of x.
-uvec4 x_load(uint i, uint k, bool whole) {
+uvec4 x_load(const bool more, uint i, uint k, const bool whole) {
     const uvec2 at = x_place(i);
     const uint step = FORM == TN ? k + at.x : k + 8 * at.y, there = whole ? step : min(step, k_end - 1);
-    const uvec4 v = x.v[x_first[i] + (FORM == TN ? there * x_pitch : there / 8)];
+    const uvec4 v = X_OPERAND.v[x_first[i] + (FORM == TN ? there * x_pitch(more) : there / 8)];
     return whole || step < k_end ? v : uvec4(0);
 }
-uvec4 w_load(uint i, uint k, bool whole) {
+uvec4 w_load(const bool more, uint i, uint k, const bool whole) {
     const uvec2 at = w_place(i);
     const bool inside = whole && (FORM == NT || W_PIECES % LOCAL_SIZE == 0); // nor does a thread without a piece
     const uint step = FORM == NT ? k + 8 * at.y : k + at.x, there = inside ? step : min(step, k_end - 1);
-    return w.v[w_first[i] + (FORM == NT ? there / 8 : there * w_pitch)];
+    return W_OPERAND.v[w_first[i] + (FORM == NT ? there / 8 : there * w_pitch(more))];
 }
-void stage_load(uint k, bool whole) {
-    [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(i, k, whole);
-    [[unroll]] for (uint i = 0; i < W_EACH; i++) w_next[i] = w_load(i, k, whole);
+void stage_load(const bool more, uint k, const bool whole) {
+    [[unroll]] for (uint i = 0; i < X_EACH; i++) x_next[i] = x_load(more, i, k, whole);
+    [[unroll]] for (uint i = 0; i < W_EACH; i++) w_next[i] = w_load(more, i, k, whole);
 }
 void stage_put() {
     [[unroll]] for (uint i = 0; i < X_EACH; i++)
@@ -130,21 +131,24 @@ void stage_multiply() {
     }
 }
 
-void contract(uint k, bool whole) {
-    if (k < k_end)
-        stage_load(k, whole);
-    [[dont_unroll]] while (k < k_end) {
-        barrier();
-        stage_put();
-        barrier();
-        k += STEPS;
-        stage_load(whole ? min(k, k_end - STEPS) : k, whole); // behind the last stage nothing that counts
-        stage_multiply();
+// Steps first .. end - 1. Behind the last stage nothing is loaded that counts.
+#define CONTRACT(more, first, end, whole)                                                                              \
+    {                                                                                                                  \
+        k_end = end;                                                                                                   \
+        pieces_find(more);                                                                                             \
+        if (first < k_end)                                                                                             \
+            stage_load(more, first, whole);                                                                            \
+        [[dont_unroll]] for (uint k = first; k < k_end; k += STEPS) {                                                  \
+            barrier();                                                                                                 \
+            stage_put();                                                                                               \
+            barrier();                                                                                                 \
+            stage_load(more, whole ? min(k + STEPS, k_end - STEPS) : k + STEPS, whole);                                \
+            stage_multiply();                                                                                          \
+        }                                                                                                              \
     }
-}
 
-// Blocks pass through shared memory, which tells which lane has which of their elements. There may be no loop in here that is not unrolled: the sums would
-// lie in memory, not in registers, if one of them could not be told when the kernel is compiled.
+// Blocks pass through shared memory, which tells which lane has which of their elements. No loop in here stays rolled: if one of the sums could not be
+// told when the kernel is compiled, all would lie in memory instead of registers.
 void store_all() {
     const uint base = gl_SubgroupID * BLOCK / 4;
     barrier();
@@ -176,11 +180,8 @@ void main() {
     [[unroll]] for (uint i = 0; i < BLOCKS_M; i++)
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++)
             sum[i][j] = coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator>(0.0);
-    operands(uvec2(p.x), p.ldx / 8, uvec2(p.w), p.w_row_bytes / 16, end);
-    contract(first, FORM != TN && ALIGNED == 2);
-    if (FORM != TN && MORE != 0) {
-        operands(uvec2(p.x2), p.k2 / 8, uvec2(p.w2), (FORM == NT ? p.k2 : p.n) / 8, p.k2);
-        contract(0, false);
-    }
+    CONTRACT(false, first, end, (FORM != TN && ALIGNED == 2))
+    if (FORM != TN && MORE != 0)
+        CONTRACT(true, 0, p.k2, false)
     store_all();
 }
