@@ -237,6 +237,21 @@ static enum KernelId pick_packed(const struct Job *j) {
     return KERNEL_PICK(dev, bf16, CM2[j->form], body, f16);
 }
 
+// Smaller tiles where large ones would leave much of the device idle.
+static void fill_device(const struct Job *j, uint32_t total, uint32_t width, uint32_t *rows, uint32_t *cols) {
+    enum { LEAST = 64 };
+    uint64_t layers = j->form == TN ? j->n_experts : 1;
+    while ((by_tiles(j) ? j->max_tiles : div_up(total, *rows)) * div_up(width, *cols) * layers <
+           tiles_of(j->dev)->fill) {
+        if (*cols > LEAST && (*cols >= *rows || by_tiles(j)))
+            *cols /= 2;
+        else if (!by_tiles(j) && *rows > LEAST)
+            *rows /= 2;
+        else
+            break;
+    }
+}
+
 // How many of `subgroups` stand above each other, so that their parts of a tile are as square as can be; 0: so many have not whole blocks.
 static uint32_t subgroups_down(const struct CoopmatShape *s, uint32_t rows, uint32_t cols, uint32_t subgroups) {
     uint32_t best = 0, least = UINT32_MAX;
@@ -280,16 +295,7 @@ static void packed_ways(const struct Job *j, struct TuneQuestion *q) {
         rows /= 2;
     while (cols > s->n && cols / 2 >= width) // an adapter's rank
         cols /= 2;
-    uint64_t layers = j->form == TN ? j->n_experts : 1;
-    // Smaller tiles where the large ones would leave much of the device idle.
-    while ((by_tiles(j) ? j->max_tiles : div_up(total, rows)) * div_up(width, cols) * layers < tiles->fill) {
-        if (cols > 64 && (cols >= rows || by_tiles(j)))
-            cols /= 2;
-        else if (!by_tiles(j) && rows > 64)
-            rows /= 2;
-        else
-            break;
-    }
+    fill_device(j, total, width, &rows, &cols);
     while (!packed_way(j, q, rows, cols) && cols > s->n)
         cols /= 2;
     for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
@@ -317,21 +323,13 @@ static void packed_constants(const struct Job *j, struct Dispatch *d, const stru
 }
 
 // On matrix units of a whole workgroup (NT and NN); way: steps of the contraction at a time.
-// Smaller tiles where the large ones would leave much of the device idle.
 static struct Tile cm2_tile(const struct Job *j) {
     const struct Args_gemm *a = &j->args;
     const struct Tiles *tiles = tiles_of(j->dev);
     uint32_t rows = by_tiles(j) ? (uint32_t)max_u64(j->tile_rows, 32) : tiles->cm2_rows, cols = tiles->cm2_cols;
     while (!by_tiles(j) && rows > 32 && rows / 2 >= a->m)
         rows /= 2;
-    while ((by_tiles(j) ? j->max_tiles : div_up(a->m, rows)) * div_up(a->n, cols) < tiles->fill) {
-        if (cols > 64 && (cols >= rows || by_tiles(j)))
-            cols /= 2;
-        else if (!by_tiles(j) && rows > 64)
-            rows /= 2;
-        else
-            break;
-    }
+    fill_device(j, a->m, a->n, &rows, &cols);
     return (struct Tile){rows, cols, tiles->cm2_threads, tiles->cm2_steps};
 }
 
