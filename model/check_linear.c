@@ -347,7 +347,7 @@ static const uint32_t ADAPTER_SHAPES[][OP_SHAPE] = {
     {33, 33, 8, 6, 2, SOME_IDLE, ACCUMULATE},
 };
 static const uint32_t ADAPTER_BENCH[][OP_SHAPE] = {{512, 16, 2048}, {512, 2048, 16}};
-// The third is summed in parts on cards.
+// The third is summed in parts.
 static const uint32_t PACKED_DW_SHAPES[][OP_SHAPE] = {
     {33, 64, 96},
     {129, 200, 136},

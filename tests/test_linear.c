@@ -160,7 +160,7 @@ static void test_packing(void) {
     }
     struct Arena arena;
     arena_init(&arena, &dev, "packing", ARENA_DEVICE);
-    enum { M = 300, N = 96, K = 64, E = 4, ACTIVE = 2 };
+    enum { M = 300, N = 96, K = 64, E = 4, ACTIVE = 2, RANK = 16 };
     struct Tensor x = TENSOR(&arena, DT_F32, M, K), w = TENSOR(&arena, DT_BF16, N, K), y = TENSOR(&arena, DT_F32, M, N);
     struct Tensor q4 = TENSOR(&arena, DT_Q4_0, N, K), experts = TENSOR(&arena, DT_BF16, E, N, K),
                   rows = TENSOR(&arena, DT_F32, M * ACTIVE, N);
@@ -180,6 +180,21 @@ static void test_packing(void) {
     CHECK(program_check(p, -1) == 0, "a barrier is missing");
     CHECK(arena_mark(&arena).used == before, "scratch was not given back");
     program_free(p);
+    // An adapter's wide product goes along, and where the other body for packed operands has to do, which cannot take it, behind.
+    struct Tensor h = TENSOR(&arena, DT_F32, M, RANK), b = TENSOR(&arena, DT_F32, N, RANK);
+    struct LinearOptions adapted = {.scratch = &arena, .more_x = &h, .more_w = &b};
+    for (int refused = 0; refused < 2; refused++) {
+        dev.kernel_off[KERNEL_gemm_nt_packed_bf16] = refused;
+        c = cmd_begin(&dev, "adapter");
+        op_linear(c, &x, &w, &y, NULL, adapted);
+        p = cmd_end(c);
+        CHECK(p && program_uses(p, KERNEL_gemm_nt_cm2) == refused && program_uses(p, KERNEL_gemm_nt) == refused,
+              "refused %d: another body, or a product behind it that should be in it, or none", refused);
+        CHECK(p && program_uses(p, KERNEL_gemm_nt_packed_bf16) == !refused && program_check(p, -1) == 0,
+              "refused %d: the body, a barrier", refused);
+        program_free(p);
+    }
+    dev.kernel_off[KERNEL_gemm_nt_packed_bf16] = false;
     struct Tensor dw = TENSOR(&arena, DT_F32, N, K);
     before = arena_mark(&arena).used, o.coarse = true, c = cmd_begin(&dev, "gradient");
     op_linear_dw(c, &y, &x, &dw, NULL, o, false);
