@@ -260,7 +260,7 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
 #define COARSE_BODIES(form)                                                                                            \
     (const int[]) { KERNEL_gemm_##form##_matrix_f16, KERNEL_gemm_##form##_matrix_bf16, -1 }
 #define FEW_BODIES(type)                                                                                               \
-    (const int[]) { KERNEL_gemv_##type##_base, KERNEL_gemv_##type, -1 }
+    (const int[]) { KERNEL_gemv_##type##_base, KERNEL_gemv_##type, KERNEL_gemv_##type##_cpu, -1 }
 #define COUNT(a) (uint32_t)(sizeof(a) / sizeof(a)[0])
 
 // k is a multiple of 32, so that the same shapes serve the quantised types; n and the rows are odd.

@@ -4,7 +4,7 @@
 #include "model/tiles.h"
 #include <stddef.h>
 
-static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base);
+static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base), GEMV_CPU[] = BY_TYPE(gemv, _cpu);
 enum { WIDEST_GROUP = 256 }; // threads that share the slots of a token
 
 static uint32_t power_of_two(uint32_t n) {
@@ -28,7 +28,7 @@ struct Few {
     // Chosen for the device: lanes along the contraction; rows of x, of a workgroup.
     struct Device *dev;
     enum KernelId kernel;
-    bool across, stage;
+    bool across, eight, stage;
     uint32_t rows;
 };
 
@@ -39,19 +39,36 @@ static bool stage_fits(const struct Few *f, uint32_t rows, uint32_t ahead) {
            f->dev->limits.shared_bytes * 15ull / 16;
 }
 
+// Sets of columns (gemv_cpu.comp), so many to a workgroup that it has work for some microseconds.
+static void sets_of(const struct Few *f, const struct Tile *way, struct Dispatch *d) {
+    enum { GROUP_BYTES = 32 << 10 };
+    const struct Args_gemv *a = &f->args;
+    uint64_t set = (uint64_t)a->w_row_bytes * way->cols * (f->swiglu ? 2 : 1) * (f->slots ? f->slots + f->shared : 1);
+    uint32_t sets = (uint32_t)max_u64(1, GROUP_BYTES / set), matrices = d->spec[6];
+    d->spec[4] = sets;
+    d->groups[0] =
+        (uint32_t)(div_up(div_up(a->n, way->cols), sets) + (matrices - 1) * div_up(div_up(a->n2, way->cols), sets));
+    d->groups[1] = (uint32_t)div_up(a->m, way->rows);
+    d->groups[2] = 1;
+}
+
 // A way's rows are those of x, its cols those of w that a lane (or a subgroup) makes; way: units of w under way.
 static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
     const struct Few *f = job;
     const struct Args_gemv *a = &f->args;
     uint32_t lanes = f->dev->limits.subgroup_size, matrices = f->matrices ? f->matrices : 1;
-    bool choose_lanes = !f->across && f->dev->is_cpu && lanes == 8, grouped = f->n_experts && !f->slots;
+    bool grouped = f->n_experts && !f->slots;
     struct Dispatch d = {.kernel = f->kernel,
                          .local_size = way->threads,
-                         .spec = {way->rows, way->cols, grouped, choose_lanes, f->swiglu, way->way,
+                         .spec = {way->rows, way->cols, grouped, f->swiglu, way->way,
                                   f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots, f->stage},
-                         .n_spec = 11,
+                         .n_spec = f->eight ? 9 : 10,
                          .flops = 2 * f->products,
                          .bytes = (double)(a->x.bytes + a->y.bytes) + f->weight_bytes};
+    if (f->eight) {
+        sets_of(f, way, &d);
+        return d;
+    }
     uint32_t columns = f->across ? d.local_size / lanes * way->cols : d.local_size * way->cols;
     if (f->slots && f->across) { // a subgroup a slot, all of the same columns
         uint32_t slots = f->slots + (f->shared > 0), most = f->dev->is_cpu ? 1 : WIDEST_GROUP / lanes;
@@ -74,6 +91,15 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
     // Fewer units under way of more rows or two matrices at once, so that registers reach.
     uint32_t products = f->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
     uint32_t cols = rows >= 4 || (!f->dev->is_cpu && rows * products >= 4) ? 1 : tiles->gemv_cols;
+    if (f->eight) { // sums of a lane
+        enum { SUMS = 8 };
+        tune_way(q,
+                 (struct Tile){rows, (uint32_t)max_u64(1, (rows >= 4 ? 2 : 1) * SUMS / (rows * products)), lanes, 1});
+        for (uint32_t other = 1; other <= 8; other *= 2)
+            if (other * rows * products <= 2 * SUMS)
+                tune_way(q, (struct Tile){rows, other, lanes, 1});
+        return;
+    }
     if (f->stage) { // no more units than the row has; subgroups share what is staged, so many make a column each
         ahead = (uint32_t)min_u64(ahead, div_up(f->args.k, 32ull * lanes));
         while (ahead > 1 && !stage_fits(f, rows, ahead))
@@ -146,10 +172,10 @@ static struct Tile few_pick(const struct Few *whole) {
 
 static void run(struct Cmd *c, struct Few *f) {
     struct Device *dev = f->dev = cmd_device(c);
-    int across = GEMV[f->type], lane_rows = GEMV_BASE[f->type];
-    f->kernel =
-        tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, lane_rows, across) : KERNEL_PICK(dev, across, lane_rows);
-    f->across = (int)f->kernel == across;
+    int across = GEMV[f->type], lane_rows = GEMV_BASE[f->type], eight = GEMV_CPU[f->type];
+    f->kernel = tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, eight, lane_rows, across)
+                                              : KERNEL_PICK(dev, across, lane_rows, eight);
+    f->across = (int)f->kernel == across, f->eight = (int)f->kernel == eight;
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
     uint32_t most = (uint32_t)min_u64(tiles_of(dev)->gemv_rows, !f->across && !dev->is_cpu ? 4 : FEW_ROWS);
     if (f->swiglu && !dev->is_cpu)

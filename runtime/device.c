@@ -468,6 +468,11 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     const char *why_not = coopmat2_why_not(dev, f);
     cap_set(dev, CAP_coopmat2, !why_not[0], why_not);
     cap_set(dev, CAP_coopmat_back, dev->caps[CAP_coopmat].on, "no coopmat");
+    cap_set(dev, CAP_eight,
+            dev->is_cpu && dev->limits.subgroup_size == 8 && dev->caps[CAP_subgroup].on &&
+                f->core.features.shaderInt16 && f->v12.shaderInt8 && f->v11.storageBuffer16BitAccess &&
+                f->v12.storageBuffer8BitAccess,
+            "no processor of eight lanes with numbers of 8 and 16 bits");
     cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
     const char *map_why_not = !(dev->is_cpu || dev->is_integrated) ? "memory of its own behind a bus"
                               : dev->limits.import_alignment == 0  ? "no VK_EXT_external_memory_host"
@@ -585,6 +590,8 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
     want.v12.vulkanMemoryModelDeviceScope = have->v12.vulkanMemoryModelDeviceScope;
     want.v12.shaderFloat16 = have->v12.shaderFloat16;
     want.v11.storageBuffer16BitAccess = have->v11.storageBuffer16BitAccess;
+    if (device_can(dev, CAP_eight))
+        want.core.features.shaderInt16 = want.v12.shaderInt8 = want.v12.storageBuffer8BitAccess = VK_TRUE;
     want.v13.synchronization2 = VK_TRUE;
     want.v13.maintenance4 = VK_TRUE;
     want.v13.subgroupSizeControl = VK_TRUE;

@@ -14,6 +14,7 @@ enum DeviceState { DEVICE_OK, DEVICE_FAILED, DEVICE_LOST };
     X(coopmat, "cooperative matrices (VK_KHR_cooperative_matrix)")                                                     \
     X(coopmat2, "cooperative matrices 2 (VK_NV_cooperative_matrix2)")                                                  \
     X(coopmat_back, "backward of attention, and of dense weights, on such matrices")                                   \
+    X(eight, "rows read by eight lanes at once (processors)")                                                          \
     X(host_visible, "device memory that the host can map")                                                             \
     X(file_map, "files mapped as device memory (VK_EXT_external_memory_host)")                                         \
     X(timestamps, "timestamps")

@@ -91,11 +91,8 @@ void kernels_refresh(struct Device *dev) {
     static const struct {
         uint32_t flag;
         enum Cap cap;
-    } NEED[] = {{NEEDS_SUBGROUP, CAP_subgroup},
-                {NEEDS_F16, CAP_f16},
-                {NEEDS_BF16, CAP_bf16},
-                {NEEDS_COOPMAT, CAP_coopmat},
-                {NEEDS_COOPMAT2, CAP_coopmat2}};
+    } NEED[] = {{NEEDS_SUBGROUP, CAP_subgroup}, {NEEDS_F16, CAP_f16},           {NEEDS_BF16, CAP_bf16},
+                {NEEDS_COOPMAT, CAP_coopmat},   {NEEDS_COOPMAT2, CAP_coopmat2}, {NEEDS_EIGHT, CAP_eight}};
     for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
         if (!KERNELS[k].words) {
             KERNELS[k].words = KERNEL_CODE[k].words;

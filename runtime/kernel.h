@@ -7,12 +7,14 @@
 struct Device;
 
 enum {
-    NEEDS_SUBGROUP = 1,    // subgroup arithmetic and shuffles in compute shaders
-    NEEDS_F16 = 2,         // shaderFloat16 and 16-bit storage
-    NEEDS_BF16 = 4,        // VK_KHR_shader_bfloat16
-    NEEDS_COOPMAT = 8,     // VK_KHR_cooperative_matrix with a usable shape
-    NEEDS_COOPMAT2 = 16,   // VK_NV_cooperative_matrix2
-    NEEDS_COOPMAT_F16 = 32 // with NEEDS_COOPMAT: f16 operands of the shape in use, also where another type is preferred
+    NEEDS_SUBGROUP = 1,  // subgroup arithmetic and shuffles in compute shaders
+    NEEDS_F16 = 2,       // shaderFloat16 and 16-bit storage
+    NEEDS_BF16 = 4,      // VK_KHR_shader_bfloat16
+    NEEDS_COOPMAT = 8,   // VK_KHR_cooperative_matrix with a usable shape
+    NEEDS_COOPMAT2 = 16, // VK_NV_cooperative_matrix2
+    NEEDS_COOPMAT_F16 =
+        32,          // with NEEDS_COOPMAT: f16 operands of the shape in use, also where another type is preferred
+    NEEDS_EIGHT = 64 // a processor of eight lanes, and numbers of 8 and 16 bits
 };
 
 enum KernelId {

@@ -1,4 +1,4 @@
-// The storage types of weights: the only file that knows their bits (model/quant_device.c is the twin on the host). A kernel is built with
+// The storage types of weights: the only file, with eight.glsl, that knows their bits (model/quant_device.c is the twin on the host). A kernel is built with
 // -DW=f32 | f16 | bf16 | q4_0 | ... | iq4_xs and reads a row in units of W_UNIT elements: unit_load fetches one with as few and as wide
 // loads as the type allows, unit_get8 turns eighth g of it into eight floats. Only 32-bit words are loaded.
 #ifndef VKMOE_FORMATS_GLSL
@@ -19,11 +19,12 @@ Unit unit_choose(Unit a, Unit b, bool second) {
     return Unit(CHOOSE(a.a, b.a, second), CHOOSE(a.b, b.b, second), mix(a.h, b.h, bvec2(second)), second ? b.d : a.d,
                 second ? b.s : a.s, second ? b.m : a.m, a.at);
 }
+// By mix: `?:` becomes a branch where the driver's compiler sees the loads in it.
 uint choose4(uint i, uvec4 v) {
-    uvec2 u = (i & 2) != 0 ? v.zw : v.xy;
-    return (i & 1) != 0 ? u.y : u.x;
+    uvec2 u = mix(v.xy, v.zw, bvec2((i & 2) != 0));
+    return mix(u.x, u.y, (i & 1) != 0);
 }
-uint choose8(uint i, uvec4 a, uvec4 b) { return choose4(i, (i & 4) != 0 ? b : a); }
+uint choose8(uint i, uvec4 a, uvec4 b) { return choose4(i, CHOOSE(a, b, (i & 4) != 0)); }
 uint word_at(u32x4_in w, uint word) { return u32_in(w).v[word]; }
 uint half_at(u32x4_in w, uint word, uint i) { return word_at(w, word + (i >> 1)) >> ((i & 1) * 16); }
 vec4 bytes4(uint word) { return vec4(word & 255, word >> 8 & 255, word >> 16 & 255, word >> 24); }
@@ -107,16 +108,26 @@ void word_load_q8_0(u32x4_in w, uint row, uint part, uint units, out float v[4])
     [[unroll]] for (uint i = 0; i < 4; i++) v[i] = q[i];
 }
 
-// The same piece by piece for CPU devices with 8 lanes (see unit_load_lanes): lane i gets piece first + i; first is a multiple of 8.
-uint word_lanes(u32x4_in w, uint row, uint first, uint lane) {
-    uint at = row + first / 4;
-    return choose8(lane, w.v[at], w.v[at + 1]);
+// The same piece by piece for CPU devices with 8 lanes (see unit_load_lanes): lane i gets piece first + i; first is a multiple of 8. Where i is
+// gl_SubgroupInvocationID the driver's compiler makes one load of eight neighbours; words of one struct, so that it sees that they are some.
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer u32x16_in { uvec4 v[4]; };
+u32x16_in words_from(u32x4_in w, uint at) {
+    uint carry, low = uaddCarry(uvec2(w).x, at << 4, carry);
+    return u32x16_in(uvec2(low, uvec2(w).y + (at >> 28) + carry));
 }
+uint word_lanes(u32x4_in w, uint row, uint first, uint lane) {
+    u32x16_in words = words_from(w, row + first / 4);
+    return choose8(lane, words.v[0], words.v[1]);
+}
+// Columns of eight pieces of f32, which need no unpacking: first + i, then first + 8 + i. The other types have those of word_column.
+uint word_column_lanes_f32(uint part, uint i) { return (part & ~7u) * 2 + 8 * i + (part & 7); }
+#define word_column_lanes_f16 word_column_f16
+#define word_column_lanes_bf16 word_column_bf16
+#define word_column_lanes_q8_0 word_column_q8_0
 void word_load_lanes_f32(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[2]) {
-    uint at = row + first / 2;
-    uvec4 a = w.v[at], b = w.v[at + 1], c = w.v[at + 2], d = w.v[at + 3];
-    v[0] = uintBitsToFloat(choose8(lane, uvec4(a.xz, b.xz), uvec4(c.xz, d.xz)));
-    v[1] = uintBitsToFloat(choose8(lane, uvec4(a.yw, b.yw), uvec4(c.yw, d.yw)));
+    u32x16_in words = words_from(w, row + first / 2);
+    v[0] = uintBitsToFloat(choose8(lane, words.v[0], words.v[1]));
+    v[1] = uintBitsToFloat(choose8(lane, words.v[2], words.v[3]));
 }
 void word_load_lanes_f16(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[2]) {
     vec2 pair = unpackHalf2x16(word_lanes(w, row, first, lane));
@@ -155,13 +166,17 @@ vec4 group_three(uint word, uint high, uint f) {
 }
 // The 16 values of IQ4, -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, are a polynomial of degree 4 rounded; it is never
 // further than 0.434 from them.
-vec4 group_curve(uint word, uint high, uint f) {
-    vec4 x = bytes4(nibbles(word, f)) - 7.5;
-    vec4 y = fma(x, vec4(1.58604282e-3), vec4(7.86677240e-2));
-    y = fma(x, y, vec4(-1.37192704e-1));
-    y = fma(x, y, vec4(11.5172086));
-    return roundEven(fma(x, y, vec4(-4.30124901)));
-}
+#define CURVE(type)                                                                                                    \
+    type curve(type quant) {                                                                                           \
+        type x = quant - 7.5;                                                                                          \
+        type y = fma(x, type(1.58604282e-3), type(7.86677240e-2));                                                     \
+        y = fma(x, y, type(-1.37192704e-1));                                                                           \
+        y = fma(x, y, type(11.5172086));                                                                               \
+        return roundEven(fma(x, y, type(-4.30124901)));                                                                \
+    }
+CURVE(float)
+CURVE(vec4)
+vec4 group_curve(uint word, uint high, uint f) { return curve(bytes4(nibbles(word, f))); }
 
 // Words of a kind: of a whole unit, of one lane's piece (4 elements of group part mod 4, 4 of the group 4 above), of eight lanes'
 // pieces. Words of planes behind the first: FIRST_kind words of the row are before the second, BEFORE_kind before the scales, a unit.
@@ -347,26 +362,37 @@ QUANTISED(iq4_nl)
 QUANTISED(iq4_xs)
 #define UNIT_q4_0 32
 #define WORD_q4_0 8
+#define word_column_lanes_q4_0 word_column_q4_0
 #define UNIT_q4_1 32
 #define WORD_q4_1 8
+#define word_column_lanes_q4_1 word_column_q4_1
 #define UNIT_q5_0 32
 #define WORD_q5_0 8
+#define word_column_lanes_q5_0 word_column_q5_0
 #define UNIT_q5_1 32
 #define WORD_q5_1 8
+#define word_column_lanes_q5_1 word_column_q5_1
 #define UNIT_q2_k 32
 #define WORD_q2_k 8
+#define word_column_lanes_q2_k word_column_q2_k
 #define UNIT_q3_k 32
 #define WORD_q3_k 8
+#define word_column_lanes_q3_k word_column_q3_k
 #define UNIT_q4_k 32
 #define WORD_q4_k 8
+#define word_column_lanes_q4_k word_column_q4_k
 #define UNIT_q5_k 32
 #define WORD_q5_k 8
+#define word_column_lanes_q5_k word_column_q5_k
 #define UNIT_q6_k 32
 #define WORD_q6_k 8
+#define word_column_lanes_q6_k word_column_q6_k
 #define UNIT_iq4_nl 32
 #define WORD_iq4_nl 8
+#define word_column_lanes_iq4_nl word_column_iq4_nl
 #define UNIT_iq4_xs 32
 #define WORD_iq4_xs 8
+#define word_column_lanes_iq4_xs word_column_iq4_xs
 
 #ifdef W_ANY
 // -DW=any -DW_ANY: the type is a specialisation constant, where the number of modules would grow too large otherwise.
@@ -398,6 +424,7 @@ void unit_get8_any(Unit u, uint g, out vec4 a, out vec4 b) {
 #define unit_get8 PASTE(unit_get8_, W)
 #define WORD_COLS PASTE(WORD_, W)
 #define word_column PASTE(word_column_, W)
+#define word_column_lanes PASTE(word_column_lanes_, W)
 #define word_load PASTE(word_load_, W)
 #define word_load_lanes PASTE(word_load_lanes_, W)
 

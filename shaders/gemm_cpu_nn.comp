@@ -2,6 +2,7 @@
 // y(m,n) = x(m,k) w(k,n) on a CPU: as gemm_cpu_nt.comp, but rows of w are the contraction: a lane reads narrow pieces of each row
 // (WORD_COLS columns), eight rows of w a step.
 #include "tile.glsl"
+#extension GL_KHR_shader_subgroup_basic : require
 
 layout(constant_id = 7) const uint CHOOSE_LANES = 0; // 8 lanes: see unit_load_lanes
 
@@ -35,7 +36,7 @@ void main() {
                 float v[WORD_COLS];
                 uint first = first_part + q * SUBGROUP_SIZE;
                 if (CHOOSE_LANES != 0)
-                    word_load_lanes(p.w, row, first, units, gl_LocalInvocationIndex, v);
+                    word_load_lanes(p.w, row, first, units, gl_SubgroupInvocationID, v);
                 else
                     word_load(p.w, row, min(first + gl_LocalInvocationIndex, last_part), units, v);
                 [[unroll]] for (uint c = 0; c < WORD_COLS; c++) w[j][q * WORD_COLS + c] = v[c];
@@ -62,9 +63,11 @@ void main() {
     }
     [[unroll]] for (uint q = 0; q < PIECES; q++) {
         uint part = first_part + q * SUBGROUP_SIZE + gl_LocalInvocationIndex;
-        if (part <= last_part)
-            [[unroll]] for (uint i = 0; i < TILE_ROWS; i++)
-                [[unroll]] for (uint c = 0; c < WORD_COLS; c++)
-                    tile_store(t, t.row0 + i, word_column(part, c), sum[i][q * WORD_COLS + c]);
+        if (CHOOSE_LANES != 0 || part <= last_part)
+            [[unroll]] for (uint c = 0; c < WORD_COLS; c++) {
+                uint col = CHOOSE_LANES != 0 ? word_column_lanes(part, c) : word_column(part, c);
+                [[unroll]] for (uint i = 0; i < TILE_ROWS; i++)
+                    tile_store(t, t.row0 + i, col, sum[i][q * WORD_COLS + c]);
+            }
     }
 }

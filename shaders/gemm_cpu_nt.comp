@@ -3,6 +3,7 @@
 // sums in registers. Weights come in wide loads, one row per lane; x lies at an address that is the same for all lanes, which costs one
 // broadcast per value. The innermost block of 4 rows x COLS columns keeps loads below multiplies. No shared memory, no barrier.
 #include "tile.glsl"
+#extension GL_KHR_shader_subgroup_basic : require
 
 layout(constant_id = 7) const uint CHOOSE_LANES = 0; // 8 lanes: see unit_load_lanes
 
@@ -36,7 +37,7 @@ void main() {
                 uint rows[8];
                 [[unroll]] for (uint i = 0; i < 8; i++)
                     rows[i] = (t.expert * p.n + min(t.col0 + 8 * c + i, p.n - 1)) * (p.w_row_bytes / 16);
-                unit_load_lanes(p.w, rows, u, units, gl_LocalInvocationIndex, raw);
+                unit_load_lanes(p.w, rows, u, units, gl_SubgroupInvocationID, raw);
             } else
                 unit_load(p.w, w_row[c], u, units, raw);
             [[unroll]] for (uint g = 0; g < G; g++) unit_get8(raw, g, w[c][2 * g], w[c][2 * g + 1]);

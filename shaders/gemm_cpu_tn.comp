@@ -2,6 +2,7 @@
 // y(n,k) = x(m,n)^T w(m,k) on a CPU, contraction over rows, both f32: lanes along k, in pieces of two columns; the TILE_ROWS values of a row
 // of x lie side by side at an address that is the same for all lanes. Eight rows a step, the rest one by one.
 #include "tile.glsl"
+#extension GL_KHR_shader_subgroup_basic : require
 
 layout(constant_id = 7) const uint CHOOSE_LANES = 0; // 8 lanes: see unit_load_lanes
 layout(constant_id = 8) const uint COLS_FIRST = 0;   // neighbouring workgroups share rows of y, and so the slice of x; else columns
@@ -24,7 +25,7 @@ float sum[TILE_ROWS][COLS];
             float v[2];                                                                                                \
             uint first = first_part + q * SUBGROUP_SIZE;                                                               \
             if (CHOOSE_LANES != 0)                                                                                     \
-                word_load_lanes(p.w, w_row, first, 0, gl_LocalInvocationIndex, v);                                     \
+                word_load_lanes(p.w, w_row, first, 0, gl_SubgroupInvocationID, v);                                     \
             else                                                                                                       \
                 word_load(p.w, w_row, min(first + gl_LocalInvocationIndex, last_part), 0, v);                          \
             w[j][2 * q] = v[0];                                                                                        \
@@ -59,9 +60,10 @@ void main() {
         }
     [[unroll]] for (uint q = 0; q < PIECES; q++) {
         uint part = first_part + q * SUBGROUP_SIZE + gl_LocalInvocationIndex;
-        if (part <= last_part)
-            [[unroll]] for (uint i = 0; i < TILE_ROWS; i++)
-                [[unroll]] for (uint c = 0; c < 2; c++)
-                    tile_store_tn(expert, row0 + i, 2 * part + c, sum[i][2 * q + c]);
+        if (CHOOSE_LANES != 0 || part <= last_part)
+            [[unroll]] for (uint c = 0; c < 2; c++) {
+                uint col = CHOOSE_LANES != 0 ? word_column_lanes(part, c) : word_column(part, c);
+                [[unroll]] for (uint i = 0; i < TILE_ROWS; i++) tile_store_tn(expert, row0 + i, col, sum[i][2 * q + c]);
+            }
     }
 }

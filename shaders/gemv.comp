@@ -23,14 +23,13 @@
 layout(constant_id = 2) const uint ROWS = 1;
 layout(constant_id = 3) const uint COLS = 2;
 layout(constant_id = 4) const uint GROUPED = 0;
-layout(constant_id = 5) const uint CHOOSE_LANES = 0; // CPU devices with 8 lanes: see unit_load_lanes
-layout(constant_id = 6) const uint SWIGLU = 0;       // w is a gate's and w2 what it lets through: y = silu(x w^T) * (x w2^T)
-layout(constant_id = 7) const uint AHEAD = 1;        // units of w that a lane asks for at once (SUBGROUP)
-layout(constant_id = 8) const uint NORM = 0;         // 1 + storage type of the norm's weights
-layout(constant_id = 9) const uint MATRICES = 1;
-layout(constant_id = 10) const uint SHARED = 0;
-layout(constant_id = 11) const uint SLOTS = 0;
-layout(constant_id = 12) const uint STAGE = 0;
+layout(constant_id = 5) const uint SWIGLU = 0;       // w is a gate's and w2 what it lets through: y = silu(x w^T) * (x w2^T)
+layout(constant_id = 6) const uint AHEAD = 1;        // units of w that a lane asks for at once (SUBGROUP)
+layout(constant_id = 7) const uint NORM = 0;         // 1 + storage type of the norm's weights
+layout(constant_id = 8) const uint MATRICES = 1;
+layout(constant_id = 9) const uint SHARED = 0;
+layout(constant_id = 10) const uint SLOTS = 0;
+layout(constant_id = 11) const uint STAGE = 0;
 
 const uint G = W_UNIT / 8;
 struct XUnit {
@@ -86,15 +85,8 @@ uint column_of(Columns o, uint c) { return o.first_col + gl_LocalInvocationIndex
 #endif
 
 void load(u32x4_in w, Columns o, uint u, uint units, out Unit raw[COLS]) {
-    [[unroll]] for (uint c = 0; c < COLS; c++) {
-        if (CHOOSE_LANES != 0) {
-            uint rows[8];
-            [[unroll]] for (uint i = 0; i < 8; i++)
-                rows[i] = (o.first_row + min(o.first_col + c * LOCAL_SIZE + i, o.n - 1)) * o.row_vectors;
-            unit_load_lanes(w, rows, u, units, gl_LocalInvocationIndex, raw[c]);
-        } else
-            unit_load(w, (o.first_row + min(column_of(o, c), o.n - 1)) * o.row_vectors, u, units, raw[c]);
-    }
+    [[unroll]] for (uint c = 0; c < COLS; c++)
+        unit_load(w, (o.first_row + min(column_of(o, c), o.n - 1)) * o.row_vectors, u, units, raw[c]);
 }
 
 void multiply(inout float to[ROWS][COLS], Unit raw[COLS], uint x_at[ROWS], uint u, bool squared) {
