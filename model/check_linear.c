@@ -328,6 +328,7 @@ static const uint32_t EXPERT_BENCH[][OP_SHAPE] = {{1, 1408, 2048, 8, 6, 2}};
 static const uint32_t SUM_SHAPES[][OP_SHAPE] = {
     {1, 33, 256, 8, 3, 2}, {2, 24, 512, 16, 6, 1}, {8, 17, 256, 4, 2, 0}, {1, 9, 256, 64, 40, 3}};
 static const uint32_t SUM_BENCH[][OP_SHAPE] = {{1, 2048, 1408, 8, 6, 2}};
+static const uint32_t SUM_SUPER_BENCH[][OP_SHAPE] = {{1, 2048, 1536, 8, 6, 2}}; // in blocks of 256
 static const uint32_t SWIGLU_BENCH[][OP_SHAPE] = {{1, 2816, 2048, 0, 0, 0, SWIGLU}};
 // Types that need k to be a multiple of 8 alone.
 static const uint32_t NARROW_SHAPES[][OP_SHAPE] = {
@@ -514,14 +515,14 @@ static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
         .name = what " " #token, .kernels = FEW_BODIES(token), .type = dtype, .variant = FORWARD, TESTS(list),         \
         .bench = real, .n_bench = COUNT(real), .shape_names = names, .run = function                                   \
     }
-#define FORMS_OF(token, dtype)                                                                                         \
+#define FORMS_OF(token, dtype, sum_bench)                                                                              \
     FORM("linear normed", token, dtype, NORMED_SHAPES, NORMED_BENCH, "tokens,n,k,experts,active,spread,flags",         \
          run_linear),                                                                                                  \
         FORM("linear beside", token, dtype, BESIDE_SHAPES, BESIDE_BENCH, "tokens,n,n2,k,matrices,normed",              \
              check_beside),                                                                                            \
         FORM("experts up", token, dtype, EXPERT_SHAPES, EXPERT_BENCH, "tokens,n,k,experts,active,parts",               \
              check_experts_up),                                                                                        \
-        FORM("experts down", token, dtype, SUM_SHAPES, SUM_BENCH, "tokens,n,k,experts,active,parts",                   \
+        FORM("experts down", token, dtype, SUM_SHAPES, sum_bench, "tokens,n,k,experts,active,parts",                   \
              check_experts_down)
 
 static const struct OpCase CASES[] = {
@@ -625,10 +626,10 @@ static const struct OpCase CASES[] = {
     SUPER_OF(q6_k, DT_Q6_K),
     SMALL_OF(iq4_nl, DT_IQ4_NL),
     SUPER_OF(iq4_xs, DT_IQ4_XS),
-    FORMS_OF(f32, DT_F32),
-    FORMS_OF(bf16, DT_BF16),
-    FORMS_OF(q4_0, DT_Q4_0),
-    FORMS_OF(q4_k, DT_Q4_K),
+    FORMS_OF(f32, DT_F32, SUM_BENCH),
+    FORMS_OF(bf16, DT_BF16, SUM_BENCH),
+    FORMS_OF(q4_0, DT_Q4_0, SUM_BENCH),
+    FORMS_OF(q4_k, DT_Q4_K, SUM_SUPER_BENCH),
     NARROW_OF(f16, DT_F16),
     NARROW_OF(bf16, DT_BF16),
 };

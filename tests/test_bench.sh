@@ -73,6 +73,7 @@ refused 1 "above the model's context" bench train tiny --context 1000000
 refused 1 "has none" bench train tiny --method esft --context 32
 
 # ---- kernels
+run 0 bench kernels gemv_q4_k_base # of each operation the shapes that a type of large blocks can have
 run 0 bench kernels remap --json
 holds 'len(rows) >= 2 and all(r["correct"] and r["us"] > 0 and r["cpu_us"] > 0 for r in rows)'
 holds 'any(r["shape"] == "rows=6 tiles=6 experts=64" for r in rows)'
