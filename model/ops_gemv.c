@@ -39,15 +39,18 @@ static bool stage_fits(const struct Few *f, uint32_t rows, uint32_t ahead) {
            f->dev->limits.shared_bytes * 15ull / 16;
 }
 
-// Sets of columns (gemv_cpu.comp), so many to a workgroup that it has work for some microseconds.
+// Sets of columns (gemv_cpu.comp), so many to a workgroup that it has work for some microseconds, and more where there would be too many groups.
 static void sets_of(const struct Few *f, const struct Tile *way, struct Dispatch *d) {
     enum { GROUP_BYTES = 32 << 10 };
     const struct Args_gemv *a = &f->args;
     uint64_t set = (uint64_t)a->w_row_bytes * way->cols * (f->swiglu ? 2 : 1) * (f->slots ? f->slots + f->shared : 1);
     uint32_t sets = (uint32_t)max_u64(1, GROUP_BYTES / set), matrices = d->spec[6];
-    d->spec[4] = sets;
-    d->groups[0] =
-        (uint32_t)(div_up(div_up(a->n, way->cols), sets) + (matrices - 1) * div_up(div_up(a->n2, way->cols), sets));
+    do {
+        d->spec[4] = sets;
+        d->groups[0] =
+            (uint32_t)(div_up(div_up(a->n, way->cols), sets) + (matrices - 1) * div_up(div_up(a->n2, way->cols), sets));
+        sets *= 2;
+    } while (d->groups[0] > f->dev->limits.max_groups[0] && d->groups[0] > matrices);
     d->groups[1] = (uint32_t)div_up(a->m, way->rows);
     d->groups[2] = 1;
 }

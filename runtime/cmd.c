@@ -131,6 +131,8 @@ static void node_grid(const struct Device *dev, const struct Dispatch *d, uint32
         groups[1] = (uint32_t)div_up(n, dev->limits.max_groups[0]);
         groups[0] = (uint32_t)div_up(n, groups[1]);
     }
+    for (int i = 0; i < 3; i++)
+        assert(groups[i] <= dev->limits.max_groups[i]);
 }
 
 void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {

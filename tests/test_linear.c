@@ -129,6 +129,27 @@ static void staged_neighbours(struct Device *dev) {
     dev->limits.shared_bytes = shared, dev->as_card = false, dev->force_kernel = -1;
 }
 
+// A vocabulary can have more sets of columns than there may be workgroups: then each takes more of them, and nothing else changes.
+static void many_columns(struct Device *dev) {
+    enum { N = 67, K = 2048 }; // a set of eight f32 rows is a group of its own
+    if (!device_can(dev, CAP_eight)) {
+        check_skip("many columns: no processor of eight lanes");
+        return;
+    }
+    uint32_t most = dev->limits.max_groups[0];
+    static float all[8 * N], few[8 * N];
+    dev->force_kernel = KERNEL_gemv_f32_cpu;
+    for (uint32_t rows = 1; rows <= 8; rows += 7) {
+        struct Run run = {dev, DT_F32, 0, N, K, false};
+        product(&run, 0, rows, all);
+        dev->limits.max_groups[0] = 3;
+        product(&run, 0, rows, few);
+        dev->limits.max_groups[0] = most;
+        CHECK(memcmp(few, all, sizeof(float) * rows * N) == 0, "%u rows differ where there are few workgroups", rows);
+    }
+    dev->force_kernel = -1;
+}
+
 static void test_neighbours(struct Device *dev) {
     enum { N = 67, K = 512 };
     static float all[64 * N], some[64 * N];
@@ -222,6 +243,7 @@ int main(int argc, char **argv) {
     test_neighbours(&dev);
     if (dev.is_cpu)
         staged_neighbours(&dev);
+    many_columns(&dev);
     device_close(&dev);
     return check_done();
 }
