@@ -21,8 +21,7 @@ struct Tiles {
     uint32_t fill;                           // workgroups that keep a large device busy
     uint32_t expert_rows, expert_rows_least; // of a tile of an expert's rows
     // Products of few rows.
-    bool
-        gemv_lane_rows; // order: eight lanes, then a lane for each row of w are tried first, else lanes along the contraction
+    bool gemv_lane_rows;            // order: eight lanes, then a lane a row of w come first, else lanes along k
     uint32_t gemv_local, gemv_cols; // gemv_local 0: a subgroup
     uint32_t gemv_ahead;            // units of w that a lane asks for at once
     uint32_t gemv_staged_local;     // where x is staged in shared memory; 0: a subgroup

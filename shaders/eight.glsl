@@ -68,7 +68,7 @@ void lanes_add_bits(uvec2 row, uint at, uint to, inout uint q[4]) {
     [[unroll]] for (uint j = 0; j < 4; j++) q[j] |= (lane_bits(word, 2 * j, 1) & 1) << to;
 }
 void lanes_nibble(uvec2 row, uint unit, uint units, out uint q[4]) { lanes_nibbles(row, unit, q); }
-void lanes_curve(uvec2 row, uint unit, uint units, out uint q[4]) { lanes_nibbles(row, unit, q); }
+#define lanes_curve lanes_nibble
 void lanes_five(uvec2 row, uint unit, uint units, out uint q[4]) {
     lanes_nibbles(row, unit, q);
     lanes_add_bits(row, 4 * units + unit, 4, q);
@@ -84,32 +84,28 @@ void lanes_three(uvec2 row, uint unit, uint units, out uint q[4]) {
     lanes_pairs(row, unit, q);
     lanes_add_bits(row, 2 * units + unit, 2, q);
 }
-#define LANES_VALUE_nibble(x) float(int(x))
-#define LANES_VALUE_five(x) float(int(x))
-#define LANES_VALUE_six(x) float(int(x))
-#define LANES_VALUE_two(x) float(int(x))
-#define LANES_VALUE_three(x) float(int(x))
-#define LANES_VALUE_curve(x) curve(float(int(x)))
-#define LANES_QUANTISED(type)                                                                                          \
+float lanes_value_linear(uint quant) { return float(int(quant)); }
+float lanes_value_curve(uint quant) { return curve(float(int(quant))); }
+#define LANES_QUANTISED(type, value)                                                                                   \
     void lanes_load_##type(uvec2 row, uint unit, uint units, out float q[4], out Unit scales) {                        \
         uint quants[4];                                                                                                \
         PASTE(lanes_, KIND_##type)(row, unit, units, quants);                                                          \
-        [[unroll]] for (uint j = 0; j < 4; j++) q[j] = PASTE(LANES_VALUE_, KIND_##type)(quants[j]);                    \
+        [[unroll]] for (uint j = 0; j < 4; j++) q[j] = lanes_value_##value(quants[j]);                                 \
         scales = UNIT_ZERO;                                                                                            \
         scales.at = unit & 7;                                                                                          \
         scales_load_##type(u32x4_in(row), BEFORE(type) * units, unit, units, scales);                                  \
     }
-LANES_QUANTISED(q4_0)
-LANES_QUANTISED(q4_1)
-LANES_QUANTISED(q5_0)
-LANES_QUANTISED(q5_1)
-LANES_QUANTISED(q2_k)
-LANES_QUANTISED(q3_k)
-LANES_QUANTISED(q4_k)
-LANES_QUANTISED(q5_k)
-LANES_QUANTISED(q6_k)
-LANES_QUANTISED(iq4_nl)
-LANES_QUANTISED(iq4_xs)
+LANES_QUANTISED(q4_0, linear)
+LANES_QUANTISED(q4_1, linear)
+LANES_QUANTISED(q5_0, linear)
+LANES_QUANTISED(q5_1, linear)
+LANES_QUANTISED(q2_k, linear)
+LANES_QUANTISED(q3_k, linear)
+LANES_QUANTISED(q4_k, linear)
+LANES_QUANTISED(q5_k, linear)
+LANES_QUANTISED(q6_k, linear)
+LANES_QUANTISED(iq4_nl, curve)
+LANES_QUANTISED(iq4_xs, curve)
 // Offset of quants that is the same for all units, in scales' own factors; 0 where each has its own.
 #define OFFSET_q4_0 -8
 #define OFFSET_q4_1 0
