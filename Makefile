@@ -2,7 +2,7 @@
 # The build itself is CMake's (CMakePresets.json names the variants).
 MAKEFLAGS += --no-print-directory
 FUZZ_SECONDS ?= 60
-ASAN_LEAVES_OUT = linear|golden|kill|off|validate
+ASAN_LEAVES_OUT = linear|golden|kill|off|validate|session|bench|methods
 SOURCES = git ls-files '*.c' '*.h' ':!shaders'
 
 .PHONY: all build man demo test asan debug fuzz format check prebuilt ci clean help
