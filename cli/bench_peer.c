@@ -151,7 +151,7 @@ static void peer_find(char *path, size_t room) {
     glob_t found;
     const char *set = getenv("VKMOE_PEER");
     snprintf(path, room, "%s", set ? set : "test-backend-ops");
-    if (!set && glob("/usr/libexec/*/llama.cpp-tests/test-backend-ops", 0, NULL, &found) == 0) {
+    if (!set && glob("/usr/libexec/*/{llama.cpp-tests,ggml}/test-backend-ops", GLOB_BRACE, NULL, &found) == 0) {
         snprintf(path, room, "%s", found.gl_pathv[0]);
         globfree(&found);
     }
@@ -268,6 +268,7 @@ int bench_peer(const struct Args *args, const char *filter) {
     setenv("GGML_VK_VISIBLE_DEVICES", index, 0);
     setenv("GGML_VK_PIPELINE_STATS", "a", 1); // of kernels with this in their name: all
     setenv("RADV_DEBUG", "asm", 1);
+    setenv("NAK_DEBUG", "print", 1);
     setenv("MESA_SHADER_CACHE_DISABLE", "1", 1);
     struct BenchTable table;
     bool ok = bench_begin(&table, args, &dev, COLUMNS, 2, "vector", true);
@@ -289,7 +290,9 @@ int bench_peer(const struct Args *args, const char *filter) {
         ok = ok && dev.state == DEVICE_OK;
     }
     if (ok && json_array_size(table.rows) == 0)
-        ok = fail("nothing matched, or %s's machine code is not one that can be counted: AMD's is, by RADV", dev.name);
+        ok = fail("nothing matched, or %s's machine code is not one that can be counted: AMD's is, by RADV, and "
+                  "NVIDIA's, by NVK",
+                  dev.name);
     dev.is_dry = false;
     int status = bench_end(&table, ok);
     device_close(&dev);

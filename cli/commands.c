@@ -312,10 +312,10 @@ static const struct Flag bench_flags[] = {
     FLOAT("flops", "0", 0, 1e18, "operations of a run, for GFLOP/s"),
     FLOAT("bytes", "0", 0, 1e18, "bytes that a run reads and writes, for GB/s"),
     HEADING("Of `bench static`"),
-    SWITCH(
-        "peer", 0,
-        "beside llama.cpp's kernels of the same operations, from its test-backend-ops (VKMOE_PEER=PATH); AMD's cards, "
-        "there or not"),
+    SWITCH("peer", 0,
+           "beside llama.cpp's kernels of the same operations, from its test-backend-ops (VKMOE_PEER=PATH); AMD's and "
+           "NVIDIA's cards, "
+           "there or not"),
     HEADING("Of `bench train`"),
     CHOICE("method", "full|lora|qlora|esft", "full", "what is trained, as in `train`"),
     INT("context", 'c', "1024", 8, 1048576, "tokens of a row"),

@@ -1,5 +1,7 @@
-// See isa.h. A line of code is a name, operands and, behind ';', the encoding; a block begins with "BB12:". A branch to a block that stands before it makes a loop
-// of all that lies between: RADV's compiler lays blocks out so.
+// See isa.h. A branch to a block that stands before it makes a loop of all that lies between: these compilers lay blocks out so. Of AMD's code a line is
+// a name, operands and, behind ';', the encoding; a block begins with "BB12:". Of NVIDIA's, as NVK's compiler prints it after each of its passes, a line is
+//     @!p0   r4..6 = hmma.m16n8k16.f32 r0..4 r8..10 r4..6   // when it may be issued
+// and a block begins with "block 3 L7 [its predecessors] -> {". What a unit of its own does for all lanes at once has ur or up before the "=".
 #include "cli/isa.h"
 #include "runtime/base.h"
 
@@ -24,6 +26,7 @@ struct Code {
     struct Loop *loops;
     uint32_t *blocks; // instruction at which block i begins; NONE: not seen yet
     uint32_t n, n_loops, n_blocks, lanes;
+    bool nvidia;
 };
 enum { MOST_BLOCKS = 1 << 20 };
 static const uint32_t NONE = UINT32_MAX;
@@ -103,6 +106,51 @@ static void classify(struct Instruction *in, const char *line, size_t n) {
         in->kind = KIND_SCALAR;
 }
 
+// ---- NVIDIA's
+
+// ".b128" of an access of a lane; "ldsm...x4": four registers.
+static uint32_t nvidia_bytes(const char *name, size_t n) {
+    static const struct {
+        const char *word;
+        uint32_t bytes;
+    } SIZES[] = {{".b128", 16}, {".b64", 8}, {".b32", 4}, {".u16", 2}, {".i16", 2},
+                 {".u8", 1},    {".i8", 1},  {".x4", 16}, {".x2", 8},  {".x1", 4}};
+    for (size_t i = 0; i < sizeof SIZES / sizeof SIZES[0]; i++)
+        if (find(name, n, SIZES[i].word))
+            return SIZES[i].bytes;
+    return 0;
+}
+
+static void nvidia_classify(struct Instruction *in, bool uniform) {
+    static const struct {
+        const char *begin;
+        enum Kind kind;
+        double lane_flops;
+    } NAMES[] = {{"ffma", KIND_FMA, 2},        {"dfma", KIND_FMA, 2},      {"hfma2", KIND_FMA, 4},
+                 {"idp4", KIND_DOT, 8},        {"hmma", KIND_MATRIX, 0},   {"imma", KIND_MATRIX, 0},
+                 {"ld.shared", KIND_LDS, 0},   {"st.shared", KIND_LDS, 0}, {"atom.shared", KIND_LDS, 0},
+                 {"ldsm", KIND_LDS, 0},        {"ld.", KIND_MEMORY, 0},    {"st.", KIND_MEMORY, 0},
+                 {"atom.", KIND_MEMORY, 0},    {"red.", KIND_MEMORY, 0},   {"ldc", KIND_SCALAR, 0},
+                 {"bar", KIND_SCALAR, 0},      {"bra", KIND_SCALAR, 0},    {"bssy", KIND_SCALAR, 0},
+                 {"bsync", KIND_SCALAR, 0},    {"bclear", KIND_SCALAR, 0}, {"exit", KIND_SCALAR, 0},
+                 {"warpsync", KIND_SCALAR, 0}, {"nop", KIND_OTHER, 0},     {"membar", KIND_OTHER, 0}};
+    const char *name = in->name;
+    size_t n = in->n_name, i = 0;
+    unsigned rows, cols, steps;
+    char copy[64];
+    while (i < sizeof NAMES / sizeof NAMES[0] && !begins(name, n, NAMES[i].begin))
+        i++;
+    bool known = i < sizeof NAMES / sizeof NAMES[0];
+    in->kind = known ? NAMES[i].kind : uniform ? KIND_SCALAR : KIND_VECTOR;
+    in->lane_flops = known ? NAMES[i].lane_flops : 0;
+    in->bytes = in->kind == KIND_LDS || in->kind == KIND_MEMORY ? nvidia_bytes(name, n) : 0;
+    snprintf(copy, sizeof copy, "%.*s", (int)n, name);
+    if (in->kind == KIND_MATRIX && sscanf(copy, "%*4s.m%un%uk%u", &rows, &cols, &steps) == 3)
+        in->flops = 2.0 * rows * cols * steps;
+}
+
+// ---- Blocks and loops
+
 static void loop_add(struct Code *code, uint32_t first, uint32_t end) {
     for (uint32_t i = 0; i < code->n_loops; i++)
         if (code->loops[i].first == first) { // branches stand in the order of the text: this one comes later
@@ -113,10 +161,11 @@ static void loop_add(struct Code *code, uint32_t first, uint32_t end) {
     code->loops[code->n_loops++] = (struct Loop){.first = first, .end = end};
 }
 
+// The number at `at`.
 static uint32_t block_number(const char *at, const char *end) {
     uint32_t number = 0;
     bool any = false;
-    for (at += 2; at < end && *at >= '0' && *at <= '9' && number < MOST_BLOCKS; at++, any = true)
+    for (; at < end && *at >= '0' && *at <= '9' && number < MOST_BLOCKS; at++, any = true)
         number = number * 10 + (uint32_t)(*at - '0');
     return any && number < MOST_BLOCKS ? number : NONE;
 }
@@ -132,9 +181,54 @@ static void block_begin(struct Code *code, uint32_t number) {
     code->blocks[number] = code->n;
 }
 
+static void loop_to(struct Code *code, uint32_t block) {
+    if (block < code->n_blocks && code->blocks[block] != NONE)
+        loop_add(code, code->blocks[block], code->n);
+}
+
+static void instruction_add(struct Code *code, const struct Instruction *in) {
+    code->list = xrealloc(code->list, (code->n + 1) * sizeof *code->list);
+    code->list[code->n++] = *in;
+}
+
+static void nvidia_line(struct Code *code, const char *line, size_t n, uint32_t number) {
+    const char *comment = find(line, n, "//"), *label = find(line, n, " L");
+    if (begins(line, n, "block")) {
+        if (label)
+            block_begin(code, block_number(label + 2, line + n));
+        return;
+    }
+    if (n == 0 || (line[0] != ' ' && line[0] != '@'))
+        return;
+    n = comment ? (size_t)(comment - line) : n;
+    const char *result = find(line, n, " = "), *end = line + n, *at = line;
+    at += line[0] == '@' ? strcspn(line, " \n") : 0;
+    at += strspn(at, " ");
+    bool uniform = result && at + 2 <= end && at[0] == 'u' && (at[1] == 'r' || at[1] == 'p');
+    if (result)
+        at = result + strspn(result, " ="); // ends at the name: the line goes on
+    struct Instruction in = {.name = at, .line = number};
+    while (at<end && * at> ' ')
+        at++, in.n_name++;
+    if (in.n_name == 0 || in.name[0] < 'a' || in.name[0] > 'z')
+        return;
+    nvidia_classify(&in, uniform);
+    instruction_add(code, &in);
+    if (begins(in.name, in.n_name, "bra") && (label = find(in.name, (size_t)(end - in.name), " L")) != NULL)
+        loop_to(code, block_number(label + 2, end));
+}
+
 static void line_read(struct Code *code, const char *line, size_t n, uint32_t number) {
+    if (begins(line, n, "NAK IR") || (begins(line, n, "block") && !code->nvidia)) { // once more, after another pass
+        code->n = code->n_loops = code->n_blocks = 0;
+        code->nvidia = true;
+    }
+    if (code->nvidia) {
+        nvidia_line(code, line, n, number);
+        return;
+    }
     if (begins(line, n, "BB")) {
-        block_begin(code, block_number(line, line + n));
+        block_begin(code, block_number(line + 2, line + n));
         return;
     }
     size_t blank = strspn(line, " \t"), n_name = 0;
@@ -151,14 +245,10 @@ static void line_read(struct Code *code, const char *line, size_t n, uint32_t nu
     // Masks of 64 bits are those of 64 lanes.
     if (find(line, n, "saveexec_b64") || find(line, n, "exec,") || find(line, n, "vcc,"))
         code->lanes = 64;
-    code->list = xrealloc(code->list, (code->n + 1) * sizeof *code->list);
-    code->list[code->n++] = in;
-    if (begins(in.name, n_name, "s_cbranch") || begins(in.name, n_name, "s_branch")) {
-        const char *to = find(line, n, " BB");
-        uint32_t block = to ? block_number(to + 1, line + n) : NONE;
-        if (block < code->n_blocks && code->blocks[block] != NONE)
-            loop_add(code, code->blocks[block], code->n);
-    }
+    instruction_add(code, &in);
+    const char *to = find(line, n, " BB");
+    if (to && (begins(in.name, n_name, "s_cbranch") || begins(in.name, n_name, "s_branch")))
+        loop_to(code, block_number(to + 3, line + n));
 }
 
 static void code_read(struct Code *code, const char *text, size_t bytes) {
@@ -201,10 +291,11 @@ static const struct Loop *hottest_inside(const struct Code *code, const struct L
 }
 
 static void name_of(const struct Instruction *in, char *out, size_t room) {
-    const char *name = in->name + (begins(in->name, in->n_name, "v_dual_") ? 7 : 2);
+    const char *name = in->name;
+    name += begins(name, in->n_name, "v_dual_") ? 7 : begins(name, in->n_name, "v_") ? 2 : 0;
     size_t n = in->n_name - (size_t)(name - in->name);
-    for (int i = 0; i < 3; i++) {
-        static const char *const ENDS[] = {"_e32", "_e64", "_dpp"};
+    for (int i = 0; i < 4; i++) {
+        static const char *const ENDS[] = {"_e32", "_e64", "_dpp", ".ftz"};
         if (n > 4 && memcmp(name + n - 4, ENDS[i], 4) == 0)
             n -= 4;
     }

@@ -1,4 +1,4 @@
-// The loop in which a kernel spends its time, counted from its machine code as Mesa's drivers write it: AMD's by RADV.
+// The loop in which a kernel spends its time, counted from its machine code as Mesa's drivers write it: AMD's by RADV, NVIDIA's by NVK.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -6,11 +6,11 @@
 
 // One pass of a subgroup through it. What is done under a condition inside counts as if it were always done.
 struct IsaLoop {
-    char by[32];                  // what does the arithmetic: "wmma_f32_16x16x16_f16", "dot2_f32_f16", "fmac_f32"
-    uint32_t lanes;               // of a subgroup
-    double flops;                 // that these do; a multiply-add is two
-    uint32_t math;                // how many of them there are: two that are issued as one count once
-    uint32_t vector;              // other vector instructions
+    char by[32];     // what does the arithmetic: "wmma_f32_16x16x16_f16", "fmac_f32", "hmma.m16n8k16.f32", "ffma"
+    uint32_t lanes;  // of a subgroup
+    double flops;    // that these do; a multiply-add is two
+    uint32_t math;   // how many of them there are: two that are issued as one count once
+    uint32_t vector; // other vector instructions
     uint32_t lds, lds_bytes;      // accesses to shared memory; bytes of a lane
     uint32_t memory, mem_bytes;   // to all other memory
     uint32_t scalar;              // all but waits and hints

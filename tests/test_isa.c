@@ -78,6 +78,41 @@ static const char DOTS[] = "BB7:\n"
                            "\tv_fmac_f32_e32 v7, v8, v9\n"
                            "\ts_cbranch_scc1 BB7\n";
 
+// Ampere as NVK's compiler tells it: after one pass another loop stands there, with more arithmetic. L2 lies within L0; what is in front is text of its own kinds.
+static const char NVIDIA[] = "shader: MESA_SHADER_COMPUTE\n"
+                             "    block b0:  // preds:\n"
+                             "NAK IR:\n"
+                             "block 0 L0 [] -> {\n"
+                             "      r0..4    = hmma.m16n8k16.f32 r4..8 r8..10 r0..4\n"
+                             "      r0..4    = hmma.m16n8k16.f32 r4..8 r8..10 r0..4\n"
+                             "                 bra pT L0\n"
+                             "} -> [0]\n"
+                             "NAK IR after calc_instr_deps:\n"
+                             "block.u 0 L0 [] -> {\n"
+                             "      ur0      = s2r sr[0x25]                                  // delay=1 wr:0\n"
+                             "} -> [1]\n"
+                             "block 1 L2 [0, 1] -> {\n"
+                             "      ur2      = ldc.b32 c[0x0][+0x0]                          // delay=2 wr:2\n"
+                             "      up0      = isetp.ge.u32 ur7 ur4                          // delay=4\n"
+                             "      r8..12   = ld.global.a64.constant.b128 [r6..8+0x10], pT  // delay=1 wr:1\n"
+                             "      r20      = ld.shared.strong.cta.u16 [r5]                 // delay=1 wr:2\n"
+                             "      r24..28  = ldsm.16.m8n8.x4 [r5]                          // delay=1 wr:2\n"
+                             "@!p0             st.shared.strong.cta.b32 [r5] r8              // delay=2 rd:0\n"
+                             "      r12..14  = movm.16.m8n8.trans r12                        // delay=2\n"
+                             "      r7 p0    = lea r0 2 c[0x0][0x728]                        // delay=4\n"
+                             "      r0..4    = hmma.m16n8k16.f32 r4..8 r8..10 r0..4          // delay=15 rd:0 wr:1\n"
+                             "      r5       = ffma.ftz r16 r6 r5                            // delay=2 = 2\n"
+                             "                 nop L5                                        // delay=1\n"
+                             "@up0             bra pT L2                                     // delay=1\n"
+                             "} -> [1, 2]\n"
+                             "block 2 L3 [1] -> {\n"
+                             "      r5       = hfma2.ftz r16 r6 r5                           // delay=2\n"
+                             "                 bra !up0 L0                                   // delay=1\n"
+                             "} -> [0]\n"
+                             "\n"
+                             "Num GPRs: 32\n"
+                             "  00027221 00000004 00010000 002fc800\n";
+
 int main(void) {
     struct IsaLoop loop;
     CHECK(count(MATRICES, &loop), "no loop");
@@ -113,11 +148,26 @@ int main(void) {
                                          .scalar = 1,
                                          .first_line = 2,
                                          .n_lines = 4});
+    CHECK(count(NVIDIA, &loop), "no loop");
+    check_counts(&loop, (struct IsaLoop){.by = "hmma.m16n8k16.f32",
+                                         .lanes = 32,
+                                         .flops = 2.0 * 16 * 8 * 16,
+                                         .math = 1,
+                                         .vector = 3, // movm, lea, ffma
+                                         .lds = 3,
+                                         .lds_bytes = 2 + 16 + 4,
+                                         .memory = 1,
+                                         .mem_bytes = 16,
+                                         .scalar = 3, // the constant, the comparison, the branch
+                                         .first_line = 14,
+                                         .n_lines = 12});
     // What is no loop, has no arithmetic, or is cut anywhere.
     CHECK(!count("", &loop) && !count("BB0:\n\tv_fmac_f32_e32 v1, v2, v3\n\ts_branch BB1\nBB1:\n", &loop), "a loop");
     CHECK(!count("BB0:\n\tv_add_f32_e32 v1, v1, v2\n\ts_branch BB0\n", &loop), "arithmetic");
     CHECK(!count("BB:\nBB99999999999:\n\ts_branch BB99999999999\n\ts_branch BB\n\t\n\tv_\n", &loop), "a loop");
     for (size_t n = 0; n < strlen(MATRICES); n++)
         isa_hot_loop(MATRICES, n, &loop);
+    for (size_t n = 0; n < strlen(NVIDIA); n++)
+        isa_hot_loop(NVIDIA, n, &loop);
     return check_done();
 }
