@@ -314,8 +314,7 @@ static const struct Flag bench_flags[] = {
     HEADING("Of `bench static`"),
     SWITCH("peer", 0,
            "beside llama.cpp's kernels of the same operations, from its test-backend-ops (VKMOE_PEER=PATH); AMD's and "
-           "NVIDIA's cards, "
-           "there or not"),
+           "NVIDIA's cards, there or not"),
     HEADING("Of `bench train`"),
     CHOICE("method", "full|lora|qlora|esft", "full", "what is trained, as in `train`"),
     INT("context", 'c', "1024", 8, 1048576, "tokens of a row"),

@@ -206,10 +206,10 @@ static void nvidia_line(struct Code *code, const char *line, size_t n, uint32_t 
     at += strspn(at, " ");
     bool uniform = result && at + 2 <= end && at[0] == 'u' && (at[1] == 'r' || at[1] == 'p');
     if (result)
-        at = result + strspn(result, " ="); // ends at the name: the line goes on
+        at = result + strspn(result, " =");
     struct Instruction in = {.name = at, .line = number};
-    while (at<end && * at> ' ')
-        at++, in.n_name++;
+    for (; at < end && at[0] > ' '; at++)
+        in.n_name++;
     if (in.n_name == 0 || in.name[0] < 'a' || in.name[0] > 'z')
         return;
     nvidia_classify(&in, uniform);
