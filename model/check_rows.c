@@ -460,6 +460,77 @@ static bool run_move_rows(struct Check *ck, const struct OpCase *oc, const uint3
     return finish(&r, ok, BOUND_PLAIN);
 }
 
+// ---- Operands of f16 matrix units
+
+static uint32_t magnitude_bits(double x) {
+    float narrow = (float)fabs(x);
+    uint32_t bits;
+    memcpy(&bits, &narrow, sizeof bits);
+    return bits;
+}
+
+// Rows of x, some of them far from f16's range, in order and brought to it.
+static bool run_pack_rows(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t rows = shape[0], others = shape[1], dim = shape[2], wide = (uint32_t)align_up(dim, 8);
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    uint32_t *index = uints(rows);
+    float *x_floats = xcalloc((uint64_t)others * dim, sizeof *x_floats);
+    float *floats = xcalloc((uint64_t)rows * wide, sizeof *floats);
+    double *peaks = doubles(rows);
+    for (uint64_t i = 0; i < (uint64_t)others * dim; i++)
+        x_floats[i] = ldexpf(random_normal(ck->seed, 1, i), (int)(i / dim % 7) * 30 - 90);
+    for (uint32_t i = 0; i < rows; i++) {
+        uint32_t peak = 0;
+        index[i] = i % 5 == 4 ? UINT32_MAX : random_below(ck, 1, i, others);
+        const float *from = &x_floats[(uint64_t)index[i] * dim];
+        for (uint32_t j = 0; j < dim && index[i] != UINT32_MAX; j++)
+            peak = (uint32_t)max_u64(peak, magnitude_bits((double)from[j]));
+        peaks[i] = peak;
+        for (uint32_t j = 0; j < dim && index[i] != UINT32_MAX; j++)
+            floats[(uint64_t)i * wide + j] = ldexpf(from[j], 141 - (int)max_u64(peak >> 23, 15));
+    }
+    struct CheckTensor *x = checkrun_values(&r, DT_F32, DIMS(others, dim), x_floats);
+    struct CheckTensor *t_index = checkrun_values(&r, DT_U32, DIMS(rows), index);
+    struct CheckTensor *want = checkrun_values(&r, DT_F16, DIMS(rows, wide), floats);
+    struct CheckTensor *y = checkrun_random(&r, DT_F16, DIMS(rows, wide), 1);
+    struct CheckTensor *peak = checkrun_output_u32(&r, DIMS(rows));
+    y->output = true;
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_pack_rows(c, &x->t, &t_index->t, &(struct Operand){y->t, peak->t});
+    ck->bytes = 6.0 * rows * dim;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok) {
+        checkrun_compare(&r, y, want->value);
+        checkrun_compare(&r, peak, peaks);
+    }
+    free(index), free(x_floats), free(floats), free(peaks);
+    return finish(&r, ok, 1e-14);
+}
+
+// Of stacked matrices, by rows, or with BACKWARD by columns of each.
+static bool run_peaks(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t stacks = shape[0], rows = shape[1], cols = shape[2];
+    bool columns = oc->variant & BACKWARD;
+    struct CheckRun r;
+    checkrun_begin(&r, ck);
+    struct CheckTensor *w = checkrun_random(&r, oc->type, DIMS(stacks, rows, cols), 1);
+    struct CheckTensor *peak = checkrun_output_u32(&r, DIMS(stacks * (columns ? cols : rows)));
+    double *want = doubles(peak->n);
+    for (uint64_t i = 0; i < w->n; i++) {
+        uint64_t to = columns ? i / cols / rows * cols + i % cols : i / cols;
+        want[to] = fmax(want[to], magnitude_bits(w->value[i]));
+    }
+    struct Cmd *c = cmd_begin(ck->dev, oc->name);
+    op_peaks(c, &w->t, columns, &peak->t);
+    ck->bytes = (double)w->t.bytes;
+    bool ok = checkrun_execute(&r, cmd_end(c));
+    if (ok)
+        checkrun_compare(&r, peak, want);
+    free(want);
+    return finish(&r, ok, 1e-14);
+}
+
 // ---- The table
 
 #define KERNELS_OF(name, ...) static const int name[] = {__VA_ARGS__, -1};
@@ -479,6 +550,7 @@ KERNELS_OF(K_BIAS, KERNEL_bias)
 KERNELS_OF(K_GATE, KERNEL_gate)
 KERNELS_OF(K_GATE_BACK, KERNEL_gate_back, KERNEL_gate_back_base)
 KERNELS_OF(K_GATHER, KERNEL_gather_rows)
+KERNELS_OF(K_PEAKS, KERNEL_peaks)
 KERNELS_OF(K_SCATTER, KERNEL_scatter_rows)
 KERNELS_OF(K_ROUTE, KERNEL_route, KERNEL_route_base)
 KERNELS_OF(K_ROUTE_BACK, KERNEL_route_back, KERNEL_route_back_base)
@@ -517,6 +589,10 @@ static const uint32_t HEADS[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 8}, {33, 9, 64}, {
 static const uint32_t BLOCK_HEADS[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 32}, {33, 9, 96}, {129, 4, 128}, {2, 5, 256}};
 static const uint32_t HEADS_BENCH[][OP_SHAPE] = {{512, 9, 64}, {1, 9, 64}, {4096, 16, 128}};
 static const uint32_t MOVES[][OP_SHAPE] = {{7, 9, 24}, {1, 1, 8}, {33, 64, 576}, {64, 129, 40}, {3, 3, 10944}};
+static const uint32_t PACKS[][OP_SHAPE] = {{7, 9, 24}, {1, 1, 8}, {33, 64, 577}, {64, 129, 42}, {3, 3, 10940}};
+static const uint32_t STACKS[][OP_SHAPE] = {{3, 33, 96}, {1, 1, 32}, {2, 129, 64}, {1, 200, 1056}};
+static const uint32_t NARROW[][OP_SHAPE] = {{3, 33, 7}, {1, 1, 1}, {2, 129, 65}, {1, 200, 1001}};
+static const uint32_t STACKS_BENCH[][OP_SHAPE] = {{64, 1408, 2048}, {1, 2048, 2048}};
 static const uint32_t MOVES_BENCH[][OP_SHAPE] = {{512, 1024, 192}, {4096, 8192, 2048}};
 static const uint32_t ROUTER[][OP_SHAPE] = {{7, 64, 6},   {1, 1, 1},    {1, 8, 2}, {33, 7, 3},
                                             {129, 16, 1}, {64, 256, 8}, {9, 5, 5}, {2, 160, 6}};
@@ -604,6 +680,16 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("gather_rows bf16", K_GATHER, STORES, STORES_BENCH, "rows,others,dim", run_move_rows, .type = DT_BF16),
         CASE("gather_rows f16 all", K_GATHER, STORES, STORES_BENCH, "rows,others,dim", run_move_rows, .type = DT_F16,
              .variant = KEEP),
+        CASE("pack_rows f16", K_GATHER, PACKS, MOVES_BENCH, "rows,others,dim", run_pack_rows),
+        CASE("peaks f32", K_PEAKS, STACKS, STACKS_BENCH, "matrices,rows,cols", run_peaks, .type = DT_F32),
+        CASE("peaks bf16", K_PEAKS, STACKS, STACKS_BENCH, "matrices,rows,cols", run_peaks, .type = DT_BF16),
+        CASE("peaks q4_0", K_PEAKS, STACKS, STACKS_BENCH, "matrices,rows,cols", run_peaks, .type = DT_Q4_0),
+        CASE("peaks f32 columns", K_PEAKS, NARROW, STACKS_BENCH, "matrices,rows,cols", run_peaks, .type = DT_F32,
+             .variant = BACKWARD),
+        CASE("peaks bf16 columns", K_PEAKS, STACKS, STACKS_BENCH, "matrices,rows,cols", run_peaks, .type = DT_BF16,
+             .variant = BACKWARD),
+        CASE("peaks q4_0 columns", K_PEAKS, STACKS, STACKS_BENCH, "matrices,rows,cols", run_peaks, .type = DT_Q4_0,
+             .variant = BACKWARD),
         CASE("scatter_rows", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows, .variant = BACKWARD),
         CASE("scatter_rows add", K_SCATTER, MOVES, MOVES_BENCH, "rows,others,dim", run_move_rows,
              .variant = BACKWARD | ACCUMULATE),

@@ -12,26 +12,29 @@ static bool norms_on_the_way(const struct Tensor *x, bool keep) {
 static struct Rows normed(struct Pass *p, const struct Param *norm, const struct Tensor *x, const struct Tensor *xn,
                           const struct Tensor *rstd) {
     if (norms_on_the_way(x, rstd != NULL))
-        return (struct Rows){x, &norm->w};
+        return (struct Rows){x, &norm->w, NULL};
     op_rmsnorm(p->c, x, &norm->w, xn, rstd, p->m->config.norm_eps);
-    return (struct Rows){xn, NULL};
+    return (struct Rows){xn, NULL, NULL};
 }
 
 static struct LinearOptions options(const struct Pass *p, struct Rows x, bool gather) {
-    return (struct LinearOptions){.gather = gather, .norm = x.norm, .eps = p->m->config.norm_eps};
+    return (struct LinearOptions){.gather = gather, .norm = x.norm, .eps = p->m->config.norm_eps, .packed = x.packed};
 }
 
 static void linear(struct Pass *p, const struct Linear *l, struct Rows x, const struct Tensor *y,
                    const struct Routing *g, bool gather, bool accumulate) {
     struct LinearOptions o = options(p, x, gather);
     struct ArenaMark mark = arena_mark(p->arena);
-    struct Tensor packed, h;
+    struct Operand packed;
+    struct Tensor h;
     o.scratch = p->arena;
     if (l->a && l->scale != 0) { // h = scale x A^T; an alpha of 0 would mean 1
         struct LinearOptions down = o;
         down.coarse = o.coarse = linear_is_coarse(l), down.alpha = l->scale;
-        packed = op_operand(p->c, p->arena, x.x, g, gather, o.coarse);
-        down.packed = o.packed = &packed;
+        if (!x.packed) {
+            packed = op_operand(p->c, p->arena, x.x, g, gather, OF_PRODUCT, o.coarse);
+            down.packed = o.packed = &packed;
+        }
         h = TENSOR(p->arena, DT_F32, (uint32_t)tensor_rows(y), l->a->w.dim[l->a->w.n_dims - 2]);
         op_linear(p->c, x.x, &l->a->w, &h, g, down);
         o.more_x = &h, o.more_w = &l->b->w;
@@ -44,7 +47,7 @@ static void linear(struct Pass *p, const struct Linear *l, struct Rows x, const 
 }
 
 void linear_forward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *y) {
-    linear(p, l, (struct Rows){x, NULL}, y, NULL, false, false);
+    linear(p, l, (struct Rows){x, NULL, NULL}, y, NULL, false, false);
 }
 
 void linear_of_norm(struct Pass *p, const struct Linear *l, const struct Param *norm, const struct Tensor *x,
@@ -66,6 +69,9 @@ static void qkv(struct Pass *p, const struct Layer *l, struct Rows x, const stru
     bool beside =
         !keep && linear_is_few(p->t, NULL) && is_plain(&l->q) && is_plain(&l->k) && type_of(&l->q) == type_of(&l->k);
     bool all = beside && is_plain(&l->v) && type_of(&l->v) == type_of(&l->q);
+    struct ArenaMark mark = arena_mark(p->arena);
+    struct Operand packed = op_operand(p->c, p->arena, x.x, NULL, false, OF_PRODUCT, linear_is_coarse(&l->q));
+    x.packed = &packed;
     if (beside) {
         const struct Tensor *w[] = {&l->q.w->w, &l->k.w->w, &l->v.w->w}, y[] = {s->q, s->k, s->v};
         op_linear_beside(p->c, x.x, all ? 3 : 2, w, y, options(p, x, false));
@@ -75,6 +81,7 @@ static void qkv(struct Pass *p, const struct Layer *l, struct Rows x, const stru
     }
     if (!all)
         linear(p, &l->v, x, &s->v, NULL, false, false);
+    arena_release(p->arena, mark);
 }
 
 struct AttentionShape attention_shape(const struct Config *c, const struct Layer *l) {
@@ -122,7 +129,7 @@ void attention_forward(struct Pass *p, uint32_t layer, struct Rows x, const stru
         op_attention_decode(p->c, p->arena, &p->done, &s.q, k, v, &p->span, &s.o, attention_shape(c, l));
     else
         op_attention(p->c, p->arena, &s.q, k, v, &p->span, &s.o, saved ? &s.lse : NULL, attention_shape(c, l));
-    linear(p, &l->o, (struct Rows){&s.o, NULL}, out, NULL, false, accumulate);
+    linear(p, &l->o, (struct Rows){&s.o, NULL, NULL}, out, NULL, false, accumulate);
     if (saved)
         *saved = s;
     else
@@ -154,15 +161,19 @@ void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struc
     if (fused) {
         gate_and_up(p, f, x, &s.gate, g);
     } else {
+        struct ArenaMark products = arena_mark(p->arena);
+        struct Operand packed = op_operand(p->c, p->arena, x.x, g, g != NULL, OF_PRODUCT, linear_is_coarse(&f->gate));
+        x.packed = &packed;
         linear(p, &f->gate, x, &s.gate, g, g != NULL, false);
         linear(p, &f->up, x, &s.up, g, g != NULL, false);
+        arena_release(p->arena, products);
     }
     if (y) {
         // With nothing to save h may take the place of gate.
         struct Tensor h = saved ? TENSOR(p->arena, DT_F32, s.gate.dim[0], s.gate.dim[1]) : s.gate;
         if (!fused)
             op_swiglu(p->c, &s.gate, &s.up, &h);
-        linear(p, &f->down, (struct Rows){&h, NULL}, y, g, false, accumulate);
+        linear(p, &f->down, (struct Rows){&h, NULL, NULL}, y, g, false, accumulate);
     }
     arena_release(p->arena, mark);
 }

@@ -50,9 +50,11 @@ struct BlockSaved {
     struct MoeSaved moe;
 };
 
-// Rows that a layer's matrices multiply: as they are, or, with a norm's weights, passing through that RMSNorm on the way (few rows).
+// Rows that a layer's matrices multiply: as they are, or, with a norm's weights, passing through that RMSNorm on the way (few rows). packed: what op_operand
+// made of them for several matrices, or NULL.
 struct Rows {
     const struct Tensor *x, *norm;
+    const struct Operand *packed;
 };
 
 // y = x W^T (+ bias) (+ adapter).

@@ -61,6 +61,8 @@ static uint16_t to_f16(double x) {
     x = fabs(x);
     if (x >= 65520)
         return sign | 0x7c00;
+    if (x == 0)
+        return sign;
     int exponent;
     frexp(x, &exponent);
     int binade = exponent - 1 < -14 ? -14 : exponent - 1;

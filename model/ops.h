@@ -22,6 +22,11 @@ struct Routing {
 
 // ---- Matrices (ops_linear.c). Weights (n,k) or (n_experts, n, k) of any storage type; k a multiple of 8 (32 when quantised).
 // g NULL: dense. With g: rows are the sorted rows of g, weights are stacked by expert. gather: x (or dy) has a row per token, read through g->gather.
+// Rows rounded to the 16 bits that matrix units take, in the order of use, padded with zeros to a multiple of eight numbers. With peaks (rows) u32 they are of
+// f16 and were brought to its range, see peak.glsl.
+struct Operand {
+    struct Tensor rows, peak;
+};
 struct LinearOptions {
     float alpha;     // 0 means 1
     bool accumulate; // y += instead of y =
@@ -33,18 +38,21 @@ struct LinearOptions {
     // x passes through an RMSNorm with these weights (f32, f16 or bf16) and this eps on its way. Few rows alone.
     const struct Tensor *norm;
     float eps;
-    // For x (dy) and w as bf16, which some matrix units want ready in memory; for parts of dw's sum. NULL: those are not used.
+    // For what matrix units want ready in memory; for parts of dw's sum. NULL: those are not used.
     struct Arena *scratch;
     // x (dy) as op_operand made it for this g and gather, and beside dy the x of dw. NULL or none: made for this multiply alone.
-    const struct Tensor *packed, *packed_x;
+    const struct Operand *packed, *packed_x;
     // y += more_x more_w^T, of dx: dx += more_x more_w, along with the rest where a body can: an adapter's wide product. more_x (m,r) f32, more_w f32, with
     // alpha 1. NULL: there is none.
     const struct Tensor *more_x, *more_w;
 };
-// x (or dy) as the operand of several multiplies with the same g and gather, on top of scratch; none where they take it as it is. Of weights that are
-// `coarse`, as above.
-struct Tensor op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
-                         bool gather, bool coarse);
+// x (or dy) as the operand of several multiplies with the same g and gather, on top of scratch; none where they take it as it is. OF_PRODUCT: of op_linear and
+// op_linear_dx, which op_linear_dw may take too; OF_GRADIENT: of op_linear_dw alone. `coarse` is that of the multiplies, as above.
+enum OperandOf { OF_PRODUCT, OF_GRADIENT };
+struct Operand op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
+                          bool gather, enum OperandOf of, bool coarse);
+// Bits of the greatest magnitude of each row of w (rows, cols), or of each column of its matrices (w 2-d or a stack of 3): peak u32, see peak.glsl.
+void op_peaks(struct Cmd *c, const struct Tensor *w, bool columns, const struct Tensor *peak);
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
 // does not depend on its neighbours; nor does that of the tiled ones.
 void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,
@@ -115,6 +123,8 @@ void op_gate_back(struct Cmd *c, const struct Tensor *gate, const struct Tensor 
                   const struct Tensor *dgate);
 // y[i] = x[index[i]], or x[i] where index is NULL; y f32, f16 or bf16.
 void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y);
+void op_pack_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index,
+                  const struct Operand *to); // the same
 // y[index[i]] = x[i] or += x[i], f32.
 void op_scatter_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
                      bool accumulate);

@@ -46,7 +46,8 @@ struct Job {
     const struct Routing *g;
     enum DType type;
     bool coarse;          // operands may be rounded to 16 bits
-    bool packed;          // x and w are of the matrix units' type, the rows of x in the order in which they are used
+    enum DType x_type;    // f32, or that of matrix units, its rows in the order in which they are used
+    bool packed;          // w is of that type too
     enum KernelId kernel; // then: the body that takes them so
     struct Args_gemm args;
     uint32_t n_experts, max_tiles, tile_rows;
@@ -195,7 +196,7 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
 static void gpu_constants(const struct Job *j, struct Dispatch *d, const struct Tile *way) {
     enum { STEPS = 32 }; // of a stage
     const struct CoopmatShape *s = &j->dev->coopmat;
-    d->spec[4] = (j->form == TN ? j->args.n : j->args.k) % 4 == 0 && j->args.ldx % 4 == 0;
+    d->spec[4] = j->x_type != DT_F32 || ((j->form == TN ? j->args.n : j->args.k) % 4 == 0 && j->args.ldx % 4 == 0);
     if (d->spec[4] && j->form != TN && j->args.k % STEPS == 0)
         d->spec[4] = 2;
     d->spec[11] = (uint32_t)j->type;
@@ -226,14 +227,14 @@ static enum KernelId pick_packed(const struct Job *j) {
     const struct Args_gemm *a = &j->args;
     enum KernelId body = pick_body(j);
     int bf16 = PACKED_BF16[j->form], f16 = PACKED_F16[j->form];
-    if (!j->coarse || a->ldx % 8 || dev->coopmat.m * dev->coopmat.n < dev->limits.subgroup_size ||
-        (j->form != NT && a->n % 8) ||
+    if (!j->coarse || dev->coopmat.m * dev->coopmat.n < dev->limits.subgroup_size || (j->form != NT && a->n % 8) ||
         (j->form == TN && (a->k % 8 || j->grouping == BY_ROW_EXPERT || !device_can(dev, CAP_coopmat_back))))
         return body;
-    if (dev->is_cpu || !tiles_of(dev)->packs)
-        return KERNEL_PICK(dev, body, bf16, f16);
-    if (j->form == TN)
+    // A gradient of weights has both operands rounded for the products beside it, where bf16 does for all of them.
+    if (j->form == TN && !dev->is_cpu && dev->coopmat.type == DT_BF16)
         return KERNEL_PICK(dev, bf16, body, f16);
+    if (dev->is_cpu || !tiles_of(dev)->packs || j->form == TN)
+        return KERNEL_PICK(dev, body, bf16, f16);
     return KERNEL_PICK(dev, bf16, CM2[j->form], body, f16);
 }
 
@@ -382,12 +383,17 @@ static struct Dispatch dispatch_of(const void *job, const struct Tile *way) {
     return d;
 }
 
-// Rows shared out evenly among the experts, as few tiles as that makes; and any token for each of them.
+static uint32_t number_bytes(enum DType type) { return type == DT_F32 ? 4 : 2; }
+
+// Rows shared out evenly among the experts, as few tiles as that makes; and any token for each of them. Peaks are 8.
 static void lists_of(const void *job, size_t at, uint32_t *to, uint64_t n) {
     const struct Job *j = job;
     uint32_t m = j->args.m, experts = j->n_experts, height = j->tile_rows, count = 0;
     for (uint64_t i = 0; i < n && at == offsetof(struct Args_gemm, gather); i++)
         to[i] = (uint32_t)(i * 7919 % j->g->tokens);
+    bool is_peak = at == offsetof(struct Args_gemm, x_peak) || at == offsetof(struct Args_gemm, w_peak);
+    for (uint64_t i = 0; i < n && is_peak; i++)
+        to[i] = UINT32_C(0x41000000);
     for (uint32_t e = 0; e <= experts && at == offsetof(struct Args_gemm, offsets); e++)
         to[e] = (uint32_t)((uint64_t)m * e / experts);
     if (at != offsetof(struct Args_gemm, tiles) && at != offsetof(struct Args_gemm, grid))
@@ -418,7 +424,7 @@ static struct Job part_of(const struct Job *whole) {
         a->ldy = a->n;
     if (j.form == NN)
         a->w_row_bytes = (uint32_t)dtype_row_bytes(j.type, a->n);
-    a->x.bytes = (uint64_t)a->m * a->ldx * (j.packed ? 2 : 4);
+    a->x.bytes = (uint64_t)a->m * a->ldx * number_bytes(j.x_type);
     a->w.bytes = (uint64_t)(j.form == NT ? a->n : j.form == NN ? a->k : a->m) * a->w_row_bytes;
     a->y.bytes = 4 * (uint64_t)(j.form == TN ? a->n : a->m) * a->ldy;
     return j;
@@ -448,7 +454,7 @@ static void run(struct Cmd *c, const struct Job *j) {
     else
         shared_ways(j, &q);
     tune_operand(&q, offsetof(struct Args_gemm, y), DT_F32, 0);
-    tune_operand(&q, offsetof(struct Args_gemm, x), j->packed ? j->type : DT_F32, j->args.ldx);
+    tune_operand(&q, offsetof(struct Args_gemm, x), j->x_type, j->args.ldx);
     tune_operand(&q, offsetof(struct Args_gemm, w), j->type, j->form == NN ? part.args.n : j->args.k);
     if (j->gather)
         tune_operand(&q, offsetof(struct Args_gemm, gather), DT_U32, 1);
@@ -457,75 +463,102 @@ static void run(struct Cmd *c, const struct Job *j) {
         tune_operand(&q, offsetof(struct Args_gemm, grid), DT_U32, 1);
     } else if (j->grouping != DENSE)
         tune_operand(&q, offsetof(struct Args_gemm, offsets), DT_U32, 1);
+    if (j->args.x_peak.address)
+        tune_operand(&q, offsetof(struct Args_gemm, x_peak), DT_U32, 1);
+    if (j->args.w_peak.address)
+        tune_operand(&q, offsetof(struct Args_gemm, w_peak), DT_U32, 1);
     struct Tile way = j->grouping != DENSE && is_few(j->g) ? q.ways[0] : tune_pick(j->dev, &q);
     struct Dispatch d = dispatch_of(j, &way);
     cmd_dispatch(c, &d, &j->args);
 }
 
 // Rows of x, gathered by `index` on the way where there is one, as operands of matrix units.
-static struct Tensor pack(struct Cmd *c, struct Arena *scratch, enum DType type, const struct Tensor *x,
-                          const struct Tensor *index, uint32_t rows) {
-    struct Tensor packed = TENSOR(scratch, type, rows, tensor_cols(x));
-    op_gather_rows(c, x, index, &packed);
-    return packed;
+static struct Operand pack(struct Cmd *c, struct Arena *scratch, enum DType type, bool scaled, const struct Tensor *x,
+                           const struct Tensor *index, uint32_t rows) {
+    struct Operand to = {.rows = TENSOR(scratch, type, rows, (uint32_t)align_up(tensor_cols(x), 8))};
+    if (scaled)
+        to.peak = TENSOR(scratch, DT_U32, rows);
+    op_pack_rows(c, x, index, &to);
+    return to;
 }
-static struct Tensor operand(struct Cmd *c, struct Arena *scratch, enum DType type, const struct Tensor *x,
-                             const struct Tensor *index, uint32_t rows, const struct Tensor *packed) {
-    bool ready = packed && tensor_exists(packed) && packed->type == type;
-    return ready ? *packed : pack(c, scratch, type, x, index, rows);
+static struct Operand operand(struct Cmd *c, struct Arena *scratch, enum DType type, bool scaled,
+                              const struct Tensor *x, const struct Tensor *index, uint32_t rows,
+                              const struct Operand *packed) {
+    bool ready =
+        packed && tensor_exists(&packed->rows) && packed->rows.type == type && tensor_exists(&packed->peak) == scaled;
+    return ready ? *packed : pack(c, scratch, type, scaled, x, index, rows);
 }
 static struct Tensor unpack(struct Cmd *c, struct Arena *scratch, enum DType type, const struct Tensor *w) {
     struct Tensor unpacked = arena_tensor(scratch, type, w->n_dims, w->dim);
     op_embed(c, NULL, w, &unpacked);
     return unpacked;
 }
-static enum DType packed_type(enum KernelId k) { return KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16; }
+static enum DType units_type(enum KernelId k) { return KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16; }
+static bool is_scaled(enum KernelId k) { return is_matrix(k) && units_type(k) == DT_F16; } // of gemm.comp
 
-// Where this device multiplies so, on operands packed for the time of the multiply: x rounded, its rows gathered on the way, and weights of
-// another type too. Whatever the number of rows: unpacking costs few rows much, but a row must not depend on its neighbours.
+// Peaks of w's rows, or of the columns of its matrices.
+static struct View peaks(struct Cmd *c, struct Arena *scratch, const struct Tensor *w, bool columns) {
+    uint32_t stacks = (uint32_t)tensor_rows(w) / w->dim[w->n_dims - 2];
+    struct Tensor peak = TENSOR(scratch, DT_U32, columns ? stacks * tensor_cols(w) : (uint32_t)tensor_rows(w));
+    op_peaks(c, w, columns, &peak);
+    return view(&peak);
+}
+
+// NT and NN. Matrix units want x rounded and in order, which is done here where nobody has, for the time of the multiply; and some want weights of another type
+// unpacked too. Whatever the number of rows: unpacking costs few rows much, but a row must not depend on its neighbours.
 // False: without o.more_x, which is still to be added.
-static bool run_packed(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
-                       struct LinearOptions o) {
+static bool run_product(struct Cmd *c, struct Job *j, const struct Tensor *x, const struct Tensor *w,
+                        struct LinearOptions o) {
     j->kernel = pick_packed(j);
-    if (!o.scratch || !is_packed(j, j->kernel)) {
+    j->packed = is_packed(j, j->kernel);
+    if (!j->packed && !is_matrix(j->kernel)) {
         run(c, j);
         return false;
     }
     struct ArenaMark mark = arena_mark(o.scratch);
-    enum DType type = packed_type(j->kernel);
-    if (w->type != type) {
+    enum DType type = units_type(j->kernel);
+    bool scaled = !j->packed && is_scaled(j->kernel);
+    if (j->packed && w->type != type) {
         struct Tensor unpacked = unpack(c, o.scratch, type, w);
         j->args.w = view(&unpacked);
         j->args.w_row_bytes = 2 * tensor_cols(w);
         j->type = type;
     }
-    struct Tensor packed =
-        operand(c, o.scratch, type, x, j->args.flags & 2 ? &j->g->gather : NULL, j->args.m, o.packed);
-    j->args.x = view(&packed);
+    struct Operand ready =
+        operand(c, o.scratch, type, scaled, x, j->args.flags & 2 ? &j->g->gather : NULL, j->args.m, o.packed);
+    j->args.x = view(&ready.rows);
+    j->args.ldx = tensor_cols(&ready.rows);
     j->args.flags &= 1;
-    j->packed = true;
-    bool along = o.more_x && !is_cm2(j->kernel) && tensor_cols(o.more_x) % 8 == 0;
+    j->x_type = type;
+    if (scaled)
+        j->args.x_peak = view(&ready.peak);
+    if (scaled && w->type != DT_F16)
+        j->args.w_peak = peaks(c, o.scratch, w, j->form == NN);
+    bool along = j->packed && o.more_x && !is_cm2(j->kernel) && tensor_cols(o.more_x) % 8 == 0;
     if (along) {
-        struct Tensor more_x = pack(c, o.scratch, type, o.more_x, NULL, j->args.m),
-                      more_w = unpack(c, o.scratch, type, o.more_w);
-        j->args.x2 = view(&more_x), j->args.w2 = view(&more_w);
+        struct Operand more_x = pack(c, o.scratch, type, false, o.more_x, NULL, j->args.m);
+        struct Tensor more_w = unpack(c, o.scratch, type, o.more_w);
+        j->args.x2 = view(&more_x.rows), j->args.w2 = view(&more_w);
         j->args.k2 = tensor_cols(o.more_x);
         j->flops += 2.0 * j->args.m * j->args.n * j->args.k2;
-        j->bytes += (double)more_x.bytes + (double)more_w.bytes;
+        j->bytes += (double)more_x.rows.bytes + (double)more_w.bytes;
     }
     run(c, j);
     arena_release(o.scratch, mark);
     return along;
 }
 
-struct Tensor op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
-                         bool gather, bool coarse) {
+struct Operand op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
+                          bool gather, enum OperandOf of, bool coarse) {
     uint32_t rows = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(x);
-    struct Job j = {.form = NT, .dev = cmd_device(c), .g = g, .type = DT_BF16, .coarse = coarse};
-    j.args.ldx = tensor_cols(x);
-    if (linear_is_few(rows, g) || !is_packed(&j, pick_packed(&j)))
-        return (struct Tensor){0};
-    return pack(c, scratch, packed_type(pick_packed(&j)), x, gather ? &g->gather : NULL, rows);
+    struct Job j = {
+        .form = of == OF_GRADIENT ? TN : NT, .dev = cmd_device(c), .g = g, .type = DT_BF16, .coarse = coarse};
+    j.args.n = j.args.k = tensor_cols(x);
+    enum KernelId kernel = pick_packed(&j);
+    bool packed = is_packed(&j, kernel), scaled = !packed && is_scaled(kernel);
+    if (linear_is_few(rows, g) || (!packed && (of == OF_GRADIENT || !is_matrix(kernel))))
+        return (struct Operand){0};
+    return pack(c, scratch, units_type(kernel), scaled, x, gather ? &g->gather : NULL, rows);
 }
 
 // NN on CPU devices, slice by slice of a long contraction (a head's is the vocabulary), each added to what is there.
@@ -548,11 +581,11 @@ static void run_slices(struct Cmd *c, const struct Job *whole) {
 static struct Job dw_packed(struct Cmd *c, const struct Job *tn, enum KernelId kernel, const struct Tensor *dy,
                             const struct Tensor *x, struct LinearOptions o) {
     struct Job j = *tn;
-    j.kernel = kernel, j.type = packed_type(kernel), j.packed = true, j.gather = 0;
+    j.kernel = kernel, j.type = j.x_type = units_type(kernel), j.packed = true, j.gather = 0;
     const struct Tensor *index[2] = {tn->gather & 1 ? &tn->g->gather : NULL, tn->gather & 2 ? &tn->g->gather : NULL};
-    struct Tensor left = operand(c, o.scratch, j.type, dy, index[0], j.args.m, o.packed);
-    struct Tensor right = operand(c, o.scratch, j.type, x, index[1], j.args.m, o.packed_x);
-    j.args.x = view(&left), j.args.w = view(&right);
+    struct Operand left = operand(c, o.scratch, j.type, false, dy, index[0], j.args.m, o.packed);
+    struct Operand right = operand(c, o.scratch, j.type, false, x, index[1], j.args.m, o.packed_x);
+    j.args.x = view(&left.rows), j.args.w = view(&right.rows);
     j.args.w_row_bytes = 2 * tensor_cols(x);
     return j;
 }
@@ -560,7 +593,7 @@ static struct Job dw_packed(struct Cmd *c, const struct Job *tn, enum KernelId k
 // Rows first .. first + n - 1 of the contraction of a dense TN.
 static struct Job rows_of_tn(const struct Job *whole, uint64_t first, uint32_t n) {
     struct Job j = *whole;
-    uint64_t skip_x = first * (j.packed ? 2 : 4) * j.args.ldx, skip_w = first * j.args.w_row_bytes;
+    uint64_t skip_x = first * number_bytes(j.x_type) * j.args.ldx, skip_w = first * j.args.w_row_bytes;
     j.args.x.address += skip_x, j.args.x.bytes -= skip_x;
     j.args.w.address += skip_w, j.args.w.bytes -= skip_w;
     j.flops = j.flops * n / j.args.m, j.bytes = j.bytes * n / j.args.m;
@@ -581,6 +614,10 @@ static void run_dw(struct Cmd *c, const struct Job *tn, const struct Tensor *dy,
     struct ArenaMark mark = arena_mark(scratch);
     enum KernelId kernel = pick_packed(tn);
     struct Job whole = is_packed(tn, kernel) ? dw_packed(c, tn, kernel, dy, x, o) : *tn;
+    if (!whole.packed && is_scaled(kernel)) {
+        whole.args.x_peak = peaks(c, scratch, dy, true);
+        whole.args.w_peak = peaks(c, scratch, x, true);
+    }
     uint32_t n = tn->args.n, k = tn->args.k, m = tn->args.m;
     uint64_t tiles = div_up(n, TILE) * div_up(k, TILE);
     uint32_t parts = (uint32_t)min_u64(tiles_of(tn->dev)->fill / tiles, m / LEAST_ROWS);
@@ -677,10 +714,10 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     assert(!o.swiglu && !o.norm);
     struct Job j = job_make(c, NT, x, w, y, g, o);
     j.args.m = (uint32_t)tensor_rows(y), j.args.n = weight_dim(w, 1), j.args.k = weight_dim(w, 0);
-    j.coarse = w->type != DT_F32 || o.coarse;
+    j.coarse = o.scratch && (w->type != DT_F32 || o.coarse);
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
-    if (!run_packed(c, &j, x, w, o) && o.more_x)
+    if (!run_product(c, &j, x, w, o) && o.more_x)
         op_linear(c, o.more_x, o.more_w, y, g, more);
 }
 
@@ -690,14 +727,14 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     assert(tensor_cols(dy) == weight_dim(w, 1) && tensor_cols(dx) == weight_dim(w, 0));
     struct Job j = job_make(c, NN, dy, w, dx, g, o);
     j.args.m = (uint32_t)tensor_rows(dx), j.args.n = weight_dim(w, 0), j.args.k = weight_dim(w, 1);
-    j.coarse = w->type != DT_F32 || o.coarse;
+    j.coarse = o.scratch && (w->type != DT_F32 || o.coarse);
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
     bool along = false;
     if (!g && is_cpu_body(&j, pick_packed(&j)))
         run_slices(c, &j);
     else
-        along = run_packed(c, &j, dy, w, o);
+        along = run_product(c, &j, dy, w, o);
     if (o.more_x && !along)
         op_linear_dx(c, o.more_x, o.more_w, dx, g,
                      (struct LinearOptions){.accumulate = true, .coarse = o.coarse, .scratch = o.scratch});
@@ -713,7 +750,7 @@ void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x
     (void)gather_both;
     j.args.n = tensor_cols(dy), j.args.k = tensor_cols(x);
     j.args.m = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(x);
-    j.coarse = o.coarse;
+    j.coarse = o.scratch && o.coarse;
     gather_rows(&j, gather_x ? 2 : g && gather_dy ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
     run_dw(c, &j, dy, x, o);

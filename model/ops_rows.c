@@ -288,19 +288,61 @@ void op_add(struct Cmd *c, const struct Tensor *a, const struct Tensor *b, const
     cmd_dispatch(c, &d, &(struct Args_add){.a = view(a), .b = view(b), .y = view(y), .n = (uint32_t)n});
 }
 
-void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y) {
-    assert(tensor_cols(x) == tensor_cols(y) && tensor_cols(x) % 4 == 0 && y->type != DT_Q8_0);
+static void gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y,
+                        const struct Tensor *peak) {
+    assert(y->type != DT_Q8_0 && tensor_cols(y) % 4 == 0);
     struct Device *dev = cmd_device(c);
-    uint32_t rows = rows_of(y), dim = tensor_cols(y);
-    struct Args_gather_rows args = {
-        .x = view(x), .index = view(index ? index : x), .y = view(y), .rows = rows, .dim = dim, .x_rows = rows_of(x)};
+    uint32_t rows = rows_of(y), dim = tensor_cols(x), ld = tensor_cols(y);
+    struct Args_gather_rows args = {.x = view(x),
+                                    .index = view(index ? index : x),
+                                    .y = view(y),
+                                    .peak = view_or_none(peak),
+                                    .rows = rows,
+                                    .dim = dim,
+                                    .ld = ld,
+                                    .x_rows = rows_of(x)};
     cmd_dispatch(c,
                  &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_gather_rows),
-                                    .local_size = dispatch_local_size(dev, dim / 4),
-                                    .spec = {0, cache_code(y->type), index == NULL},
-                                    .n_spec = 3,
+                                    .local_size = dispatch_local_size(dev, ld / 4),
+                                    .spec = {0, cache_code(y->type), index == NULL, peak != NULL, dim % 4 == 0},
+                                    .n_spec = 5,
                                     .groups = {rows},
                                     .bytes = (4.0 + DTYPES[y->type].block_bytes) * rows * dim},
+                 &args);
+}
+
+void op_gather_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Tensor *y) {
+    assert(tensor_cols(x) == tensor_cols(y));
+    gather_rows(c, x, index, y, NULL);
+}
+
+void op_pack_rows(struct Cmd *c, const struct Tensor *x, const struct Tensor *index, const struct Operand *to) {
+    bool scaled = tensor_exists(&to->peak);
+    assert(tensor_cols(&to->rows) == align_up(tensor_cols(x), 8) && (!scaled || to->rows.type == DT_F16));
+    gather_rows(c, x, index, &to->rows, scaled ? &to->peak : NULL);
+}
+
+void op_peaks(struct Cmd *c, const struct Tensor *w, bool columns, const struct Tensor *peak) {
+    struct Device *dev = cmd_device(c);
+    uint32_t rows = (uint32_t)tensor_rows(w), cols = tensor_cols(w), stack_rows = w->dim[w->n_dims - 2];
+    enum { SLAB = 64 }; // rows of a workgroup in peaks.comp
+    struct Args_peaks args = {.w = view(w),
+                              .peak = view(peak),
+                              .rows = rows,
+                              .cols = cols,
+                              .stack_rows = stack_rows,
+                              .w_row_bytes = (uint32_t)dtype_row_bytes(w->type, cols)};
+    uint32_t lanes = columns && w->type == DT_F32 ? cols : cols / 8, local = dispatch_local_size(dev, lanes);
+    uint64_t slabs = rows / stack_rows * div_up(stack_rows, SLAB);
+    if (columns)
+        cmd_fill(c, peak, 0);
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_peaks),
+                                    .local_size = local,
+                                    .spec = {columns, [11] = (uint32_t)w->type},
+                                    .n_spec = 12,
+                                    .groups = {columns ? (uint32_t)(slabs * div_up(lanes, local)) : rows},
+                                    .bytes = (double)w->bytes + (double)peak->bytes},
                  &args);
 }
 

@@ -22,13 +22,13 @@ void main() {
     if (row >= p.rows)
         return;
     const uint id = ALL != 0 ? row : p.ids.v[row], each = W_UNIT / 8;
-    // Neighbouring threads write neighbouring eights, though those of one unit load the same words.
+    // Neighbouring threads write neighbouring eights.
     for (uint i = gl_LocalInvocationID.x; i < p.dim / 8; i += LOCAL_SIZE) {
         vec4 a = vec4(0), b = vec4(0);
         if (id < p.vocab) {
             Unit u;
-            unit_load(p.w, id * (p.w_row_bytes / 16), i / each, p.dim / W_UNIT, u);
-            unit_get8(u, i % each, a, b);
+            eighth_load(p.w, id * (p.w_row_bytes / 16), i / each, i % each, p.dim / W_UNIT, u);
+            eighth_get(u, i % each, 1, a, b);
         }
         store8(row * (p.dim / 8) + i, a, b);
     }

@@ -1,6 +1,7 @@
 // The storage types of weights: the only file, with eight.glsl, that knows their bits (model/quant_device.c is the twin on the host). A kernel is built with
 // -DW=f32 | f16 | bf16 | q4_0 | ... | iq4_xs and reads a row in units of W_UNIT elements: unit_load fetches one with as few and as wide
-// loads as the type allows, unit_get8 turns eighth g of it into eight floats. Only 32-bit words are loaded.
+// loads as the type allows, unit_get8 turns eighth g of it into eight floats. Where neighbouring lanes take the eighths of a unit, each loads with eighth_load
+// what its own needs, and eighth_get turns that into floats, times a power of two. Only 32-bit words are loaded.
 #ifndef VKMOE_FORMATS_GLSL
 #define VKMOE_FORMATS_GLSL
 
@@ -69,12 +70,33 @@ void unit_get8_bf16(Unit u, uint g, out vec4 a, out vec4 b) {
     a = uintBitsToFloat(uvec4(low.x, high.x, low.y, high.y));
     b = uintBitsToFloat(uvec4(low.z, high.z, low.w, high.w));
 }
+void eighth_get_q8_0(Unit u, uint g, float times, out vec4 a, out vec4 b) {
+    float d = unpackHalf2x16(u.d).x * times;
+    a = signed_bytes4(u.a.x) * d;
+    b = signed_bytes4(u.a.y) * d;
+}
 void unit_get8_q8_0(Unit u, uint g, out vec4 a, out vec4 b) {
     uvec4 half_block = g < 2 ? u.a : u.b;
-    uvec2 words = (g & 1) == 0 ? half_block.xy : half_block.zw;
-    float d = unpackHalf2x16(u.d).x;
-    a = signed_bytes4(words.x) * d;
-    b = signed_bytes4(words.y) * d;
+    u.a.xy = (g & 1) == 0 ? half_block.xy : half_block.zw;
+    eighth_get_q8_0(u, g, 1, a, b);
+}
+// Eighth g of a unit alone, its words in a.xy and h.x. Units of plain types have but one.
+#define eighth_load_f32(w, row, unit, g, units, u) unit_load_f32(w, row, unit, units, u)
+#define eighth_load_f16(w, row, unit, g, units, u) unit_load_f16(w, row, unit, units, u)
+#define eighth_load_bf16(w, row, unit, g, units, u) unit_load_bf16(w, row, unit, units, u)
+#define EIGHTH_PLAIN(type)                                                                                             \
+    void eighth_get_##type(Unit u, uint g, float times, out vec4 a, out vec4 b) {                                      \
+        unit_get8_##type(u, g, a, b);                                                                                  \
+        a *= times;                                                                                                    \
+        b *= times;                                                                                                    \
+    }
+EIGHTH_PLAIN(f32)
+EIGHTH_PLAIN(f16)
+EIGHTH_PLAIN(bf16)
+void eighth_load_q8_0(u32x4_in w, uint row, uint unit, uint g, uint units, out Unit u) {
+    u = UNIT_ZERO;
+    u.a.xy = u32x2_in(w).v[2 * row + 4 * unit + g];
+    u.d = half_at(w, 4 * (row + 2 * units), unit);
 }
 
 // Where lanes run along a row (NN), a lane reads a narrow piece of WORD_COLS columns: as few words as the type allows.
@@ -219,10 +241,21 @@ uvec2 piece_lanes(u32x4_in w, uint row, uint part, uint units, uint lane, uint f
                  : before != first ? lane < 4 ? word_at(w, high + unit) : word_at(w, high + min(unit + 1, units - 1))
                                    : 0);
 }
-// The words of groups 2g and 2g + 1.
-void eighth_words(Unit u, uint g, uint first, uint before, out uvec2 words, out uint high) {
-    words = first == 2 ? uvec2((g & 1) == 0 ? u.a.x : u.a.y) : (g & 1) == 0 ? u.a.xy : u.a.zw;
-    high = before == 6 && (g & 1) != 0 ? u.h.y : u.h.x;
+// Of groups 2g and 2g + 1 alone: of a whole unit, and from memory.
+Unit eighth_of(Unit u, uint g, uint first, uint before) {
+    u.a.xy = first == 2 ? uvec2((g & 1) == 0 ? u.a.x : u.a.y) : (g & 1) == 0 ? u.a.xy : u.a.zw;
+    u.h.x = before == 6 && (g & 1) != 0 ? u.h.y : u.h.x;
+    return u;
+}
+Unit eighth_quants(u32x4_in w, uint row, uint unit, uint g, uint units, uint first, uint before) {
+    Unit u = UNIT_ZERO;
+    u.a.xy = first == 4 ? u32x2_in(w).v[2 * (row + unit) + (g & 1)] : uvec2(word_at(w, 4 * row + 2 * unit + (g & 1)));
+    if (before == 6)
+        u.h.x = word_at(w, 4 * (row + units) + 2 * unit + (g & 1));
+    else if (before != first)
+        u.h.x = word_at(w, 4 * row + first * units + unit);
+    u.at = unit & 7;
+    return u;
 }
 
 // ---- Scales
@@ -316,13 +349,17 @@ vec2 scale_iq4_xs(Unit u, bool second) {
         u = quants_load(w, row, unit, units, FIRST(type), BEFORE(type));                                               \
         scales_load_##type(w, 4 * row + BEFORE(type) * units, unit, units, u);                                         \
     }                                                                                                                  \
+    void eighth_load_##type(u32x4_in w, uint row, uint unit, uint g, uint units, out Unit u) {                         \
+        u = eighth_quants(w, row, unit, g, units, FIRST(type), BEFORE(type));                                          \
+        scales_load_##type(w, 4 * row + BEFORE(type) * units, unit, units, u);                                         \
+    }                                                                                                                  \
+    void eighth_get_##type(Unit u, uint g, float times, out vec4 a, out vec4 b) {                                      \
+        vec2 s = scale_##type(u, g >= 2) * times;                                                                      \
+        a = fma(GROUP(type)(u.a.x, u.h.x, 2 * g), vec4(s.x), vec4(s.y));                                               \
+        b = fma(GROUP(type)(u.a.y, u.h.x, 2 * g + 1), vec4(s.x), vec4(s.y));                                           \
+    }                                                                                                                  \
     void unit_get8_##type(Unit u, uint g, out vec4 a, out vec4 b) {                                                    \
-        uvec2 words;                                                                                                   \
-        uint high;                                                                                                     \
-        eighth_words(u, g, FIRST(type), BEFORE(type), words, high);                                                    \
-        vec2 s = scale_##type(u, g >= 2);                                                                              \
-        a = fma(GROUP(type)(words.x, high, 2 * g), vec4(s.x), vec4(s.y));                                              \
-        b = fma(GROUP(type)(words.y, high, 2 * g + 1), vec4(s.x), vec4(s.y));                                          \
+        eighth_get_##type(eighth_of(u, g, FIRST(type), BEFORE(type)), g, 1, a, b);                                     \
     }                                                                                                                  \
     uint word_column_##type(uint part, uint i) { return (part >> 2) * 32 + (part & 3) * 4 + (i & 3) + (i & 4) * 4; }   \
     void word_get_##type(uvec2 piece, uint part, Unit u, out float v[8]) {                                             \
@@ -416,12 +453,28 @@ void unit_get8_any(Unit u, uint g, out vec4 a, out vec4 b) {
         unit_get8_##type(u, g, a, b);
     EACH_TYPE(GET8)
 }
+void eighth_load_any(u32x4_in w, uint row, uint unit, uint g, uint units, out Unit u) {
+    u = UNIT_ZERO;
+#define LOAD8(number, type)                                                                                            \
+    if (W_TYPE == number)                                                                                              \
+        eighth_load_##type(w, row, unit, g, units, u);
+    EACH_TYPE(LOAD8)
+}
+void eighth_get_any(Unit u, uint g, float times, out vec4 a, out vec4 b) {
+    a = b = vec4(0);
+#define GET_EIGHTH(number, type)                                                                                       \
+    if (W_TYPE == number)                                                                                              \
+        eighth_get_##type(u, g, times, a, b);
+    EACH_TYPE(GET_EIGHTH)
+}
 #endif
 
 #ifdef W
 #define W_UNIT PASTE(UNIT_, W)
 #define unit_load PASTE(unit_load_, W)
 #define unit_get8 PASTE(unit_get8_, W)
+#define eighth_load PASTE(eighth_load_, W)
+#define eighth_get PASTE(eighth_get_, W)
 #define WORD_COLS PASTE(WORD_, W)
 #define word_column PASTE(word_column_, W)
 #define word_column_lanes PASTE(word_column_lanes_, W)

@@ -12,6 +12,13 @@ const uint BK = 32;
 Tile t;
 uint k_end; // of the contraction
 
+// x of 16 bits, ready for the units: rows in the order of use, and zeros behind their end to a multiple of eight.
+#if defined(MATRIX) && FORM != TN
+#define X_READY
+#define XPiece uvec2
+#else
+#define XPiece vec4
+#endif
 // Pieces that the threads fetch and the body puts in its tables: 4 values of x, 8 of w, neighbours in memory: steps of a row or column,
 // or (x in TN, w in NN and TN) rows or columns of a step. Places are (row or column, step) of the first.
 const uint X_PIECES = TILE_ROWS * BK / 4, W_PIECES = TILE_COLS * BK / 8;
@@ -44,7 +51,12 @@ bool w_is_piece(uint i) { return W_PIECES % LOCAL_SIZE == 0 || gl_LocalInvocatio
 // NT and NN of a contraction of whole stages need no look at where it ends, and columns beyond the matrix, whose sums nobody stores, read the last ones: then
 // a load has no condition, and what does not change from stage to stage is made here once.
 const bool WHOLE = FORM != TN && ALIGNED == 2;
-uint x_first[X_EACH]; // of the piece in stage 0: in floats, or in fours of them where rows are ALIGNED
+#ifdef X_READY
+const bool X_IN_FOURS = true;
+#else
+const bool X_IN_FOURS = ALIGNED != 0; // rows of x are
+#endif
+uint x_first[X_EACH]; // of the piece in stage 0: in numbers, or in fours of them
 uint w_row[W_EACH];   // where the row of w begins, in 16 bytes; of NN that of stage 0
 
 void operands_find() {
@@ -53,7 +65,7 @@ void operands_find() {
     [[unroll]] for (uint i = 0; i < X_EACH; i++) {
         uvec2 at = x_place(i);
         x_first[i] = tile_x_row(t, t.row0 + at.x) * p.ldx + at.y;
-        if (ALIGNED != 0)
+        if (X_IN_FOURS)
             x_first[i] /= 4;
     }
     [[unroll]] for (uint i = 0; i < W_EACH; i++) {
@@ -63,11 +75,14 @@ void operands_find() {
     }
 }
 
-vec4 x_load(uint i, uint k0) {
+XPiece x_load(uint i, uint k0) {
     uvec2 at = x_place(i);
     uint k = k0 + at.y;
     if (!x_is_piece(i) || (!WHOLE && k >= k_end))
-        return vec4(0);
+        return XPiece(0);
+#ifdef X_READY
+    return u32x2_in(p.x).v[x_first[i] + k0 / 4];
+#else
     uint first, left; // in x; how many of the four exist
     if (FORM == TN) {
         if (t.row0 + at.x >= p.n || !tile_counts_tn(k, t.expert))
@@ -85,12 +100,14 @@ vec4 x_load(uint i, uint k0) {
     vec4 v;
     [[unroll]] for (uint j = 0; j < 4; j++) v[j] = j < left ? p.x.v[first + j] : 0;
     return v;
+#endif
 }
 
 uint w_col(uint i) {
     uint col = t.col0 + w_place(i).x;
     return WHOLE ? min(col, p.n - (FORM == NT ? 1 : 8)) : col;
 }
+uint w_eighth(uint i) { return (FORM == NT ? w_place(i).y : w_col(i)) % W_UNIT / 8; }
 // False: beyond the matrix, to be taken as zeros.
 bool w_load(uint i, uint k0, out Unit u) {
     uint col = w_col(i), k = k0 + w_place(i).y, n_cols = FORM == TN ? p.k : p.n;
@@ -100,12 +117,10 @@ bool w_load(uint i, uint k0, out Unit u) {
                : FORM == NN ? w_row[i] + k0 * (p.w_row_bytes / 16)
                             : tile_row_tn(k, 2) * (p.w_row_bytes / 16);
     uint along = FORM == NT ? k : col, width = FORM == NT ? p.k : n_cols;
-    unit_load(p.w, row, along / W_UNIT, width / W_UNIT, u);
+    eighth_load(p.w, row, along / W_UNIT, w_eighth(i), width / W_UNIT, u);
     return true;
 }
-uint w_eighth(uint i) { return (FORM == NT ? w_place(i).y : w_col(i)) % W_UNIT / 8; }
-
-vec4 x_next[X_EACH];
+XPiece x_next[X_EACH];
 Unit w_next[W_EACH];
 bool w_there[W_EACH];
 void stage_load(uint k) {
@@ -135,22 +150,6 @@ void main() {
     }
     operands_find();
     body_begin();
-    if (BODY_SCALES) // a first walk over the operands finds the greatest number of each row and column
-        for (uint k0 = k; k0 < k_end; k0 += BK) {
-            [[unroll]] for (uint i = 0; i < X_EACH; i++)
-                if (x_is_piece(i))
-                    body_see_x(x_place(i).x, x_load(i, k0));
-            [[unroll]] for (uint i = 0; i < W_EACH; i++) {
-                Unit u;
-                vec4 a = vec4(0), b = vec4(0);
-                if (w_load(i, k0, u))
-                    unit_get8(u, w_eighth(i), a, b);
-                if (w_is_piece(i))
-                    body_see_w(w_place(i).x, a, b);
-            }
-        }
-    body_seen();
-
     if (k < k_end) {
         stage_load(k);
         stage_put();

@@ -1,4 +1,4 @@
-// Matrix multiply on matrix units of a subgroup (VK_KHR_cooperative_matrix) whose operands lie ready as 16-bit numbers of the units' type: run_packed in
+// Matrix multiply on matrix units of a subgroup (VK_KHR_cooperative_matrix) whose operands lie ready as 16-bit numbers of the units' type: run_product in
 // model/ops_linear.c rounds x and puts its rows in order, and unpacks weights of other types. So nothing is converted on the way to shared memory, and a
 // thread moves pieces of eight numbers. -DFORM=NT | NN | TN (see tile.glsl), -DMATRIX=bfloat16_t | float16_t. Sums are f32.
 //   MORE: behind the contraction comes another, of k2 steps over x2 and w2, into the same sums: an adapter's wide product, whose narrow one made x2. So y, which

@@ -10,7 +10,7 @@
 #define PUSHES(X)                                                                                                      \
     X(fill) X(copy) X(probe)                                                                                           \
     X(gemm) X(gemv) X(embed) X(embed_back) X(rmsnorm) X(rmsnorm_back) X(rope) X(swiglu) X(swiglu_back)                 \
-    X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(gather_rows) X(expert_swiglu_back)        \
+    X(add) X(bias) X(gate) X(gate_back) X(route) X(route_back) X(sort) X(balance) X(combine) X(gather_rows) X(peaks) X(expert_swiglu_back)        \
     X(scatter_rows) X(column_sum) X(xent) X(sum) X(norm_finish) X(adamw) X(sample) X(argmax) X(logit_bias) X(remap)    \
     X(mask_logits) X(penalty) X(follow) X(noise)                                                                       \
     X(attention) X(attention_decode) X(attention_back_prepare) X(attention_back_dq)                                    \
@@ -25,11 +25,12 @@
 
 // Matrix multiply, three forms by module, dense (tiles and offsets absent) or grouped by expert; see gemm.comp.
 //   NT: y(m,n) = x(m,k) w(n,k)^T    NN: y(m,n) = x(m,k) w(k,n)    TN: y(n,k) = x(m,n)^T w(m,k), contraction over rows m
-// y = alpha * product (+ y where accumulate is not 0). flags of NT and NN: 1 grouped, 2 rows of x through gather. Of gemm_packed.comp alone: x and w of 16
-// bits, and with MORE the product's second part, x2 (m,k2) and w2 as w, but with k2 steps.
+// y = alpha * product (+ y where accumulate is not 0). flags of NT and NN: 1 grouped, 2 rows of x through gather. On matrix units x of NT and NN is of 16 bits,
+// and of f16 units x_peak and w_peak (else absent) are the peaks of the product's rows of x and columns of w (of every expert's). Of gemm_packed.comp alone: w of
+// 16 bits too, and with MORE the product's second part, x2 (m,k2) and w2 as w, but with k2 steps.
 #define PUSH_gemm(IN, OUT, RW, U32, F32)                                                                               \
     IN(f32, x) IN(u32x4, w) RW(f32, y) IN(u32, gather) IN(u32x4, tiles) IN(u32, offsets) IN(u32, grid) IN(u32x4, x2)   \
-    IN(u32x4, w2)                                                                                                      \
+    IN(u32x4, w2) IN(u32, x_peak) IN(u32, w_peak)                                                                      \
     U32(m) U32(n) U32(k) U32(accumulate) F32(alpha) U32(w_row_bytes) U32(ldx) U32(ldy) U32(flags) U32(k2)
 // Few rows: y(m,n) = alpha * x(m,k) w(n,k)^T (+ y), or silu(x w^T) * (x w2^T); see gemv.comp for what else it makes at once. Absent what it then does not
 // take. row_expert (m): matrix of the stack w that a row takes; row r reads x row r / x_divide.
@@ -102,8 +103,12 @@
 #define PUSH_expert_swiglu_back(IN, OUT, RW, U32, F32)                                                                 \
     RW(f32, gate) RW(f32, up) RW(f32, dh) IN(f32, weights) IN(u32, slot_row) OUT(f32, dweights)                        \
     U32(rows) U32(width) U32(n_active)
-// y[i] = x[index[i]] (or x[i]); an index beyond x, as 0xffffffff, gives zeros. y f32, or f16 or bf16.
-#define PUSH_gather_rows(IN, OUT, RW, U32, F32) IN(f32, x) IN(u32, index) OUT(f32, y) U32(rows) U32(dim) U32(x_rows)
+// y[i] = x[index[i]] (or x[i]); an index beyond x, as 0xffffffff, gives zeros. y f32, or f16 or bf16; its rows have ld numbers, behind dim zeros. Where peak
+// (rows) is there, y is f16 and a row times a power of two: see peak.glsl.
+#define PUSH_gather_rows(IN, OUT, RW, U32, F32)                                                                        \
+    IN(f32, x) IN(u32, index) OUT(f32, y) OUT(u32, peak) U32(rows) U32(dim) U32(ld) U32(x_rows)
+// peak: bits of the greatest magnitude of each row of w (rows,cols), or of each column of its stacked matrices of stack_rows rows; of columns zeros before.
+#define PUSH_peaks(IN, OUT, RW, U32, F32) IN(u32x4, w) RW(u32, peak) U32(rows) U32(cols) U32(stack_rows) U32(w_row_bytes)
 // y[index[i]] (+)= x[i], indices distinct; an index beyond y, as 0xffffffff, is skipped.
 #define PUSH_scatter_rows(IN, OUT, RW, U32, F32)                                                                       \
     IN(f32, x) IN(u32, index) RW(f32, y) U32(rows) U32(dim) U32(y_rows) U32(accumulate)

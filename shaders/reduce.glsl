@@ -10,6 +10,7 @@ float pair_add(float a, float b) { return a + b; }
 uint pair_add(uint a, uint b) { return a + b; }
 float pair_max(float a, float b) { return max(a, b); }
 uint pair_min(uint a, uint b) { return min(a, b); }
+uint pair_max(uint a, uint b) { return max(a, b); }
 
 #ifdef SUBGROUP
 #extension GL_KHR_shader_subgroup_basic : require
@@ -49,5 +50,6 @@ GROUP_REDUCE(float, group_add, pair_add, subgroupAdd, floatBitsToUint, uintBitsT
 GROUP_REDUCE(float, group_max, pair_max, subgroupMax, floatBitsToUint, uintBitsToFloat)
 GROUP_REDUCE(uint, group_add, pair_add, subgroupAdd, uint, uint)
 GROUP_REDUCE(uint, group_min, pair_min, subgroupMin, uint, uint)
+GROUP_REDUCE(uint, group_max, pair_max, subgroupMax, uint, uint)
 
 #endif

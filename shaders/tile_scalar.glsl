@@ -6,16 +6,11 @@ shared float x_stage[TILE_ROWS * STRIDE];
 shared float w_stage[TILE_COLS * STRIDE];
 float sum[ROWS][COLS];
 
-const bool BODY_SCALES = false;
-void body_see_x(uint row, vec4 v) {}
-void body_see_w(uint col, vec4 a, vec4 b) {}
-void body_seen() {}
-
 void body_begin() {
     [[unroll]] for (uint i = 0; i < ROWS; i++)
         [[unroll]] for (uint c = 0; c < COLS; c++) sum[i][c] = 0;
 }
-void body_put_x(uint i, vec4 v) {
+void body_put_x(uint i, XPiece v) {
     uvec2 at = x_place(i);
     [[unroll]] for (uint j = 0; j < 4; j++) x_stage[FORM == TN ? (at.x + j) * STRIDE + at.y : at.x * STRIDE + at.y + j] = v[j];
 }
@@ -23,7 +18,7 @@ void body_put_w(uint i, bool there, Unit u, uint eighth) {
     uvec2 at = w_place(i);
     vec4 a = vec4(0), b = vec4(0);
     if (there)
-        unit_get8(u, eighth, a, b);
+        eighth_get(u, eighth, 1, a, b);
     [[unroll]] for (uint j = 0; j < 8; j++)
         w_stage[FORM == NT ? at.x * STRIDE + at.y + j : (at.x + j) * STRIDE + at.y] = j < 4 ? a[j] : b[j - 4];
 }

@@ -3,6 +3,7 @@
 // runs the cases that have NAME in their name.
 #include "check.h"
 #include "model/opcheck.h"
+#include "model/quant.h"
 #include "model/ref.h"
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,43 @@ static void test_neighbours(struct Device *dev) {
     }
 }
 
+// A row of zero quants under the greatest scale that a file can hold is zeros, on units of f16 too, where scales are multiplied once more.
+static void test_great_scale(struct Device *dev) {
+    enum { M = 16, N = 16, K = 32, ROW = 34 };
+    static const int BODIES[] = {KERNEL_gemm_nt, KERNEL_gemm_nt_matrix_f16, KERNEL_gemm_nt_matrix_bf16};
+    struct Arena arena;
+    arena_init(&arena, dev, "scale", ARENA_DEVICE);
+    struct Tensor x = TENSOR(&arena, DT_F32, M, K), w = TENSOR(&arena, DT_Q8_0, N, K), y = TENSOR(&arena, DT_F32, M, N);
+    uint8_t row[ROW] = {0xff, 0x7b}, *rows = xcalloc(w.bytes, 1); // 65504, then quants
+    float ones[M * K], sums[M * N];
+    for (uint32_t i = 0; i < M * K; i++)
+        ones[i] = 1;
+    for (uint32_t i = 0; i < N; i++) {
+        row[2] = i == 3; // but one of a row
+        quant_row_to_device(DT_Q8_0, row, K, rows + i * (w.bytes / N));
+    }
+    for (size_t b = 0; b < sizeof BODIES / sizeof *BODIES; b++) {
+        if (!opcheck_concerns(dev, BODIES[b])) {
+            check_skip("a great scale: %s is not for this device", KERNELS[BODIES[b]].name);
+            continue;
+        }
+        dev->force_kernel = BODIES[b];
+        struct Cmd *c = cmd_begin(dev, "scale");
+        op_linear(c, &x, &w, &y, NULL, (struct LinearOptions){.scratch = &arena});
+        struct Program *p = cmd_end(c);
+        CHECK(p && tensor_upload(dev, &x, 0, ones, x.bytes) && tensor_upload(dev, &w, 0, rows, w.bytes) &&
+                  program_run(p) && tensor_download(dev, &y, 0, sums, y.bytes),
+              "%s", fail_last());
+        for (uint32_t i = 0; i < M * N; i++)
+            CHECK(sums[i] == (i % N == 3 ? 65504.0f : 0.0f), "%s: row %u is %g", KERNELS[BODIES[b]].name, i % N,
+                  (double)sums[i]);
+        program_free(p);
+    }
+    dev->force_kernel = -1;
+    free(rows);
+    arena_free(&arena);
+}
+
 // What is recorded where operands are packed for the matrix units, on a device that only counts: x is packed in front of each multiply and
 // quantised weights unpacked, the scratch is given back, and no barrier is missing. (Results need the hardware; there the known-answer tests see to them.)
 static void test_packing(void) {
@@ -240,6 +278,7 @@ int main(int argc, char **argv) {
     test_suite(&dev, argc > 1 ? argv[1] : "");
     if (dev.is_cpu && argc < 2)
         test_staged(&dev);
+    test_great_scale(&dev);
     test_neighbours(&dev);
     if (dev.is_cpu)
         staged_neighbours(&dev);

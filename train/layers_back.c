@@ -35,10 +35,12 @@ void linear_backward(struct Pass *p, const struct Linear *l, const struct Tensor
     if (!dx && !adapted && !(x && (trained(l->w) || trained(l->bias))))
         return;
     struct ArenaMark mark = arena_mark(p->arena);
-    struct Tensor packed_dy = op_operand(p->c, p->arena, dy, g, gather_dy, coarse), packed_x = {0}, dh, h;
+    enum OperandOf dy_of = dx || adapted ? OF_PRODUCT : OF_GRADIENT, x_of = adapter_learns ? OF_PRODUCT : OF_GRADIENT;
+    struct Operand packed_dy = op_operand(p->c, p->arena, dy, g, gather_dy, dy_of, coarse), packed_x = {0};
+    struct Tensor dh, h;
     struct LinearOptions of_dy = {.gather = gather_dy, .coarse = coarse, .scratch = p->arena, .packed = &packed_dy};
     if (x && (adapter_learns || trained(l->w)))
-        packed_x = op_operand(p->c, p->arena, x, g, gather_x, coarse);
+        packed_x = op_operand(p->c, p->arena, x, g, gather_x, x_of, coarse);
     if (x && trained(l->w))
         weight_backward(p, l->w, dy, x, g, o.by_token,
                         (struct LinearOptions){.coarse = coarse, .packed = &packed_dy, .packed_x = &packed_x});
