@@ -349,6 +349,10 @@ bug(N25c "the router's softmax does not take the maximum off" FILE shaders/route
   FIND [=[prob[j] = exp(prob[j] - top);]=]
   PUT [=[prob[j] = exp(prob[j]);]=]
   TEST rows SAYS "route huge by route")
+bug(N25d "operands of f16 units are not brought to their range" FILE shaders/gather_rows.comp
+  FIND [=[scale = peak_scale(peak);]=]
+  PUT [=[scale = 1;]=]
+  TEST rows SAYS "pack_rows")
 
 # ---- N28: the noise of training (NEFTune)
 bug(N28a "held-out losses are measured with the noise of training" FILE train/step.c
