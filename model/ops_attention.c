@@ -52,9 +52,12 @@ static struct Dispatch tile_dispatch(struct Device *dev, enum KernelId cpu, enum
     struct Dispatch d = {.kernel = pick_body(dev, cpu, tiled, &is_cpu), .spec = {head_dim, cache}, .n_spec = 2};
     uint32_t tile_rows;
     if (is_cpu) {
-        uint32_t lane_rows = head_dim <= 64 ? 2 : 1; // two of wider heads do not stay in the first cache
+        bool back = cpu != KERNEL_attention_cpu, again = back && tiles_of(dev)->attention_back_again;
+        uint32_t lane_rows = head_dim <= 64 && !again ? 2 : 1; // two of wider heads do not stay in the first cache
         d.local_size = cpu_lanes(dev);
         d.spec[d.n_spec++] = lane_rows;
+        if (back)
+            d.spec[d.n_spec++] = again;
         tile_rows = lane_rows * d.local_size;
     } else {
         uint32_t width = head_dim * wide, most = tiles_of(dev)->attention_rows;

@@ -1,7 +1,7 @@
 // The table of devices. Figures behind it are in docs/performance.md; where a class was never measured it has what its neighbour has.
 #include "model/tiles.h"
 
-// Mesa's lavapipe changed its compiler with release 26: see gemv_lane_rows in docs/performance.md.
+// Mesa's lavapipe changed its compiler with release 26: see gemv_lane_rows and attention_back_again in docs/performance.md.
 static bool is_old_lavapipe(const struct Device *dev) {
     const uint32_t MESA = 0x10005, MAJOR_SHIFT = 22;
     return dev->is_cpu && dev->vendor_id == MESA && dev->driver_version >> MAJOR_SHIFT < 26;
@@ -44,7 +44,8 @@ static const struct {
     struct Tiles tiles;
 } CLASSES[] = {
     {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_lane_rows = false, .gemv_ahead = 1}},
-    {is_processor, {.name = "a processor", PROCESSOR, .gemv_lane_rows = true, .gemv_ahead = 4}},
+    {is_processor,
+     {.name = "a processor", PROCESSOR, .gemv_lane_rows = true, .gemv_ahead = 4, .attention_back_again = true}},
     {has_workgroup_matrices, // NVIDIA's own driver
      {.name = "matrix units of a workgroup",
       CARD,

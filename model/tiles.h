@@ -29,8 +29,9 @@ struct Tiles {
     // Attention. Keys of a block, and the parts that a row's keys are split into for decode, are order.
     uint32_t attention_matrix_subgroups, attention_matrix_keys, attention_matrix_row_blocks;
     uint32_t attention_cm2_threads, attention_cm2_rows, attention_cm2_keys;
-    uint32_t attention_rows;             // of a thread in plain arithmetic, for heads up to 128
-    uint32_t attention_matrix_widest;    // head that matrix units take
+    uint32_t attention_rows;          // of a thread in plain arithmetic, for heads up to 128
+    uint32_t attention_matrix_widest; // head that matrix units take
+    bool attention_back_again;        // gradients on a CPU: a lane has one row, and loads what all share for each use
     uint32_t decode_units, decode_parts; // workgroups that fill the device with one row; parts at the most
 };
 // The row of the table that fits the device as its capabilities stand now.

@@ -2,10 +2,9 @@
 // other. dv = sum over rows of p do; dk = scale sum of ds q, with p and ds as in attention_back_dq_cpu.comp. Rows are added in ascending order.
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#include "attention.glsl"
+#include "attention_back_cpu.glsl"
 
-layout(constant_id = 4) const uint LANE_ROWS = 1; // keys of a lane
-const uint ROWS = 2;
+const uint ROWS = HEAD_DIM > 128 ? 2 : 4; // the code is unrolled in both directions
 
 void main() {
     const uint tiles = (p.key_rows + LANE_ROWS * LOCAL_SIZE - 1) / (LANE_ROWS * LOCAL_SIZE);
@@ -21,15 +20,11 @@ void main() {
         }
     }
 
-    f32x4_in q4 = f32x4_in(p.q), dy4 = f32x4_in(p.dy);
+    uint key[LANE_ROWS], at[LANE_ROWS];
     vec4 k[LANE_ROWS][HEAD_VECS], v[LANE_ROWS][HEAD_VECS], dk[LANE_ROWS][HEAD_VECS], dv[LANE_ROWS][HEAD_VECS];
-    uint row_begin[LANE_ROWS], row_end[LANE_ROWS], key[LANE_ROWS], at[LANE_ROWS];
     [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
         key[w] = first + gl_LocalInvocationID.x + w * LOCAL_SIZE;
-        uint safe_key = min(key[w], p.key_rows - 1);
-        row_begin[w] = p.key_span.v[2 * safe_key];
-        row_end[w] = key[w] < p.key_rows ? min(p.key_span.v[2 * safe_key + 1], p.rows) : 0;
-        at[w] = (safe_key * p.n_kv_heads + kv_head) * HEAD_VECS;
+        at[w] = (min(key[w], p.key_rows - 1) * p.n_kv_heads + kv_head) * HEAD_VECS;
         [[unroll]] for (uint d = 0; d < HEAD_VECS; d++) {
             k[w][d] = f32x4_in(p.k).v[at[w] + d] * (p.scale * LOG2E);
             v[w][d] = f32x4_in(p.v).v[at[w] + d];
@@ -39,42 +34,45 @@ void main() {
     }
     for (uint head = kv_head * n_shared; head < (kv_head + 1) * n_shared; head++)
         for (uint row = low; row < high; row += ROWS) {
-            uint base[ROWS];
-            float s[ROWS][LANE_ROWS], dp[ROWS][LANE_ROWS];
+            f32x4_in q[ROWS], q_again[ROWS], dy[ROWS], dy_again[ROWS];
+            float s[ROWS][LANE_ROWS], dp[ROWS][LANE_ROWS], lse[ROWS], delta[ROWS];
+            uint key_begin[ROWS], key_end[ROWS];
+            // lse, delta and span are read here because lavapipe tests these pointers where it meets them first, which ends a block of code. If addresses
+            // stood in one block with products, the compiler would make products of the first row while it waits for the other addresses, and spill them.
             [[unroll]] for (uint i = 0; i < ROWS; i++) {
-                base[i] = (min(row + i, p.rows - 1) * p.n_heads + head) * HEAD_VECS;
+                const uint r = min(row + i, p.rows - 1), stat = r * p.n_heads + head, base = stat * HEAD_VECS;
+                q[i] = row_from(uvec2(p.q), base), q_again[i] = row_from(uvec2(p.q), base + again());
+                dy[i] = row_from(uvec2(p.dy), base), dy_again[i] = row_from(uvec2(p.dy), base + again());
+                lse[i] = p.lse.v[stat], delta[i] = p.delta.v[stat];
+                key_begin[i] = p.span.v[2 * r], key_end[i] = row + i < p.rows ? p.span.v[2 * r + 1] : 0;
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) s[i][w] = dp[i][w] = 0;
             }
-            [[unroll]] for (uint d = 0; d < HEAD_VECS; d++)
-                [[unroll]] for (uint i = 0; i < ROWS; i++) {
-                    const vec4 q = q4.v[base[i] + d], dy = dy4.v[base[i] + d];
-                    [[unroll]] for (uint e = 0; e < 4; e++)
-                        [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
-                            s[i][w] = fma(k[w][d][e], q[e], s[i][w]);
-                            dp[i][w] = fma(v[w][d][e], dy[e], dp[i][w]);
-                        }
-                }
-            [[unroll]] for (uint i = 0; i < ROWS; i++) {
-                const uint r = min(row + i, p.rows - 1), stat = r * p.n_heads + head;
-                const uint key_begin = p.span.v[2 * r], key_end = p.span.v[2 * r + 1];
+            // Each of the four products by itself, because registers hold sums of one.
+            [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
+                [[unroll]] for (uint i = 0; i < ROWS; i++)
+                    [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
+                        s[i][w] = fma(k[w][d / 4][d % 4], q[i].v[d / 4][d % 4], s[i][w]);
+            [[unroll]] for (uint i = 0; i < ROWS; i++)
+                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
+                    s[i][w] = mix(0, weight_of(s[i][w], lse[i]), key[w] >= key_begin[i] && key[w] < key_end[i]);
+            [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
-                    const bool seen = row + i >= row_begin[w] && row + i < row_end[w] && key[w] >= key_begin && key[w] < key_end;
-                    s[i][w] = seen ? weight_of(s[i][w], p.lse.v[stat]) : 0;
-                    dp[i][w] = seen ? s[i][w] * (dp[i][w] - p.delta.v[stat]) : 0;
+                    float total = dv[w][d / 4][d % 4];
+                    [[unroll]] for (uint i = 0; i < ROWS; i++) total = fma(s[i][w], dy_again[i].v[d / 4][d % 4], total);
+                    dv[w][d / 4][d % 4] = total;
                 }
-            }
-            [[unroll]] for (uint d = 0; d < HEAD_VECS; d++) {
-                vec4 total_k[LANE_ROWS], total_v[LANE_ROWS];
-                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) total_k[w] = dk[w][d], total_v[w] = dv[w][d];
-                [[unroll]] for (uint i = 0; i < ROWS; i++) {
-                    const vec4 q = q4.v[base[i] + d], dy = dy4.v[base[i] + d];
-                    [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
-                        total_k[w] = fma(vec4(dp[i][w]), q, total_k[w]);
-                        total_v[w] = fma(vec4(s[i][w]), dy, total_v[w]);
-                    }
+            [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
+                [[unroll]] for (uint i = 0; i < ROWS; i++)
+                    [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
+                        dp[i][w] = fma(v[w][d / 4][d % 4], dy[i].v[d / 4][d % 4], dp[i][w]);
+            [[unroll]] for (uint i = 0; i < ROWS; i++)
+                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) dp[i][w] = s[i][w] * (dp[i][w] - delta[i]);
+            [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
+                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
+                    float total = dk[w][d / 4][d % 4];
+                    [[unroll]] for (uint i = 0; i < ROWS; i++) total = fma(dp[i][w], q_again[i].v[d / 4][d % 4], total);
+                    dk[w][d / 4][d % 4] = total;
                 }
-                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) dk[w][d] = total_k[w], dv[w][d] = total_v[w];
-            }
         }
     [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
         if (key[w] < p.key_rows)

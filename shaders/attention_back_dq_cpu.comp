@@ -2,10 +2,9 @@
 // p = exp(scale q.k - lse) and ds = p (do.v - delta): dq = scale sum over keys of ds k. Weights come from the saved lse, so there is no running maximum.
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#include "attention.glsl"
+#include "attention_back_cpu.glsl"
 
-layout(constant_id = 4) const uint LANE_ROWS = 1; // rows of a lane, LOCAL_SIZE apart
-const uint KEYS = (HEAD_DIM > 128 ? 2 : 4) / LANE_ROWS;
+const uint KEYS = (HEAD_DIM > 128 ? 2 : HEAD_DIM > 64 ? 4 : 8) / LANE_ROWS; // the code of a step should stay in the first cache
 
 void main() {
     const uint tiles = (p.rows + LANE_ROWS * LOCAL_SIZE - 1) / (LANE_ROWS * LOCAL_SIZE);
@@ -20,7 +19,6 @@ void main() {
             high = max(high, end);
         }
     }
-    f32x4_in k4 = f32x4_in(p.k), v4 = f32x4_in(p.v);
     uint row[LANE_ROWS], at[LANE_ROWS], span_begin[LANE_ROWS], span_end[LANE_ROWS];
     float lse[LANE_ROWS], delta[LANE_ROWS];
     vec4 q[LANE_ROWS][HEAD_VECS], dy[LANE_ROWS][HEAD_VECS], dq[LANE_ROWS][HEAD_VECS];
@@ -38,35 +36,33 @@ void main() {
         }
     }
     for (uint key = low / KEYS * KEYS; key < high; key += KEYS) {
-        uint base[KEYS];
+        f32x4_in k[KEYS], k_again[KEYS], v[KEYS];
         float s[KEYS][LANE_ROWS], dp[KEYS][LANE_ROWS];
         [[unroll]] for (uint j = 0; j < KEYS; j++) {
-            base[j] = (min(key + j, p.key_rows - 1) * p.n_kv_heads + kv_head) * HEAD_VECS;
+            const uint base = (min(key + j, p.key_rows - 1) * p.n_kv_heads + kv_head) * HEAD_VECS;
+            k[j] = row_from(uvec2(p.k), base), k_again[j] = row_from(uvec2(p.k), base + again());
+            v[j] = row_from(uvec2(p.v), base);
             [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) s[j][w] = dp[j][w] = 0;
         }
-        [[unroll]] for (uint d = 0; d < HEAD_VECS; d++)
-            [[unroll]] for (uint j = 0; j < KEYS; j++) {
-                const vec4 k = k4.v[base[j] + d], v = v4.v[base[j] + d];
-                [[unroll]] for (uint e = 0; e < 4; e++)
-                    [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
-                        s[j][w] = fma(q[w][d][e], k[e], s[j][w]);
-                        dp[j][w] = fma(dy[w][d][e], v[e], dp[j][w]);
-                    }
-            }
+        [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
+            [[unroll]] for (uint j = 0; j < KEYS; j++)
+                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
+                    s[j][w] = fma(q[w][d / 4][d % 4], k[j].v[d / 4][d % 4], s[j][w]);
+        [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
+            [[unroll]] for (uint j = 0; j < KEYS; j++)
+                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
+                    dp[j][w] = fma(dy[w][d / 4][d % 4], v[j].v[d / 4][d % 4], dp[j][w]);
         [[unroll]] for (uint j = 0; j < KEYS; j++)
             [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
                 const bool seen = key + j >= span_begin[w] && key + j < span_end[w];
-                s[j][w] = seen ? weight_of(s[j][w], lse[w]) * (dp[j][w] - delta[w]) : 0;
+                s[j][w] = mix(0, weight_of(s[j][w], lse[w]) * (dp[j][w] - delta[w]), seen);
             }
-        [[unroll]] for (uint d = 0; d < HEAD_VECS; d++) {
-            vec4 total[LANE_ROWS];
-            [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) total[w] = dq[w][d];
-            [[unroll]] for (uint j = 0; j < KEYS; j++) {
-                const vec4 k = k4.v[base[j] + d];
-                [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) total[w] = fma(vec4(s[j][w]), k, total[w]);
+        [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
+            [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
+                float total = dq[w][d / 4][d % 4];
+                [[unroll]] for (uint j = 0; j < KEYS; j++) total = fma(s[j][w], k_again[j].v[d / 4][d % 4], total);
+                dq[w][d / 4][d % 4] = total;
             }
-            [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) dq[w][d] = total[w];
-        }
     }
     [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
         if (row[w] < p.rows)
