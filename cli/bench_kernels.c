@@ -123,6 +123,13 @@ static bool is_wanted(const struct Bench *b, const struct OpCase *oc, int kernel
     return b->dev->is_cpu || n < 4 || strcmp(name + n - 4, "_cpu") != 0;
 }
 
+static bool takes_last(const struct OpCase *oc, const uint32_t *shape) {
+    uint32_t last = 0;
+    for (const char *c = oc->shape_names; *c; c++)
+        last += *c == ',';
+    return !oc->divides_last || shape[last] % oc->divides_last == 0;
+}
+
 static void bench_case(struct Bench *b, const struct OpCase *oc, int kernel) {
     uint32_t n = oc->n_bench - (b->dev->is_cpu ? oc->n_bench_large : 0);
     for (uint32_t s = 0; s < n && !b->has_preset; s++)
@@ -131,7 +138,8 @@ static void bench_case(struct Bench *b, const struct OpCase *oc, int kernel) {
         struct ShapeList l;
         bench_shapes(&l, oc, &b->config, b->tokens[t]);
         for (uint32_t s = 0; s < l.n; s++)
-            bench_one(b, oc, l.shape[s], kernel);
+            if (takes_last(oc, l.shape[s]))
+                bench_one(b, oc, l.shape[s], kernel);
     }
 }
 

@@ -394,23 +394,23 @@ static const uint32_t PACK_BENCH[][OP_SHAPE] = {{512, 512, 9, 3, 64}, {4096, 409
 #define CM2(name, kernels, type)                                                                                       \
     {                                                                                                                  \
         name, kernels, CM2_SHAPES, COUNT(CM2_SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout", \
-            run_forward, type, 0, LARGE                                                                                \
+            run_forward, type, 0, LARGE, 0                                                                             \
     }
 #define CACHED(name, kernels, type)                                                                                    \
     {                                                                                                                  \
         name, kernels, CACHED_SHAPES, COUNT(CACHED_SHAPES), BENCH, COUNT(BENCH),                                       \
-            "rows,keys,heads,kv_heads,head_dim,layout", run_forward, type, 0, LARGE                                    \
+            "rows,keys,heads,kv_heads,head_dim,layout", run_forward, type, 0, LARGE, 0                                 \
     }
 #define CACHED_DECODE(name, type)                                                                                      \
     {                                                                                                                  \
         name, DECODE, CACHED_DECODE_SHAPES, COUNT(CACHED_DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),            \
-            "rows,keys,heads,kv_heads,head_dim", run_decode, type, 0, 0                                                \
+            "rows,keys,heads,kv_heads,head_dim", run_decode, type, 0, 0, 0                                             \
     }
 static const struct OpCase CASES[] = {
     {"attention", FORWARD, SHAPES, NARROW, BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout", run_forward,
-     DT_F32, 0, LARGE},
+     DT_F32, 0, LARGE, 0},
     {"attention wide", FORWARD_WIDE, SHAPES + NARROW, 1, BENCH, 0, "rows,keys,heads,kv_heads,head_dim,layout",
-     run_forward, DT_F32, 0, 0},
+     run_forward, DT_F32, 0, 0, 0},
     CACHED("attention f16", FORWARD_F16, DT_F16),
     CACHED("attention bf16", FORWARD_BF16, DT_BF16),
     CACHED("attention q8_0", FORWARD_F16, DT_Q8_0),
@@ -418,15 +418,15 @@ static const struct OpCase CASES[] = {
     CM2("attention of workgroups f16", CM2_F16, DT_F16),
     CM2("attention of workgroups bf16", CM2_BF16, DT_BF16),
     {"attention_back", BACKWARD, SHAPES, COUNT(SHAPES), BENCH, COUNT(BENCH), "rows,keys,heads,kv_heads,head_dim,layout",
-     run_backward, DT_F32, 0, LARGE},
+     run_backward, DT_F32, 0, LARGE, 0},
     {"attention_back of matrices", BACKWARD_MATRIX, BACK_SHAPES, COUNT(BACK_SHAPES), BENCH, COUNT(BENCH),
-     "rows,keys,heads,kv_heads,head_dim,layout", run_backward, DT_F32, 0, LARGE},
+     "rows,keys,heads,kv_heads,head_dim,layout", run_backward, DT_F32, 0, LARGE, 0},
     {"attention_back pack bf16", PACK, PACK_SHAPES, COUNT(PACK_SHAPES), PACK_BENCH, COUNT(PACK_BENCH),
-     "rows,packed,heads,kv_heads,head_dim", run_pack, DT_BF16, 0, 1},
+     "rows,packed,heads,kv_heads,head_dim", run_pack, DT_BF16, 0, 1, 0},
     {"attention_back pack f16", PACK, PACK_SHAPES, COUNT(PACK_SHAPES), PACK_BENCH, 0,
-     "rows,packed,heads,kv_heads,head_dim", run_pack, DT_F16, 0, 0},
+     "rows,packed,heads,kv_heads,head_dim", run_pack, DT_F16, 0, 0, 0},
     {"attention_decode", DECODE, DECODE_SHAPES, COUNT(DECODE_SHAPES), DECODE_BENCH, COUNT(DECODE_BENCH),
-     "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0, 0},
+     "rows,keys,heads,kv_heads,head_dim", run_decode, DT_F32, 0, 0, 0},
     CACHED_DECODE("attention_decode f16", DT_F16),
     CACHED_DECODE("attention_decode bf16", DT_BF16),
     CACHED_DECODE("attention_decode q8_0", DT_Q8_0),

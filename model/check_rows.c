@@ -538,13 +538,20 @@ KERNELS_OF(K_EMBED, KERNEL_embed)
 KERNELS_OF(K_EMBED_BACK, KERNEL_embed_back)
 KERNELS_OF(K_NOISE, KERNEL_noise)
 KERNELS_OF(K_RMSNORM, KERNEL_rmsnorm, KERNEL_rmsnorm_base)
+KERNELS_OF(K_RMSNORM_PAIRS, KERNEL_rmsnorm_cpu)
 KERNELS_OF(K_RMSNORM_BACK, KERNEL_rmsnorm_back, KERNEL_rmsnorm_back_base)
+KERNELS_OF(K_RMSNORM_BACK_PAIRS, KERNEL_rmsnorm_back_cpu)
 KERNELS_OF(K_COLUMN_SUM, KERNEL_column_sum)
+KERNELS_OF(K_COLUMN_SUM_PAIRS, KERNEL_column_sum_cpu)
 KERNELS_OF(K_ROPE, KERNEL_rope)
+KERNELS_OF(K_ROPE_PAIRS, KERNEL_rope_cpu)
 KERNELS_OF(K_SWIGLU, KERNEL_swiglu)
+KERNELS_OF(K_SWIGLU_PAIRS, KERNEL_swiglu_cpu)
 KERNELS_OF(K_SWIGLU_BACK, KERNEL_swiglu_back)
+KERNELS_OF(K_SWIGLU_BACK_PAIRS, KERNEL_swiglu_back_cpu)
 KERNELS_OF(K_ADD, KERNEL_add)
-KERNELS_OF(K_FILL, KERNEL_fill)
+KERNELS_OF(K_ADD_PAIRS, KERNEL_add_cpu)
+KERNELS_OF(K_FILL, KERNEL_fill, KERNEL_fill_cpu)
 KERNELS_OF(K_COPY, KERNEL_copy)
 KERNELS_OF(K_BIAS, KERNEL_bias)
 KERNELS_OF(K_GATE, KERNEL_gate)
@@ -558,11 +565,14 @@ KERNELS_OF(K_SORT, KERNEL_sort)
 KERNELS_OF(K_REMAP, KERNEL_remap)
 KERNELS_OF(K_BALANCE, KERNEL_balance)
 KERNELS_OF(K_COMBINE, KERNEL_combine)
+KERNELS_OF(K_COMBINE_PAIRS, KERNEL_combine_cpu)
 KERNELS_OF(K_EXPERT_SWIGLU_BACK, KERNEL_expert_swiglu_back, KERNEL_expert_swiglu_back_base)
+KERNELS_OF(K_EXPERT_SWIGLU_BACK_PAIRS, KERNEL_expert_swiglu_back_cpu)
 KERNELS_OF(K_XENT, KERNEL_xent, KERNEL_xent_base)
-KERNELS_OF(K_SUM, KERNEL_sum, KERNEL_sum_base)
+KERNELS_OF(K_SUM, KERNEL_sum, KERNEL_sum_base, KERNEL_sum_cpu)
 KERNELS_OF(K_NORM, KERNEL_norm_finish, KERNEL_norm_finish_base)
 KERNELS_OF(K_ADAMW, KERNEL_adamw)
+KERNELS_OF(K_ADAMW_PAIRS, KERNEL_adamw_cpu)
 KERNELS_OF(K_SAMPLE, KERNEL_sample, KERNEL_sample_base)
 KERNELS_OF(K_ARGMAX, KERNEL_argmax, KERNEL_argmax_base)
 KERNELS_OF(K_LOGIT_BIAS, KERNEL_logit_bias)
@@ -577,15 +587,18 @@ static const uint32_t UNPACK_BENCH[][OP_SHAPE] = {{1, 4096, 2048}};
 static const uint32_t TABLE_BENCH[][OP_SHAPE] = {{512, 4096, 768}, {1, 4096, 768}, {4096, 4096, 2048}};
 static const uint32_t ROWS[][OP_SHAPE] = {{7, 576},   {1, 8},   {1, 24},    {33, 24},
                                           {64, 2048}, {129, 8}, {3, 10944}, {300, 40}};
+static const uint32_t ROWS_16[][OP_SHAPE] = {{7, 576}, {1, 16}, {33, 48}, {64, 2048}, {3, 10944}, {300, 80}};
 static const uint32_t ROWS_BENCH[][OP_SHAPE] = {{512, 576}, {1, 576}, {4096, 2048}};
 static const uint32_t HIDDEN_BENCH[][OP_SHAPE] = {{512, 1536}, {1, 1536}, {4096, 1408}};
 static const uint32_t FLAT[][OP_SHAPE] = {{7, 24}, {1, 8}, {129, 72}, {3, 10944}, {64, 576}, {1, 4}};
+static const uint32_t FLAT_16[][OP_SHAPE] = {{7, 16}, {1, 16}, {129, 80}, {3, 10944}, {64, 576}};
 static const uint32_t REMAPS[][OP_SHAPE] = {{42, 9, 64}, {1, 1, 1}, {300, 129, 7}, {7, 70, 256}};
 static const uint32_t REMAPS_BENCH[][OP_SHAPE] = {{3072, 112, 64}, {6, 6, 64}};
 static const uint32_t STORES[][OP_SHAPE] = {{7, 33, 96}, {1, 1, 32}, {129, 200, 64}, {33, 70, 1024}, {2, 9, 2080}};
 static const uint32_t STORES_BENCH[][OP_SHAPE] = {{512, 4096, 192}, {1, 4096, 2048}};
 static const uint32_t UNEVEN[][OP_SHAPE] = {{1, 33}, {1, 1}, {7, 7}, {1, 129}, {5, 1001}};
 static const uint32_t HEADS[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 8}, {33, 9, 64}, {5, 2, 24}, {129, 1, 128}, {2, 1, 256}};
+static const uint32_t HEADS_16[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 32}, {33, 9, 96}, {129, 1, 128}, {2, 1, 256}};
 static const uint32_t BLOCK_HEADS[][OP_SHAPE] = {{7, 3, 64}, {1, 1, 32}, {33, 9, 96}, {129, 4, 128}, {2, 5, 256}};
 static const uint32_t HEADS_BENCH[][OP_SHAPE] = {{512, 9, 64}, {1, 9, 64}, {4096, 16, 128}};
 static const uint32_t MOVES[][OP_SHAPE] = {{7, 9, 24}, {1, 1, 8}, {33, 64, 576}, {64, 129, 40}, {3, 3, 10944}};
@@ -604,6 +617,8 @@ static const uint32_t GROUPS[][OP_SHAPE] = {
 static const uint32_t GROUPS_BENCH[][OP_SHAPE] = {{512, 64, 6, 1}, {512, 64, 6, 8}, {16384, 64, 6, 16}};
 static const uint32_t SLOTS[][OP_SHAPE] = {
     {7, 8, 2, 24}, {1, 1, 1, 8}, {33, 64, 6, 576}, {129, 16, 3, 40}, {3, 4, 2, 2048}};
+static const uint32_t SLOTS_16[][OP_SHAPE] = {
+    {7, 8, 2, 32}, {1, 1, 1, 16}, {33, 64, 6, 576}, {129, 16, 3, 96}, {3, 4, 2, 2048}};
 static const uint32_t SLOTS_BENCH[][OP_SHAPE] = {{512, 64, 6, 576}, {1, 64, 6, 576}, {4096, 64, 6, 2048}};
 static const uint32_t VOCAB[][OP_SHAPE] = {{7, 1000}, {1, 1}, {5, 33}, {3, 49152}, {2, 32001}, {4, 256}, {2, 102400}};
 static const uint32_t VOCAB_BENCH[][OP_SHAPE] = {{128, 49152}, {1, 49152}, {64, 102400}};
@@ -613,12 +628,17 @@ static const uint32_t COUNTS_BENCH[][OP_SHAPE] = {{512}, {884736}, {28311552}};
 static const uint32_t FOLLOWS[][OP_SHAPE] = {{7}, {1}, {32}, {129}};
 static const uint32_t FOLLOWS_BENCH[][OP_SHAPE] = {{1}, {8}};
 static const uint32_t EIGHTS[][OP_SHAPE] = {{264}, {8}, {24}, {10944}, {331776}};
+static const uint32_t EIGHTS_16[][OP_SHAPE] = {{272}, {16}, {64}, {10944}, {331776}};
 static const uint32_t EIGHTS_BENCH[][OP_SHAPE] = {{884736}, {28311552}};
 
 #define SHAPES(odd, real)                                                                                              \
     .shapes = odd, .n_shapes = sizeof odd / sizeof *odd, .bench = real, .n_bench = sizeof real / sizeof *real
 #define CASE(text, list, odd, real, names, function, ...)                                                              \
     { .name = text, .kernels = list, SHAPES(odd, real), .shape_names = names, .run = function, __VA_ARGS__ }
+
+// Also the body whose lanes have pairs, which takes sixteens of elements, of half a head too.
+#define BOTH(text, list, odd, ...)                                                                                     \
+    CASE(text, list, odd, __VA_ARGS__), CASE(text, list##_PAIRS, odd##_16, __VA_ARGS__, .divides_last = 32)
 
 #define EMBED(token, dtype, odd)                                                                                       \
     CASE("embed " #token, K_EMBED, odd, TABLE_BENCH, "rows,vocab,dim", run_embed, .type = dtype)
@@ -647,32 +667,32 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("unpack q6_k", K_EMBED, TABLE_SUPER, UNPACK_BENCH, "rows,vocab,dim", run_embed, .type = DT_Q6_K,
              .variant = KEEP),
         CASE("embed_back", K_EMBED_BACK, TABLE, TABLE_BENCH, "rows,vocab,dim", run_embed_back),
-        CASE("rmsnorm f32", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32),
-        CASE("rmsnorm f32 keep", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32, .variant = KEEP),
-        CASE("rmsnorm f16 big", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F16, .variant = BIG),
-        CASE("rmsnorm bf16", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_BF16),
-        CASE("rmsnorm_back", K_RMSNORM_BACK, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_F32),
-        CASE("rmsnorm_back add big", K_RMSNORM_BACK, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_BF16,
+        BOTH("rmsnorm f32", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32),
+        BOTH("rmsnorm f32 keep", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F32, .variant = KEEP),
+        BOTH("rmsnorm f16 big", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_F16, .variant = BIG),
+        BOTH("rmsnorm bf16", K_RMSNORM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm, .type = DT_BF16),
+        BOTH("rmsnorm_back", K_RMSNORM_BACK, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_F32),
+        BOTH("rmsnorm_back add big", K_RMSNORM_BACK, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_BF16,
              .variant = ACCUMULATE | BIG),
-        CASE("rmsnorm_back add dw", K_COLUMN_SUM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_F32,
+        BOTH("rmsnorm_back add dw", K_COLUMN_SUM, ROWS, ROWS_BENCH, "rows,dim", run_rmsnorm_back, .type = DT_F32,
              .variant = ACCUMULATE | KEEP),
-        CASE("rope", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope),
-        CASE("rope back", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope, .variant = BACKWARD),
+        BOTH("rope", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope),
+        BOTH("rope back", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope, .variant = BACKWARD),
         CASE("rope store f32", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope_store),
         CASE("rope store f16", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope_store, .type = DT_F16),
         CASE("rope store bf16", K_ROPE, HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope_store, .type = DT_BF16),
         CASE("rope store q8_0", K_ROPE, BLOCK_HEADS, HEADS_BENCH, "rows,heads,head_dim", run_rope_store,
              .type = DT_Q8_0),
-        CASE("swiglu", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu),
-        CASE("swiglu big", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu, .variant = BIG),
-        CASE("swiglu_back", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back),
-        CASE("swiglu_back keep", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP),
-        CASE("swiglu_back big", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP | BIG),
-        CASE("add", K_ADD, FLAT, ROWS_BENCH, "rows,dim", run_add),
+        BOTH("swiglu", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu),
+        BOTH("swiglu big", K_SWIGLU, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu, .variant = BIG),
+        BOTH("swiglu_back", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back),
+        BOTH("swiglu_back keep", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP),
+        BOTH("swiglu_back big", K_SWIGLU_BACK, FLAT, HIDDEN_BENCH, "rows,dim", run_swiglu_back, .variant = KEEP | BIG),
+        BOTH("add", K_ADD, FLAT, ROWS_BENCH, "rows,dim", run_add),
         CASE("add in place", K_ADD, UNEVEN, ROWS_BENCH, "rows,dim", run_add, .variant = ACCUMULATE),
         CASE("noise", K_NOISE, ROWS, ROWS_BENCH, "rows,dim", run_noise),
         CASE("bias", K_BIAS, ROWS, ROWS_BENCH, "rows,dim", run_bias),
-        CASE("bias back", K_COLUMN_SUM, ROWS, ROWS_BENCH, "rows,dim", run_bias, .variant = BACKWARD),
+        BOTH("bias back", K_COLUMN_SUM, ROWS, ROWS_BENCH, "rows,dim", run_bias, .variant = BACKWARD),
         CASE("gate", K_GATE, ROWS, ROWS_BENCH, "rows,dim", run_gate),
         CASE("gate big", K_GATE, ROWS, ROWS_BENCH, "rows,dim", run_gate, .variant = BIG),
         CASE("gate_back", K_GATE_BACK, ROWS, ROWS_BENCH, "rows,dim", run_gate, .variant = BACKWARD),
@@ -705,12 +725,12 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("sort one expert", K_SORT, MANY, MANY_BENCH, "tokens,experts,active", check_sort, .variant = ONE_EXPERT),
         CASE("remap", K_REMAP, REMAPS, REMAPS_BENCH, "rows,tiles,experts", check_remap),
         CASE("balance", K_BALANCE, GROUPS, GROUPS_BENCH, "tokens,experts,active,groups", check_balance),
-        CASE("combine", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine),
-        CASE("combine fused", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine,
+        BOTH("combine", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine),
+        BOTH("combine fused", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine,
              .variant = FUSED),
-        CASE("gather_back", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine,
+        BOTH("gather_back", K_COMBINE, SLOTS, SLOTS_BENCH, "tokens,experts,active,dim", check_combine,
              .variant = PLAIN_WEIGHTS | FUSED),
-        CASE("expert_swiglu_back", K_EXPERT_SWIGLU_BACK, SLOTS, SLOTS_BENCH, "tokens,experts,active,width",
+        BOTH("expert_swiglu_back", K_EXPERT_SWIGLU_BACK, SLOTS, SLOTS_BENCH, "tokens,experts,active,width",
              check_expert_swiglu_back),
         CASE("xent", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent),
         CASE("xent weighted", K_XENT, VOCAB, VOCAB_BENCH, "rows,vocab", check_xent, .variant = WEIGHTED),
@@ -721,8 +741,8 @@ uint32_t opcheck_rows(const struct OpCase **cases) {
         CASE("sum", K_SUM, COUNTS, COUNTS_BENCH, "n", check_sum),
         CASE("norm", K_NORM, COUNTS, COUNTS_BENCH, "n", check_norm),
         CASE("norm no clip", K_SUM, COUNTS, COUNTS_BENCH, "n", check_norm, .variant = KEEP | BIG),
-        CASE("adamw f32", K_ADAMW, EIGHTS, EIGHTS_BENCH, "n", check_adamw, .type = DT_F32),
-        CASE("adamw bf16", K_ADAMW, EIGHTS, EIGHTS_BENCH, "n", check_adamw, .type = DT_BF16),
+        BOTH("adamw f32", K_ADAMW, EIGHTS, EIGHTS_BENCH, "n", check_adamw, .type = DT_F32),
+        BOTH("adamw bf16", K_ADAMW, EIGHTS, EIGHTS_BENCH, "n", check_adamw, .type = DT_BF16),
         CASE("argmax", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax),
         CASE("argmax ties", K_ARGMAX, VOCAB, DECODE_BENCH, "rows,vocab", check_argmax, .variant = TIES),
         CASE("logit_bias", K_LOGIT_BIAS, VOCAB, DECODE_BENCH, "rows,vocab", check_logit_bias),

@@ -1,6 +1,7 @@
 // Grids that the operations on rows, routing and steps share, and what the files of matrix products do.
 #pragma once
 #include "model/ops.h"
+#include "model/tiles.h"
 #include "model/tune.h"
 #include <assert.h>
 
@@ -12,6 +13,13 @@ static inline uint32_t dispatch_local_size(const struct Device *dev, uint32_t it
     while (local < 256 && local * 2 <= items)
         local *= 2;
     return local;
+}
+
+// Of two bodies the one whose lanes have pairs of neighbours (shaders/pairs.glsl), where this device is faster so; it takes sixteens of elements.
+static inline enum KernelId pick_pairs(struct Device *dev, uint64_t elements, enum KernelId pairs, enum KernelId base) {
+    if (elements % 16)
+        return KERNEL_PICK(dev, (int)base);
+    return tiles_of(dev)->pairs ? KERNEL_PICK(dev, (int)pairs, (int)base) : KERNEL_PICK(dev, (int)base, (int)pairs);
 }
 
 static inline struct View view_or_none(const struct Tensor *t) { return t ? view(t) : (struct View){0, 0}; }

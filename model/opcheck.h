@@ -52,6 +52,7 @@ struct OpCase {
     enum DType type;        // storage type of the weights where the case has them
     uint32_t variant;       // free for the case
     uint32_t n_bench_large; // so many of the last bench shapes are for GPUs alone
+    uint32_t divides_last;  // of a preset's shapes those whose last number this divides; 0: all
 };
 // The cases of each file; op_cases joins them.
 uint32_t opcheck_linear(const struct OpCase **cases);

@@ -224,15 +224,17 @@ static void combine(struct Cmd *c, const struct Routing *r, const struct Tensor 
                                 .dim = dim,
                                 .n_active = r->n_active};
     uint32_t terms = r->n_active + (shared != NULL) + (residual != NULL);
+    enum KernelId kernel = pick_pairs(dev, dim, KERNEL_combine_cpu, KERNEL_combine);
     cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_combine),
-                                    .local_size = dispatch_local_size(dev, dim / 4),
-                                    .spec = {weights != NULL, shared != NULL, residual != NULL},
-                                    .n_spec = 3,
-                                    .groups = {r->tokens},
-                                    .flops = 2.0 * terms * r->tokens * dim,
-                                    .bytes = 4.0 * (terms + 1) * r->tokens * dim,
-                                    .label = weights ? "combine" : "gather_back"},
+                 &(struct Dispatch){
+                     .kernel = kernel,
+                     .local_size = dispatch_local_size(dev, dim / 4),
+                     .spec = {weights != NULL, shared != NULL, residual != NULL, kernel == KERNEL_combine_cpu ? 6 : 1},
+                     .n_spec = 4,
+                     .groups = {r->tokens},
+                     .flops = 2.0 * terms * r->tokens * dim,
+                     .bytes = 4.0 * (terms + 1) * r->tokens * dim,
+                     .label = weights ? "combine" : "gather_back"},
                  &args);
 }
 
@@ -260,12 +262,12 @@ void op_expert_swiglu_back(struct Cmd *c, const struct Routing *r, const struct 
                                            .rows = r->tokens,
                                            .width = width,
                                            .n_active = r->n_active};
-    cmd_dispatch(
-        c,
-        &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_expert_swiglu_back, KERNEL_expert_swiglu_back_base),
-                           .local_size = dispatch_local_size(dev, width / 4),
-                           .groups = {r->tokens},
-                           .flops = 28.0 * slots_of(r) * width,
-                           .bytes = 24.0 * slots_of(r) * width},
-        &args);
+    enum KernelId base = KERNEL_PICK(dev, KERNEL_expert_swiglu_back, KERNEL_expert_swiglu_back_base);
+    cmd_dispatch(c,
+                 &(struct Dispatch){.kernel = pick_pairs(dev, width, KERNEL_expert_swiglu_back_cpu, base),
+                                    .local_size = dispatch_local_size(dev, width / 4),
+                                    .groups = {r->tokens},
+                                    .flops = 28.0 * slots_of(r) * width,
+                                    .bytes = 24.0 * slots_of(r) * width},
+                 &args);
 }

@@ -79,7 +79,8 @@ void op_rmsnorm(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, c
     struct Args_rmsnorm args = {
         .x = view(x), .w = view(w), .y = view(y), .rstd = view_or_none(rstd), .rows = rows, .eps = eps};
     cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rmsnorm, KERNEL_rmsnorm_base),
+                 &(struct Dispatch){.kernel = pick_pairs(dev, dim, KERNEL_rmsnorm_cpu,
+                                                         KERNEL_PICK(dev, KERNEL_rmsnorm, KERNEL_rmsnorm_base)),
                                     .local_size = dispatch_local_size(dev, dim / 4),
                                     .spec = {w->type, rstd != NULL, dim},
                                     .n_spec = 3,
@@ -94,6 +95,8 @@ static void column_sum(struct Cmd *c, const struct Tensor *x, const struct Tenso
                        const struct Tensor *y, uint32_t rows_per_part, bool accumulate) {
     struct Device *dev = cmd_device(c);
     uint32_t rows = rows_of(x), dim = tensor_cols(x), local = dispatch_local_size(dev, dim / 4);
+    enum KernelId kernel = pick_pairs(dev, dim, KERNEL_column_sum_cpu, KERNEL_column_sum);
+    uint32_t pieces = kernel == KERNEL_column_sum_cpu ? 6 : 1, width = kernel == KERNEL_column_sum_cpu ? 2 : 4;
     struct Args_column_sum args = {.x = view(x),
                                    .dy = view_or_none(dy),
                                    .rstd = view_or_none(rstd),
@@ -104,11 +107,11 @@ static void column_sum(struct Cmd *c, const struct Tensor *x, const struct Tenso
                                    .accumulate = accumulate};
     uint32_t parts = (uint32_t)div_up(rows, rows_per_part);
     cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_column_sum),
+                 &(struct Dispatch){.kernel = kernel,
                                     .local_size = local,
-                                    .spec = {dy != NULL},
-                                    .n_spec = 1,
-                                    .groups = {parts * (uint32_t)div_up(dim / 4, local)},
+                                    .spec = {dy != NULL, pieces},
+                                    .n_spec = 2,
+                                    .groups = {parts * (uint32_t)div_up(dim / width, (uint64_t)local * pieces)},
                                     .bytes = (dy ? 8.0 : 4.0) * rows * dim},
                  &args);
 }
@@ -189,15 +192,17 @@ void op_rmsnorm_back(struct Cmd *c, struct Arena *scratch, const struct Tensor *
                                      .dx = view(dx),
                                      .rows = rows,
                                      .accumulate = accumulate};
-    cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rmsnorm_back, KERNEL_rmsnorm_back_base),
-                                    .local_size = dispatch_local_size(dev, dim / 4),
-                                    .spec = {w->type, 0, dim},
-                                    .n_spec = 3,
-                                    .groups = {rows},
-                                    .flops = 9.0 * rows * dim,
-                                    .bytes = (accumulate ? 16.0 : 12.0) * rows * dim},
-                 &args);
+    cmd_dispatch(
+        c,
+        &(struct Dispatch){.kernel = pick_pairs(dev, dim, KERNEL_rmsnorm_back_cpu,
+                                                KERNEL_PICK(dev, KERNEL_rmsnorm_back, KERNEL_rmsnorm_back_base)),
+                           .local_size = dispatch_local_size(dev, dim / 4),
+                           .spec = {w->type, 0, dim},
+                           .n_spec = 3,
+                           .groups = {rows},
+                           .flops = 9.0 * rows * dim,
+                           .bytes = (accumulate ? 16.0 : 12.0) * rows * dim},
+        &args);
     if (dw)
         column_sum_all(c, scratch, x, dy, rstd, dw);
 }
@@ -213,7 +218,7 @@ static void rope(struct Cmd *c, const struct Tensor *x, struct Args_rope *args, 
     args->rows = rows, args->n_heads = n_heads, args->n_positions = table->dim[0];
     double elements = (double)rows * (tensor_cols(x) + (cache ? 2.0 * tensor_cols(cache) : 0));
     cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_rope),
+                 &(struct Dispatch){.kernel = pick_pairs(dev, cache ? 1 : head_dim / 2, KERNEL_rope_cpu, KERNEL_rope),
                                     .local_size = dispatch_local_size(dev, n_heads * head_dim / 8),
                                     .spec = {head_dim, cache ? cache_code(cache->type) : 0, cache != NULL},
                                     .n_spec = 3,
@@ -247,15 +252,18 @@ void op_rope_store(struct Cmd *c, const struct Tensor *q, const struct Tensor *k
     rope(c, q, &args, table, n_heads, cache_k);
 }
 
-// One workgroup for every `local * steps` quads of n elements.
-static struct Dispatch flat_dispatch(const struct Device *dev, enum KernelId kernel, uint64_t n, double bytes_each) {
-    uint32_t steps = dev->is_cpu ? 16 : 1, local = dispatch_local_size(dev, 256);
+// One workgroup for every `local * steps` quads, or pairs, of n elements.
+static struct Dispatch flat_dispatch(struct Device *dev, enum KernelId pairs, enum KernelId base, uint64_t n,
+                                     double bytes_each) {
+    enum KernelId kernel = pick_pairs(dev, n, pairs, base);
+    uint32_t width = kernel == pairs ? 2 : 4, steps = dev->is_cpu ? 64 / width : 1,
+             local = dispatch_local_size(dev, 256);
     assert(n < (uint64_t)4 * UINT32_MAX);
     return (struct Dispatch){.kernel = kernel,
                              .local_size = local,
                              .spec = {steps},
                              .n_spec = 1,
-                             .groups = {(uint32_t)max_u64(1, div_up(n / 4, (uint64_t)local * steps))},
+                             .groups = {(uint32_t)max_u64(1, div_up(n / width, (uint64_t)local * steps))},
                              .bytes = bytes_each * (double)n};
 }
 
@@ -263,7 +271,7 @@ void op_swiglu(struct Cmd *c, const struct Tensor *gate, const struct Tensor *up
     uint64_t n = tensor_elements(h);
     assert(n % 4 == 0 && n <= UINT32_MAX);
     struct Device *dev = cmd_device(c);
-    struct Dispatch d = flat_dispatch(dev, KERNEL_PICK(dev, KERNEL_swiglu), n, 12);
+    struct Dispatch d = flat_dispatch(dev, KERNEL_swiglu_cpu, KERNEL_swiglu, n, 12);
     d.flops = 16.0 * (double)n;
     cmd_dispatch(c, &d, &(struct Args_swiglu){.gate = view(gate), .up = view(up), .h = view(h), .n = (uint32_t)n});
 }
@@ -273,7 +281,7 @@ void op_swiglu_back(struct Cmd *c, const struct Tensor *gate, const struct Tenso
     uint64_t n = tensor_elements(dh);
     assert(n % 4 == 0 && n <= UINT32_MAX);
     struct Device *dev = cmd_device(c);
-    struct Dispatch d = flat_dispatch(dev, KERNEL_PICK(dev, KERNEL_swiglu_back), n, keep_h ? 24 : 20);
+    struct Dispatch d = flat_dispatch(dev, KERNEL_swiglu_back_cpu, KERNEL_swiglu_back, n, keep_h ? 24 : 20);
     d.flops = 24.0 * (double)n;
     struct Args_swiglu_back args = {
         .gate = view(gate), .up = view(up), .dh = view(dh), .n = (uint32_t)n, .keep_h = keep_h};
@@ -284,7 +292,7 @@ void op_add(struct Cmd *c, const struct Tensor *a, const struct Tensor *b, const
     uint64_t n = tensor_elements(y);
     assert(n <= UINT32_MAX);
     struct Device *dev = cmd_device(c);
-    struct Dispatch d = flat_dispatch(dev, KERNEL_PICK(dev, KERNEL_add), n, 12);
+    struct Dispatch d = flat_dispatch(dev, KERNEL_add_cpu, KERNEL_add, n, 12);
     cmd_dispatch(c, &d, &(struct Args_add){.a = view(a), .b = view(b), .y = view(y), .n = (uint32_t)n});
 }
 

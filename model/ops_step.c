@@ -38,7 +38,7 @@ void op_xent(struct Cmd *c, const struct Tensor *logits, const struct Tensor *ta
 
 // Parts that a tensor of n elements is summed in, of `chunk` elements each.
 static uint32_t sum_parts(uint64_t n, uint32_t *chunk) {
-    *chunk = (uint32_t)max_u64(16384, align_up(div_up(n, 1024), 4));
+    *chunk = (uint32_t)max_u64(16384, align_up(div_up(n, 1024), 16));
     return (uint32_t)div_up(n, *chunk);
 }
 
@@ -54,10 +54,12 @@ static void sum_dispatch(struct Cmd *c, const struct Tensor *x, uint32_t n, uint
                             .chunk = chunk,
                             .first = 0,
                             .accumulate = accumulate};
+    bool aligned = x->address % 16 == 0 && chunk % 4 == 0;
+    enum KernelId base = KERNEL_PICK(dev, KERNEL_sum, KERNEL_sum_base);
     cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_sum, KERNEL_sum_base),
+                 &(struct Dispatch){.kernel = pick_pairs(dev, aligned ? chunk : 1, KERNEL_sum_cpu, base),
                                     .local_size = dispatch_local_size(dev, n / 4),
-                                    .spec = {x->address % 16 == 0 && chunk % 4 == 0, squares},
+                                    .spec = {aligned, squares},
                                     .n_spec = 2,
                                     .groups = {parts},
                                     .flops = 2.0 * n,
@@ -128,7 +130,10 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
     bool narrow = tensor_elements(m1) != n;
     assert(tensor_elements(g) == n && tensor_elements(m1) == (narrow ? adamw8_words(n) : n) && m1->bytes == m2->bytes);
     struct Device *dev = cmd_device(c);
-    uint32_t local = dispatch_local_size(dev, 256), steps = dev->is_cpu && !narrow ? 8 : 1, unit = narrow ? 64 : 8;
+    enum KernelId kernel = pick_pairs(dev, narrow ? 1 : n, KERNEL_adamw_cpu, KERNEL_adamw);
+    bool pairs = kernel == KERNEL_adamw_cpu;
+    uint32_t local = dispatch_local_size(dev, 256), steps = pairs ? 16 : dev->is_cpu && !narrow ? 8 : 1;
+    uint32_t each = pairs ? 64 / local : narrow ? 64 : 8; // elements of an invocation's step
     struct Args_adamw args = {.w = view(w),
                               .g = view(g),
                               .m1 = view(m1),
@@ -140,11 +145,11 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
                               .first = first,
                               .decay = decay};
     cmd_dispatch(c,
-                 &(struct Dispatch){.kernel = KERNEL_PICK(dev, KERNEL_adamw),
+                 &(struct Dispatch){.kernel = kernel,
                                     .local_size = local,
                                     .spec = {w->type == DT_BF16, steps, narrow},
                                     .n_spec = 3,
-                                    .groups = {(uint32_t)div_up(div_up(n, unit), (uint64_t)local * steps)},
+                                    .groups = {(uint32_t)div_up(div_up(n, each), (uint64_t)local * steps)},
                                     .flops = (narrow ? 80.0 : 20.0) * (double)n,
                                     .bytes = ((w->type == DT_BF16 ? 8.0 : 12.0) + (narrow ? 4.25 : 16)) * (double)n},
                  &args);

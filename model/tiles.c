@@ -45,7 +45,12 @@ static const struct {
 } CLASSES[] = {
     {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_lane_rows = false, .gemv_ahead = 1}},
     {is_processor,
-     {.name = "a processor", PROCESSOR, .gemv_lane_rows = true, .gemv_ahead = 4, .attention_back_again = true}},
+     {.name = "a processor",
+      PROCESSOR,
+      .pairs = true,
+      .gemv_lane_rows = true,
+      .gemv_ahead = 4,
+      .attention_back_again = true}},
     {has_workgroup_matrices, // NVIDIA's own driver
      {.name = "matrix units of a workgroup",
       CARD,

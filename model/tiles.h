@@ -20,6 +20,7 @@ struct Tiles {
     uint32_t most_sums;                      // of a lane on a card: more would be spilled
     uint32_t fill;                           // workgroups that keep a large device busy
     uint32_t expert_rows, expert_rows_least; // of a tile of an expert's rows
+    bool pairs; // two neighbours a lane (shaders/pairs.glsl) before four; order, of some sums
     // Products of few rows.
     bool gemv_lane_rows;            // order: eight lanes, then a lane a row of w come first, else lanes along k
     uint32_t gemv_local, gemv_cols; // gemv_local 0: a subgroup

@@ -177,7 +177,8 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
 
 // Both move fours of words; CPU devices several a lane, because there a workgroup costs more than its words.
 static struct Dispatch words_dispatch(const struct Device *dev, enum KernelId kernel, uint32_t n, bool aligned) {
-    uint32_t local = cmd_local_size(dev), steps = dev->is_cpu ? 16 : 1;
+    // Reading ahead ends with the workgroup: 64 KiB each.
+    uint32_t local = cmd_local_size(dev), steps = kernel == KERNEL_fill_cpu ? 512 : dev->is_cpu ? 16 : 1;
     return (struct Dispatch){.kernel = kernel,
                              .local_size = local,
                              .spec = {steps, aligned},
@@ -187,7 +188,8 @@ static struct Dispatch words_dispatch(const struct Device *dev, enum KernelId ke
 
 void cmd_fill(struct Cmd *c, const struct Tensor *t, uint32_t value) {
     uint32_t n = (uint32_t)(t->bytes / 4);
-    struct Dispatch d = words_dispatch(c->dev, KERNEL_fill, n, t->address % 16 == 0);
+    struct Dispatch d =
+        words_dispatch(c->dev, KERNEL_PICK(c->dev, KERNEL_fill_cpu, KERNEL_fill), n, t->address % 16 == 0);
     d.bytes = (double)t->bytes;
     cmd_dispatch(c, &d, &(struct Args_fill){.y = view(t), .n = n, .value = value});
 }

@@ -470,9 +470,9 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     cap_set(dev, CAP_coopmat_back, dev->caps[CAP_coopmat].on, "no coopmat");
     cap_set(dev, CAP_eight,
             dev->is_cpu && dev->limits.subgroup_size == 8 && dev->caps[CAP_subgroup].on &&
-                f->core.features.shaderInt16 && f->v12.shaderInt8 && f->v11.storageBuffer16BitAccess &&
-                f->v12.storageBuffer8BitAccess,
-            "no processor of eight lanes with numbers of 8 and 16 bits");
+                f->core.features.shaderInt16 && f->core.features.shaderInt64 && f->v12.shaderInt8 &&
+                f->v11.storageBuffer16BitAccess && f->v12.storageBuffer8BitAccess,
+            "no processor of eight lanes with numbers of 8, 16 and 64 bits");
     cap_set(dev, CAP_host_visible, dev->is_cpu || dev->is_integrated, "memory of its own behind a bus");
     const char *map_why_not = !(dev->is_cpu || dev->is_integrated) ? "memory of its own behind a bus"
                               : dev->limits.import_alignment == 0  ? "no VK_EXT_external_memory_host"
@@ -583,7 +583,8 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
     want.core.sType = have->core.sType, want.v11.sType = have->v11.sType, want.v12.sType = have->v12.sType;
     want.v13.sType = have->v13.sType, want.coopmat.sType = have->coopmat.sType;
     want.core.pNext = &want.v11, want.v11.pNext = &want.v12, want.v12.pNext = &want.v13;
-    want.core.features.shaderInt64 = getenv("VKMOE_VALIDATE") && have->core.features.shaderInt64; // GPU-AV's own need
+    want.core.features.shaderInt64 = (device_can(dev, CAP_eight) || getenv("VKMOE_VALIDATE")) &&
+                                     have->core.features.shaderInt64; // GPU-AV's own need
     want.v12.bufferDeviceAddress = VK_TRUE;
     want.v12.timelineSemaphore = VK_TRUE;
     want.v12.vulkanMemoryModel = have->v12.vulkanMemoryModel;

@@ -14,7 +14,7 @@ enum {
     NEEDS_COOPMAT2 = 16, // VK_NV_cooperative_matrix2
     NEEDS_COOPMAT_F16 =
         32,          // with NEEDS_COOPMAT: f16 operands of the shape in use, also where another type is preferred
-    NEEDS_EIGHT = 64 // a processor of eight lanes, and numbers of 8 and 16 bits
+    NEEDS_EIGHT = 64 // a processor of eight lanes, and numbers of 8, 16 and 64 bits
 };
 
 enum KernelId {

@@ -6,16 +6,20 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "philox.glsl"
+#include "pairs.glsl"
+#ifdef PAIRS
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
 
 layout(constant_id = 2) const uint BF16 = 0;
-layout(constant_id = 3) const uint STEPS = 1; // eights of elements an invocation updates
+layout(constant_id = 3) const uint STEPS = 1; // eights of elements an invocation updates, or with PAIRS 64 of a workgroup
 
 layout(constant_id = 4) const uint MOMENTS8 = 0; // moments in 8 bits, see below; STEPS counts blocks then
 
 float learning_rate, beta1, beta2, eps, correction1, correction2, clip;
 
-vec4 step4(uint quad, vec4 w, inout vec4 m1, inout vec4 m2) {
-    vec4 g = f32x4_in(p.g).v[quad] * clip;
+VEC step(VEC w, VEC g, inout VEC m1, inout VEC m2) {
+    g *= clip;
     m1 += (1 - beta1) * (g - m1);
     m2 = beta2 * m2 + (1 - beta2) * g * g;
     w -= learning_rate * p.decay * w;
@@ -34,15 +38,47 @@ uvec4 draw(uint eighth, uint use) {
     return philox(uvec2(words.v[8], words.v[9]), uvec2(p.tensor_index, words.v[10]), uvec2(p.first / 8 + eighth, use));
 }
 
+#ifdef PAIRS
+// 64 elements, sixteen at a time (so that there is more under way than a load and a store); no more than `end` sixteens.
+const uint AHEAD = 4;
+
+void update(uint sixteen, uint end) {
+    // Lane i draws for the i-th eight of the 64.
+    const uvec4 draws = BF16 != 0 ? draw(2 * sixteen + LANE, 0) : uvec4(0);
+    [[unroll]] for (uint j = 0; j < AHEAD; j++) {
+        const uint from = 8 * min(sixteen + j, end - 1), to = 8 * (sixteen + j);
+        VEC m1 = lanes_load(p.m1, from), m2 = lanes_load(p.m2, from), g = lanes_load(p.g, from), w;
+        if (BF16 != 0) {
+            const uint word = lanes_load_word(p.w, from);
+            w = uintBitsToFloat(uvec2(word << 16, word & 0xffff0000u));
+        } else {
+            w = lanes_load(p.w, from);
+        }
+        w = step(w, g, m1, m2);
+        const uvec4 r = uvec4(subgroupShuffle(draws.x, 2 * j + LANE / 4), subgroupShuffle(draws.y, 2 * j + LANE / 4),
+                              subgroupShuffle(draws.z, 2 * j + LANE / 4), subgroupShuffle(draws.w, 2 * j + LANE / 4));
+        const uint random = mix(mix(r.x, r.y, (LANE & 1) != 0), mix(r.z, r.w, (LANE & 1) != 0), (LANE & 2) != 0);
+        if (sixteen + j < end) {
+            if (BF16 != 0)
+                u32_rw(p.w).v[to + LANE] = round_bf16(w.x, random & 0xffffu) | round_bf16(w.y, random >> 16) << 16;
+            else
+                lanes_store(p.w, to, w);
+            lanes_store(p.m1, to, m1);
+            lanes_store(p.m2, to, m2);
+        }
+    }
+}
+#else
 void update(uint eighth, inout vec4 m1[2], inout vec4 m2[2]) {
+    const vec4 g[2] = {f32x4_in(p.g).v[2 * eighth], f32x4_in(p.g).v[2 * eighth + 1]};
     if (BF16 == 0) {
-        f32x4_rw(p.w).v[2 * eighth] = step4(2 * eighth, f32x4_in(p.w).v[2 * eighth], m1[0], m2[0]);
-        f32x4_rw(p.w).v[2 * eighth + 1] = step4(2 * eighth + 1, f32x4_in(p.w).v[2 * eighth + 1], m1[1], m2[1]);
+        [[unroll]] for (uint i = 0; i < 2; i++)
+            f32x4_rw(p.w).v[2 * eighth + i] = step(f32x4_in(p.w).v[2 * eighth + i], g[i], m1[i], m2[i]);
         return;
     }
     uvec4 old = u32x4_in(p.w).v[eighth], low = old << 16, high = old & 0xffff0000u;
-    vec4 a = step4(2 * eighth, uintBitsToFloat(uvec4(low.x, high.x, low.y, high.y)), m1[0], m2[0]);
-    vec4 b = step4(2 * eighth + 1, uintBitsToFloat(uvec4(low.z, high.z, low.w, high.w)), m1[1], m2[1]);
+    vec4 a = step(uintBitsToFloat(uvec4(low.x, high.x, low.y, high.y)), g[0], m1[0], m2[0]);
+    vec4 b = step(uintBitsToFloat(uvec4(low.z, high.z, low.w, high.w)), g[1], m1[1], m2[1]);
     uvec4 r = draw(eighth, 0), r_low = r & 0xffffu, r_high = r >> 16, w;
     w.x = round_bf16(a.x, r_low.x) | round_bf16(a.y, r_high.x) << 16;
     w.y = round_bf16(a.z, r_low.y) | round_bf16(a.w, r_high.y) << 16;
@@ -136,6 +172,7 @@ void update_block(uint block) {
     store_block(true, block, 2 * eighths, all1, new1);
     store_block(false, block, 2 * eighths, all2, new2);
 }
+#endif
 
 void main() {
     if (u32_in(p.result).v[4] == 0)
@@ -147,6 +184,11 @@ void main() {
     correction1 = p.params.v[5];
     correction2 = p.params.v[6];
     clip = p.result.v[3];
+#ifdef PAIRS
+    const uint first = group_index() * (AHEAD * STEPS), end = min(first + AHEAD * STEPS, p.n / 16);
+    for (uint sixteen = first; sixteen < end; sixteen += AHEAD)
+        update(sixteen, end);
+#else
     uint first = group_index() * (LOCAL_SIZE * STEPS) + gl_LocalInvocationID.x;
     for (uint s = 0; s < STEPS; s++) {
         uint unit = first + s * LOCAL_SIZE;
@@ -155,4 +197,5 @@ void main() {
         else if (MOMENTS8 == 0 && 8 * unit < p.n)
             update_plain(unit);
     }
+#endif
 }

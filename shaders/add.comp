@@ -2,17 +2,18 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "pairs.glsl"
 
-layout(constant_id = 2) const uint STEPS = 1; // quads an invocation adds
+layout(constant_id = 2) const uint STEPS = 1; // VECs an invocation adds
 
 void main() {
-    uint first = group_index() * (LOCAL_SIZE * STEPS) + gl_LocalInvocationID.x, quads = p.n / 4;
+    const uint begin = group_index() * (LOCAL_SIZE * STEPS), vecs = p.n / VEC_SIZE;
     [[unroll]] for (uint s = 0; s < STEPS; s++) {
-        uint i = first + s * LOCAL_SIZE;
-        if (i < quads)
-            f32x4_rw(p.y).v[i] = f32x4_in(p.a).v[i] + f32x4_in(p.b).v[i];
+        const uint first = begin + s * LOCAL_SIZE;
+        if (lanes_inside(first, vecs))
+            lanes_store(p.y, first, lanes_load(p.a, first) + lanes_load(p.b, first));
     }
-    uint tail = 4 * quads + gl_LocalInvocationID.x;
+    uint tail = VEC_SIZE * vecs + gl_LocalInvocationID.x;
     if (group_index() == 0 && tail < p.n)
         p.y.v[tail] = p.a.v[tail] + p.b.v[tail];
 }

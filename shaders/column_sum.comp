@@ -3,23 +3,32 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "pairs.glsl"
 
 layout(constant_id = 2) const uint PRODUCT = 0;
+layout(constant_id = 3) const uint PIECES = 1; // of a row, each as wide as the workgroup: a processor fetches long stretches ahead
 
 void main() {
-    uint quads = p.dim / 4, blocks = (quads + LOCAL_SIZE - 1) / LOCAL_SIZE;
-    uint part = group_index() / blocks, q = (group_index() - part * blocks) * LOCAL_SIZE + gl_LocalInvocationID.x;
+    const uint vecs = p.dim / VEC_SIZE, width = LOCAL_SIZE * PIECES, blocks = (vecs + width - 1) / width;
+    uint part = group_index() / blocks, first = (group_index() - part * blocks) * width;
     uint begin = part * p.rows_per_part, end = min(begin + p.rows_per_part, p.rows);
-    if (q >= quads || begin >= end)
+    if (!lanes_inside(first, vecs) || begin >= end)
         return;
-    vec4 sum = vec4(0);
+    VEC sum[PIECES];
+    [[unroll]] for (uint j = 0; j < PIECES; j++) sum[j] = VEC(0);
     for (uint i = begin; i < end; i++) {
-        vec4 term = f32x4_in(p.x).v[i * quads + q];
-        if (PRODUCT != 0)
-            term *= f32x4_in(p.dy).v[i * quads + q] * p.rstd.v[i];
-        sum += term;
+        const uint row = min(i, end - 1); // lavapipe runs a loop's uniform loads once more after its last pass
+        [[unroll]] for (uint j = 0; j < PIECES; j++) {
+            const uint at = row * vecs + lanes_bounded(first + j * LOCAL_SIZE, vecs);
+            VEC term = lanes_load(p.x, at);
+            if (PRODUCT != 0)
+                term *= lanes_load(p.dy, at) * p.rstd.v[row];
+            sum[j] += term;
+        }
     }
-    if (p.accumulate != 0)
-        sum += f32x4_in(p.y).v[part * quads + q];
-    f32x4_rw(p.y).v[part * quads + q] = sum;
+    [[unroll]] for (uint j = 0; j < PIECES; j++) {
+        const uint column = first + j * LOCAL_SIZE, at = part * vecs + column;
+        if (lanes_inside(column, vecs))
+            lanes_store(p.y, at, p.accumulate != 0 ? sum[j] + lanes_load(p.y, at) : sum[j]);
+    }
 }

@@ -1,20 +1,13 @@
 // The storage types of weights (formats.glsl) for CPU devices with eight lanes that run along a row: lane i gets element i of each eight. All loads
-// have addresses that are the same for all lanes, and which lane takes which is known when the kernel is compiled, so the driver's compiler makes
-// one load of eight neighbours (mix, because `?:` becomes a branch, behind which it sees nothing).
+// have addresses that are the same for all lanes (lanes.glsl).
 #ifndef VKMOE_EIGHT_GLSL
 #define VKMOE_EIGHT_GLSL
 #include "formats.glsl"
-#extension GL_KHR_shader_subgroup_basic : require
+#include "lanes.glsl"
 #extension GL_EXT_shader_16bit_storage : require
 #extension GL_EXT_shader_8bit_storage : require
 #extension GL_EXT_shader_explicit_arithmetic_types_int16 : require
 #extension GL_EXT_shader_explicit_arithmetic_types_int8 : require
-#define LANE gl_SubgroupInvocationID
-#define EIGHT(v, at)                                                                                                   \
-    mix(mix(mix(v[at], v[at + 1], (LANE & 1) != 0), mix(v[at + 2], v[at + 3], (LANE & 1) != 0), (LANE & 2) != 0),      \
-        mix(mix(v[at + 4], v[at + 5], (LANE & 1) != 0), mix(v[at + 6], v[at + 7], (LANE & 1) != 0), (LANE & 2) != 0),  \
-        (LANE & 4) != 0)
-
 // lanes_load_TYPE_N(row, at, v): N eights from piece `at` of as many elements of the row on.
 #define PIECES(type, element, N, VALUE)                                                                                \
     struct Piece_##type##_##N {                                                                                        \

@@ -6,25 +6,30 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "reduce.glsl"
+#include "pairs.glsl"
 
 void main() {
-    uint token = group_index(), quads = p.width / 4;
+    const uint token = group_index(), vecs = p.width / VEC_SIZE;
     if (token >= p.rows)
         return;
-    for (uint slot = token * p.n_active; slot < (token + 1) * p.n_active; slot++) {
-        uint base = min(p.slot_row.v[slot], p.rows * p.n_active - 1) * quads;
-        float weight = p.weights.v[slot];
-        vec4 dots = vec4(0);
-        for (uint q = gl_LocalInvocationID.x; q < quads; q += LOCAL_SIZE) {
-            vec4 g = f32x4_in(p.gate).v[base + q], u = f32x4_in(p.up).v[base + q], d = f32x4_in(p.dh).v[base + q];
-            vec4 s = 1 / (1 + exp(-g)), silu = g * s, h = silu * u;
+    for (uint i = 0; i < p.n_active; i++) {
+        const uint slot = token * p.n_active + min(i, p.n_active - 1); // lavapipe runs a loop's uniform loads once more after its last pass
+        const uint base = min(p.slot_row.v[slot], p.rows * p.n_active - 1) * vecs;
+        const float weight = p.weights.v[slot];
+        VEC dots = VEC(0);
+        for (uint first = 0; first < vecs; first += LOCAL_SIZE) {
+            const uint at = base + lanes_bounded(first, vecs);
+            if (!lanes_inside(first, vecs))
+                break;
+            VEC g = lanes_load(p.gate, at), u = lanes_load(p.up, at), d = lanes_load(p.dh, at);
+            VEC s = 1 / (1 + exp(-g)), silu = g * s, h = silu * u;
             dots += d * h;
             d *= weight;
-            f32x4_rw(p.gate).v[base + q] = d * u * s * (1 + g * (1 - s));
-            f32x4_rw(p.up).v[base + q] = d * silu;
-            f32x4_rw(p.dh).v[base + q] = weight * h;
+            lanes_store(p.gate, at, d * u * s * (1 + g * (1 - s)));
+            lanes_store(p.up, at, d * silu);
+            lanes_store(p.dh, at, weight * h);
         }
-        float dot = group_add((dots.x + dots.y) + (dots.z + dots.w));
+        float dot = group_add(lanes_sum(dots));
         if (gl_LocalInvocationID.x == 0)
             p.dweights.v[slot] = dot;
     }

@@ -3,11 +3,21 @@
 layout(constant_id = 2) const uint W_TYPE = 0;
 layout(constant_id = 3) const uint KEEP_RSTD = 0;
 layout(constant_id = 4) const uint DIM = 8;
-const uint QUADS = DIM / 4;
-const uint ROUNDS = (QUADS + LOCAL_SIZE - 1) / LOCAL_SIZE; // quads of a row per lane
-const uint KEPT = ROUNDS <= 32 ? ROUNDS : 1;
+const uint VECS = DIM / VEC_SIZE;
+const uint ROUNDS = (VECS + LOCAL_SIZE - 1) / LOCAL_SIZE; // VECs of a row per lane
+const uint KEPT = ROUNDS * VEC_SIZE <= 128 ? ROUNDS : 1;
 
-vec4 weight4(uint q) { return norm_weight4(p.w, W_TYPE, q); }
+VEC weights(uint first) {
+#ifdef PAIRS
+    if (W_TYPE != 0) {
+        const uint word = lanes_load_word(p.w, first);
+        return W_TYPE == 1 ? unpackHalf2x16(word) : uintBitsToFloat(uvec2(word << 16, word & 0xffff0000u));
+    }
+    return lanes_load(p.w, first);
+#else
+    return norm_weight4(p.w, W_TYPE, first + LANE);
+#endif
+}
 
-// Whether quad q, of round j, is there: only the last round can be incomplete.
-bool is_inside(uint j, uint q) { return (j + 1) * LOCAL_SIZE <= QUADS || q < QUADS; }
+// Whether the VECs of round j are there: only the last round can be incomplete.
+bool is_inside(uint j) { return (j + 1) * LOCAL_SIZE <= VECS || lanes_inside(j * LOCAL_SIZE, VECS); }

@@ -3,41 +3,39 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "reduce.glsl"
+#include "pairs.glsl"
 #include "norm_weight.glsl"
 
-vec4 squares = vec4(0);
-vec4 load(uint q) {
-    vec4 x = f32x4_in(p.x).v[group_index() * QUADS + q];
+VEC squares = VEC(0);
+VEC load(uint at) {
+    const VEC x = lanes_load(p.x, at);
     squares += x * x;
     return x;
 }
 
 void main() {
-    uint row = group_index(), base = row * QUADS, lane = gl_LocalInvocationID.x;
+    const uint row = group_index(), base = row * VECS;
     if (row >= p.rows)
         return;
-    vec4 x[KEPT];
+    VEC x[KEPT];
     if (KEPT == ROUNDS) {
-        [[unroll]] for (uint j = 0; j < KEPT; j++) {
-            uint q = lane + j * LOCAL_SIZE;
-            x[j] = is_inside(j, q) ? load(q) : vec4(0);
-        }
+        [[unroll]] for (uint j = 0; j < KEPT; j++) x[j] = is_inside(j) ? load(base + j * LOCAL_SIZE) : VEC(0);
     } else {
-        for (uint q = lane; q < QUADS; q += LOCAL_SIZE)
-            load(q);
+        for (uint j = 0; j < ROUNDS; j++)
+            if (is_inside(j))
+                load(base + j * LOCAL_SIZE);
     }
-    float sum = group_add((squares.x + squares.y) + (squares.z + squares.w));
-    float rstd = 1 / sqrt(sum / float(DIM) + p.eps);
+    const float sum = group_add(lanes_sum(squares));
+    const float rstd = 1 / sqrt(sum / float(DIM) + p.eps);
     if (KEPT == ROUNDS) {
-        [[unroll]] for (uint j = 0; j < KEPT; j++) {
-            uint q = lane + j * LOCAL_SIZE;
-            if (is_inside(j, q))
-                f32x4_rw(p.y).v[base + q] = x[j] * rstd * weight4(q);
-        }
+        [[unroll]] for (uint j = 0; j < KEPT; j++)
+            if (is_inside(j))
+                lanes_store(p.y, base + j * LOCAL_SIZE, x[j] * rstd * weights(j * LOCAL_SIZE));
     } else {
-        for (uint q = lane; q < QUADS; q += LOCAL_SIZE)
-            f32x4_rw(p.y).v[base + q] = f32x4_in(p.x).v[base + q] * rstd * weight4(q);
+        for (uint j = 0; j < ROUNDS; j++)
+            if (is_inside(j))
+                lanes_store(p.y, base + j * LOCAL_SIZE, lanes_load(p.x, base + j * LOCAL_SIZE) * rstd * weights(j * LOCAL_SIZE));
     }
-    if (KEEP_RSTD != 0 && lane == 0)
+    if (KEEP_RSTD != 0 && gl_LocalInvocationID.x == 0)
         p.rstd.v[row] = rstd;
 }

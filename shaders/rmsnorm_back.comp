@@ -3,51 +3,50 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "reduce.glsl"
+#include "pairs.glsl"
 #include "norm_weight.glsl"
 
 uint base;
-vec4 dots = vec4(0);
+VEC dots = VEC(0);
 
-void load(uint q, out vec4 x, out vec4 g) {
-    x = f32x4_in(p.x).v[base + q];
-    g = f32x4_in(p.dy).v[base + q] * weight4(q);
+void load(uint j, out VEC x, out VEC g) {
+    x = lanes_load(p.x, base + j * LOCAL_SIZE);
+    g = lanes_load(p.dy, base + j * LOCAL_SIZE) * weights(j * LOCAL_SIZE);
     dots += x * g;
 }
 
-void store(uint q, vec4 dx) {
+void store(uint j, VEC dx) {
     if (p.accumulate != 0)
-        dx += f32x4_in(p.dx).v[base + q];
-    f32x4_rw(p.dx).v[base + q] = dx;
+        dx += lanes_load(p.dx, base + j * LOCAL_SIZE);
+    lanes_store(p.dx, base + j * LOCAL_SIZE, dx);
 }
 
 void main() {
-    uint row = group_index(), lane = gl_LocalInvocationID.x;
+    const uint row = group_index();
     if (row >= p.rows)
         return;
-    base = row * QUADS;
-    vec4 x[KEPT], g[KEPT]; // g: gradient times weight
+    base = row * VECS;
+    VEC x[KEPT], g[KEPT]; // g: gradient times weight
     if (KEPT == ROUNDS) {
-        [[unroll]] for (uint j = 0; j < KEPT; j++) {
-            uint q = lane + j * LOCAL_SIZE;
-            if (is_inside(j, q))
-                load(q, x[j], g[j]);
-        }
+        [[unroll]] for (uint j = 0; j < KEPT; j++)
+            if (is_inside(j))
+                load(j, x[j], g[j]);
     } else {
-        for (uint q = lane; q < QUADS; q += LOCAL_SIZE)
-            load(q, x[0], g[0]);
+        for (uint j = 0; j < ROUNDS; j++)
+            if (is_inside(j))
+                load(j, x[0], g[0]);
     }
-    float sum = group_add((dots.x + dots.y) + (dots.z + dots.w));
-    float rstd = p.rstd.v[row], back = rstd * rstd * sum / float(DIM);
+    const float sum = group_add(lanes_sum(dots));
+    const float rstd = p.rstd.v[row], back = rstd * rstd * sum / float(DIM);
     if (KEPT == ROUNDS) {
-        [[unroll]] for (uint j = 0; j < KEPT; j++) {
-            uint q = lane + j * LOCAL_SIZE;
-            if (is_inside(j, q))
-                store(q, rstd * (g[j] - x[j] * back));
-        }
+        [[unroll]] for (uint j = 0; j < KEPT; j++)
+            if (is_inside(j))
+                store(j, rstd * (g[j] - x[j] * back));
     } else {
-        for (uint q = lane; q < QUADS; q += LOCAL_SIZE) {
-            load(q, x[0], g[0]);
-            store(q, rstd * (g[0] - x[0] * back));
-        }
+        for (uint j = 0; j < ROUNDS; j++)
+            if (is_inside(j)) {
+                load(j, x[0], g[0]);
+                store(j, rstd * (g[0] - x[0] * back));
+            }
     }
 }

@@ -5,6 +5,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 #include "cache.glsl"
+#include "pairs.glsl"
 
 layout(constant_id = 2) const uint HEAD_DIM = 8;
 layout(constant_id = 4) const uint TO_CACHE = 0;
@@ -62,6 +63,25 @@ uint store_block(uint row, bool is_k, uint from, uint to) {
     return q8_store_block(u32_rw(is_k ? uvec2(p.cache_k) : uvec2(p.cache_v)), to, x);
 }
 
+#ifdef PAIRS
+void main() {
+    const uint row = group_index(), half_head = HEAD_DIM / 4; // in VECs
+    if (row >= p.rows)
+        return;
+    const uint angles = min(p.positions.v[row], p.n_positions - 1) * half_head;
+    [[unroll]] for (uint first = 0; first < half_head; first += LOCAL_SIZE) {
+        const vec4 t = f32x4_in(p.table).v[angles + first + LANE];
+        const VEC c = t.xz, s = t.yw * p.sign;
+        for (uint i = 0; i < p.n_heads; i++) {
+            const uint head = min(i, p.n_heads - 1); // lavapipe runs a loop's uniform loads once more after its last pass
+            const uint at = (row * p.n_heads + head) * 2 * half_head + first;
+            const VEC a = lanes_load(p.x, at), b = lanes_load(p.x, at + half_head);
+            lanes_store(p.x, at, a * c - b * s);
+            lanes_store(p.x, at + half_head, b * c + a * s);
+        }
+    }
+}
+#else
 void main() {
     uint group = group_index(), row = TO_CACHE != 0 ? group / 3 : group, part = TO_CACHE != 0 ? group % 3 : 0;
     if (row >= p.rows)
@@ -91,3 +111,4 @@ void main() {
             store(p.cache_v, to + q, f32x4_in(p.v).v[base + q], true);
     }
 }
+#endif

@@ -2,16 +2,17 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "pairs.glsl"
 
-layout(constant_id = 2) const uint STEPS = 1; // quads an invocation works on; n is a multiple of 4
+layout(constant_id = 2) const uint STEPS = 1; // VECs an invocation works on; n is a multiple of 4
 
 void main() {
-    uint first = group_index() * (LOCAL_SIZE * STEPS) + gl_LocalInvocationID.x, quads = p.n / 4;
+    const uint begin = group_index() * (LOCAL_SIZE * STEPS), vecs = p.n / VEC_SIZE;
     [[unroll]] for (uint s = 0; s < STEPS; s++) {
-        uint i = first + s * LOCAL_SIZE;
-        if (i < quads) {
-            vec4 g = f32x4_in(p.gate).v[i];
-            f32x4_rw(p.h).v[i] = g / (1 + exp(-g)) * f32x4_in(p.up).v[i];
+        const uint first = begin + s * LOCAL_SIZE;
+        if (lanes_inside(first, vecs)) {
+            const VEC g = lanes_load(p.gate, first);
+            lanes_store(p.h, first, g / (1 + exp(-g)) * lanes_load(p.up, first));
         }
     }
 }

@@ -3,20 +3,21 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "pairs.glsl"
 
-layout(constant_id = 2) const uint STEPS = 1; // quads an invocation works on; n is a multiple of 4
+layout(constant_id = 2) const uint STEPS = 1; // VECs an invocation works on; n is a multiple of 4
 
 void main() {
-    uint first = group_index() * (LOCAL_SIZE * STEPS) + gl_LocalInvocationID.x, quads = p.n / 4;
+    const uint begin = group_index() * (LOCAL_SIZE * STEPS), vecs = p.n / VEC_SIZE;
     [[unroll]] for (uint n = 0; n < STEPS; n++) {
-        uint i = first + n * LOCAL_SIZE;
-        if (i < quads) {
-            vec4 g = f32x4_in(p.gate).v[i], u = f32x4_in(p.up).v[i], d = f32x4_in(p.dh).v[i];
-            vec4 s = 1 / (1 + exp(-g)), silu = g * s;
-            f32x4_rw(p.gate).v[i] = d * u * s * (1 + g * (1 - s));
-            f32x4_rw(p.up).v[i] = d * silu;
+        const uint first = begin + n * LOCAL_SIZE;
+        if (lanes_inside(first, vecs)) {
+            const VEC g = lanes_load(p.gate, first), u = lanes_load(p.up, first), d = lanes_load(p.dh, first);
+            const VEC s = 1 / (1 + exp(-g)), silu = g * s;
+            lanes_store(p.gate, first, d * u * s * (1 + g * (1 - s)));
+            lanes_store(p.up, first, d * silu);
             if (p.keep_h != 0)
-                f32x4_rw(p.dh).v[i] = silu * u;
+                lanes_store(p.dh, first, silu * u);
         }
     }
 }

@@ -160,8 +160,8 @@ bug(N11d "a choice learns from what its weight has already made smaller" FILE sh
             dots += d * h;]=]
   TEST rows SAYS "expert_swiglu_back by")
 bug(N11e "the down projection learns as if every weight were 1" FILE shaders/expert_swiglu_back.comp
-  FIND [=[v[base + q] = weight * h;]=]
-  PUT [=[v[base + q] = h;]=]
+  FIND [=[at, weight * h);]=]
+  PUT [=[at, h);]=]
   TEST rows SAYS "expert_swiglu_back by")
 
 # ---- N12: norm_topk_prob and routed_scaling_factor
@@ -330,8 +330,8 @@ bug(N24a "the norm leaves out the last tensor" FILE train/optimiser.c
   PUT [=[o->n_parts - 1, &o->params]=]
   TEST step SAYS "the gradient norm is")
 bug(N24b "the clip factor is told and not applied" FILE shaders/adamw.comp
-  FIND [=[.v[quad] * clip;]=]
-  PUT [=[.v[quad];]=]
+  FIND [=[g *= clip;]=]
+  PUT [=[g *= 1;]=]
   TEST rows SAYS "adamw f32 by adamw")
 
 # ---- N25: overflow

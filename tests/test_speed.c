@@ -37,8 +37,9 @@ static const struct Row {
      {128, 128, 9, 3, 64, ATTENTION_CAUSAL},
      {KERNEL_attention_back_dq_cpu, KERNEL_attention_back_dkv_cpu, -1}},
     {"attention_decode", "attention_decode", {8, 2048, 9, 3, 64}, {KERNEL_attention_decode_cpu, -1}},
-    {"rmsnorm", "rmsnorm f32", {2048, 576}, {KERNEL_rmsnorm, -1}},
-    {"adamw", "adamw f32", {1 << 20}, {KERNEL_adamw, -1}},
+    {"rmsnorm_cpu", "rmsnorm f32", {2048, 576}, {KERNEL_rmsnorm_cpu, -1}},
+    {"adamw_cpu", "adamw f32", {1 << 20}, {KERNEL_adamw_cpu, -1}},
+    {"combine_cpu", "combine", {512, 64, 6, 576}, {KERNEL_combine_cpu, -1}},
     {"sort", "sort", {8192, 64, 6}, {KERNEL_sort, -1}},
 };
 enum { N_ROWS = sizeof ROWS / sizeof *ROWS };
