@@ -9,9 +9,10 @@ layout(constant_id = 5) const uint LOAD_AGAIN = 0; // a broadcast is loaded anew
 // An offset to load again by: 0, which the compiler does not know, else it keeps each broadcast, as a whole vector in stack memory, for the second use.
 uint again() { return LOAD_AGAIN != 0 ? p.rows >> 31 : 0; }
 
-// The vectors of four numbers from vector i on: with a pointer of its own for each row, element d lies at a constant distance, and loads need no arithmetic.
-f32x4_in row_from(uvec2 at, uint i) {
+// Where the vectors of four numbers from vector i on lie: with a pointer of its own for each row, element d lies at a constant distance, and loads need no
+// arithmetic. As words, because SwiftShader's compiler knows no arrays of pointers.
+uvec2 row_from(uvec2 at, uint i) {
     uint carry;
     const uint low = uaddCarry(at.x, i << 4, carry);
-    return f32x4_in(uvec2(low, at.y + (i >> 28) + carry));
+    return uvec2(low, at.y + (i >> 28) + carry);
 }

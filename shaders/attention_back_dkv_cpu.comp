@@ -34,7 +34,7 @@ void main() {
     }
     for (uint head = kv_head * n_shared; head < (kv_head + 1) * n_shared; head++)
         for (uint row = low; row < high; row += ROWS) {
-            f32x4_in q[ROWS], q_again[ROWS], dy[ROWS], dy_again[ROWS];
+            uvec2 q[ROWS], q_again[ROWS], dy[ROWS], dy_again[ROWS];
             float s[ROWS][LANE_ROWS], dp[ROWS][LANE_ROWS], lse[ROWS], delta[ROWS];
             uint key_begin[ROWS], key_end[ROWS];
             // lse, delta and span are read here because lavapipe tests these pointers where it meets them first, which ends a block of code. If addresses
@@ -51,26 +51,26 @@ void main() {
             [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
                 [[unroll]] for (uint i = 0; i < ROWS; i++)
                     [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
-                        s[i][w] = fma(k[w][d / 4][d % 4], q[i].v[d / 4][d % 4], s[i][w]);
+                        s[i][w] = fma(k[w][d / 4][d % 4], f32x4_in(q[i]).v[d / 4][d % 4], s[i][w]);
             [[unroll]] for (uint i = 0; i < ROWS; i++)
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
                     s[i][w] = mix(0, weight_of(s[i][w], lse[i]), key[w] >= key_begin[i] && key[w] < key_end[i]);
             [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
                     float total = dv[w][d / 4][d % 4];
-                    [[unroll]] for (uint i = 0; i < ROWS; i++) total = fma(s[i][w], dy_again[i].v[d / 4][d % 4], total);
+                    [[unroll]] for (uint i = 0; i < ROWS; i++) total = fma(s[i][w], f32x4_in(dy_again[i]).v[d / 4][d % 4], total);
                     dv[w][d / 4][d % 4] = total;
                 }
             [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
                 [[unroll]] for (uint i = 0; i < ROWS; i++)
                     [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
-                        dp[i][w] = fma(v[w][d / 4][d % 4], dy[i].v[d / 4][d % 4], dp[i][w]);
+                        dp[i][w] = fma(v[w][d / 4][d % 4], f32x4_in(dy[i]).v[d / 4][d % 4], dp[i][w]);
             [[unroll]] for (uint i = 0; i < ROWS; i++)
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) dp[i][w] = s[i][w] * (dp[i][w] - delta[i]);
             [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
                     float total = dk[w][d / 4][d % 4];
-                    [[unroll]] for (uint i = 0; i < ROWS; i++) total = fma(dp[i][w], q_again[i].v[d / 4][d % 4], total);
+                    [[unroll]] for (uint i = 0; i < ROWS; i++) total = fma(dp[i][w], f32x4_in(q_again[i]).v[d / 4][d % 4], total);
                     dk[w][d / 4][d % 4] = total;
                 }
         }

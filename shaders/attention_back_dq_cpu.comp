@@ -36,7 +36,7 @@ void main() {
         }
     }
     for (uint key = low / KEYS * KEYS; key < high; key += KEYS) {
-        f32x4_in k[KEYS], k_again[KEYS], v[KEYS];
+        uvec2 k[KEYS], k_again[KEYS], v[KEYS];
         float s[KEYS][LANE_ROWS], dp[KEYS][LANE_ROWS];
         [[unroll]] for (uint j = 0; j < KEYS; j++) {
             const uint base = (min(key + j, p.key_rows - 1) * p.n_kv_heads + kv_head) * HEAD_VECS;
@@ -47,11 +47,11 @@ void main() {
         [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
             [[unroll]] for (uint j = 0; j < KEYS; j++)
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
-                    s[j][w] = fma(q[w][d / 4][d % 4], k[j].v[d / 4][d % 4], s[j][w]);
+                    s[j][w] = fma(q[w][d / 4][d % 4], f32x4_in(k[j]).v[d / 4][d % 4], s[j][w]);
         [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
             [[unroll]] for (uint j = 0; j < KEYS; j++)
                 [[unroll]] for (uint w = 0; w < LANE_ROWS; w++)
-                    dp[j][w] = fma(dy[w][d / 4][d % 4], v[j].v[d / 4][d % 4], dp[j][w]);
+                    dp[j][w] = fma(dy[w][d / 4][d % 4], f32x4_in(v[j]).v[d / 4][d % 4], dp[j][w]);
         [[unroll]] for (uint j = 0; j < KEYS; j++)
             [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
                 const bool seen = key + j >= span_begin[w] && key + j < span_end[w];
@@ -60,7 +60,7 @@ void main() {
         [[unroll]] for (uint d = 0; d < HEAD_DIM; d++)
             [[unroll]] for (uint w = 0; w < LANE_ROWS; w++) {
                 float total = dq[w][d / 4][d % 4];
-                [[unroll]] for (uint j = 0; j < KEYS; j++) total = fma(s[j][w], k_again[j].v[d / 4][d % 4], total);
+                [[unroll]] for (uint j = 0; j < KEYS; j++) total = fma(s[j][w], f32x4_in(k_again[j]).v[d / 4][d % 4], total);
                 dq[w][d / 4][d % 4] = total;
             }
     }
