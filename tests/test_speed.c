@@ -44,12 +44,19 @@ static const struct Row {
 };
 enum { N_ROWS = sizeof ROWS / sizeof *ROWS };
 
-static const struct OpCase *find_case(const char *name) {
+static bool is_among(const int *kernels, int kernel) {
+    while (*kernels >= 0 && *kernels != kernel)
+        kernels++;
+    return *kernels == kernel;
+}
+
+// Of the cases of that name the one whose body the row asks for.
+static const struct OpCase *find_case(const struct Row *row) {
     uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
     for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
         const struct OpCase *cases;
         for (uint32_t i = 0, n = tables[t](&cases); i < n; i++)
-            if (strcmp(cases[i].name, name) == 0)
+            if (strcmp(cases[i].name, row->op) == 0 && is_among(cases[i].kernels, row->kernels[0]))
                 return &cases[i];
     }
     return NULL;
@@ -108,8 +115,8 @@ static void exchange(struct Device *dev, const struct Row *row) {
 
 // Processor time of one run, in microseconds; 0: it failed, which was told.
 static double run(struct Device *dev, const struct Row *row) {
-    const struct OpCase *oc = find_case(row->op);
-    if (!CHECK(oc, "%s: no case of the checks is called '%s'", row->name, row->op))
+    const struct OpCase *oc = find_case(row);
+    if (!CHECK(oc, "%s: no case of the checks is called '%s' and has its kernel", row->name, row->op))
         return 0;
     struct Check ck = {.dev = dev, .seed = 1, .time = true, .warm = true, .sample = 8};
     bool ok = opcheck_run(&ck, oc, row->shape, row->kernels[0]);
