@@ -442,20 +442,6 @@ const uint UNIT_any = W_TYPE < 3 ? 8 : 32;
     DO(0, f32) DO(1, f16) DO(2, bf16) DO(3, q4_0) DO(4, q4_1) \
     DO(5, q8_0) DO(6, q5_0) DO(7, q5_1) DO(8, q2_k) DO(9, q3_k) \
     DO(10, q4_k) DO(11, q5_k) DO(12, q6_k) DO(13, iq4_nl) DO(14, iq4_xs)
-void unit_load_any(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
-    u = UNIT_ZERO;
-#define LOAD(number, type)                                                                                             \
-    if (W_TYPE == number)                                                                                              \
-        unit_load_##type(w, row, unit, units, u);
-    EACH_TYPE(LOAD)
-}
-void unit_get8_any(Unit u, uint g, out vec4 a, out vec4 b) {
-    a = b = vec4(0);
-#define GET8(number, type)                                                                                             \
-    if (W_TYPE == number)                                                                                              \
-        unit_get8_##type(u, g, a, b);
-    EACH_TYPE(GET8)
-}
 void eighth_load_any(u32x4_in w, uint row, uint unit, uint g, uint units, out Unit u) {
     u = UNIT_ZERO;
 #define LOAD8(number, type)                                                                                            \

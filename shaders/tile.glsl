@@ -1,5 +1,5 @@
 // What every matrix multiply shares: which piece of the output a workgroup makes, where its rows lie in memory, and the store. The
-// bodies (gemm_cpu_*.comp: registers only; gemm_tile.comp: shared memory; gemm_coop.comp: matrix units) differ in how they multiply.
+// bodies (gemm_cpu_*.comp: registers only; gemm.comp: shared memory, with matrix units or without; gemm_packed.comp and gemm_cm2.comp: both operands ready) differ in how they multiply.
 //   NT: y(m,n) = x(m,k) w(n,k)^T    NN: y(m,n) = x(m,k) w(k,n)    TN: y(n,k) = x(m,n)^T w(m,k)
 // Grouped by expert, rows of x and y in NT and NN come from the tile list (expert, first row, rows, 0), whose upper bound is the
 // grid: workgroups beyond the count leave at once. TN has a layer of the grid per expert, and contracts over its rows.
