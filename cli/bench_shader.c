@@ -45,7 +45,8 @@ static const struct {
                     {5433, "CooperativeMatrixTensorAddressingNV", CAP_coopmat2},
                     {5434, "CooperativeMatrixBlockLoadsNV", CAP_coopmat2},
                     {5439, "TensorAddressingNV", CAP_coopmat2},
-                    {6022, "CooperativeMatrixKHR", CAP_coopmat}};
+                    {6022, "CooperativeMatrixKHR", CAP_coopmat},
+                    {6912, "DotProductFloat16AccFloat32VALVE", CAP_dot2}};
 
 static bool capability_is_on(const struct Device *dev, const char *path, uint32_t number) {
     size_t i = 0, n = sizeof CAPABILITIES / sizeof CAPABILITIES[0];

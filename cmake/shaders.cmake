@@ -14,16 +14,27 @@ set(needs_extension_COOPMAT2 GL_NV_cooperative_matrix2)
 set(needs_extension_BF16 GL_EXT_bfloat16)
 set(needs_extension_F16 GL_EXT_shader_explicit_arithmetic_types_float16)
 set(needs_extension_SUBGROUP GL_KHR_shader_subgroup_arithmetic)
-set(needs_extension_INT8DOT GL_EXT_integer_dot_product)
+set(needs_extension_DOT2 GL_EXT_spirv_intrinsics)
+# An instruction that came later than the extension by which it is written, so that it is the optimiser of glslc that has to know it.
+set(needs_text_DOT2 "#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+spirv_instruction(extensions = [\"SPV_VALVE_mixed_float_dot_product\"], capabilities = [6912], id = 6916)
+float dot2_add(f16vec2 a, f16vec2 b, float c);
+layout(binding = 0) buffer B { float v[]; };
+void main() { v[0] = dot2_add(f16vec2(v[1]), f16vec2(v[2]), v[3]); }
+")
 
-# shader_extension_known(EXTENSION OUT): asks glslc once per compiler; the answer is cached.
-function(shader_extension_known extension out)
+# shader_flag_known(FLAG OUT): asks glslc once per compiler; the answer is cached.
+function(shader_flag_known flag out)
   file(TIMESTAMP ${GLSLC} stamp)
-  set(variable GLSLC_KNOWS_${extension})
+  set(variable GLSLC_KNOWS_${flag})
+  set(text "${needs_text_${flag}}")
+  if(NOT text)
+    set(text "void main() {}\n")
+  endif()
   if(NOT DEFINED CACHE{${variable}} OR NOT "${VKMOE_GLSLC_PROBED}" STREQUAL "${GLSLC} ${stamp}")
-    set(probe ${generated_dir}/probe_${extension}.comp)
-    file(WRITE ${probe} "#version 460\n#extension ${extension} : require\nvoid main() {}\n")
-    execute_process(COMMAND ${GLSLC} --target-env=vulkan1.3 -o ${probe}.spv ${probe}
+    set(probe ${generated_dir}/probe_${flag}.comp)
+    file(WRITE ${probe} "#version 460\n#extension ${needs_extension_${flag}} : require\n${text}")
+    execute_process(COMMAND ${GLSLC} --target-env=vulkan1.3 -O -o ${probe}.spv ${probe}
                     RESULT_VARIABLE result OUTPUT_QUIET ERROR_QUIET)
     if(result EQUAL 0)
       set(${variable} ON CACHE INTERNAL "")
@@ -36,8 +47,8 @@ endfunction()
 
 set(known_flags "")
 set(unknown_flags "")
-foreach(flag COOPMAT COOPMAT2 BF16 F16 SUBGROUP INT8DOT)
-  shader_extension_known(${needs_extension_${flag}} known)
+foreach(flag COOPMAT COOPMAT2 BF16 F16 SUBGROUP DOT2)
+  shader_flag_known(${flag} known)
   if(known)
     list(APPEND known_flags ${flag})
   else()

@@ -20,7 +20,9 @@ static const double BOUND_F32 = 2e-11, BOUND_MATRIX_F16 = 2e-7, BOUND_MATRIX_BF1
 
 static double bound_of(enum KernelId kernel) {
     uint32_t needs = KERNELS[kernel].needs;
-    return !(needs & NEEDS_COOPMAT) ? BOUND_F32 : needs & NEEDS_BF16 ? BOUND_MATRIX_BF16 : BOUND_MATRIX_F16;
+    return !(needs & (NEEDS_COOPMAT | NEEDS_DOT2)) ? BOUND_F32
+           : needs & NEEDS_BF16                    ? BOUND_MATRIX_BF16
+                                                   : BOUND_MATRIX_F16;
 }
 
 #define DIMS(...)                                                                                                      \
@@ -252,13 +254,13 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
 
 #define BODIES(form, type)                                                                                             \
     (const int[]) {                                                                                                    \
-        KERNEL_gemm_##form##_##type##_cpu, KERNEL_gemm_##form, KERNEL_gemm_##form##_matrix_f16,                        \
-            KERNEL_gemm_##form##_matrix_bf16, -1                                                                       \
+        KERNEL_gemm_##form##_##type##_cpu, KERNEL_gemm_##form, KERNEL_gemm_##form##_dot2,                              \
+            KERNEL_gemm_##form##_matrix_f16, KERNEL_gemm_##form##_matrix_bf16, -1                                      \
     }
 #define EXACT_BODIES(form)                                                                                             \
     (const int[]) { KERNEL_gemm_##form##_f32_cpu, KERNEL_gemm_##form, -1 }
 #define COARSE_BODIES(form)                                                                                            \
-    (const int[]) { KERNEL_gemm_##form##_matrix_f16, KERNEL_gemm_##form##_matrix_bf16, -1 }
+    (const int[]) { KERNEL_gemm_##form##_dot2, KERNEL_gemm_##form##_matrix_f16, KERNEL_gemm_##form##_matrix_bf16, -1 }
 #define FEW_BODIES(type)                                                                                               \
     (const int[]) { KERNEL_gemv_##type##_base, KERNEL_gemv_##type, KERNEL_gemv_##type##_cpu, -1 }
 #define COUNT(a) (uint32_t)(sizeof(a) / sizeof(a)[0])
@@ -502,10 +504,13 @@ static const uint32_t FEW_BENCH_SUPER[][OP_SHAPE] = {
      NAMES},                                                                                                           \
     {                                                                                                                  \
         .name = what " large",                                                                                         \
-        .kernels =                                                                                                     \
-            (const int[]){                                                                                             \
-                KERNEL_gemm_##form,       KERNEL_gemm_##form##_matrix_f16,  KERNEL_gemm_##form##_matrix_bf16,          \
-                KERNEL_gemm_##form##_cm2, KERNEL_gemm_##form##_packed_bf16, -1},                                       \
+        .kernels = (const int[]){KERNEL_gemm_##form,                                                                   \
+                                 KERNEL_gemm_##form##_dot2,                                                            \
+                                 KERNEL_gemm_##form##_matrix_f16,                                                      \
+                                 KERNEL_gemm_##form##_matrix_bf16,                                                     \
+                                 KERNEL_gemm_##form##_cm2,                                                             \
+                                 KERNEL_gemm_##form##_packed_bf16,                                                     \
+                                 -1},                                                                                  \
         .type = dtype, .variant = direction, TESTS(LARGE_SHAPES), .bench = LARGE_BENCH, .n_bench = COUNT(LARGE_BENCH), \
         .n_bench_large = COUNT(LARGE_BENCH), NAMES                                                                     \
     }
@@ -577,7 +582,8 @@ static const struct OpCase CASES[] = {
      .n_bench = COUNT(ADAPTER_BENCH),
      NAMES},
     {.name = "linear_dw parts", // on cards, more rows than one part
-     .kernels = (const int[]){KERNEL_gemm_tn, KERNEL_gemm_tn_matrix_f16, KERNEL_gemm_tn_matrix_bf16, -1},
+     .kernels =
+         (const int[]){KERNEL_gemm_tn, KERNEL_gemm_tn_dot2, KERNEL_gemm_tn_matrix_f16, KERNEL_gemm_tn_matrix_bf16, -1},
      .type = DT_F32,
      .variant = BACK_W | COARSE,
      TESTS(PARTS_SHAPES),

@@ -1,4 +1,4 @@
-// Matrix multiplies: picks the body (registers only on CPU devices, matrix units, shared memory), the module for the weights' storage type,
+// Matrix multiplies: picks the body (registers only on CPU devices, matrix units, products of pairs, shared memory), the module for the weights' storage type,
 // tile sizes (from model/tiles.h) and grids. Sums run over the contraction in the same order whatever the number of rows, so a row's result does
 // not depend on its neighbours.
 #include "model/dispatch.h"
@@ -61,21 +61,20 @@ static enum KernelId pick_body(const struct Job *j) {
     struct Device *dev = j->dev;
     int cpu = j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu;
     int shared = j->form == NT ? KERNEL_gemm_nt : j->form == NN ? KERNEL_gemm_nn : KERNEL_gemm_tn;
-    int matrix = -1;
-    if (j->coarse && dev->coopmat.type == DT_BF16)
-        matrix = j->form == NT   ? KERNEL_gemm_nt_matrix_bf16
-                 : j->form == NN ? KERNEL_gemm_nn_matrix_bf16
-                                 : KERNEL_gemm_tn_matrix_bf16;
-    else if (j->coarse && dev->coopmat.type == DT_F16)
-        matrix = j->form == NT   ? KERNEL_gemm_nt_matrix_f16
-                 : j->form == NN ? KERNEL_gemm_nn_matrix_f16
-                                 : KERNEL_gemm_tn_matrix_f16;
-    if (matrix < 0)
+    static const int DOT2[] = {KERNEL_gemm_nt_dot2, KERNEL_gemm_nn_dot2, KERNEL_gemm_tn_dot2}; // by form
+    static const int F16[] = {KERNEL_gemm_nt_matrix_f16, KERNEL_gemm_nn_matrix_f16, KERNEL_gemm_tn_matrix_f16};
+    static const int BF16[] = {KERNEL_gemm_nt_matrix_bf16, KERNEL_gemm_nn_matrix_bf16, KERNEL_gemm_tn_matrix_bf16};
+    if (!j->coarse)
         return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared) : KERNEL_PICK(dev, shared, cpu);
-    return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared, matrix) : KERNEL_PICK(dev, matrix, shared, cpu);
+    int matrix = dev->coopmat.type == DT_BF16 ? BF16[j->form] : F16[j->form], dot2 = DOT2[j->form];
+    return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared, dot2, matrix) : KERNEL_PICK(dev, matrix, dot2, shared, cpu);
 }
 
 static bool is_matrix(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT) != 0; }
+static bool is_dot2(enum KernelId k) { return (KERNELS[k].needs & NEEDS_DOT2) != 0; }
+static bool takes_half(enum KernelId k) { return is_matrix(k) || is_dot2(k); } // operands of 16 bits
+static enum DType half_type(enum KernelId k) { return KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16; }
+static bool is_scaled(enum KernelId k) { return takes_half(k) && half_type(k) == DT_F16; } // of gemm.comp
 static bool is_cpu_body(const struct Job *j, enum KernelId k) {
     return (int)k == (j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu);
 }
@@ -117,8 +116,8 @@ static void cpu_constants(const struct Job *j, struct Dispatch *d, const struct 
 }
 
 // Through shared memory: two tables of 32 steps.
-static void shared_ways(const struct Job *j, struct TuneQuestion *q) {
-    enum { LEAST_ROWS = 16, PITCH = 36 };
+static void shared_ways(const struct Job *j, enum KernelId kernel, struct TuneQuestion *q) {
+    enum { LEAST_ROWS = 16, PITCH = 36, PITCH_OF_PAIRS = 20 };
     static const struct Tile OTHERS[] = {{128, 64, 256, 0}, {64, 128, 256, 0}, {128, 128, 256, 0}, {64, 64, 256, 0},
                                          {32, 64, 128, 0},  {64, 32, 128, 0},  {32, 32, 64, 0},    {32, 128, 128, 0}};
     const struct Tiles *tiles = tiles_of(j->dev);
@@ -132,7 +131,8 @@ static void shared_ways(const struct Job *j, struct TuneQuestion *q) {
         struct Tile t = OTHERS[i];
         if (by_tiles(j))
             t.rows = rows;
-        uint32_t down = t.threads / 16, bytes = 4 * (PITCH * (t.rows + t.cols) + t.rows);
+        uint32_t down = t.threads / 16, pitch = is_dot2(kernel) ? PITCH_OF_PAIRS + 1 : PITCH; // a peak beside a row
+        uint32_t bytes = 4 * (pitch * (t.rows + t.cols) + t.rows);
         if (t.rows % down == 0 && t.rows / down * (t.cols / 16) <= tiles->most_sums &&
             bytes <= j->dev->limits.shared_bytes && t.threads <= j->dev->limits.max_invocations &&
             t.rows < 2 * max_u64(total, LEAST_ROWS))
@@ -201,12 +201,10 @@ static void gpu_constants(const struct Job *j, struct Dispatch *d, const struct 
         d->spec[4] = 2;
     d->spec[11] = (uint32_t)j->type;
     d->n_spec = 12;
-    if (!is_matrix(d->kernel))
-        return;
-    d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k;
-    d->spec[8] = way->way;
-    d->spec[9] = s->type == DT_F16;
-    d->spec[10] = s->type == DT_F16 && (j->type != DT_F16 || j->form == TN);
+    if (is_matrix(d->kernel))
+        d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k, d->spec[8] = way->way;
+    d->spec[9] = is_scaled(d->kernel);
+    d->spec[10] = is_scaled(d->kernel) && (j->type != DT_F16 || j->form == TN);
 }
 
 // ---- Operands packed beforehand
@@ -452,7 +450,7 @@ static void run(struct Cmd *c, const struct Job *j) {
     else if (is_matrix(kernel))
         matrix_ways(j, &q);
     else
-        shared_ways(j, &q);
+        shared_ways(j, kernel, &q);
     tune_operand(&q, offsetof(struct Args_gemm, y), DT_F32, 0);
     tune_operand(&q, offsetof(struct Args_gemm, x), j->x_type, j->args.ldx);
     tune_operand(&q, offsetof(struct Args_gemm, w), j->type, j->form == NN ? part.args.n : j->args.k);
@@ -493,8 +491,6 @@ static struct Tensor unpack(struct Cmd *c, struct Arena *scratch, enum DType typ
     op_embed(c, NULL, w, &unpacked);
     return unpacked;
 }
-static enum DType units_type(enum KernelId k) { return KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16; }
-static bool is_scaled(enum KernelId k) { return is_matrix(k) && units_type(k) == DT_F16; } // of gemm.comp
 
 // Peaks of w's rows, or of the columns of its matrices.
 static struct View peaks(struct Cmd *c, struct Arena *scratch, const struct Tensor *w, bool columns) {
@@ -511,12 +507,12 @@ static bool run_product(struct Cmd *c, struct Job *j, const struct Tensor *x, co
                         struct LinearOptions o) {
     j->kernel = pick_packed(j);
     j->packed = is_packed(j, j->kernel);
-    if (!j->packed && !is_matrix(j->kernel)) {
+    if (!j->packed && !takes_half(j->kernel)) {
         run(c, j);
         return false;
     }
     struct ArenaMark mark = arena_mark(o.scratch);
-    enum DType type = units_type(j->kernel);
+    enum DType type = half_type(j->kernel);
     bool scaled = !j->packed && is_scaled(j->kernel);
     if (j->packed && w->type != type) {
         struct Tensor unpacked = unpack(c, o.scratch, type, w);
@@ -556,9 +552,9 @@ struct Operand op_operand(struct Cmd *c, struct Arena *scratch, const struct Ten
     j.args.n = j.args.k = tensor_cols(x);
     enum KernelId kernel = pick_packed(&j);
     bool packed = is_packed(&j, kernel), scaled = !packed && is_scaled(kernel);
-    if (linear_is_few(rows, g) || (!packed && (of == OF_GRADIENT || !is_matrix(kernel))))
+    if (linear_is_few(rows, g) || (!packed && (of == OF_GRADIENT || !takes_half(kernel))))
         return (struct Operand){0};
-    return pack(c, scratch, units_type(kernel), scaled, x, gather ? &g->gather : NULL, rows);
+    return pack(c, scratch, half_type(kernel), scaled, x, gather ? &g->gather : NULL, rows);
 }
 
 // NN on CPU devices, slice by slice of a long contraction (a head's is the vocabulary), each added to what is there.
@@ -581,7 +577,7 @@ static void run_slices(struct Cmd *c, const struct Job *whole) {
 static struct Job dw_packed(struct Cmd *c, const struct Job *tn, enum KernelId kernel, const struct Tensor *dy,
                             const struct Tensor *x, struct LinearOptions o) {
     struct Job j = *tn;
-    j.kernel = kernel, j.type = j.x_type = units_type(kernel), j.packed = true, j.gather = 0;
+    j.kernel = kernel, j.type = j.x_type = half_type(kernel), j.packed = true, j.gather = 0;
     const struct Tensor *index[2] = {tn->gather & 1 ? &tn->g->gather : NULL, tn->gather & 2 ? &tn->g->gather : NULL};
     struct Operand left = operand(c, o.scratch, j.type, false, dy, index[0], j.args.m, o.packed);
     struct Operand right = operand(c, o.scratch, j.type, false, x, index[1], j.args.m, o.packed_x);

@@ -152,6 +152,15 @@ static bool instance_make(VkInstance *instance, struct DeviceVk *vk) {
     return true;
 }
 
+// VkPhysicalDeviceShaderMixedFloatDotProductFeaturesVALVE, spelt out because older headers lack it.
+struct Dot2Features {
+    VkStructureType sType;
+    void *pNext;
+    VkBool32 f16_to_f32, f16_to_f16, bf16, f8;
+};
+enum { DOT2_FEATURES = 1000673000 };
+static const char DOT2_EXTENSION[] = "VK_VALVE_shader_mixed_float_dot_product";
+
 struct Features {
     VkPhysicalDeviceFeatures2 core;
     VkPhysicalDeviceVulkan11Features v11;
@@ -159,6 +168,7 @@ struct Features {
     VkPhysicalDeviceVulkan13Features v13;
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR coopmat;
     VkPhysicalDeviceCooperativeMatrix2FeaturesNV coopmat2;
+    struct Dot2Features dot2;
 };
 
 static bool has_extension(VkPhysicalDevice physical, const char *name) {
@@ -189,8 +199,13 @@ static void features_query(VkPhysicalDevice physical, struct Features *f) {
         *tail = &f->coopmat;
         tail = (const void **)&f->coopmat.pNext;
     }
-    if (has_extension(physical, "VK_NV_cooperative_matrix2"))
+    if (has_extension(physical, "VK_NV_cooperative_matrix2")) {
         *tail = &f->coopmat2;
+        tail = (const void **)&f->coopmat2.pNext;
+    }
+    f->dot2.sType = (VkStructureType)DOT2_FEATURES;
+    if (has_extension(physical, DOT2_EXTENSION))
+        *tail = &f->dot2;
     vkGetPhysicalDeviceFeatures2(physical, &f->core);
 }
 
@@ -455,6 +470,8 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
     cap_set(dev, CAP_f16, f->v12.shaderFloat16 && f->v11.storageBuffer16BitAccess,
             "no shaderFloat16 or 16-bit storage");
     cap_set(dev, CAP_bf16, has_extension(physical, "VK_KHR_shader_bfloat16"), "no VK_KHR_shader_bfloat16");
+    cap_set(dev, CAP_dot2, dev->caps[CAP_f16].on && f->dot2.f16_to_f32,
+            dev->caps[CAP_f16].on ? "no VK_VALVE_shader_mixed_float_dot_product" : "no f16");
     bool coopmat = has_extension(physical, "VK_KHR_cooperative_matrix") && f->coopmat.cooperativeMatrix;
     cap_set(dev, CAP_coopmat, coopmat && f->v12.vulkanMemoryModel, "no VK_KHR_cooperative_matrix");
     if (coopmat && dev->vendor_id == 0x8086 && dev->limits.subgroup_min < 16) // llama.cpp, issue 24404
@@ -628,6 +645,12 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
         extensions[n++] = "VK_NV_cooperative_matrix2";
         *tail = &coopmat2;
         tail = (const void **)&coopmat2.pNext;
+    }
+    struct Dot2Features dot2 = {.sType = (VkStructureType)DOT2_FEATURES, .f16_to_f32 = VK_TRUE};
+    if (device_can(dev, CAP_dot2)) {
+        extensions[n++] = DOT2_EXTENSION;
+        *tail = &dot2;
+        tail = (const void **)&dot2.pNext;
     }
     if (device_can(dev, CAP_file_map))
         extensions[n++] = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;

@@ -92,7 +92,8 @@ void kernels_refresh(struct Device *dev) {
         uint32_t flag;
         enum Cap cap;
     } NEED[] = {{NEEDS_SUBGROUP, CAP_subgroup}, {NEEDS_F16, CAP_f16},           {NEEDS_BF16, CAP_bf16},
-                {NEEDS_COOPMAT, CAP_coopmat},   {NEEDS_COOPMAT2, CAP_coopmat2}, {NEEDS_EIGHT, CAP_eight}};
+                {NEEDS_COOPMAT, CAP_coopmat},   {NEEDS_COOPMAT2, CAP_coopmat2}, {NEEDS_EIGHT, CAP_eight},
+                {NEEDS_DOT2, CAP_dot2}};
     for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
         if (!KERNELS[k].words) {
             KERNELS[k].words = KERNEL_CODE[k].words;
@@ -307,7 +308,7 @@ static bool texts_read(struct Device *dev, const struct Pipeline *p,
     return query(device, &info, n, list) >= 0;
 }
 
-// In machine code AMD's instructions are called v_wmma_..., NVIDIA's hmma..., Intel's dpas.
+// In machine code AMD's instructions are called v_wmma_..., NVIDIA's hmma..., Intel's dpas; products of pairs v_dot2..., where there is no matrix.
 static void matrix_instructions_count(struct Device *dev, const struct Pipeline *p) {
     VkPipelineExecutableInternalRepresentationKHR list[MAX_TEXTS];
     uint32_t n, most = 0; // the same code may be told at several stages
@@ -316,7 +317,8 @@ static void matrix_instructions_count(struct Device *dev, const struct Pipeline 
         uint32_t count = 0;
         for (const char *at = list[i].pData; there && at && (at = strcasestr(at, "mma")) != NULL; at++)
             count += at > (char *)list[i].pData && strchr("wWhH", at[-1]) != NULL;
-        count += there ? count_of(list[i].pData, "dpas") : 0;
+        const char *other = KERNELS[p->kernel].needs & NEEDS_DOT2 ? "v_dot2" : "dpas";
+        count += there ? count_of(list[i].pData, other) : 0;
         most = count > most ? count : most;
         free(list[i].pData);
     }
@@ -380,7 +382,7 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
         .requiredSubgroupSize = spec[1]};
     bool full = spec[0] % spec[1] == 0;
     VkPipelineCreateFlags capture = !vk->has_executable_properties ? 0 : VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR;
-    if (capture && (dev->keep_code || (info->needs & NEEDS_COOPMAT)))
+    if (capture && (dev->keep_code || (info->needs & NEEDS_INSTRUCTIONS)))
         capture |= VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR;
     VkComputePipelineCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
@@ -420,7 +422,7 @@ VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t
     }
     if (want.handle && vk->has_executable_properties) {
         statistics_read(dev, &want);
-        if (KERNELS[kernel].needs & NEEDS_COOPMAT)
+        if (KERNELS[kernel].needs & NEEDS_INSTRUCTIONS)
             matrix_instructions_count(dev, &want);
     }
     if (want.handle && dev->keep_code)

@@ -13,8 +13,9 @@ enum {
     NEEDS_COOPMAT = 8,   // VK_KHR_cooperative_matrix with a usable shape
     NEEDS_COOPMAT2 = 16, // VK_NV_cooperative_matrix2
     NEEDS_COOPMAT_F16 =
-        32,          // with NEEDS_COOPMAT: f16 operands of the shape in use, also where another type is preferred
-    NEEDS_EIGHT = 64 // a processor of eight lanes, and numbers of 8, 16 and 64 bits
+        32,           // with NEEDS_COOPMAT: f16 operands of the shape in use, also where another type is preferred
+    NEEDS_EIGHT = 64, // a processor of eight lanes, and numbers of 8, 16 and 64 bits
+    NEEDS_DOT2 = 128  // VK_VALVE_shader_mixed_float_dot_product: two products of f16 added to f32
 };
 
 enum KernelId {
@@ -83,8 +84,8 @@ bool kernel_find(const char *name, enum KernelId *id);
 struct KernelInfo kernel_replace(struct Device *dev, enum KernelId id, struct KernelInfo by);
 
 // What the driver's compiler tells about a pipeline (VK_KHR_pipeline_executable_properties), where the device was opened with VKMOE_STATIC
-// set: registers, spills, shared memory, code size. Of modules for matrix units also MATRIX_INSTRUCTIONS: how many instructions of those units
-// stand in the machine code (0 too where the driver does not show it).
+// set: registers, spills, shared memory, code size. Of modules for matrix units, or for products of pairs, also MATRIX_INSTRUCTIONS: how many instructions of
+// those stand in the machine code (0 too where the driver does not show it).
 struct PipelineStatistic {
     enum KernelId kernel;
     uint32_t pipeline;                  // counted as they were made: the statistics of one stand together
@@ -93,6 +94,7 @@ struct PipelineStatistic {
     double value;
 };
 #define MATRIX_INSTRUCTIONS "Matrix instructions"
+enum { NEEDS_INSTRUCTIONS = NEEDS_COOPMAT | NEEDS_DOT2 };
 const struct PipelineStatistic *pipeline_statistics(const struct Device *dev, uint32_t *n);
 // The machine code of the pipeline of that number as the driver writes it; NULL: not told, or dev->keep_code was not set.
 const char *pipeline_code(const struct Device *dev, uint32_t pipeline);

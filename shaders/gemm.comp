@@ -12,8 +12,8 @@ const uint BK = 32;
 Tile t;
 uint k_end; // of the contraction
 
-// x of 16 bits, ready for the units: rows in the order of use, and zeros behind their end to a multiple of eight.
-#if defined(MATRIX) && FORM != TN
+// x of 16 bits, ready for the products: rows in the order of use, and zeros behind their end to a multiple of eight.
+#if (defined(MATRIX) || defined(DOT2)) && FORM != TN
 #define X_READY
 #define XPiece uvec2
 #else
@@ -42,8 +42,10 @@ uvec2 w_place(uint i) {
 bool x_is_piece(uint i) { return X_PIECES % LOCAL_SIZE == 0 || gl_LocalInvocationIndex + i * LOCAL_SIZE < X_PIECES; }
 bool w_is_piece(uint i) { return W_PIECES % LOCAL_SIZE == 0 || gl_LocalInvocationIndex + i * LOCAL_SIZE < W_PIECES; }
 
-#ifdef MATRIX
+#if defined(MATRIX)
 #include "tile_matrix.glsl"
+#elif defined(DOT2)
+#include "tile_dot2.glsl"
 #else
 #include "tile_scalar.glsl"
 #endif

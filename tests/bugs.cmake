@@ -353,6 +353,10 @@ bug(N25d "operands of f16 units are not brought to their range" FILE shaders/gat
   FIND [=[scale = peak_scale(peak);]=]
   PUT [=[scale = 1;]=]
   TEST rows SAYS "pack_rows")
+bug(N25e "sums on units of f16 are given back by the peak of a neighbour" FILE shaders/tile_half.glsl
+  FIND [=[peak_unscale(w_peak[col]);]=]
+  PUT [=[peak_unscale(w_peak[col ^ 1]);]=]
+  TEST linear SAYS "by gemm_nt_dot2")
 
 # ---- N28: the noise of training (NEFTune)
 bug(N28a "held-out losses are measured with the noise of training" FILE train/step.c

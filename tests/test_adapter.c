@@ -1,5 +1,6 @@
 // LoRA adapters in PEFT folders: what another program wrote is read, what we write is read back to the same bits, and what does not
 // fit is refused by name. `test_adapter brief` leaves the refusals out, which know no device.
+#include "card.h"
 #include "check.h"
 #include "model/adapter.h"
 #include "model/session.h"
@@ -266,7 +267,7 @@ static void test_golden(struct Device *dev) {
 int main(int argc, char **argv) {
     struct Device dev;
     const bool brief = argc > 1 && strcmp(argv[1], "brief") == 0;
-    if (!device_open(&dev, NULL)) {
+    if (!card_open(&dev)) {
         check_skip("no Vulkan device: %s", fail_last());
         return check_done();
     }

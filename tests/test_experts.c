@@ -1,5 +1,6 @@
 // Where weights lie changes no bit of an answer: experts streamed through few slots, layers in host memory, and both, against all on the
 // device; through prefill, decode of several sequences and scoring. Also with copies by the device (memory that the host cannot map).
+#include "card.h"
 #include "check.h"
 #include "model/experts.h"
 #include "model/session.h"
@@ -90,7 +91,7 @@ static void test_refusal(struct Device *dev) {
 
 int main(void) {
     struct Device dev;
-    if (!device_open(&dev, NULL)) {
+    if (!card_open(&dev)) {
         check_skip("no Vulkan device: %s", fail_last());
         return check_done();
     }

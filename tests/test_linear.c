@@ -1,6 +1,7 @@
 // Matrix multiplies: every body and storage type against the double reference at odd shapes; the reference's gradients against finite
 // differences; a row's result bit-equal alone and beside seven others; one group = dense; `test_linear NAME`
 // runs the cases that have NAME in their name.
+#include "card.h"
 #include "check.h"
 #include "model/opcheck.h"
 #include "model/quant.h"
@@ -170,7 +171,8 @@ static void test_neighbours(struct Device *dev) {
 // A row of zero quants under the greatest scale that a file can hold is zeros, on units of f16 too, where scales are multiplied once more.
 static void test_great_scale(struct Device *dev) {
     enum { M = 16, N = 16, K = 32, ROW = 34 };
-    static const int BODIES[] = {KERNEL_gemm_nt, KERNEL_gemm_nt_matrix_f16, KERNEL_gemm_nt_matrix_bf16};
+    static const int BODIES[] = {KERNEL_gemm_nt, KERNEL_gemm_nt_dot2, KERNEL_gemm_nt_matrix_f16,
+                                 KERNEL_gemm_nt_matrix_bf16};
     struct Arena arena;
     arena_init(&arena, dev, "scale", ARENA_DEVICE);
     struct Tensor x = TENSOR(&arena, DT_F32, M, K), w = TENSOR(&arena, DT_Q8_0, N, K), y = TENSOR(&arena, DT_F32, M, N);
@@ -275,6 +277,9 @@ int main(int argc, char **argv) {
         check_skip("no Vulkan device");
         return check_done();
     }
+    if (!card_pairs(&dev))
+        check_skip("pairs of f16 by multiply-adds: %s",
+                   device_can(&dev, CAP_dot2) ? "the device has the instruction" : dev.caps[CAP_f16].why);
     test_suite(&dev, argc > 1 ? argv[1] : "");
     if (dev.is_cpu && argc < 2)
         test_staged(&dev);

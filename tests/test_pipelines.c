@@ -1,7 +1,7 @@
 // Every pipeline compiled by the driver at hand, and what its compiler says of the result: nothing may be spilled to memory, and modules
 // for matrix units must use them. tools/ci_testing.sh runs it with drivers whose card is not there (mesa-drm-shim): so nothing
 // runs, operations are only recorded, as the suite's checks and as whole models do. Needs VKMOE_STATIC=1; VKMOE_STATIC=2 prints all. With VKMOE_STATIC_MATRIX=1
-// the card has matrix units, and each body for them must be compiled.
+// the card has matrix units, with VKMOE_STATIC_DOT2=1 products of pairs, and each body for them must be compiled.
 #include "check.h"
 #include "model/opcheck.h"
 #include "model/session.h"
@@ -98,22 +98,22 @@ static bool is_known_spill(const struct Device *dev, const struct PipelineStatis
            s->value <= MOST;
 }
 
-// Of each body for the matrix units of a subgroup at least one module, of f16 or bf16, must be there and use them: a card that has such units and does
-// not show them to us any more would pass all else. (Those of a workgroup are NVIDIA's own driver's alone.)
-static void check_matrix_bodies(const struct PipelineStatistic *list, uint32_t n) {
+// Of each body that needs matrix units of a subgroup, or products of pairs, at least one module must be there and use them: a card that has them and does
+// not show them to us any more would pass all else. (Matrices of a workgroup are NVIDIA's own driver's alone.)
+static void check_bodies(const struct PipelineStatistic *list, uint32_t n, uint32_t needs, uint32_t least) {
     uint32_t n_bodies = 0;
     for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
-        if (!(KERNELS[k].needs & NEEDS_COOPMAT) || (KERNELS[k].needs & NEEDS_COOPMAT2))
+        if (!(KERNELS[k].needs & needs) || (KERNELS[k].needs & NEEDS_COOPMAT2))
             continue;
         size_t body = (size_t)(strrchr(KERNELS[k].name, '_') - KERNELS[k].name);
         bool used = false;
         for (uint32_t i = 0; i < n && !used; i++)
             used = list[i].value > 0 && strcmp(list[i].name, MATRIX_INSTRUCTIONS) == 0 &&
                    strncmp(KERNELS[list[i].kernel].name, KERNELS[k].name, body + 1) == 0;
-        CHECK(used, "%.*s: no module with an instruction of matrix units", (int)body, KERNELS[k].name);
+        CHECK(used, "%.*s: no module with an instruction of its own", (int)body, KERNELS[k].name);
         n_bodies++;
     }
-    CHECK(n_bodies >= 10, "%u modules for matrix units in the list", n_bodies); // five bodies, two types
+    CHECK(n_bodies >= least, "%u such modules in the list", n_bodies);
 }
 
 // Gives how many modules were compiled.
@@ -130,7 +130,7 @@ static uint32_t check_statistics(const struct Device *dev, bool print) {
             printf("known: %s spills %g registers for heads of 256\n", name, list[i].value);
         else
             CHECK(!statistic_is_spill(&list[i]), "%s: %s is %g", name, list[i].name, list[i].value);
-        CHECK(!matrix || dev->is_cpu || list[i].value > 0, "%s: no instruction of matrix units", name);
+        CHECK(!matrix || dev->is_cpu || list[i].value > 0, "%s: no instruction of matrix units or pairs", name);
         if (print && (i == 0 || list[i - 1].kernel != list[i].kernel ||
                       memcmp(list[i - 1].spec, list[i].spec, sizeof list[i].spec))) {
             printf("\n%-28s [", name);
@@ -173,7 +173,9 @@ int main(void) {
     uint32_t n_compiled = check_statistics(&dev, mode[0] == '2'), n;
     const struct PipelineStatistic *list = pipeline_statistics(&dev, &n);
     if (getenv("VKMOE_STATIC_MATRIX"))
-        check_matrix_bodies(list, n);
+        check_bodies(list, n, NEEDS_COOPMAT, 10); // five, each in two types
+    if (getenv("VKMOE_STATIC_DOT2"))
+        check_bodies(list, n, NEEDS_DOT2, 3);
     printf("%s, %s: %u pipelines of %u modules, %u of them in models alone\n", dev.name, dev.driver,
            dev.vk->n_pipelines, n_compiled, dev.vk->n_pipelines - of_checks);
     dev.is_dry = false;

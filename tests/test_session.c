@@ -1,6 +1,7 @@
 // Inference sessions on tiny random models: chunks, cache, rewinding and sampling must not change what the model says, and a sequence
 // must say the same, bit for bit, alone and beside thirty-one others, however it is drawn. `test_session brief` tries each kernel with fewer
 // sequences and texts and leaves out what no kernel has a part in: test_off.sh runs it once for each capability of the device.
+#include "card.h"
 #include "check.h"
 #include "model/batch.h"
 #include "model/tokenizer.h"
@@ -43,11 +44,9 @@ static bool open_session(struct Session *s, struct Model *m, uint32_t sequences,
     return CHECK(session_init(s, m, &o), "%s", fail_last());
 }
 
-// How far two ways to the same logits may lie apart. A GPU's matrix units round the activations of more than 8 rows to bf16 or f16, which
+// How far two ways to the same logits may lie apart. A GPU's matrix units and products of pairs round the activations of more than 8 rows to bf16 or f16, which
 // those of fewer are not.
-static bool is_coarse(const struct Model *m) {
-    return device_can(m->dev, CAP_coopmat) && !m->dev->is_cpu && m->params[0].w.type != DT_F32;
-}
+static bool is_coarse(const struct Model *m) { return device_rounds(m->dev) && m->params[0].w.type != DT_F32; }
 // All logits of a row, relative.
 static double apart(const struct Model *m, double exact) { return is_coarse(m) ? 1e-2 : exact; }
 // One log-probability, absolute: logits of a random model are spread by init_std sqrt(dim), and one may be four deviations off.
@@ -673,7 +672,7 @@ static void test_plan(struct Device *dev, const struct Config *c) {
 int main(int argc, char **argv) {
     struct Device dev;
     brief = argc > 1 && strcmp(argv[1], "brief") == 0;
-    if (!device_open(&dev, NULL)) {
+    if (!card_open(&dev)) {
         check_skip("no Vulkan device: %s", fail_last());
         return check_done();
     }

@@ -1,6 +1,7 @@
 // What a training step hands to the device and tells of itself, entry by entry, on a batch that was made for it: labels of id 0, ids that come
 // twice, documents that share rows, padding, the noise of NEFTune. Then what the loss's own definition says: its slope, the norm of its gradient, the decay, and a
 // run's figures however the batch is cut. Bugs here change no program's behaviour but what the model learns (docs/proof.md: silent bugs).
+#include "card.h"
 #include "check.h"
 #include "train/run.h"
 #include <stdlib.h>
@@ -607,8 +608,8 @@ static void test_run(struct Device *dev) {
 
 // ---- Which bodies a step takes on a card with matrix units
 
-// Prints the floating-point operations by kernel; gives the share of products and attention that is not on matrix units. The router's three products
-// are none of these: it is f32 by choice.
+// Prints the floating-point operations by kernel; gives the share of products and attention (which has no body on products of pairs, so is not counted
+// there) that is not on matrix units. The router's three products are none of these: it is f32 by choice.
 static double share_off(struct Device *card, const struct Config *c, const char *name, enum DType type, bool lora) {
     enum { TOKENS = 2048 };
     struct Model m;
@@ -625,11 +626,12 @@ static double share_off(struct Device *card, const struct Config *c, const char 
     printf("%s\n", name);
     for (int k = 0; p && k < KERNEL_COUNT; k++) {
         double flops = program_flops_of(p, (enum KernelId)k);
-        if (strncmp(KERNELS[k].name, "gem", 3) != 0 && strncmp(KERNELS[k].name, "attention", 9) != 0)
+        bool attention = strncmp(KERNELS[k].name, "attention", 9) == 0;
+        if (strncmp(KERNELS[k].name, "gem", 3) != 0 && (!attention || device_can(card, CAP_dot2)))
             continue;
         bool prepares = k == KERNEL_attention_back_pack || k == KERNEL_attention_back_prepare;
         all += prepares ? 0 : flops;
-        off += prepares || (KERNELS[k].needs & NEEDS_COOPMAT) ? 0 : flops;
+        off += prepares || (KERNELS[k].needs & NEEDS_INSTRUCTIONS) ? 0 : flops;
         if (flops > 0)
             printf("  %-32s %8.2f GFLOP\n", KERNELS[k].name, flops * 1e-9);
     }
@@ -637,6 +639,21 @@ static double share_off(struct Device *card, const struct Config *c, const char 
     model_free(&m);
     CHECK(all > 0 && off < all, "%s: nothing on matrix units", name);
     return (off - router) / all;
+}
+
+static const struct {
+    const char *name;
+    enum DType type;
+    bool lora;
+} UNIT_RUNS[] = {{"full, bf16", DT_BF16, false}, {"LoRA, bf16", DT_BF16, true}, {"QLoRA, Q4_0", DT_Q4_0, true}};
+
+static void check_units(struct Device *card, const struct Config *c, const char *units) {
+    for (size_t i = 0; i < sizeof UNIT_RUNS / sizeof *UNIT_RUNS; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s, %s", UNIT_RUNS[i].name, units);
+        double off = share_off(card, c, name, UNIT_RUNS[i].type, UNIT_RUNS[i].lora);
+        CHECK(fabs(off) < 1e-6, "%s: %.3g of the products are off them", name, off);
+    }
 }
 
 static void test_units(void) {
@@ -655,27 +672,26 @@ static void test_units(void) {
             check_skip("bodies of a step: this build has no modules for matrix units");
             return;
         }
-        static const struct {
-            const char *name;
-            enum DType type;
-            bool lora;
-        } RUNS[] = {{"full, bf16", DT_BF16, false}, {"LoRA, bf16", DT_BF16, true}, {"QLoRA, Q4_0", DT_Q4_0, true}};
-        for (size_t i = 0; i < sizeof RUNS / sizeof *RUNS; i++) {
-            char name[64];
-            snprintf(name, sizeof name, "%s, matrices of a %s", RUNS[i].name, workgroups ? "workgroup" : "subgroup");
-            double off = share_off(&card, &c, name, RUNS[i].type, RUNS[i].lora);
-            CHECK(fabs(off) < 1e-6, "%s: %.3g of the products are off the matrix units", name, off);
-        }
+        check_units(&card, &c, workgroups ? "matrices of a workgroup" : "matrices of a subgroup");
         device_switch(&card, CAP_coopmat_back, false);
         CHECK(share_off(&card, &c, "VKMOE_OFF=coopmat_back", DT_BF16, false) > 0.01, "the switch changes nothing");
         device_close(&card);
     }
+    struct Device card;
+    device_open_dry(&card, NULL);
+    device_switch(&card, CAP_f16, true);
+    device_switch(&card, CAP_dot2, true);
+    if (card.kernel_off[KERNEL_gemm_nt_dot2])
+        check_skip("bodies of a step: this build has no modules for products of pairs");
+    else
+        check_units(&card, &c, "products of pairs");
+    device_close(&card);
 }
 
 int main(void) {
     test_units();
     struct Device dev;
-    if (!device_open(&dev, NULL)) {
+    if (!card_open(&dev)) {
         check_skip("no Vulkan device: %s", fail_last());
         return check_done();
     }

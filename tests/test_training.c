@@ -2,6 +2,7 @@
 // start, an expert without tokens, upcycling with all shards active; and what must stop it: a non-finite loss. Also every
 // barrier of a training step is removed in turn, and the range checker has to notice. Longer than other files because one corpus, one table of
 // methods and one way to take gradients serve all of it.
+#include "card.h"
 #include "check.h"
 #include "train/dpo.h"
 #include "train/layers_back.h"
@@ -917,7 +918,7 @@ static void test_barriers(struct Device *dev) {
 
 int main(void) {
     struct Device dev;
-    if (!device_open(&dev, NULL))
+    if (!card_open(&dev))
         return 1;
     for (uint32_t i = 0; i < N_METHODS; i++) {
         test_micro_batches(&dev, &METHODS[i]);

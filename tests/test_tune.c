@@ -1,6 +1,7 @@
 // Tiles by measurement: every way that an operation offers passes its known-answer tests and gives the table's bits; what was measured comes from the
 // file the next time; a file that is damaged, of another driver or hostile brings nothing. `test_tune NAME` walks the ways of the cases that
 // have NAME in their name ("" all of them) instead of a chosen few.
+#include "card.h"
 #include "check.h"
 #include "model/opcheck.h"
 #include "model/tune.h"
@@ -19,8 +20,9 @@ static bool is_wanted(const struct OpCase *oc, int kernel, const char *filter) {
                                          "linear few f32", "linear few bf16", "linear few q4_k", "linear swiglu bf16",
                                          "attention"};
     bool wanted = false, by_type = kernel != KERNEL_gemm_nt && kernel != KERNEL_gemm_nn;
+    bool again = (KERNELS[kernel].needs & NEEDS_DOT2) && oc->type == DT_BF16;
     for (size_t i = 0; i < sizeof CHOSEN / sizeof *CHOSEN; i++)
-        wanted = wanted || (strcmp(oc->name, CHOSEN[i]) == 0 && (by_type || oc->type == DT_F32));
+        wanted = wanted || (strcmp(oc->name, CHOSEN[i]) == 0 && (by_type || oc->type == DT_F32) && !again);
     return filter ? strstr(oc->name, filter) != NULL : wanted;
 }
 
@@ -278,6 +280,8 @@ int main(int argc, char **argv) {
         test_files(&dev);
         test_other_bits(&dev);
     }
+    if (!card_pairs(&dev) && !device_can(&dev, CAP_dot2))
+        check_skip("ways on pairs of f16: %s", dev.caps[CAP_f16].why);
     test_ways(&dev, argc > 1 ? argv[1] : NULL);
     device_close(&dev);
     return check_done();

@@ -11,6 +11,7 @@ cmake --build --preset release
 compile_for() { # compile_for CARD: every pipeline by the compiler of that card's driver; a number is NVIDIA's name of a chip
     local card=$1 driver=radeon shim=amdgpu settings=("AMDGPU_GPU_ID=$1") icd
     [[ $card != navi31 && $card != gfx1201 && $card != b580 ]] || export VKMOE_STATIC_MATRIX=1 # each body for matrix units must be there
+    [[ $card != navi21 ]] || export VKMOE_STATIC_DOT2=1 # and for products of pairs
     [[ $card != gfx1201 ]] || export VKMOE_STATIC_WAYS=1 # what the tuner may try too: many, and the other compilers are slower
     [[ $card != [0-9]* ]] || driver=nouveau shim=nouveau settings=("NOUVEAU_CHIPSET=$1" NVK_I_WANT_A_BROKEN_VULKAN_DRIVER=1)
     shim=/usr/lib/$(gcc -dumpmachine)/lib${shim}_noop_drm_shim.so

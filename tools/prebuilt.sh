@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/prebuilt.sh make|check|current: the SPIR-V in shaders/prebuilt, of modules whose extensions the glslc of stable distributions does not know
-# (cooperative matrices, bfloat16). The build takes it where the installed glslc is too old for a module.
+# (cooperative matrices, bfloat16, products of pairs). The build takes it where the installed glslc is too old for a module.
 #   make      builds all of it with $GLSLC (default: glslc), which must know those extensions; without one:
 #             tools/debian_root.sh --packages "glslc gcc libc6-dev" forky sh -c 'make prebuilt >&2 && tar c shaders/prebuilt' | tar x
 #   check     fails unless each of these modules is there, made from the sources as they are
@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=shaders/prebuilt index=shaders/prebuilt/INDEX
-needs='NEEDS_(COOPMAT|COOPMAT2|BF16|INT8DOT)\b'
+needs='NEEDS_(COOPMAT|COOPMAT2|BF16|DOT2)\b'
 newer="a glslc of 2025 or later is needed, \$GLSLC or Debian testing's (see the head of tools/prebuilt.sh)"
 options=(--target-env=vulkan1.3 -O -Werror -I shaders)
 

@@ -1,0 +1,37 @@
+#include "card.h"
+#include "check.h"
+#include <stdlib.h>
+
+bool card_pairs(struct Device *dev) {
+    static const int BODIES[] = {KERNEL_gemm_nt_dot2, KERNEL_gemm_nn_dot2, KERNEL_gemm_tn_dot2};
+    if (device_can(dev, CAP_dot2) || !device_can(dev, CAP_f16))
+        return false;
+    for (size_t i = 0; i < sizeof BODIES / sizeof *BODIES; i++) {
+        char *path = xsprintf("%s/tests/%s.spv", VKMOE_BINARY_DIR, KERNELS[BODIES[i]].name);
+        uint8_t *words; // they stay as long as the program
+        uint64_t bytes;
+        bool ok = file_read(path, 1 << 20, &words, &bytes);
+        free(path);
+        if (!ok)
+            return false;
+        struct KernelInfo by = KERNELS[BODIES[i]];
+        by.words = (const uint32_t *)(const void *)words, by.n_words = (uint32_t)(bytes / 4);
+        kernel_replace(dev, (enum KernelId)BODIES[i], by);
+    }
+    device_switch(dev, CAP_dot2, true);
+    return true;
+}
+
+bool card_open(struct Device *dev) {
+    if (!device_open(dev, NULL))
+        return false;
+    const char *asked = getenv("VKMOE_TEST_CARD");
+    if (!asked || !*asked || !dev->is_cpu)
+        return true;
+    dev->is_cpu = false;
+    device_switch(dev, CAP_eight, false);
+    if (!device_can(dev, CAP_coopmat) && !card_pairs(dev))
+        return fail("this device has neither matrix units nor pairs of f16 to stand for a card's");
+    printf("as a card, on %s\n", device_can(dev, CAP_coopmat) ? "matrix units" : "pairs of f16");
+    return true;
+}
