@@ -40,6 +40,7 @@ static void linear(struct Pass *p, const struct Linear *l, struct Rows x, const 
         o.more_x = &h, o.more_w = &l->b->w;
     }
     o.accumulate = accumulate;
+    o.peak = &l->w->peak;
     op_linear(p->c, x.x, &l->w->w, y, g, o);
     if (l->bias)
         op_bias(p->c, y, &l->bias->w);

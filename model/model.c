@@ -18,7 +18,7 @@ bool param_next_run(const struct Param *p, struct ParamRun *r) {
     if (!p->n_chosen) {
         if (r->n)
             return false;
-        *r = (struct ParamRun){.n = p->w.dim[0], .w = p->w, .g = p->g, .m1 = p->m1, .m2 = p->m2};
+        *r = (struct ParamRun){.n = p->w.dim[0], .w = p->w, .peak = p->peak, .g = p->g, .m1 = p->m1, .m2 = p->m2};
         return true;
     }
     uint32_t slot = r->slot + r->n, n = 1;
@@ -33,6 +33,9 @@ bool param_next_run(const struct Param *p, struct ParamRun *r) {
                            .g = tensor_slice(&p->g, slot, n),
                            .m1 = tensor_slice(&p->m1, slot, n),
                            .m2 = tensor_slice(&p->m2, slot, n)};
+    uint32_t each = p->w.dim[1]; // rows of an expert
+    if (tensor_exists(&p->peak))
+        r->peak = tensor_slice(&p->peak, r->first * each, n * each);
     return true;
 }
 
@@ -311,7 +314,7 @@ bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, 
     rows_convert(DT_F32, p->w.type, cols, n_rows, (const uint8_t *)in, out);
     bool ok = tensor_upload(dev, &p->w, first_row * out_row, out, n_rows * out_row);
     free(out);
-    return ok;
+    return ok && param_written(dev, p);
 }
 
 bool param_read(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, float *out) {
@@ -368,7 +371,7 @@ bool model_fill(struct Model *m, uint64_t seed) {
             n = min_u64(done, rows - done);
             ok = tensors_copy(m->dev, &(struct TensorCopy){&p->w, &p->w, 0, done * row, n * row}, 1);
         }
-        if (!ok)
+        if (!ok || !param_written(m->dev, p))
             return false;
     }
     return true;
@@ -403,6 +406,71 @@ static bool source_rows(void *context, const struct WeightSpec *w, uint64_t firs
 
 struct WeightSource model_source(struct Model *m) {
     return (struct WeightSource){m, source_type, source_rows};
+}
+
+// ---- Peaks
+
+static bool run_once(struct Cmd *c) {
+    struct Program *p = cmd_end(c);
+    bool ok = p && program_run(p);
+    program_free(p);
+    return ok;
+}
+
+// Whether a product reads p->w where it lies. What is trained in host memory would go over the bus once more each step.
+static bool keeps_peaks(const struct Model *m, const struct Param *p) {
+    bool embedding = p == m->embed && p != m->head, streamed = m->experts && p->spec.role == ROLE_EXPERTS;
+    return p->spec.n_dims > 1 && !embedding && !streamed && !(tensor_exists(&p->g) && p->on_host) &&
+           linear_wants_peaks(m->dev, p->w.type);
+}
+
+bool model_find_peaks(struct Model *m) {
+    struct Cmd *c = NULL;
+    for (uint32_t i = 0; i < m->n_base; i++) {
+        struct Param *p = &m->params[i];
+        if (tensor_exists(&p->peak) || !keeps_peaks(m, p))
+            continue;
+        p->peak = TENSOR(&m->arena, DT_U32, (uint32_t)tensor_rows(&p->w));
+        c = c ? c : cmd_begin(m->dev, "peaks of weights");
+        op_peaks(c, &p->w, false, &p->peak);
+    }
+    if (c && m->dev->is_dry)
+        program_free(cmd_end(c));
+    else if (c)
+        return run_once(c);
+    return m->dev->state == DEVICE_OK;
+}
+
+bool param_written(struct Device *dev, const struct Param *p) {
+    if (!tensor_exists(&p->peak))
+        return true;
+    struct Cmd *c = cmd_begin(dev, "peaks of a weight");
+    op_peaks(c, &p->w, false, &p->peak);
+    return run_once(c);
+}
+
+uint32_t model_stale_peaks(struct Model *m) {
+    struct Arena scratch;
+    uint32_t stale = 0;
+    bool ok = true;
+    arena_init(&scratch, m->dev, "peaks", ARENA_DEVICE);
+    for (uint32_t i = 0; i < m->n_params && ok; i++) {
+        const struct Param *p = &m->params[i];
+        if (!tensor_exists(&p->peak))
+            continue;
+        uint32_t *kept = xmalloc(2 * p->peak.bytes), *found = kept + p->peak.bytes / 4;
+        struct ArenaMark mark = arena_mark(&scratch);
+        struct Tensor peak = arena_tensor(&scratch, DT_U32, 1, p->peak.dim);
+        struct Cmd *c = cmd_begin(m->dev, "peaks of a weight");
+        op_peaks(c, &p->w, false, &peak);
+        ok = run_once(c) && tensor_download(m->dev, &p->peak, 0, kept, peak.bytes) &&
+             tensor_download(m->dev, &peak, 0, found, peak.bytes);
+        stale += ok && memcmp(kept, found, peak.bytes) != 0;
+        arena_release(&scratch, mark);
+        free(kept);
+    }
+    arena_free(&scratch);
+    return ok ? stale : UINT32_MAX;
 }
 
 // ---- Adapters

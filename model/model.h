@@ -8,6 +8,7 @@
 struct Param {
     struct WeightSpec spec; // canonical name, role, shape; adapters: "<name of the linear>.lora_A" and ".lora_B"
     struct Tensor w;        // storage type of the model; norms and routers always f32
+    struct Tensor peak;     // of w's rows, see model_find_peaks; absent: products look for them
     struct Tensor g;        // gradient, f32, same shape; absent: frozen
     struct Tensor m1, m2;   // AdamW's moments, f32
     bool mapped;            // w lies in a mapped file: nothing may write to it
@@ -20,7 +21,7 @@ struct Param {
 // What is trained of a parameter, in pieces that lie side by side: all of it, or a run of chosen experts with consecutive numbers.
 struct ParamRun {
     uint32_t first, slot, n; // number of the first expert, its place among the chosen, experts
-    struct Tensor w, g, m1, m2;
+    struct Tensor w, peak, g, m1, m2;
 };
 // The next one; *r is zero before the first.
 bool param_next_run(const struct Param *p, struct ParamRun *r);
@@ -98,6 +99,13 @@ void model_random_values(const struct Config *c, const struct WeightSpec *w, uin
 // A parameter's rows between host f32 and the device.
 bool param_read(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, float *out);
 bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, const float *in);
+// Products on units of f16 alone want the peaks of w's rows (peak.glsl). They are found here once, where the device has such units, for weights that lack them;
+// before anything is recorded, after what is trained has its gradient. Whatever writes w from then on has them found again: programs hold their address.
+bool model_find_peaks(struct Model *m);
+// The host has written to p->w: finds its peaks again, where there are any.
+bool param_written(struct Device *dev, const struct Param *p);
+// Weights whose peaks are not what a look at them finds, which should be none; UINT32_MAX after a failure. For tests.
+uint32_t model_stale_peaks(struct Model *m);
 // A source for modelwrite: the weights on the device, adapters left out.
 struct WeightSource model_source(struct Model *m);
 

@@ -42,6 +42,8 @@ struct LinearOptions {
     struct Arena *scratch;
     // x (dy) as op_operand made it for this g and gather, and beside dy the x of dw. NULL or none: made for this multiply alone.
     const struct Operand *packed, *packed_x;
+    // Of op_linear: peaks of w's rows as op_peaks finds them, where they are kept (linear_wants_peaks). NULL or absent: found for this multiply alone.
+    const struct Tensor *peak;
     // y += more_x more_w^T, of dx: dx += more_x more_w, along with the rest where a body can: an adapter's wide product. more_x (m,r) f32, more_w f32, with
     // alpha 1. NULL: there is none.
     const struct Tensor *more_x, *more_w;
@@ -53,6 +55,8 @@ struct Operand op_operand(struct Cmd *c, struct Arena *scratch, const struct Ten
                           bool gather, enum OperandOf of, bool coarse);
 // Bits of the greatest magnitude of each row of w (rows, cols), or of each column of its matrices (w 2-d or a stack of 3): peak u32, see peak.glsl.
 void op_peaks(struct Cmd *c, const struct Tensor *w, bool columns, const struct Tensor *peak);
+// Whether op_linear, of more than few rows and with scratch, looks for the peaks of weights of this type: then they are worth keeping.
+bool linear_wants_peaks(struct Device *dev, enum DType type);
 // y(m,n) = alpha * x(m,k) w(n,k)^T. Up to 8 dense rows (or 8 * n_active sorted rows of at most 8 tokens) go to the matrix-vector kernel, whose result for a row
 // does not depend on its neighbours; nor does that of the tiled ones.
 void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, const struct Tensor *y,

@@ -492,6 +492,15 @@ static struct Tensor unpack(struct Cmd *c, struct Arena *scratch, enum DType typ
     return unpacked;
 }
 
+// Whether columns of w are brought to the units' range by their peaks.
+static bool wants_peaks(enum KernelId k, enum DType type) { return is_scaled(k) && type != DT_F16; }
+
+bool linear_wants_peaks(struct Device *dev, enum DType type) {
+    struct Job j = {.form = NT, .dev = dev, .type = type, .coarse = type != DT_F32};
+    enum KernelId kernel = pick_packed(&j);
+    return !is_packed(&j, kernel) && wants_peaks(kernel, type);
+}
+
 // Peaks of w's rows, or of the columns of its matrices.
 static struct View peaks(struct Cmd *c, struct Arena *scratch, const struct Tensor *w, bool columns) {
     uint32_t stacks = (uint32_t)tensor_rows(w) / w->dim[w->n_dims - 2];
@@ -528,8 +537,10 @@ static bool run_product(struct Cmd *c, struct Job *j, const struct Tensor *x, co
     j->x_type = type;
     if (scaled)
         j->args.x_peak = view(&ready.peak);
-    if (scaled && w->type != DT_F16)
-        j->args.w_peak = peaks(c, o.scratch, w, j->form == NN);
+    if (!j->packed && wants_peaks(j->kernel, w->type)) {
+        bool kept = j->form == NT && o.peak && tensor_exists(o.peak);
+        j->args.w_peak = kept ? view(o.peak) : peaks(c, o.scratch, w, j->form == NN);
+    }
     bool along = j->packed && o.more_x && !is_cm2(j->kernel) && tensor_cols(o.more_x) % 8 == 0;
     if (along) {
         struct Operand more_x = pack(c, o.scratch, type, false, o.more_x, NULL, j->args.m);

@@ -222,6 +222,8 @@ bool session_init(struct Session *s, struct Model *m, const struct SessionOption
     if (o->cache_type == DT_Q8_0 && m->config.head_dim % 32)
         return fail("keys and values in q8_0: heads of %u are no multiple of its blocks of 32; take f16",
                     m->config.head_dim);
+    if (!model_find_peaks(m))
+        return false;
     s->m = m;
     s->cache_type = o->cache_type;
     s->n_sequences = o->n_sequences;

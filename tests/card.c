@@ -22,6 +22,12 @@ bool card_pairs(struct Device *dev) {
     return true;
 }
 
+int card_scaled(struct Device *dev) {
+    if (!dev->kernel_off[KERNEL_gemm_nt_matrix_f16])
+        return KERNEL_gemm_nt_matrix_f16;
+    return device_can(dev, CAP_dot2) || card_pairs(dev) ? KERNEL_gemm_nt_dot2 : -1;
+}
+
 bool card_open(struct Device *dev) {
     if (!device_open(dev, NULL))
         return false;

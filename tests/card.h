@@ -5,6 +5,8 @@
 // Puts the bodies on pairs of f16 (tile_dot2.glsl) on a device that has not the instruction for them: modules made from the same source, with multiply-adds in its
 // place. False, after a failed check or where the device has the instruction, or has no f16: nothing was done.
 bool card_pairs(struct Device *dev);
+// A body of NT whose operands are brought to f16's range by their peaks, on matrix units or on pairs of f16, which it may put on the device; -1: none.
+int card_scaled(struct Device *dev);
 // device_open; with VKMOE_TEST_CARD=1 a processor then counts as a card: it takes the bodies, tiles and numbers of threads of one, on its matrix units where it has
 // any, else on pairs of f16.
 bool card_open(struct Device *dev);

@@ -4,6 +4,7 @@
 // methods and one way to take gradients serve all of it.
 #include "card.h"
 #include "check.h"
+#include "train/checkpoint.h"
 #include "train/dpo.h"
 #include "train/layers_back.h"
 #include "train/run.h"
@@ -105,11 +106,12 @@ static bool model_make(struct Model *m, struct Device *dev, const struct Config 
 }
 
 // A model as the method trains it, and its list of experts (empty where all are trained). B is not zero: A has a gradient.
-static bool method_make(const struct Method *method, struct Device *dev, const struct Config *c, struct Model *m,
-                        struct ExpertList *experts) {
+static bool method_make_with(const struct Method *method, struct Device *dev, const struct Config *c,
+                             uint32_t host_layers, struct Model *m, struct ExpertList *experts) {
     struct LoraOptions lora = {.rank = 4, .alpha = 8, .targets = LORA_ALL};
+    struct ModelOptions o = {.type = method->base, .host_layers = host_layers};
     *experts = (struct ExpertList){0};
-    if (!CHECK(model_init(m, dev, c, method->base, 0) && model_randomise(m, 5) &&
+    if (!CHECK(model_init_with(m, dev, c, &o) && model_randomise(m, 5) &&
                    (!method->lora || model_add_lora(m, &lora, 3)),
                "%s: %s", method->name, fail_last()))
         return false;
@@ -131,6 +133,11 @@ static bool method_make(const struct Method *method, struct Device *dev, const s
         esft_choose_share(experts, c, scores, 0.5);
     }
     return true;
+}
+
+static bool method_make(const struct Method *method, struct Device *dev, const struct Config *c, struct Model *m,
+                        struct ExpertList *experts) {
+    return method_make_with(method, dev, c, 0, m, experts);
 }
 
 // Gradients of one batch, all parameters in one array; *losses: loss and balance loss. experts NULL: all.
@@ -475,21 +482,19 @@ static void test_frozen(struct Device *dev, const struct Method *method) {
 }
 
 // What three steps leave behind, all bits: weights and moments of what is trained, and what the steps told.
-static uint64_t trained_bits(struct Model *m, struct Corpus *c, const struct StepOptions *o, bool train_base) {
-    struct Step s;
-    struct PackPlan plan;
-    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = o->micro_tokens, .round = 8};
+static uint64_t steps_bits(struct Step *s, const struct Corpus *c, const struct PackPlan *plan) {
+    const struct Model *m = s->m;
     uint64_t hash = 0;
-    bool ok = CHECK(pack_plan(&plan, c->list, c->n, &po), "%s", fail_last()) && step_init(&s, m, o, train_base);
+    bool ok = true;
     for (uint32_t step = 1; step <= 3 && ok; step++) {
         struct StepResult r = {0};
-        ok = step_begin(&s, plan.n_labels);
-        for (size_t i = 0; i < plan.n && ok; i++)
-            ok = step_micro(&s, &plan.micro[i], c->n, plan.n_tokens - plan.n_padding);
-        ok = ok && step_update(&s, step, 1e-3f, &r) && r.finite;
+        ok = step_begin(s, plan->n_labels);
+        for (size_t i = 0; i < plan->n && ok; i++)
+            ok = step_micro(s, &plan->micro[i], c->n, plan->n_tokens - plan->n_padding);
+        ok = ok && step_update(s, step, 1e-3f, &r) && r.finite;
         hash = hash_bytes(&r, sizeof r, hash);
-        for (size_t i = 0; s.loads && i < (size_t)m->config.n_layers * m->config.n_experts; i++)
-            hash = hash_bytes(&s.loads[i], sizeof s.loads[i], hash);
+        for (size_t i = 0; s->loads && i < (size_t)m->config.n_layers * m->config.n_experts; i++)
+            hash = hash_bytes(&s->loads[i], sizeof s->loads[i], hash);
     }
     for (uint32_t i = 0; i < m->n_params && ok; i++) {
         const struct Tensor *part[] = {&m->params[i].w, &m->params[i].m1, &m->params[i].m2};
@@ -501,9 +506,95 @@ static uint64_t trained_bits(struct Model *m, struct Corpus *c, const struct Ste
         }
     }
     CHECK(ok, "three steps: %s", fail_last());
+    return hash;
+}
+
+static uint64_t trained_bits(struct Model *m, struct Corpus *c, const struct StepOptions *o, bool train_base) {
+    struct Step s;
+    struct PackPlan plan;
+    struct PackOptions po = {.seq_len = SEQ, .micro_tokens = o->micro_tokens, .round = 8};
+    uint64_t hash = 0;
+    if (CHECK(pack_plan(&plan, c->list, c->n, &po) && step_init(&s, m, o, train_base), "%s", fail_last()))
+        hash = steps_bits(&s, c, &plan);
     pack_free(&plan);
     step_free(&s);
     return hash;
+}
+
+static void forget_peaks(struct Model *m) {
+    for (uint32_t i = 0; i < m->n_params; i++)
+        m->params[i].peak = (struct Tensor){0};
+}
+
+// Products in f16 alone: that weights' peaks are kept, found again by who writes them, changes no bit of a run; a checkpoint brings back the weights' own.
+static void test_peaks(struct Device *dev) {
+    static const struct Mode {
+        struct Method method;
+        bool in_backward;
+        uint32_t host_layers; // through the slots of staging
+        bool looks;           // for some peaks all the same, as what counts as a card does in the backward
+    } MODES[] = {{{"full", true, false, DT_BF16, false, false, false, 0}, false, 0, false},
+                 {{"esft", true, false, DT_BF16, true, false, false, 0}, false, 0, false},
+                 {{"update in backward", true, false, DT_BF16, false, false, false, 0}, true, 0, true},
+                 {{"weights staged", true, false, DT_BF16, false, false, false, 0}, false, 2, true},
+                 {{"qlora", true, true, DT_Q4_0, false, false, false, 0}, false, 0, true}}; // the adapter's
+    char dir[] = "test-peaks-XXXXXX";
+    const int body = card_scaled(dev);
+    if (body < 0) {
+        check_skip("peaks of weights: no products in f16");
+        return;
+    }
+    dev->force_kernel = body;
+    for (size_t i = 0; i < sizeof MODES / sizeof *MODES && CHECK(mkdtemp(dir), "no temporary folder"); i++) {
+        const struct Mode *mode = &MODES[i];
+        struct Config config = tiny(true);
+        struct Corpus c;
+        uint64_t bits[2];
+        corpus_make(&c, N_EXAMPLES, 3, config.vocab_size);
+        for (int keep = 0; keep < 2; keep++) {
+            struct Model m;
+            struct Step s;
+            struct PackPlan plan;
+            struct ExpertList experts;
+            struct StepOptions o = options(N_EXAMPLES * SEQ, true);
+            struct PackOptions po = {.seq_len = SEQ, .micro_tokens = o.micro_tokens, .round = 8};
+            struct RunIdentity id = {0};
+            struct CheckpointState state = {.step = 1};
+            bool found = false;
+            if (!method_make_with(&mode->method, dev, &config, mode->host_layers, &m, &experts))
+                break;
+            o.optimiser.in_backward = mode->in_backward;
+            o.optimiser.offload = mode->host_layers ? OFFLOAD_WEIGHTS : 0;
+            o.optimiser.experts = mode->method.chosen ? &experts : NULL;
+            device_switch(dev, CAP_host_visible, !mode->host_layers);
+            bool ok = pack_plan(&plan, c.list, c.n, &po) && step_init(&s, &m, &o, !mode->method.lora);
+            CHECK(ok && tensor_exists(&m.head->peak), "%s: %s", mode->method.name, fail_last());
+            if (!keep)
+                forget_peaks(&m);
+            bits[keep] = ok ? steps_bits(&s, &c, &plan) : 0;
+            const struct Program *p = ok ? step_program(&s, &plan.micro[0]) : NULL;
+            CHECK(p && program_uses(p, (enum KernelId)body) &&
+                      program_uses(p, KERNEL_peaks) == (!keep || mode->looks || !dev->is_cpu),
+                  "%s: peaks are looked for, or not, against what was asked", mode->method.name);
+            CHECK(model_stale_peaks(&m) == 0, "%s: stale peaks after steps", mode->method.name);
+            ok = ok && checkpoint_save(dir, &m, &id, &state, 1) && steps_bits(&s, &c, &plan) &&
+                 model_stale_peaks(&m) == 0 && checkpoint_load(dir, &m, &id, &state, &found);
+            CHECK(ok && found && model_stale_peaks(&m) == 0, "%s: stale peaks behind a checkpoint: %s",
+                  mode->method.name, fail_last());
+            device_switch(dev, CAP_host_visible, true);
+            pack_free(&plan);
+            step_free(&s);
+            esft_free(&experts);
+            model_free(&m);
+        }
+        CHECK(bits[0] == bits[1], "%s: with peaks that are kept it learns something else", mode->method.name);
+        corpus_free(&c);
+        char *remove = xsprintf("rm -rf '%s'", dir);
+        CHECK(system(remove) == 0, "%s", remove);
+        free(remove);
+        memcpy(dir + strlen(dir) - 6, "XXXXXX", 6);
+    }
+    dev->force_kernel = -1;
 }
 
 // Where moments and weights lie, and when a parameter is updated, changes no bit of a run, whether the device works on host memory as it is
@@ -932,6 +1023,7 @@ int main(void) {
     for (uint32_t i = 0; i < N_METHODS; i++)
         test_plan(&dev, &METHODS[i], i % 2, i % 3 != 0);
     test_offloads(&dev);
+    test_peaks(&dev);
     test_batch_balance(&dev);
     test_weights(&dev, false);
     test_weights(&dev, true);

@@ -323,7 +323,7 @@ static bool part_read(struct Model *m, const struct Safetensors *s, const struct
         }
         from += bytes;
     }
-    return true;
+    return part != 0 || param_written(m->dev, p);
 }
 
 static bool state_read(const char *folder, struct Model *m, struct CheckpointState *state) {

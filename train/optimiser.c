@@ -226,6 +226,8 @@ void optimiser_update(struct Optimiser *o, struct Cmd *c, uint32_t group) {
                 update_staged(o, c, &r, p->on_host, i + m->n_params * r.first, decay);
             else
                 op_adamw(c, &r.w, &r.g, &r.m1, &r.m2, &o->params, &o->result, i + m->n_params * r.first, 0, decay);
+            if (tensor_exists(&r.peak))
+                op_peaks(c, &r.w, false, &r.peak);
         }
     }
 }

@@ -116,11 +116,11 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
         esft_free(&experts);
         return false;
     }
-    plan->weights = m.arena.used_bytes;
     plan->host_weights = m.host.used_bytes;
     ok = check_base(&m, o) && (!train_adapts(o->method) || model_add_lora(&m, &o->lora, o->seed));
     plan->adapters = m.adapters.used_bytes;
     ok = ok && step_init(&s, &m, &so, !train_adapts(o->method));
+    plan->weights = m.arena.used_bytes; // with the peaks of their rows
     bool out = o->offload & OFFLOAD_MOMENTS;
     plan->gradients = s.optimiser.gradients.peak_bytes + s.optimiser.passing.peak_bytes;
     *(out ? &plan->host_moments : &plan->moments) = s.optimiser.moments.peak_bytes;

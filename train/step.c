@@ -244,7 +244,7 @@ bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, boo
     uint32_t t = s->o.micro_tokens;
     s->params = TENSOR(&s->host, DT_F32, sizeof(struct StepParams) / 4);
     s->result = TENSOR(&s->host, DT_F32, sizeof(struct StepResult) / 4);
-    if (!optimiser_init(&s->optimiser, m, &o->optimiser, train_base, &s->params, &s->result) ||
+    if (!optimiser_init(&s->optimiser, m, &o->optimiser, train_base, &s->params, &s->result) || !model_find_peaks(m) ||
         !weightring_init(&s->weights_ring, m))
         return false;
     s->ids = TENSOR(&s->host, DT_U32, t);
