@@ -187,7 +187,7 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     struct LinearOptions o = {.alpha = halved ? 0.5f : 0,
                               .accumulate = accumulate,
                               .gather = gather,
-                              .coarse = oc->variant & COARSE,
+                              .like = oc->variant & COARSE ? DT_BF16 : DT_F32,
                               .scratch = &r.arena};
     enum Form form = (enum Form)(oc->variant & ~(uint32_t)COARSE);
     bool back_w = form == BACK_W;

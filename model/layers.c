@@ -30,9 +30,9 @@ static void linear(struct Pass *p, const struct Linear *l, struct Rows x, const 
     o.scratch = p->arena;
     if (l->a && l->scale != 0) { // h = scale x A^T; an alpha of 0 would mean 1
         struct LinearOptions down = o;
-        down.coarse = o.coarse = linear_is_coarse(l), down.alpha = l->scale;
+        down.like = o.like = linear_like(l), down.alpha = l->scale;
         if (!x.packed) {
-            packed = op_operand(p->c, p->arena, x.x, g, gather, OF_PRODUCT, o.coarse);
+            packed = op_operand(p->c, p->arena, x.x, g, gather, OF_PRODUCT, o.like);
             down.packed = o.packed = &packed;
         }
         h = TENSOR(p->arena, DT_F32, (uint32_t)tensor_rows(y), l->a->w.dim[l->a->w.n_dims - 2]);
@@ -71,7 +71,7 @@ static void qkv(struct Pass *p, const struct Layer *l, struct Rows x, const stru
         !keep && linear_is_few(p->t, NULL) && is_plain(&l->q) && is_plain(&l->k) && type_of(&l->q) == type_of(&l->k);
     bool all = beside && is_plain(&l->v) && type_of(&l->v) == type_of(&l->q);
     struct ArenaMark mark = arena_mark(p->arena);
-    struct Operand packed = op_operand(p->c, p->arena, x.x, NULL, false, OF_PRODUCT, linear_is_coarse(&l->q));
+    struct Operand packed = op_operand(p->c, p->arena, x.x, NULL, false, OF_PRODUCT, linear_like(&l->q));
     x.packed = &packed;
     if (beside) {
         const struct Tensor *w[] = {&l->q.w->w, &l->k.w->w, &l->v.w->w}, y[] = {s->q, s->k, s->v};
@@ -163,7 +163,7 @@ void ffn_forward(struct Pass *p, const struct Ffn *f, struct Rows x, const struc
         gate_and_up(p, f, x, &s.gate, g);
     } else {
         struct ArenaMark products = arena_mark(p->arena);
-        struct Operand packed = op_operand(p->c, p->arena, x.x, g, g != NULL, OF_PRODUCT, linear_is_coarse(&f->gate));
+        struct Operand packed = op_operand(p->c, p->arena, x.x, g, g != NULL, OF_PRODUCT, linear_like(&f->gate));
         x.packed = &packed;
         linear(p, &f->gate, x, &s.gate, g, g != NULL, false);
         linear(p, &f->up, x, &s.up, g, g != NULL, false);

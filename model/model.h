@@ -33,8 +33,8 @@ struct Linear {
     struct Param *w, *bias, *a, *b; // bias NULL: none; a, b NULL: no adapter
     float scale;
 };
-// Whether operands of its products may be rounded to 16 bits: the weight's type decides, for the adapter's matrices, which are f32, too.
-static inline bool linear_is_coarse(const struct Linear *l) { return l->w->w.type != DT_F32; }
+// The weight's type decides whether operands of its products may be rounded to 16 bits, and how: for the adapter's matrices, which are f32, too.
+static inline enum DType linear_like(const struct Linear *l) { return l->w->w.type; }
 struct Ffn {
     struct Linear gate, up, down;
 };

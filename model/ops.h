@@ -31,8 +31,8 @@ struct LinearOptions {
     float alpha;     // 0 means 1
     bool accumulate; // y += instead of y =
     bool gather;
-    bool
-        coarse; // operands may be rounded to 16 bits (matrix units), as they may wherever w is not f32; of dw and of weights in f32
+    // Of dw and of weights in f32: operands may be rounded to 16 bits (matrix units) as those of weights of this type are, an adapter's as its base's. f32: not.
+    enum DType like;
     // w is a gate's and this is what it lets through: y = silu(x w^T) * (x swiglu^T). Few rows alone (linear_is_few).
     const struct Tensor *swiglu;
     // x passes through an RMSNorm with these weights (f32, f16 or bf16) and this eps on its way. Few rows alone.
@@ -49,10 +49,10 @@ struct LinearOptions {
     const struct Tensor *more_x, *more_w;
 };
 // x (or dy) as the operand of several multiplies with the same g and gather, on top of scratch; none where they take it as it is. OF_PRODUCT: of op_linear and
-// op_linear_dx, which op_linear_dw may take too; OF_GRADIENT: of op_linear_dw alone. `coarse` is that of the multiplies, as above.
+// op_linear_dx, which op_linear_dw may take too; OF_GRADIENT: of op_linear_dw alone. `like`: the weights' type, or as above.
 enum OperandOf { OF_PRODUCT, OF_GRADIENT };
 struct Operand op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
-                          bool gather, enum OperandOf of, bool coarse);
+                          bool gather, enum OperandOf of, enum DType like);
 // Bits of the greatest magnitude of each row of w (rows, cols), or of each column of its matrices (w 2-d or a stack of 3): peak u32, see peak.glsl.
 void op_peaks(struct Cmd *c, const struct Tensor *w, bool columns, const struct Tensor *peak);
 // Whether op_linear, of more than few rows and with scratch, looks for the peaks of weights of this type: then they are worth keeping.

@@ -45,7 +45,7 @@ struct Job {
     struct Device *dev;
     const struct Routing *g;
     enum DType type;
-    bool coarse;          // operands may be rounded to 16 bits
+    enum DType like;      // operands may be rounded to 16 bits as those of weights of this type; f32: not
     enum DType x_type;    // f32, or that of matrix units, its rows in the order in which they are used
     bool packed;          // w is of that type too
     enum KernelId kernel; // then: the body that takes them so
@@ -57,17 +57,26 @@ struct Job {
 
 static bool is_few(const struct Routing *g) { return g->tokens <= FEW_ROWS; }
 
+// f16 keeps weights of f16 whole, and three more bits than bf16 of x and of what quants decode to.
+static bool prefers_f16(const struct Job *j) {
+    bool fine = j->like == DT_F16 || dtype_is_quantised(j->like);
+    return j->dev->coopmat.type == DT_F16 ||
+           (j->dev->coopmat_f16 && tiles_of(j->dev)->f16_weights && fine && j->form != TN);
+}
+
 static enum KernelId pick_body(const struct Job *j) {
+    static const int DOT2[] = {KERNEL_gemm_nt_dot2, KERNEL_gemm_nn_dot2, KERNEL_gemm_tn_dot2}; // by form
+    static const int BF16[] = {KERNEL_gemm_nt_matrix_bf16, KERNEL_gemm_nn_matrix_bf16, KERNEL_gemm_tn_matrix_bf16};
+    static const int F16[] = {KERNEL_gemm_nt_matrix_f16, KERNEL_gemm_nn_matrix_f16, KERNEL_gemm_tn_matrix_f16};
     struct Device *dev = j->dev;
     int cpu = j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu;
     int shared = j->form == NT ? KERNEL_gemm_nt : j->form == NN ? KERNEL_gemm_nn : KERNEL_gemm_tn;
-    static const int DOT2[] = {KERNEL_gemm_nt_dot2, KERNEL_gemm_nn_dot2, KERNEL_gemm_tn_dot2}; // by form
-    static const int F16[] = {KERNEL_gemm_nt_matrix_f16, KERNEL_gemm_nn_matrix_f16, KERNEL_gemm_tn_matrix_f16};
-    static const int BF16[] = {KERNEL_gemm_nt_matrix_bf16, KERNEL_gemm_nn_matrix_bf16, KERNEL_gemm_tn_matrix_bf16};
-    if (!j->coarse)
+    if (j->like == DT_F32)
         return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared) : KERNEL_PICK(dev, shared, cpu);
-    int matrix = dev->coopmat.type == DT_BF16 ? BF16[j->form] : F16[j->form], dot2 = DOT2[j->form];
-    return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared, dot2, matrix) : KERNEL_PICK(dev, matrix, dot2, shared, cpu);
+    bool f16 = prefers_f16(j);
+    int matrix = (f16 ? F16 : BF16)[j->form], other = (f16 ? BF16 : F16)[j->form], dot2 = DOT2[j->form];
+    return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared, dot2, matrix, other)
+                       : KERNEL_PICK(dev, matrix, other, dot2, shared, cpu);
 }
 
 static bool is_matrix(enum KernelId k) { return (KERNELS[k].needs & NEEDS_COOPMAT) != 0; }
@@ -225,7 +234,8 @@ static enum KernelId pick_packed(const struct Job *j) {
     const struct Args_gemm *a = &j->args;
     enum KernelId body = pick_body(j);
     int bf16 = PACKED_BF16[j->form], f16 = PACKED_F16[j->form];
-    if (!j->coarse || dev->coopmat.m * dev->coopmat.n < dev->limits.subgroup_size || (j->form != NT && a->n % 8) ||
+    if (j->like == DT_F32 || dev->coopmat.m * dev->coopmat.n < dev->limits.subgroup_size ||
+        (j->form != NT && a->n % 8) ||
         (j->form == TN && (a->k % 8 || j->grouping == BY_ROW_EXPERT || !device_can(dev, CAP_coopmat_back))))
         return body;
     // A gradient of weights has both operands rounded for the products beside it, where bf16 does for all of them.
@@ -496,7 +506,7 @@ static struct Tensor unpack(struct Cmd *c, struct Arena *scratch, enum DType typ
 static bool wants_peaks(enum KernelId k, enum DType type) { return is_scaled(k) && type != DT_F16; }
 
 bool linear_wants_peaks(struct Device *dev, enum DType type) {
-    struct Job j = {.form = NT, .dev = dev, .type = type, .coarse = type != DT_F32};
+    struct Job j = {.form = NT, .dev = dev, .type = type, .like = type};
     enum KernelId kernel = pick_packed(&j);
     return !is_packed(&j, kernel) && wants_peaks(kernel, type);
 }
@@ -556,10 +566,9 @@ static bool run_product(struct Cmd *c, struct Job *j, const struct Tensor *x, co
 }
 
 struct Operand op_operand(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Routing *g,
-                          bool gather, enum OperandOf of, bool coarse) {
+                          bool gather, enum OperandOf of, enum DType like) {
     uint32_t rows = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(x);
-    struct Job j = {
-        .form = of == OF_GRADIENT ? TN : NT, .dev = cmd_device(c), .g = g, .type = DT_BF16, .coarse = coarse};
+    struct Job j = {.form = of == OF_GRADIENT ? TN : NT, .dev = cmd_device(c), .g = g, .type = like, .like = like};
     j.args.n = j.args.k = tensor_cols(x);
     enum KernelId kernel = pick_packed(&j);
     bool packed = is_packed(&j, kernel), scaled = !packed && is_scaled(kernel);
@@ -711,7 +720,7 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     assert_weights(w, g);
     assert(tensor_cols(x) == weight_dim(w, 0) && tensor_cols(y) == weight_dim(w, 1));
     assert(!o.more_x || o.alpha == 0 || o.alpha == 1);
-    struct LinearOptions more = {.accumulate = true, .coarse = o.coarse, .scratch = o.scratch};
+    struct LinearOptions more = {.accumulate = true, .like = o.like, .scratch = o.scratch};
     if (linear_is_few((uint32_t)tensor_rows(y), g)) {
         linear_few(c, x, w, y, g, o);
         if (o.more_x)
@@ -721,7 +730,7 @@ void op_linear(struct Cmd *c, const struct Tensor *x, const struct Tensor *w, co
     assert(!o.swiglu && !o.norm);
     struct Job j = job_make(c, NT, x, w, y, g, o);
     j.args.m = (uint32_t)tensor_rows(y), j.args.n = weight_dim(w, 1), j.args.k = weight_dim(w, 0);
-    j.coarse = o.scratch && (w->type != DT_F32 || o.coarse);
+    j.like = !o.scratch ? DT_F32 : w->type != DT_F32 ? w->type : o.like;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
     if (!run_product(c, &j, x, w, o) && o.more_x)
@@ -734,7 +743,7 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
     assert(tensor_cols(dy) == weight_dim(w, 1) && tensor_cols(dx) == weight_dim(w, 0));
     struct Job j = job_make(c, NN, dy, w, dx, g, o);
     j.args.m = (uint32_t)tensor_rows(dx), j.args.n = weight_dim(w, 0), j.args.k = weight_dim(w, 1);
-    j.coarse = o.scratch && (w->type != DT_F32 || o.coarse);
+    j.like = !o.scratch ? DT_F32 : w->type != DT_F32 ? w->type : o.like;
     gather_rows(&j, g && o.gather ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
     bool along = false;
@@ -744,7 +753,7 @@ void op_linear_dx(struct Cmd *c, const struct Tensor *dy, const struct Tensor *w
         along = run_product(c, &j, dy, w, o);
     if (o.more_x && !along)
         op_linear_dx(c, o.more_x, o.more_w, dx, g,
-                     (struct LinearOptions){.accumulate = true, .coarse = o.coarse, .scratch = o.scratch});
+                     (struct LinearOptions){.accumulate = true, .like = o.like, .scratch = o.scratch});
 }
 
 void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x, const struct Tensor *dw,
@@ -757,7 +766,7 @@ void op_linear_dw(struct Cmd *c, const struct Tensor *dy, const struct Tensor *x
     (void)gather_both;
     j.args.n = tensor_cols(dy), j.args.k = tensor_cols(x);
     j.args.m = g ? g->tokens * g->n_active : (uint32_t)tensor_rows(x);
-    j.coarse = o.scratch && o.coarse;
+    j.like = o.scratch ? o.like : DT_F32;
     gather_rows(&j, gather_x ? 2 : g && gather_dy ? 1 : 0);
     j.flops = 2.0 * j.args.m * j.args.n * j.args.k;
     run_dw(c, &j, dy, x, o);

@@ -259,7 +259,7 @@ static void test_packing(void) {
     }
     dev.kernel_off[KERNEL_gemm_nt_packed_bf16] = false;
     struct Tensor dw = TENSOR(&arena, DT_F32, N, K);
-    before = arena_mark(&arena).used, o.coarse = true, c = cmd_begin(&dev, "gradient");
+    before = arena_mark(&arena).used, o.like = DT_BF16, c = cmd_begin(&dev, "gradient");
     op_linear_dw(c, &y, &x, &dw, NULL, o, false);
     p = cmd_end(c);
     CHECK(p && program_dispatches(p) == 3 && program_uses(p, KERNEL_gemm_tn_packed_bf16),
@@ -270,11 +270,79 @@ static void test_packing(void) {
     device_close(&dev);
 }
 
+// A card with units of both types that unpacks weights as it goes: x is packed once, as f16, for quantised weights and their adapter alike, as bf16 for bf16
+// weights, and a weight gradient, which is bf16's, takes of it what is of its type.
+static void test_both_units(void) {
+    struct Device dev;
+    device_open_dry(&dev, NULL);
+    dev.coopmat = (struct CoopmatShape){16, 16, 16, DT_BF16};
+    dev.coopmat_f16 = true;
+    dev.limits.shared_bytes = 48 << 10;
+    const enum Cap caps[] = {CAP_f16, CAP_bf16, CAP_coopmat, CAP_coopmat_back};
+    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++)
+        device_switch(&dev, caps[i], true);
+    if (dev.kernel_off[KERNEL_gemm_nt_matrix_f16] || dev.kernel_off[KERNEL_gemm_nt_matrix_bf16]) {
+        check_skip("units of both types: this build has no modules for them");
+        return;
+    }
+    struct Arena arena;
+    arena_init(&arena, &dev, "units", ARENA_DEVICE);
+    enum { M = 300, N = 96, K = 64, RANK = 16 };
+    struct Tensor x = TENSOR(&arena, DT_F32, M, K), y = TENSOR(&arena, DT_F32, M, N),
+                  h = TENSOR(&arena, DT_F32, M, RANK);
+    struct Tensor q5 = TENSOR(&arena, DT_Q5_0, N, K), a = TENSOR(&arena, DT_F32, RANK, K),
+                  dw = TENSOR(&arena, DT_F32, N, K), peak = TENSOR(&arena, DT_U32, N);
+    static const enum DType TYPES[] = {DT_Q4_0, DT_Q8_0, DT_F16, DT_BF16};
+    for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
+        const char *name = DTYPES[TYPES[i]].name;
+        bool f16 = TYPES[i] != DT_BF16, scaled = dtype_is_quantised(TYPES[i]);
+        struct Tensor w = TENSOR(&arena, TYPES[i], N, K);
+        uint64_t before = arena_mark(&arena).used;
+        struct Cmd *c = cmd_begin(&dev, "units");
+        struct Operand packed = op_operand(c, &arena, &x, NULL, false, OF_PRODUCT, TYPES[i]);
+        struct LinearOptions o = {.scratch = &arena, .packed = &packed, .peak = &peak, .like = TYPES[i]}, look = o;
+        look.peak = NULL;
+        op_linear(c, &x, &w, &y, NULL, o);
+        op_linear(c, &x, &w, &y, NULL, o);
+        op_linear(c, &x, &a, &h, NULL, look); // the adapter's: f16 has no range for it either
+        if (f16)
+            op_linear(c, &x, &q5, &y, NULL, o); // of a mix
+        struct Program *p = cmd_end(c);
+        CHECK(p && packed.rows.type == (f16 ? DT_F16 : DT_BF16) && tensor_exists(&packed.peak) == f16, "%s: x is %s",
+              name, DTYPES[packed.rows.type].name);
+        CHECK(p && program_dispatches(p) == (f16 ? 6u : 4u) && program_uses(p, KERNEL_peaks) == f16,
+              "%s: x is packed more than once, or peaks are looked for that are kept", name);
+        CHECK(p && program_uses(p, KERNEL_gemm_nt_matrix_f16) == f16 &&
+                  program_uses(p, KERNEL_gemm_nt_matrix_bf16) == !f16,
+              "%s: other units", name);
+        CHECK(linear_wants_peaks(&dev, TYPES[i]) == scaled, "%s: peaks are wanted, or not", name);
+        program_free(p);
+        c = cmd_begin(&dev, "backward");
+        struct Operand dy = op_operand(c, &arena, &y, NULL, false, OF_PRODUCT, TYPES[i]);
+        struct LinearOptions back = {
+            .scratch = &arena, .packed = &dy, .packed_x = &packed, .accumulate = true, .like = TYPES[i]};
+        op_linear_dx(c, &y, &w, &x, NULL, back);
+        op_linear_dw(c, &y, &x, &dw, NULL, back, false);
+        p = cmd_end(c);
+        CHECK(p && program_uses(p, KERNEL_gemm_nn_matrix_f16) == f16 && program_uses(p, KERNEL_gemm_tn_packed_bf16) &&
+                  program_check(p, -1) == 0,
+              "%s: backward by other units, or without a barrier", name);
+        // dy, dx, dw; both again for the gradient; zeros and a pass for the peaks of columns
+        CHECK(p && program_dispatches(p) == 3 + (f16 ? 2u : 0u) + (scaled ? 2u : 0u), "%s: %u dispatches of backward",
+              name, p ? program_dispatches(p) : 0);
+        program_free(p);
+        arena_release(&arena, (struct ArenaMark){arena_mark(&arena).block, before});
+    }
+    arena_free(&arena);
+    device_close(&dev);
+}
+
 int main(int argc, char **argv) {
     struct Device dev;
     test_reference();
     test_bench_shapes();
     test_packing();
+    test_both_units();
     if (!device_open(&dev, NULL)) {
         check_skip("no Vulkan device");
         return check_done();

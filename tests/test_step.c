@@ -609,8 +609,10 @@ static void test_run(struct Device *dev) {
 // ---- Which bodies a step takes on a card with matrix units
 
 // Prints the floating-point operations by kernel; gives the share of products and attention (which has no body on products of pairs, so is not counted
-// there) that is not on matrix units. The router's three products are none of these: it is f32 by choice.
-static double share_off(struct Device *card, const struct Config *c, const char *name, enum DType type, bool lora) {
+// there) that is not on matrix units. The router's three products are none of these: it is f32 by choice. f16: the share of forward and dx that is on matrix
+// units of f16.
+static double share_off(struct Device *card, const struct Config *c, const char *name, enum DType type, bool lora,
+                        double *f16) {
     enum { TOKENS = 2048 };
     struct Model m;
     struct Step s = {0};
@@ -620,7 +622,7 @@ static double share_off(struct Device *card, const struct Config *c, const char 
     ok = CHECK(ok && step_init(&s, &m, &o, !lora), "%s: %s", name, fail_last());
     struct MicroBatch b = {.rows = 1, .seq_len = TOKENS, .n_tokens = TOKENS, .n_labels = TOKENS, .n_documents = 1};
     const struct Program *p = ok ? step_program(&s, &b) : NULL;
-    double all = 0, off = 0, router = 0;
+    double all = 0, off = 0, router = 0, of_f16 = 0, of_bf16 = 0;
     for (uint32_t i = 0; i < c->n_layers; i++) // forward and again, dx; dw
         router += config_is_moe(c, i) ? (lora ? 3 : 4) * 2.0 * TOKENS * c->dim * c->n_experts : 0;
     printf("%s\n", name);
@@ -632,12 +634,18 @@ static double share_off(struct Device *card, const struct Config *c, const char 
         bool prepares = k == KERNEL_attention_back_pack || k == KERNEL_attention_back_prepare;
         all += prepares ? 0 : flops;
         off += prepares || (KERNELS[k].needs & NEEDS_INSTRUCTIONS) ? 0 : flops;
+        of_f16 += k == KERNEL_gemm_nt_matrix_f16 || k == KERNEL_gemm_nn_matrix_f16 ? flops : 0;
+        of_bf16 += KERNELS[k].needs & NEEDS_BF16 &&
+                           (strncmp(KERNELS[k].name, "gemm_nt", 7) == 0 || strncmp(KERNELS[k].name, "gemm_nn", 7) == 0)
+                       ? flops
+                       : 0;
         if (flops > 0)
             printf("  %-32s %8.2f GFLOP\n", KERNELS[k].name, flops * 1e-9);
     }
     step_free(&s);
     model_free(&m);
     CHECK(all > 0 && off < all, "%s: nothing on matrix units", name);
+    *f16 = of_f16 > 0 ? of_f16 / (of_f16 + of_bf16) : 0;
     return (off - router) / all;
 }
 
@@ -645,36 +653,52 @@ static const struct {
     const char *name;
     enum DType type;
     bool lora;
-} UNIT_RUNS[] = {{"full, bf16", DT_BF16, false}, {"LoRA, bf16", DT_BF16, true}, {"QLoRA, Q4_0", DT_Q4_0, true}};
+} UNIT_RUNS[] = {{"full, bf16", DT_BF16, false},
+                 {"LoRA, bf16", DT_BF16, true},
+                 {"QLoRA, Q4_0", DT_Q4_0, true},
+                 {"LoRA, f16", DT_F16, true}};
 
-static void check_units(struct Device *card, const struct Config *c, const char *units) {
+// both: weights that are not bf16, and their adapters, are on units of f16, others on those of bf16.
+static void check_units(struct Device *card, const struct Config *c, const char *units, bool both) {
+    double f16;
     for (size_t i = 0; i < sizeof UNIT_RUNS / sizeof *UNIT_RUNS; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s, %s", UNIT_RUNS[i].name, units);
-        double off = share_off(card, c, name, UNIT_RUNS[i].type, UNIT_RUNS[i].lora);
+        double off = share_off(card, c, name, UNIT_RUNS[i].type, UNIT_RUNS[i].lora, &f16);
         CHECK(fabs(off) < 1e-6, "%s: %.3g of the products are off them", name, off);
+        CHECK(f16 == (both && UNIT_RUNS[i].type != DT_BF16), "%s: %.3g of forward and dx are on units of f16", name,
+              f16);
     }
 }
 
 static void test_units(void) {
+    double f16;
     struct Config c;
     config_preset(&c, "deepseek-moe-16b");
     c.n_layers = 2; // a dense one and one of experts
-    for (int workgroups = 0; workgroups < 2; workgroups++) {
+    static const struct {
+        const char *name;
+        bool workgroups, f16; // matrices of a workgroup; units of f16 beside those of bf16
+    } CARDS[] = {{"matrices of a subgroup", false, false},
+                 {"matrices of a subgroup, of both types", false, true},
+                 {"matrices of a workgroup", true, true}};
+    for (size_t k = 0; k < sizeof CARDS / sizeof *CARDS; k++) {
         struct Device card;
         device_open_dry(&card, NULL);
         card.coopmat = (struct CoopmatShape){16, 16, 16, DT_BF16};
+        card.coopmat_f16 = CARDS[k].f16;
         card.limits.shared_bytes = 48 << 10;
         const enum Cap caps[] = {CAP_f16, CAP_bf16, CAP_coopmat, CAP_coopmat_back, CAP_coopmat2};
-        for (size_t i = 0; i < (workgroups ? 5 : 4); i++)
+        for (size_t i = 0; i < (CARDS[k].workgroups ? 5 : 4); i++)
             device_switch(&card, caps[i], true);
         if (card.kernel_off[KERNEL_gemm_nt_matrix_bf16]) {
             check_skip("bodies of a step: this build has no modules for matrix units");
             return;
         }
-        check_units(&card, &c, workgroups ? "matrices of a workgroup" : "matrices of a subgroup");
+        check_units(&card, &c, CARDS[k].name, CARDS[k].f16 && !CARDS[k].workgroups);
         device_switch(&card, CAP_coopmat_back, false);
-        CHECK(share_off(&card, &c, "VKMOE_OFF=coopmat_back", DT_BF16, false) > 0.01, "the switch changes nothing");
+        CHECK(share_off(&card, &c, "VKMOE_OFF=coopmat_back", DT_BF16, false, &f16) > 0.01,
+              "the switch changes nothing");
         device_close(&card);
     }
     struct Device card;
@@ -684,7 +708,7 @@ static void test_units(void) {
     if (card.kernel_off[KERNEL_gemm_nt_dot2])
         check_skip("bodies of a step: this build has no modules for products of pairs");
     else
-        check_units(&card, &c, "products of pairs");
+        check_units(&card, &c, "products of pairs", false);
     device_close(&card);
 }
 

@@ -29,21 +29,22 @@ static void weight_backward(struct Pass *p, const struct Param *w, const struct 
 
 void linear_backward(struct Pass *p, const struct Linear *l, const struct Tensor *x, const struct Tensor *dy,
                      const struct Tensor *dx, const struct Routing *g, struct BackwardOptions o) {
-    bool coarse = linear_is_coarse(l), gather_dy = o.by_token == DY_BY_TOKEN, gather_x = o.by_token == X_BY_TOKEN;
+    enum DType like = linear_like(l);
+    bool gather_dy = o.by_token == DY_BY_TOKEN, gather_x = o.by_token == X_BY_TOKEN;
     bool adapter_learns = x && trained(l->a);
     bool adapted = l->a && l->scale != 0 && (dx || adapter_learns);
     if (!dx && !adapted && !(x && (trained(l->w) || trained(l->bias))))
         return;
     struct ArenaMark mark = arena_mark(p->arena);
     enum OperandOf dy_of = dx || adapted ? OF_PRODUCT : OF_GRADIENT, x_of = adapter_learns ? OF_PRODUCT : OF_GRADIENT;
-    struct Operand packed_dy = op_operand(p->c, p->arena, dy, g, gather_dy, dy_of, coarse), packed_x = {0};
+    struct Operand packed_dy = op_operand(p->c, p->arena, dy, g, gather_dy, dy_of, like), packed_x = {0};
     struct Tensor dh, h;
-    struct LinearOptions of_dy = {.gather = gather_dy, .coarse = coarse, .scratch = p->arena, .packed = &packed_dy};
+    struct LinearOptions of_dy = {.gather = gather_dy, .like = like, .scratch = p->arena, .packed = &packed_dy};
     if (x && (adapter_learns || trained(l->w)))
-        packed_x = op_operand(p->c, p->arena, x, g, gather_x, x_of, coarse);
+        packed_x = op_operand(p->c, p->arena, x, g, gather_x, x_of, like);
     if (x && trained(l->w))
         weight_backward(p, l->w, dy, x, g, o.by_token,
-                        (struct LinearOptions){.coarse = coarse, .packed = &packed_dy, .packed_x = &packed_x});
+                        (struct LinearOptions){.like = like, .packed = &packed_dy, .packed_x = &packed_x});
     if (x && trained(l->bias)) {
         assert(!g); // experts have none
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
@@ -62,14 +63,13 @@ void linear_backward(struct Pass *p, const struct Linear *l, const struct Tensor
         op_linear_dx(p->c, dy, &l->w->w, dx, g, wide);
     if (adapted && adapter_learns) { // h = scale x A^T
         h = TENSOR(p->arena, DT_F32, dh.dim[0], dh.dim[1]);
-        op_linear(
-            p->c, x, &l->a->w, &h, g,
-            (struct LinearOptions){
-                .gather = gather_x, .alpha = l->scale, .coarse = coarse, .scratch = p->arena, .packed = &packed_x});
+        op_linear(p->c, x, &l->a->w, &h, g,
+                  (struct LinearOptions){
+                      .gather = gather_x, .alpha = l->scale, .like = like, .scratch = p->arena, .packed = &packed_x});
         weight_backward(p, l->b, dy, &h, g, gather_dy ? DY_BY_TOKEN : NEITHER,
-                        (struct LinearOptions){.coarse = coarse, .packed = &packed_dy});
+                        (struct LinearOptions){.like = like, .packed = &packed_dy});
         weight_backward(p, l->a, &dh, x, g, gather_x ? X_BY_TOKEN : NEITHER,
-                        (struct LinearOptions){.coarse = coarse, .packed_x = &packed_x});
+                        (struct LinearOptions){.like = like, .packed_x = &packed_x});
     }
     arena_release(p->arena, mark);
 }
