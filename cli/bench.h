@@ -11,6 +11,7 @@
 struct Peaks {
     double gflops;        // f32 multiply-adds in registers
     double matrix_gflops; // multiply-adds of the matrix units in registers, with operands of dev->coopmat.type; 0: none
+    double pair_gflops;   // products of pairs of f16 added in f32, in registers; 0: no instruction for them
     double read_gbytes;   // reading
     double copy_gbytes;   // read and written
     double dispatch_us;   // an empty dispatch with its barrier

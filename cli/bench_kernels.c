@@ -88,12 +88,14 @@ static void bench_one(struct Bench *b, const struct OpCase *oc, const uint32_t *
     b->wrong += !ok;
     double gflops = ck.us > 0 ? ck.flops / ck.us / 1000 : 0, gbytes = ck.us > 0 ? ck.bytes / ck.us / 1000 : 0;
     bool matrix = (KERNELS[kernel].needs & NEEDS_COOPMAT) && b->peaks.matrix_gflops > 0;
-    double peak = matrix ? b->peaks.matrix_gflops : b->peaks.gflops;
+    bool pairs = (KERNELS[kernel].needs & NEEDS_DOT2) && b->peaks.pair_gflops > 0;
+    double peak = matrix ? b->peaks.matrix_gflops : pairs ? b->peaks.pair_gflops : b->peaks.gflops;
     double us = bench_fair_us(b->dev, ck.us, ck.cpu_us), share = 0;
     if (us > 0) // of what this device could do at best: the greater of the two, as on a roofline
         share = 100 * fmax(ck.flops / us / 1000 / peak, ck.bytes / us / 1000 / b->peaks.read_gbytes);
     if (b->dots && b->n_dots < MAX_DOTS && ck.flops > 0 && us > 0)
-        b->dots[b->n_dots++] = (struct PlotDot){ck.flops / ck.bytes, ck.flops / us / 1000, matrix, oc->name};
+        b->dots[b->n_dots++] = (struct PlotDot){ck.flops / ck.bytes, ck.flops / us / 1000,
+                                                matrix || (pairs && b->peaks.matrix_gflops == 0), oc->name};
     json_t *row =
         json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "name",
                   b->own ? b->own->info.name : KERNELS[kernel].name, "case", oc->name, "shape", shapes, "us", ck.us,
@@ -174,11 +176,14 @@ static bool options_read(struct Bench *b) {
 }
 
 static bool roofline(const struct Bench *b) {
-    const struct PlotRoof roofs[] = {{"f32", b->peaks.gflops}, {"matrix units", b->peaks.matrix_gflops}};
+    const struct Peaks *p = &b->peaks;
+    struct PlotRoof roofs[] = {{"f32", p->gflops}, {"matrix units", p->matrix_gflops}};
+    if (p->matrix_gflops == 0) // what has matrix units takes those
+        roofs[1] = (struct PlotRoof){"pairs of f16", p->pair_gflops};
     char title[128];
     snprintf(title, sizeof title, "%.80s", b->dev->name);
-    return plot_roofline(args_text(b->args, "png"), title, b->peaks.read_gbytes, roofs,
-                         b->peaks.matrix_gflops > 0 ? 2 : 1, b->dots, b->n_dots);
+    return plot_roofline(args_text(b->args, "png"), title, p->read_gbytes, roofs, roofs[1].gflops > 0 ? 2 : 1, b->dots,
+                         b->n_dots);
 }
 
 int bench_kernels(const struct Args *args, struct Device *dev, const char *filter, const struct OwnKernel *own) {

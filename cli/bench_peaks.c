@@ -20,11 +20,11 @@ static double median_us(struct Device *dev, struct Program *p, uint32_t reps) {
     return ok ? bench_fair_us(dev, spread_of(us, reps).median, spread_of(cpu, reps).median) : 0;
 }
 
-static double probe(struct Device *dev, const struct Tensor *x, const struct Tensor *y, uint32_t mode, uint32_t groups,
-                    uint32_t n, uint32_t rounds, uint32_t repeats) {
+static double probe(struct Device *dev, enum KernelId kernel, const struct Tensor *x, const struct Tensor *y,
+                    uint32_t mode, uint32_t groups, uint32_t n, uint32_t rounds, uint32_t repeats) {
     struct Cmd *c = cmd_begin(dev, "probe");
     for (uint32_t i = 0; i < repeats; i++)
-        cmd_dispatch(c, &(struct Dispatch){.kernel = KERNEL_probe, .spec = {mode}, .n_spec = 1, .groups = {groups}},
+        cmd_dispatch(c, &(struct Dispatch){.kernel = kernel, .spec = {mode}, .n_spec = 1, .groups = {groups}},
                      &(struct Args_probe){.x = view(x), .y = view(y), .n = n, .rounds = rounds});
     struct Program *p = cmd_end(c);
     double us = median_us(dev, p, 9);
@@ -55,14 +55,16 @@ bool peaks_measure(struct Device *dev, struct Peaks *p) {
     uint32_t n = (dev->is_cpu ? 64u : 256u) << 20 >> 4, local = cmd_local_size(dev);
     struct Tensor x = TENSOR(&arena, DT_U32, n, 4), y = TENSOR(&arena, DT_U32, n, 4);
     uint32_t groups = dev->is_cpu ? 256 : 8192, rounds = dev->is_cpu ? 8000 : 8192;
-    double us = probe(dev, &x, &y, 0, groups, 0, rounds, 1);
+    double us = probe(dev, KERNEL_probe, &x, &y, 0, groups, 0, rounds, 1);
     p->gflops = us ? 2.0 * 12 * rounds * groups * local / us / 1000 : 0;
+    us = dev->kernel_off[KERNEL_probe_dot2] ? 0 : probe(dev, KERNEL_probe_dot2, &x, &y, 0, groups, 0, rounds, 1);
+    p->pair_gflops = us ? 4.0 * 12 * rounds * groups * local / us / 1000 : 0;
     p->matrix_gflops = probe_matrix(dev, &y, dev->is_cpu ? 256 : 2048, dev->is_cpu ? 16 : 1024);
-    us = probe(dev, &x, &y, 1, groups, n, 0, 1);
+    us = probe(dev, KERNEL_probe, &x, &y, 1, groups, n, 0, 1);
     p->read_gbytes = us ? 16.0 * n / us / 1000 : 0;
-    us = probe(dev, &x, &y, 2, groups, n, 0, 1);
+    us = probe(dev, KERNEL_probe, &x, &y, 2, groups, n, 0, 1);
     p->copy_gbytes = us ? 32.0 * n / us / 1000 : 0;
-    us = probe(dev, &x, &y, 1, 1, 0, 0, 200);
+    us = probe(dev, KERNEL_probe, &x, &y, 1, 1, 0, 0, 200);
     p->dispatch_us = us / 200;
     arena_free(&arena);
     return dev->state == DEVICE_OK;
@@ -70,9 +72,10 @@ bool peaks_measure(struct Device *dev, struct Peaks *p) {
 
 void peaks_show(const struct Args *args, const struct Device *dev, const struct Peaks *p) {
     if (args_switch(args, "json")) {
-        json_t *j = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "device", dev->name, "driver", dev->driver,
-                              "gflops", p->gflops, "matrix_gflops", p->matrix_gflops, "read_gbytes_per_s",
-                              p->read_gbytes, "copy_gbytes_per_s", p->copy_gbytes, "dispatch_us", p->dispatch_us);
+        json_t *j =
+            json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "device", dev->name, "driver", dev->driver, "gflops",
+                      p->gflops, "matrix_gflops", p->matrix_gflops, "pair_gflops", p->pair_gflops, "read_gbytes_per_s",
+                      p->read_gbytes, "copy_gbytes_per_s", p->copy_gbytes, "dispatch_us", p->dispatch_us);
         json_dumpf(j, stdout, JSON_INDENT(1));
         printf("\n");
         json_decref(j);
@@ -82,6 +85,8 @@ void peaks_show(const struct Args *args, const struct Device *dev, const struct 
     printf("  f32 multiply-add  %10.1f GFLOP/s\n", p->gflops);
     if (p->matrix_gflops > 0)
         printf("  %-4s matrices     %10.1f GFLOP/s\n", DTYPES[dev->coopmat.type].name, p->matrix_gflops);
+    if (p->pair_gflops > 0)
+        printf("  pairs of f16      %10.1f GFLOP/s\n", p->pair_gflops);
     printf("  read              %10.1f GB/s\n  copy (both ways)  %10.1f GB/s\n  dispatch, barrier %10.2f us\n",
            p->read_gbytes, p->copy_gbytes, p->dispatch_us);
 }

@@ -1,7 +1,10 @@
-// Measures the device, not a model. MODE 0: fused multiply-adds in registers, `rounds` times 12 per lane; 1: reads n vectors; 2: copies them.
+// Measures the device, not a model. MODE 0: fused multiply-adds in registers (with -DDOT2 of pairs of f16), `rounds` times 12 per lane; 1: reads n vectors; 2: copies them.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#ifdef DOT2
+#include "dot2.glsl"
+#endif
 layout(constant_id = 2) const uint MODE = 0;
 
 void multiply_add(uint lane) {
@@ -10,9 +13,15 @@ void multiply_add(uint lane) {
     [[unroll]] for (uint i = 0; i < 12; i++)
         a[i] = float(lane + i) * 1e-6;
     float x = 1.0 - float(p.n & 1u) * 1e-7, y = float(p.n & 2u) * 1e-7;
+#ifdef DOT2
+    const f16vec2 u = f16vec2(float16_t(x), float16_t(y)), v = f16vec2(float16_t(y), float16_t(x));
+#define STEP(sum) dot2_add(u, v, sum)
+#else
+#define STEP(sum) fma(sum, x, y)
+#endif
     for (uint r = 0; r < p.rounds; r += 8)
         [[unroll]] for (uint i = 0; i < 8 * 12; i++)
-            a[i % 12] = fma(a[i % 12], x, y);
+            a[i % 12] = STEP(a[i % 12]);
     float sum = 0;
     [[unroll]] for (uint i = 0; i < 12; i++)
         sum += a[i];

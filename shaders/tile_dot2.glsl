@@ -2,13 +2,7 @@
 // (VK_VALVE_shader_mixed_float_dot_product; RDNA2). Operands are those of f16 matrix units (tile_half.glsl), threads those of tile_scalar.glsl. The tables hold
 // pairs of steps; a thread reads four of them, 16 bytes, at a time, and their rows are padded so that neighbours fall into different banks.
 #include "tile_half.glsl"
-#ifdef DOT2_BY_FMA // for tests, where there is no such instruction
-float dot2_add(f16vec2 a, f16vec2 b, float c) { return fma(float(a.x), float(b.x), fma(float(a.y), float(b.y), c)); }
-#else
-#extension GL_EXT_spirv_intrinsics : require
-spirv_instruction(extensions = ["SPV_VALVE_mixed_float_dot_product"], capabilities = [6912], id = 6916) // OpFDot2MixAcc32VALVE
-float dot2_add(f16vec2 a, f16vec2 b, float c);
-#endif
+#include "dot2.glsl"
 
 const uint PAIRS = BK / 2, STRIDE = PAIRS + 4, AHEAD = 4, THREAD_ROWS = LOCAL_SIZE / 16;
 const uint ROWS = TILE_ROWS / THREAD_ROWS, COLS = TILE_COLS / 16;

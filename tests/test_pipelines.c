@@ -47,6 +47,9 @@ static void compile_probe(struct Device *dev) {
     for (uint32_t mode = 0; mode < 3; mode++)
         cmd_dispatch(c, &(struct Dispatch){.kernel = KERNEL_probe, .spec = {mode}, .n_spec = 1, .groups = {1}},
                      &(struct Args_probe){.x = view(&x), .y = view(&x), .n = 1024, .rounds = 1});
+    if (!dev->kernel_off[KERNEL_probe_dot2])
+        cmd_dispatch(c, &(struct Dispatch){.kernel = KERNEL_probe_dot2, .spec = {0}, .n_spec = 1, .groups = {1}},
+                     &(struct Args_probe){.x = view(&x), .y = view(&x), .n = 1024, .rounds = 1});
     for (enum KernelId k = KERNEL_probe_matrix_f16; k <= KERNEL_probe_matrix_bf16; k++)
         if (!dev->kernel_off[k])
             cmd_dispatch(
@@ -175,7 +178,7 @@ int main(void) {
     if (getenv("VKMOE_STATIC_MATRIX"))
         check_bodies(list, n, NEEDS_COOPMAT, 10); // five, each in two types
     if (getenv("VKMOE_STATIC_DOT2"))
-        check_bodies(list, n, NEEDS_DOT2, 3);
+        check_bodies(list, n, NEEDS_DOT2, 4);
     printf("%s, %s: %u pipelines of %u modules, %u of them in models alone\n", dev.name, dev.driver,
            dev.vk->n_pipelines, n_compiled, dev.vk->n_pipelines - of_checks);
     dev.is_dry = false;
