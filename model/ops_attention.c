@@ -275,14 +275,10 @@ void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, 
 }
 
 // Heads of a key head that one workgroup of decoding takes together, as many as its registers hold queries of.
-static uint32_t decode_heads(uint32_t n_shared, uint32_t head_dim) {
-    enum {
-        MOST = 4,
-        PER_KEY = 8,
-        QUERIES = 16
-    }; // of attention_decode.comp: heads, threads of a key; vectors in registers
+static uint32_t decode_heads(const struct Device *dev, uint32_t n_shared, uint32_t head_dim) {
+    enum { MOST = 4, PER_KEY = 8 }; // of attention_decode.comp: heads, threads of a key
     uint32_t heads = MOST;
-    while (heads > 1 && (n_shared % heads || heads * div_up(head_dim / 4, PER_KEY) > QUERIES))
+    while (heads > 1 && (n_shared % heads || heads * div_up(head_dim / 4, PER_KEY) > tiles_of(dev)->decode_queries))
         heads--;
     return heads;
 }
@@ -294,7 +290,7 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
     uint32_t n_shared = shape_assert(s), rows = q->dim[0], key_rows = k->dim[0];
     assert(rows <= 64 && span->dim[0] == rows && tensor_elements(done) >= (uint64_t)rows * s.n_heads);
     bool is_cpu;
-    uint32_t heads = decode_heads(n_shared, s.head_dim);
+    uint32_t heads = decode_heads(dev, n_shared, s.head_dim);
     struct Dispatch d = {.spec = {s.head_dim, keys_assert(k, v, s), heads}, .n_spec = 3};
     d.kernel = pick_body(dev, KERNEL_attention_decode_cpu, KERNEL_attention_decode, &is_cpu);
     d.local_size = is_cpu ? cpu_lanes(dev) : TILE_THREADS;
