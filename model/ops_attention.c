@@ -274,15 +274,6 @@ void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, 
     arena_release(scratch, mark);
 }
 
-// Heads of a key head that one workgroup of decoding takes together, as many as its registers hold queries of.
-static uint32_t decode_heads(const struct Device *dev, uint32_t n_shared, uint32_t head_dim) {
-    enum { MOST = 4, PER_KEY = 8 }; // of attention_decode.comp: heads, threads of a key
-    uint32_t heads = MOST;
-    while (heads > 1 && (n_shared % heads || heads * div_up(head_dim / 4, PER_KEY) > tiles_of(dev)->decode_queries))
-        heads--;
-    return heads;
-}
-
 void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tensor *done, const struct Tensor *q,
                          const struct Tensor *k, const struct Tensor *v, const struct Tensor *span,
                          const struct Tensor *o, struct AttentionShape s) {
@@ -290,12 +281,11 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
     uint32_t n_shared = shape_assert(s), rows = q->dim[0], key_rows = k->dim[0];
     assert(rows <= 64 && span->dim[0] == rows && tensor_elements(done) >= (uint64_t)rows * s.n_heads);
     bool is_cpu;
-    uint32_t heads = decode_heads(dev, n_shared, s.head_dim);
-    struct Dispatch d = {.spec = {s.head_dim, keys_assert(k, v, s), heads}, .n_spec = 3};
+    struct Dispatch d = {.spec = {s.head_dim, keys_assert(k, v, s)}, .n_spec = 2};
     d.kernel = pick_body(dev, KERNEL_attention_decode_cpu, KERNEL_attention_decode, &is_cpu);
     d.local_size = is_cpu ? cpu_lanes(dev) : TILE_THREADS;
     // One row must fill the device; more rows change nothing, or a row's sums would depend on them.
-    uint32_t units = is_cpu ? s.n_kv_heads * (uint32_t)div_up(n_shared, d.local_size) : s.n_heads / heads;
+    uint32_t units = is_cpu ? s.n_kv_heads * (uint32_t)div_up(n_shared, d.local_size) : s.n_heads;
     const struct Tiles *tiles = tiles_of(dev);
     uint32_t n_parts = (uint32_t)min_u64(div_up(tiles->decode_units, units), tiles->decode_parts);
     d.groups[0] = rows * units * n_parts;

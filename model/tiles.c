@@ -31,14 +31,13 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
     CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
         .packed_rows = 32, .packed_cols = 32, .packed_sums = 128, .matrix_rows = 0, .matrix_cols = 0,                  \
         .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0, .gemv_cols = 2, .gemv_rows = 8,                    \
-        .decode_units = 16, .decode_parts = 8, .decode_queries = 16
+        .decode_units = 16, .decode_parts = 8
 // A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
 #define ANY_CARD                                                                                                       \
     CPU_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
                                       .gemv_cols = 2, .gemv_staged_local = 256, .decode_units = 512,                   \
                                       .decode_parts = 64
-#define CARD                                                                                                           \
-    ANY_CARD, SHARED_PRODUCTS, PACKED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8, .decode_queries = 16
+#define CARD ANY_CARD, SHARED_PRODUCTS, PACKED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8
 
 static const struct {
     bool (*is)(const struct Device *dev);
@@ -72,7 +71,6 @@ static const struct {
      {.name = "Intel's",
       .gemv_ahead = 2,
       .gemv_rows = 4,
-      .decode_queries = 8,
       ANY_CARD,
       CM2_ATTENTION,
       .packed_rows = 32,

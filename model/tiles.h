@@ -35,7 +35,6 @@ struct Tiles {
     uint32_t attention_matrix_widest; // head that matrix units take
     bool attention_back_again;        // gradients on a CPU: a lane has one row, and loads what all share for each use
     uint32_t decode_units, decode_parts; // workgroups that fill the device with one row; parts at the most
-    uint32_t decode_queries;             // vectors of queries in a lane's registers, and so heads taken together
 };
 // The row of the table that fits the device as its capabilities stand now.
 const struct Tiles *tiles_of(const struct Device *dev);
