@@ -107,10 +107,6 @@ bool device_wait(struct Device *dev);
 uint64_t device_submitted(const struct Device *dev);
 bool device_wait_for(struct Device *dev, uint64_t submitted);
 static inline bool device_can(const struct Device *dev, enum Cap cap) { return dev->caps[cap].on; }
-// Whether products of more than a few rows, with weights that are not f32, round their operands to 16 bits (cards alone do).
-static inline bool device_rounds(const struct Device *dev) {
-    return !dev->is_cpu && (device_can(dev, CAP_coopmat) || device_can(dev, CAP_dot2));
-}
 // Switches a capability off (or on again where it was there), as VKMOE_OFF does: recomputes which kernels are available.
 void device_switch(struct Device *dev, enum Cap cap, bool on);
 // Records a failure: the first one is told (call, result, place, last recorded op, remedy); later calls do nothing and return false.

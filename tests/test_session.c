@@ -46,7 +46,10 @@ static bool open_session(struct Session *s, struct Model *m, uint32_t sequences,
 
 // How far two ways to the same logits may lie apart. A GPU's matrix units and products of pairs round the activations of more than 8 rows to bf16 or f16, which
 // those of fewer are not.
-static bool is_coarse(const struct Model *m) { return device_rounds(m->dev) && m->params[0].w.type != DT_F32; }
+static bool is_coarse(const struct Model *m) {
+    return !m->dev->is_cpu && (device_can(m->dev, CAP_coopmat) || device_can(m->dev, CAP_dot2)) &&
+           m->params[0].w.type != DT_F32;
+}
 // All logits of a row, relative.
 static double apart(const struct Model *m, double exact) { return is_coarse(m) ? 1e-2 : exact; }
 // One log-probability, absolute: logits of a random model are spread by init_std sqrt(dim), and one may be four deviations off.
