@@ -449,30 +449,6 @@ bool param_written(struct Device *dev, const struct Param *p) {
     return run_once(c);
 }
 
-uint32_t model_stale_peaks(struct Model *m) {
-    struct Arena scratch;
-    uint32_t stale = 0;
-    bool ok = true;
-    arena_init(&scratch, m->dev, "peaks", ARENA_DEVICE);
-    for (uint32_t i = 0; i < m->n_params && ok; i++) {
-        const struct Param *p = &m->params[i];
-        if (!tensor_exists(&p->peak))
-            continue;
-        uint32_t *kept = xmalloc(2 * p->peak.bytes), *found = kept + p->peak.bytes / 4;
-        struct ArenaMark mark = arena_mark(&scratch);
-        struct Tensor peak = arena_tensor(&scratch, DT_U32, 1, p->peak.dim);
-        struct Cmd *c = cmd_begin(m->dev, "peaks of a weight");
-        op_peaks(c, &p->w, false, &peak);
-        ok = run_once(c) && tensor_download(m->dev, &p->peak, 0, kept, peak.bytes) &&
-             tensor_download(m->dev, &peak, 0, found, peak.bytes);
-        stale += ok && memcmp(kept, found, peak.bytes) != 0;
-        arena_release(&scratch, mark);
-        free(kept);
-    }
-    arena_free(&scratch);
-    return ok ? stale : UINT32_MAX;
-}
-
 // ---- Adapters
 
 // Rows and columns beyond the true rank are zero and stay so: their gradients vanish.

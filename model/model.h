@@ -104,8 +104,6 @@ bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, 
 bool model_find_peaks(struct Model *m);
 // The host has written to p->w: finds its peaks again, where there are any.
 bool param_written(struct Device *dev, const struct Param *p);
-// Weights whose peaks are not what a look at them finds, which should be none; UINT32_MAX after a failure. For tests.
-uint32_t model_stale_peaks(struct Model *m);
 // A source for modelwrite: the weights on the device, adapters left out.
 struct WeightSource model_source(struct Model *m);
 

@@ -1,5 +1,5 @@
 // Finding and opening devices. A device is asked for what Vulkan 1.3 makes mandatory and nothing more; everything else is probed
-// into a capability with a reason when it is off.
+// into a capability with a reason when it is off. One file, long as it is, because what is switched on must be what was probed.
 #include "runtime/device.h"
 #include "runtime/filemap.h"
 #include "runtime/vk.h"

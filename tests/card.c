@@ -1,6 +1,7 @@
 #include "card.h"
 #include "check.h"
 #include <stdlib.h>
+#include <string.h>
 
 bool card_pairs(struct Device *dev) {
     static const int BODIES[] = {KERNEL_gemm_nt_dot2, KERNEL_gemm_nn_dot2, KERNEL_gemm_tn_dot2};
@@ -40,4 +41,30 @@ bool card_open(struct Device *dev) {
         return fail("this device has neither matrix units nor pairs of f16 to stand for a card's");
     printf("as a card, on %s\n", device_can(dev, CAP_coopmat) ? "matrix units" : "pairs of f16");
     return true;
+}
+
+uint32_t stale_peaks(struct Model *m) {
+    struct Arena scratch;
+    uint32_t stale = 0;
+    bool ok = true;
+    arena_init(&scratch, m->dev, "peaks", ARENA_DEVICE);
+    for (uint32_t i = 0; i < m->n_params && ok; i++) {
+        const struct Param *p = &m->params[i];
+        if (!tensor_exists(&p->peak))
+            continue;
+        uint32_t *kept = xmalloc(2 * p->peak.bytes), *found = kept + p->peak.bytes / 4;
+        struct ArenaMark mark = arena_mark(&scratch);
+        struct Tensor peak = arena_tensor(&scratch, DT_U32, 1, p->peak.dim);
+        struct Cmd *c = cmd_begin(m->dev, "peaks of a weight");
+        op_peaks(c, &p->w, false, &peak);
+        struct Program *look = cmd_end(c);
+        ok = look && program_run(look) && tensor_download(m->dev, &p->peak, 0, kept, peak.bytes) &&
+             tensor_download(m->dev, &peak, 0, found, peak.bytes);
+        stale += ok && memcmp(kept, found, peak.bytes) != 0;
+        program_free(look);
+        arena_release(&scratch, mark);
+        free(kept);
+    }
+    arena_free(&scratch);
+    return ok ? stale : UINT32_MAX;
 }

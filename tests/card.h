@@ -1,6 +1,6 @@
 // A processor that stands for a card, so that what only cards run is tested where there is none.
 #pragma once
-#include "runtime/device.h"
+#include "model/model.h"
 
 // Puts the bodies on pairs of f16 (tile_dot2.glsl) on a device that has not the instruction for them: modules made from the same source, with multiply-adds in its
 // place. False, after a failed check or where the device has the instruction, or has no f16: nothing was done.
@@ -10,3 +10,5 @@ int card_scaled(struct Device *dev);
 // device_open; with VKMOE_TEST_CARD=1 a processor then counts as a card: it takes the bodies, tiles and numbers of threads of one, on its matrix units where it has
 // any, else on pairs of f16.
 bool card_open(struct Device *dev);
+// Weights whose peaks are not what a look at them finds, which should be none; UINT32_MAX after a failure.
+uint32_t stale_peaks(struct Model *m);
