@@ -351,8 +351,8 @@ static void show_result(const struct Watch *w, double before) {
         fprintf(stderr, "loss %.4f -> %.4f", w->first_loss, w->last_loss);
     if (isfinite(w->last_validation) && isfinite(before))
         fprintf(stderr, ", held out %.4f -> %.4f", before, w->last_validation);
-    if (t->o.keep_best && t->best_step)
-        fprintf(stderr, " (kept: %.4f after step %llu)", t->best, (unsigned long long)t->best_step);
+    if (t->o.keep_best && t->best.step)
+        fprintf(stderr, " (kept: %.4f after step %llu)", t->best.loss, (unsigned long long)t->best.step);
     fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
             train_adapts(t->o.method) ? "adapter" : "model", t->o.out, took);
 }

@@ -87,6 +87,37 @@ held 0 again --steps 3 --validate-every 1 --keep-best
 held 0 again --steps 4 --validate-every 1 --keep-best --resume
 cmp -s "$work/best/model.safetensors" "$work/again/model.safetensors"
 note $? "a resumed run keeps another model"
+
+# Cut off between the model of a new lowest loss and the next checkpoint, a run goes on from where the one before was the best, which must still be
+# there. The losses are those that the metrics are made to say.
+turn() { # turn STEPS
+    held 0 turn --steps "$1" --validate-every 1 --keep-best --resume
+}
+say_held() { # say_held STEP LOSS
+    sed -i "/\"step\": $1,/s/\(\"validation_loss\": \)[-+.e0-9]*/\1$2/" "$work/turn/metrics.jsonl"
+}
+turn 1
+cp "$work/turn/model.safetensors" "$work/first"
+say_held 1 0.001
+turn 2
+say_held 1 98
+say_held 2 99
+turn 3
+says "$err" "after step 3)"
+rm -r "$work/turn/checkpoint-3" "$work/turn/config.json" "$work/turn/model.safetensors"
+turn 2
+cmp -s "$work/turn/model.safetensors" "$work/first"
+note $? "a run that was cut off behind a better model than it goes on from keeps another"
+# Where it is lost after all, that is told, and the others are chosen from: here the last alone.
+rm -r "$work/turn/best"
+turn 2
+says "$err" "the model after step 1, whose held-out loss was the lowest, is not there"
+held 0 plain --steps 2
+cmp -s "$work/turn/model.safetensors" "$work/plain/model.safetensors"
+note $? "without the copy of the best model the last is not the result"
+# What decides is written to the last bit.
+grep -q '"validation_loss": [0-9.]\{12,\}' "$work/best/metrics.jsonl"
+note $? "held-out losses are rounded: $(grep validation_loss "$work/best/metrics.jsonl")"
 refused 2 "--validate-every" train "$work/model" --data "$work/marked.txt" --out "$work/new" --keep-best
 rm -rf "$work"
 finish

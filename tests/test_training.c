@@ -577,8 +577,8 @@ static void test_peaks(struct Device *dev) {
                       program_uses(p, KERNEL_peaks) == (!keep || mode->looks || !dev->is_cpu),
                   "%s: peaks are looked for, or not, against what was asked", mode->method.name);
             CHECK(stale_peaks(&m) == 0, "%s: stale peaks after steps", mode->method.name);
-            ok = ok && checkpoint_save(dir, &m, &id, &state, 1) && steps_bits(&s, &c, &plan) && stale_peaks(&m) == 0 &&
-                 checkpoint_load(dir, &m, &id, &state, &found);
+            ok = ok && checkpoint_save(dir, &m, &id, &state, 1, 0) && steps_bits(&s, &c, &plan) &&
+                 stale_peaks(&m) == 0 && checkpoint_load(dir, &m, &id, 0, &state, &found);
             CHECK(ok && found && stale_peaks(&m) == 0, "%s: stale peaks behind a checkpoint: %s", mode->method.name,
                   fail_last());
             device_switch(dev, CAP_host_visible, true);

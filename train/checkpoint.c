@@ -197,7 +197,7 @@ static bool manifest_write(const char *folder, const struct RunIdentity *id, con
 }
 
 bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity *id, const struct CheckpointState *s,
-                     uint32_t keep) {
+                     uint32_t keep, uint64_t also) {
     char *final = folder_of(out, s->step);
     char *temporary = xsprintf("%s/.checkpoint-%llu.tmp", out, (unsigned long long)s->step);
     char *state = path_join(temporary, "state.safetensors");
@@ -216,7 +216,7 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
     ok = ok && list_steps(out, steps, MAX_CHECKPOINTS, &n);
     for (uint32_t i = 0; i < n; i++) {
         // What is numbered above this step was damaged and passed over: it must not take the place of a whole one.
-        if (steps[i] <= s->step && kept++ < keep)
+        if ((steps[i] <= s->step && kept++ < keep) || steps[i] == also)
             continue;
         char *old = folder_of(out, steps[i]);
         folder_remove(old);
@@ -348,11 +348,20 @@ static bool state_read(const char *folder, struct Model *m, struct CheckpointSta
     return ok;
 }
 
-bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, struct CheckpointState *state,
-                     bool *found) {
-    uint64_t steps[MAX_CHECKPOINTS];
-    uint32_t n;
-    bool ok = list_steps(out, steps, MAX_CHECKPOINTS, &n);
+bool checkpoint_is_whole(const char *out, uint64_t step) {
+    struct Manifest mf;
+    char *folder = folder_of(out, step);
+    bool whole = !manifest_read(folder, &mf) && !state_check(folder, &mf);
+    json_decref(mf.root);
+    free(folder);
+    return whole;
+}
+
+bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, uint64_t step,
+                     struct CheckpointState *state, bool *found) {
+    uint64_t steps[MAX_CHECKPOINTS] = {step};
+    uint32_t n = 1;
+    bool ok = step || list_steps(out, steps, MAX_CHECKPOINTS, &n);
     *found = false;
     for (uint32_t i = 0; i < n && ok && !*found; i++) {
         char *folder = folder_of(out, steps[i]);

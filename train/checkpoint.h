@@ -32,13 +32,14 @@ struct CheckpointState {
     uint64_t n_reference;
 };
 
-// Writes OUT/checkpoint-<step> and then removes all but the newest `keep`. On failure what was there stays.
+// Writes OUT/checkpoint-<step> and then removes all but the newest `keep` and that of step `also` (0: none). On failure what was there stays.
 bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity *id,
-                     const struct CheckpointState *state, uint32_t keep);
-// Loads the newest one that is whole; damaged ones are named and passed over. *found false: there is none. Fails when the newest whole one is
-// of another run, naming the first fact that differs.
-bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, struct CheckpointState *state,
-                     bool *found);
+                     const struct CheckpointState *state, uint32_t keep, uint64_t also);
+// Loads that of a step, or with 0 the newest one that is whole; damaged ones are named and passed over. *found false: there is none. Fails when
+// the newest whole one is of another run, naming the first fact that differs.
+bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, uint64_t step,
+                     struct CheckpointState *state, bool *found);
+bool checkpoint_is_whole(const char *out, uint64_t step);
 // What the newest whole manifest states of a name; false, without a word, where there is none.
 bool checkpoint_fact(const char *out, const char *name, char *value, size_t bytes);
 // Whether the folder holds any checkpoint, whole or not.

@@ -123,8 +123,8 @@ bool report_write(const struct Train *t, const char *dir) {
             card_fact(&c, FIGURES[i].name, "%.4f", FIGURES[i].value);
     if (isfinite(l.held_best))
         card_fact(&c, "held out, lowest", "%.4f after step %llu", l.held_best, (unsigned long long)l.held_best_step);
-    if (o->keep_best && t->best_step)
-        card_fact(&c, "kept", "the model after step %llu", (unsigned long long)t->best_step);
+    if (o->keep_best && t->best.step)
+        card_fact(&c, "kept", "the model after step %llu", (unsigned long long)t->best.step);
     card_command(&c, o->command, o->n_command);
     char *path = path_join(dir, "README.md"), *record = path_join(dir, CARD_RECORD);
     bool ok = card_end(&c, path, record);

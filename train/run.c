@@ -244,31 +244,36 @@ static bool identify(struct Train *t) {
     return true;
 }
 
-static bool is_best(struct Train *t, uint64_t step, double validation_loss) {
-    if (step == 0 || !isfinite(validation_loss) || t->best <= validation_loss)
+static bool is_best(struct Best *best, uint64_t step, double validation_loss) {
+    if (step == 0 || !isfinite(validation_loss) || best->loss <= validation_loss)
         return false;
-    t->best = validation_loss;
-    t->best_step = step;
+    *best = (struct Best){validation_loss, step};
     return true;
 }
 
-// Metrics of steps that a resumed run will do again are cut off; the others tell which was the best.
+// Metrics of steps that a resumed run will do again are cut off; the others tell which was the best. Where that one is to be the result, only steps
+// count whose models are there: the run could not end else.
 static bool metrics_open(struct Train *t) {
-    char *path = path_join(t->o.out, "metrics.jsonl");
+    char *path = path_join(t->o.out, "metrics.jsonl"), *copies = path_join(t->o.out, BEST_FOLDER);
+    struct Best lowest = {NAN, 0};
     uint8_t *text = NULL;
     uint64_t bytes = 0, keep = 0;
     if (t->state.step && file_exists(path)) {
         if (!file_read(path, UINT64_C(1) << 30, &text, &bytes)) {
-            free(path);
+            free(path), free(copies);
             return false;
         }
         while (keep < bytes) {
             uint8_t *end = memchr(text + keep, '\n', bytes - keep);
             json_t *line = end ? json_loadb((char *)text + keep, (size_t)(end - text) - keep, 0, NULL) : NULL;
-            bool old = line && (uint64_t)json_integer_value(json_object_get(line, "step")) <= t->state.step;
+            uint64_t step = (uint64_t)json_integer_value(json_object_get(line, "step"));
+            bool old = line && step <= t->state.step;
             const json_t *held = json_object_get(line, "validation_loss");
-            if (old && json_is_number(held))
-                is_best(t, (uint64_t)json_integer_value(json_object_get(line, "step")), json_number_value(held));
+            if (old && json_is_number(held)) {
+                is_best(&lowest, step, json_number_value(held));
+                if (!t->o.keep_best || checkpoint_is_whole(copies, step))
+                    is_best(&t->best, step, json_number_value(held));
+            }
             json_decref(line);
             if (!old)
                 break;
@@ -276,11 +281,17 @@ static bool metrics_open(struct Train *t) {
         }
         if (!file_write_atomic(path, text, keep)) {
             free(text);
-            free(path);
+            free(path), free(copies);
             return false;
         }
     }
+    if (lowest.step != t->best.step)
+        warn("%s: the model after step %llu, whose held-out loss was the lowest, is not there: it is left out of the "
+             "choice",
+             copies, (unsigned long long)lowest.step);
+    t->best_saved = t->best.step;
     free(text);
+    free(copies);
     t->metrics = fopen(path, t->state.step ? "a" : "w");
     bool ok = t->metrics || fail("%s: %s", path, strerror(errno));
     free(path);
@@ -390,8 +401,7 @@ static bool find_experts(struct Train *t) {
 
 bool train_begin(struct Train *t, struct Model *m) {
     t->m = m;
-    t->best = NAN;
-    t->best_step = 0;
+    t->best = (struct Best){NAN, 0};
     free(t->state.reference);
     t->state = (struct CheckpointState){0};
     if (t->o.loss == LOSS_DPO) {
@@ -418,7 +428,7 @@ bool train_begin(struct Train *t, struct Model *m) {
     if (t->o.resume) {
         char device[256];
         memcpy(device, t->state.device, sizeof device);
-        if (!checkpoint_load(t->o.out, m, &t->identity, &t->state, &found))
+        if (!checkpoint_load(t->o.out, m, &t->identity, 0, &t->state, &found))
             return false;
         if (found && strcmp(device, t->state.device) != 0)
             warn("the checkpoint is from %s, this is %s: the run goes on, but not bit for bit", t->state.device,
@@ -555,7 +565,7 @@ bool train_validate(struct Train *t, double *loss) {
         ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, *loss);
     if (ok && t->state.step == 0) { // before training: the point from which the curve falls
         struct EventScalar scalar = {"validation/loss", *loss};
-        fprintf(t->metrics, "{\"step\": 0, \"validation_loss\": %.6f}\n", *loss);
+        fprintf(t->metrics, "{\"step\": 0, \"validation_loss\": %.17g}\n", *loss);
         ok = metrics_told(t) && events_scalars(&t->events, 0, &scalar, 1);
     }
     return ok;
@@ -597,8 +607,8 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
                 ", \"rewards_chosen\": %.6f, \"rewards_rejected\": %.6f, \"rewards_margin\": %.6f, "
                 "\"rewards_accuracy\": %.4f",
                 s->dpo.chosen, s->dpo.rejected, s->dpo.margin, s->dpo.accuracy);
-    if (isfinite(s->validation_loss))
-        fprintf(t->metrics, ", \"validation_loss\": %.6f", s->validation_loss);
+    if (isfinite(s->validation_loss)) // to the last bit: a run that goes on reads the best from here
+        fprintf(t->metrics, ", \"validation_loss\": %.17g", s->validation_loss);
     write_loads(t, s->step);
     fprintf(t->metrics, "}\n");
     const struct EventScalar scalars[] = {{"train/loss", s->loss},
@@ -620,27 +630,28 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
 static bool save(struct Train *t) {
     if (fsync(fileno(t->metrics)) != 0)
         return fail("%s/metrics.jsonl: cannot be written: %s", t->o.out, strerror(errno));
-    return checkpoint_save(t->o.out, t->m, &t->identity, &t->state, t->o.keep ? t->o.keep : 1);
+    if (!checkpoint_save(t->o.out, t->m, &t->identity, &t->state, t->o.keep ? t->o.keep : 1, 0))
+        return false;
+    t->best_saved = t->best.step;
+    return true;
 }
 
-// A checkpoint of its own: the usual ones make room for each other.
+// A checkpoint of its own: the usual ones make room for each other. The best of before stays until a usual one knows of this: a run that is cut off
+// goes on from where that one was the best.
 static bool save_best(struct Train *t) {
     char *path = path_join(t->o.out, BEST_FOLDER);
-    bool ok = dir_make(path) && checkpoint_save(path, t->m, &t->identity, &t->state, 1);
+    bool ok = dir_make(path) && checkpoint_save(path, t->m, &t->identity, &t->state, 1, t->best_saved);
     free(path);
     return ok;
 }
 
 // The best model in the place of the last.
 static bool load_best(struct Train *t) {
-    if (!t->o.keep_best || t->best_step == 0 || t->best_step == t->state.step)
+    if (!t->o.keep_best || t->best.step == 0 || t->best.step == t->state.step)
         return true;
     struct CheckpointState state = {.reference = t->state.reference, .n_reference = t->state.n_reference};
     char *path = path_join(t->o.out, BEST_FOLDER);
-    bool found = false, ok = checkpoint_load(path, t->m, &t->identity, &state, &found);
-    if (ok && (!found || state.step != t->best_step))
-        ok = fail("%s: the model after step %llu, whose held-out loss was the lowest, is not there", path,
-                  (unsigned long long)t->best_step);
+    bool found, ok = checkpoint_load(path, t->m, &t->identity, t->best.step, &state, &found);
     free(path);
     return ok;
 }
@@ -666,7 +677,7 @@ bool train_loop(struct Train *t) {
         bool look = end || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
         if (look && !train_validate(t, &status.validation_loss))
             return false;
-        if (look && is_best(t, t->state.step, status.validation_loss) && t->o.keep_best && !save_best(t))
+        if (look && is_best(&t->best, t->state.step, status.validation_loss) && t->o.keep_best && !save_best(t))
             return false;
         if (!metrics_write(t, &status))
             return false;

@@ -101,9 +101,12 @@ struct Train {
     struct Feed feed; // the batches of the steps
     struct RunIdentity identity;
     struct CheckpointState state;
-    uint64_t steps;     // in all
-    double best;        // lowest held-out loss behind a step of this run; NaN: none was measured
-    uint64_t best_step; // that step
+    uint64_t steps; // in all
+    struct Best {
+        double loss; // held out; NaN: none was measured
+        uint64_t step;
+    } best;              // of the steps of this run
+    uint64_t best_saved; // its step as the newest checkpoint knows it; 0: none
     FILE *metrics;
     struct Events events;
     int lock;                          // of the output folder; 0: none
