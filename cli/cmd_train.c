@@ -9,7 +9,6 @@
 #include "cli/term.h"
 #include "train/run.h"
 
-#include <dirent.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
@@ -196,36 +195,10 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
            lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
 }
 
-// Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
-static bool folder_free(const char *path) {
-    static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
-                                      "experts.png", "expert_cfg.json", "samples.txt",   "best"};
-    DIR *d = opendir(path);
-    bool all = true;
-    for (struct dirent *e; all && d && (e = readdir(d));) {
-        bool own = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
-        for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && !own; i++)
-            own = strcmp(e->d_name, OWN[i]) == 0 || strncmp(e->d_name, ".checkpoint-", 12) == 0 ||
-                  strncmp(e->d_name, "events.out.tfevents.", 20) == 0;
-        all = own;
-    }
-    if (d)
-        closedir(d);
-    return all;
-}
-
 static bool out_check(const struct TrainOptions *o) {
-    if (file_exists(o->out) && !dir_exists(o->out))
-        return fail("--out %s is a file; a folder is needed", o->out);
-    bool checkpoint = checkpoint_exists(o->out);
-    if (o->resume && checkpoint)
-        return true;
-    if (!folder_free(o->out))
-        return fail("--out %s is in use%s; give another folder", o->out,
-                    checkpoint  ? " (--resume goes on from its last checkpoint)"
-                    : o->resume ? " and has no checkpoint to go on from"
-                                : "");
-    if (o->resume)
+    if (!train_check_out(o))
+        return false;
+    if (o->resume && !checkpoint_exists(o->out))
         warn("%s has no checkpoint: the run starts at its beginning", o->out);
     return true;
 }

@@ -580,6 +580,11 @@ static void check_run(struct Device *dev, const struct Tokenizer *tokenizer, con
         CHECK(fabs(got.grad_norm / want.grad_norm - 1) < 1e-5,
               "%u rows at once: a run's gradient norm is %.7g, that of its batch %.7g", rows, got.grad_norm,
               want.grad_norm);
+        // Another run that looked at the folder before this one began in it.
+        train_end(&t);
+        fail_quiet(true);
+        CHECK(!train_begin(&t, &m), "a run begins in the folder of one that has ended meanwhile");
+        fail_quiet(false);
         train_free(&t);
         model_free(&m);
     }

@@ -84,6 +84,18 @@ same "frozen" $((all - $(grep -o '"trained_parameters": [0-9]*' <<<"$out" | tr -
 VKMOE_MEMORY_MIB=$(((bytes + 1048575) / 1048576)) train 0 --data "$work/data.jsonl" --steps 1
 rm -rf "$work/new"
 
+# What a run was writing when it was killed before its first checkpoint is in nobody's way, and goes; other files are somebody's.
+mkdir "$work/new"
+: >"$work/new/loss.png.tmp99999999"
+train 0 --data "$work/data.jsonl" --steps 1
+gone "$work/new/loss.png.tmp99999999"
+rm -rf "$work/new"
+mkdir "$work/new"
+: >"$work/new/notes.tmp99999999"
+train 1 --data "$work/data.jsonl" --steps 1
+says "$err" "is in use; give another folder"
+rm -rf "$work/new"
+
 # A loss that is no number: the step and its samples are named, nothing is saved, and the folder serves the next run.
 cp -r "$work/model" "$work/nan"
 size=$(stat -c %s "$work/nan/model.safetensors")

@@ -71,7 +71,7 @@ static void folder_remove(const char *path) {
 }
 
 // The name that a file had until it was whole: NAME.tmp and the number of a process.
-static bool is_temporary(const char *name) {
+bool checkpoint_is_temporary(const char *name) {
     const char *end = strstr(name, ".tmp");
     return end && end[4] && strspn(end + 4, "0123456789") == strlen(end + 4);
 }
@@ -83,7 +83,7 @@ static void temporaries_remove(const char *out) {
         char *path = path_join(out, e->d_name);
         if (strncmp(e->d_name, ".checkpoint-", 12) == 0)
             folder_remove(path);
-        else if (is_temporary(e->d_name))
+        else if (checkpoint_is_temporary(e->d_name))
             unlink(path);
         free(path);
     }

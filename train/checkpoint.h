@@ -42,5 +42,7 @@ bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity 
 bool checkpoint_is_whole(const char *out, uint64_t step);
 // What the newest whole manifest states of a name; false, without a word, where there is none.
 bool checkpoint_fact(const char *out, const char *name, char *value, size_t bytes);
+// Whether a file is of a name that saving a checkpoint clears away: NAME.tmp and the number of a process.
+bool checkpoint_is_temporary(const char *name);
 // Whether the folder holds any checkpoint, whole or not.
 bool checkpoint_exists(const char *out);

@@ -123,6 +123,8 @@ struct ModelOptions train_model_options(const struct TrainOptions *o, const stru
 // preset's, needs a type.
 bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
                 struct TrainPlan *plan);
+// Whether a run can begin in o->out, or go on there; train_begin asks again once no other run can come in between.
+bool train_check_out(const struct TrainOptions *o);
 // Loads the data (before the model is touched, so that a bad line costs no time).
 bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct Tokenizer *tokenizer,
                      const struct Template *chat);
