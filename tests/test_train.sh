@@ -84,6 +84,11 @@ same "frozen" $((all - $(grep -o '"trained_parameters": [0-9]*' <<<"$out" | tr -
 VKMOE_MEMORY_MIB=$(((bytes + 1048575) / 1048576)) train 0 --data "$work/data.jsonl" --steps 1
 rm -rf "$work/new"
 
+# What asks for the frozen routers alone asks for nothing.
+train 1 --data "$work/data.jsonl" --method lora --lora-targets gate --freeze-router --steps 1
+says "$err" "nothing would be trained"
+gone "$work/new"
+
 # What a run was writing when it was killed before its first checkpoint is in nobody's way, and goes; other files are somebody's.
 mkdir "$work/new"
 : >"$work/new/loss.png.tmp99999999"

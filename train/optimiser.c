@@ -107,7 +107,10 @@ bool optimiser_init(struct Optimiser *o, struct Model *m, const struct Optimiser
             param_train(o, p);
         }
     }
-    o->parts = TENSOR(&o->gradients, DT_F32, (uint32_t)max_u64(1, o->n_parts));
+    if (o->n_parts == 0)
+        return fail("nothing would be trained: the model has nothing of what --method, --lora-targets and "
+                    "--freeze-router leave");
+    o->parts = TENSOR(&o->gradients, DT_F32, o->n_parts);
     staging_init(o);
     return m->dev->state == DEVICE_OK;
 }
