@@ -90,6 +90,8 @@ static void print(const struct Args *args, const struct Scores *s, uint32_t wind
 static bool window_size(const struct Loaded *l, const struct Args *args, uint32_t *window) {
     uint32_t most = l->file.config.max_context;
     *window = (uint32_t)min_u64(most, 2048);
+    if (most < 2)
+        return fail("%s: a context of one token: there is nothing before a token to score it by", l->file.path);
     if (!args_given(args, "window"))
         return true;
     *window = (uint32_t)args_int(args, "window");

@@ -572,6 +572,8 @@ int cmd_train(const struct Args *args) {
         out_check(&o)) {
         if (o.seq_len > f.config.max_context)
             fail("--context %u is above the model's context of %u", o.seq_len, f.config.max_context);
+        else if (o.seq_len < 2)
+            fail("%s: a context of one token: there is nothing before a token to learn it from", f.path);
         else if ((uint64_t)o.seq_len * o.micro_rows > UINT64_C(1) << 28)
             fail("--context %u times --micro-batch %u: more than 2^28 tokens at once", o.seq_len, o.micro_rows);
         else

@@ -88,6 +88,13 @@ says "$out" '"tokens": 30,'
 refused 1 "empty text" score "$tiny" --file /dev/null
 refused 1 "one token" score "$tiny" --file "$work/text" --limit 1
 refused 1 "--window 513" score "$tiny" --file "$work/text" --window 513
+# A context of one token, which the token that begins a text fills.
+cp -r "$tiny" "$work/short"
+sed -i 's/\("max_position_embeddings": \)[0-9]*/\11/' "$work/short/config.json"
+sed -i 's/\("add_bos_token": \)false/\1true/' "$work/short/tokenizer_config.json"
+refused 1 "a context of one token" score "$work/short" --file "$work/text"
+printf '{"text": "hello"}' >"$work/short.jsonl"
+refused 1 "a context of one token" train "$work/short" --data "$work/short.jsonl" --out "$work/new" --overlong split
 refused 1 "not finite" score "$work/nan" --file "$work/text"
 
 # chat from a pipe: a line is a message, stdout holds answers alone
