@@ -166,7 +166,7 @@ static const struct Flag train_flags[] = {
     INT("warmup", 0, "0", 0, 1000000000, "steps over which the learning rate rises from 0"),
     FLOAT("beta1", "0.9", 0, 0.999999, "decay of the first moment"),
     FLOAT("beta2", "0.95", 0, 0.999999, "decay of the second moment"),
-    FLOAT("epsilon", "1e-8", 0, 1, "added to the root of the second moment"),
+    FLOAT("epsilon", "1e-8", 1e-18, 1, "added to the root of the second moment"), // which f32 may lose below that
     FLOAT("weight-decay", "0.1", 0, 10, "decoupled; not on norms and vectors"),
     CHOICE("moments", "f32|8bit", "f32", "how both moments are kept; 8bit: by blocks of 64, stochastically rounded"),
     FLOAT("clip", "1", 0, 1000000, "largest norm of the whole gradient; 0: no clipping"),

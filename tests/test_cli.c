@@ -71,6 +71,7 @@ static void test_parsing(void) {
     check_refused("train m --data a --out b --batch 2.5", "whole number");
     check_refused("train m --data a --out b --batch 99999999999999999999", "whole number");
     check_refused("train m --data a --out b --batch 0", "between 1 and 1048576");
+    check_refused("train m --data a --out b --epsilon 0", "between 1e-18 and 1");
     check_refused("train m --data a --out b --method ful", "full|lora");
     check_refused("train m --data a --out b --method full|lora", "full|lora");
     check_refused("train m --data a --out b --resume=yes", "takes no value");
