@@ -57,8 +57,10 @@ extern const struct sigaction CHAT_INTERRUPT; // what Ctrl-C does
 // ---- chat_settings.c
 
 void chat_set(struct Chat *c, char *rest); // "NAME X", "NAME" or ""
-bool chat_set_value(struct Chat *c, const char *name, const char *text, bool quiet);
+void chat_clear_stops(struct Chat *c);
 uint32_t chat_settings(const struct Chat *c, struct ChatSetting **list); // malloc'ed, texts too
+// All of them, stop texts as they are. Where they do not go together all stays as it was; false after one line.
+bool chat_take_settings(struct Chat *c, const struct ChatSetting *list, uint32_t n);
 void chat_show(struct Chat *c);
 bool chat_adapter(struct Chat *c, const char *what); // "", "off", a number, or a folder
 bool chat_adapter_scale(struct Chat *c, float scale);

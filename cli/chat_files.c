@@ -128,13 +128,6 @@ static void take_messages(struct Chat *c, struct ChatState *s) {
         m->ids = NULL;
     }
     c->left_out = s->left_out;
-    chat_set_value(c, "stop", "off", true);
-    for (uint32_t i = 0; i < s->n_settings; i++)
-        if (!chat_set_value(c, s->settings[i].name, s->settings[i].value, true)) {
-            fputs("a setting of the file is not known here: ", c->say);
-            term_write(c->say, s->settings[i].name, strlen(s->settings[i].name));
-            fputc('\n', c->say);
-        }
     c->stream = s->stream;
 }
 
@@ -169,6 +162,8 @@ static bool load_checked(struct Chat *c, struct ChatFile *f) {
     for (uint32_t i = 0; i < f->state.n_messages; i++)
         if (f->state.messages[i].role == ROLE_SYSTEM && strlen(f->state.messages[i].text) != f->state.messages[i].bytes)
             return fail("%s: a system message with a zero byte in it", f->in.name);
+    if (!chat_take_settings(c, f->state.settings, f->state.n_settings))
+        return fail("%s: its settings do not go together; nothing is taken from it", f->in.name);
     if (c->adapter && scale != c->adapter_scale && !chat_adapter_scale(c, scale))
         return false;
     bool ok = take_cache(c, f, &id);

@@ -74,19 +74,13 @@ static char *checked_choice(const struct Flag *f, const char *text) {
     return NULL;
 }
 
-static bool add_stop(struct Chat *c, const char *text) {
-    if (strcmp(text, "off") == 0) {
-        while (c->n_stops)
-            free(c->stops[--c->n_stops]);
-        return true;
-    }
-    char *stop = xmalloc(strlen(text) + 1), *to = stop;
-    for (const char *at = text; *at; at++) {
-        bool escape = at[0] == '\\' && at[1] && strchr("nt\\", at[1]);
-        *to++ = !escape ? *at : at[1] == 'n' ? '\n' : at[1] == 't' ? '\t' : '\\';
-        at += escape;
-    }
-    *to = 0;
+void chat_clear_stops(struct Chat *c) {
+    while (c->n_stops)
+        free(c->stops[--c->n_stops]);
+}
+
+// Takes a malloc'ed text.
+static bool add_stop(struct Chat *c, char *stop) {
     const char *wrong = !*stop                                  ? "an empty text cannot end an answer"
                         : c->n_stops == STOPS_MAX               ? "there are 32 stop texts already; /set stop off"
                         : !utf8_valid(stop, strlen(stop), NULL) ? "a stop text must be UTF-8"
@@ -100,10 +94,35 @@ static bool add_stop(struct Chat *c, const char *text) {
     return true;
 }
 
-bool chat_set_value(struct Chat *c, const char *name, const char *text, bool quiet) {
+static bool set_stop(struct Chat *c, const char *text) {
+    if (strcmp(text, "off") == 0) {
+        chat_clear_stops(c);
+        return true;
+    }
+    char *stop = xmalloc(strlen(text) + 1), *to = stop;
+    for (const char *at = text; *at; at++) {
+        bool escape = at[0] == '\\' && at[1] && strchr("nt\\", at[1]);
+        *to++ = !escape ? *at : at[1] == 'n' ? '\n' : at[1] == 't' ? '\t' : '\\';
+        at += escape;
+    }
+    *to = 0;
+    return add_stop(c, stop);
+}
+
+// What was set, for as long as it is not known whether the new settings go together.
+struct Before {
+    const char *shown[ARGS_MAX_FLAGS];
+    char *values[ARGS_MAX_FLAGS];
+};
+
+static void settings_begin(struct Chat *c, struct Before *b) {
+    memcpy(b->shown, c->args.values, sizeof b->shown);
+    memcpy(b->values, c->values, sizeof b->values);
+    memset(c->values, 0, sizeof c->values);
+}
+
+static bool put_value(struct Chat *c, const char *name, const char *text, bool quiet) {
     uint32_t index;
-    if (strcmp(name, "stop") == 0)
-        return add_stop(c, text);
     const struct Flag *f = args_flag(&c->args, name, &index);
     if (!f || !can_be_set(&c->args, f)) {
         if (!quiet) {
@@ -129,18 +148,50 @@ bool chat_set_value(struct Chat *c, const char *name, const char *text, bool qui
         free(value);
         value = NULL;
     }
-    char *before = c->values[index];
-    const char *shown = c->args.values[index];
+    free(c->values[index]);
     c->args.values[index] = c->values[index] = value;
-    if (!load_sampling(&c->args, &c->set)) { // it does not go with another setting: all stays as it was
-        c->args.values[index] = shown;
-        c->values[index] = before;
-        free(value);
-        load_sampling(&c->args, &c->set);
-        return false;
+    return true;
+}
+
+// Where the settings do not go together all stays as it was.
+static bool settings_end(struct Chat *c, struct Before *b) {
+    bool ok = load_sampling(&c->args, &c->set);
+    for (uint32_t i = 0; i < ARGS_MAX_FLAGS; i++) {
+        bool kept = !ok || c->args.values[i] == b->shown[i];
+        free(kept ? c->values[i] : b->values[i]);
+        if (kept)
+            c->values[i] = b->values[i], c->args.values[i] = b->shown[i];
     }
-    free(before);
+    if (!ok)
+        load_sampling(&c->args, &c->set);
     c->max_tokens = (uint32_t)args_int(&c->args, "max-tokens");
+    return ok;
+}
+
+static bool set_value(struct Chat *c, const char *name, const char *text) {
+    struct Before b;
+    if (strcmp(name, "stop") == 0)
+        return set_stop(c, text);
+    settings_begin(c, &b);
+    bool ok = put_value(c, name, text, false);
+    return settings_end(c, &b) && ok;
+}
+
+bool chat_take_settings(struct Chat *c, const struct ChatSetting *list, uint32_t n) {
+    struct Before b;
+    settings_begin(c, &b);
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(list[i].name, "stop") != 0 && !put_value(c, list[i].name, list[i].value, true)) {
+            fputs("a setting of the file is not known here: ", c->say);
+            term_write(c->say, list[i].name, strlen(list[i].name));
+            fputc('\n', c->say);
+        }
+    if (!settings_end(c, &b))
+        return false;
+    chat_clear_stops(c);
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(list[i].name, "stop") == 0)
+            add_stop(c, xstrdup(list[i].value));
     return true;
 }
 
@@ -151,7 +202,7 @@ void chat_set(struct Chat *c, char *rest) {
     text += strspn(text, " \t=");
     for (size_t n = strlen(text); n > 0 && (text[n - 1] == ' ' || text[n - 1] == '\t'); n--)
         text[n - 1] = 0;
-    if (!*name || chat_set_value(c, name, text, false))
+    if (!*name || set_value(c, name, text))
         tell_settings(c);
 }
 

@@ -118,7 +118,7 @@ static void banner(const struct Chat *c) {
 
 static void chat_free(struct Chat *c) {
     chat_clear(c);
-    chat_set_value(c, "stop", "off", true);
+    chat_clear_stops(c);
     if (c->lines)
         lines_close(c->lines);
     heat_free(&c->heat);

@@ -1,5 +1,6 @@
 // The command line: what the table promises, what is refused and in which words, text made harmless, and the picture.
 #include "check.h"
+#include "cli/chat.h"
 #include "cli/output.h"
 #include "cli/plot.h"
 #include "cli/term.h"
@@ -277,8 +278,40 @@ static void test_signals(void) {
     }
 }
 
+// ---- Settings of a saved conversation
+
+#define SETTING(name, value) ((struct ChatSetting){(char *)(uintptr_t)(name), (char *)(uintptr_t)(value)})
+
+// They count together, whatever is said one after the other; those that exclude each other change nothing.
+static void test_settings(void) {
+    struct Chat *c = xcalloc(1, sizeof *c);
+    c->say = stderr;
+    const struct ChatSetting good[] = {SETTING("top-k", "40"),    SETTING("mirostat", "0"), SETTING("stop", "off"),
+                                       SETTING("stop", "a\\n\n"), SETTING("seed", "3"),     SETTING("max-tokens", "7")};
+    const struct ChatSetting bad[] = {SETTING("top-k", "41"), SETTING("mirostat", "6"), SETTING("max-tokens", "8"),
+                                      SETTING("stop", "x")};
+    CHECK(!parse(&c->args, "chat m --mirostat 5 --seed 2") && load_sampling(&c->args, &c->set), "%s", fail_last());
+    CHECK(chat_take_settings(c, good, 6), "%s", fail_last());
+    for (int i = 0; i < 2; i++) {
+        const struct SampleParams *p = &c->set.params;
+        CHECK(p->top_k == 40 && p->tau == 0 && p->seed_low == 3 && c->max_tokens == 7, "top-k %u, tau %g, %u tokens",
+              p->top_k, (double)p->tau, c->max_tokens);
+        CHECK(c->n_stops == 2 && strcmp(c->stops[0], "off") == 0 && strcmp(c->stops[1], "a\\n\n") == 0,
+              "%u stop texts, the first is %s", c->n_stops, c->n_stops ? c->stops[0] : "none");
+        fail_quiet(true);
+        CHECK(i || !chat_take_settings(c, bad, 4), "settings that exclude each other are taken");
+        fail_quiet(false);
+    }
+    CHECK(strcmp(args_text(&c->args, "top-k"), "40") == 0 && !args_given(&c->args, "mirostat"), "what is shown");
+    CHECK(chat_take_settings(c, good, 1) && c->n_stops == 0 && c->set.params.seed_low == 3, "one setting alone");
+    for (uint32_t i = 0; i < ARGS_MAX_FLAGS; i++)
+        free(c->values[i]);
+    free(c);
+}
+
 int main(void) {
     test_parsing();
+    test_settings();
     test_table();
     test_exit_status();
     test_text();
