@@ -2,6 +2,7 @@
 // into a capability with a reason when it is off. One file, long as it is, because what is switched on must be what was probed.
 #include "runtime/device.h"
 #include "runtime/filemap.h"
+#include "runtime/hostmem.h"
 #include "runtime/vk.h"
 #include <stdlib.h>
 #include <string.h>
@@ -251,17 +252,7 @@ static const char *kind_name(VkPhysicalDeviceType type) {
 }
 
 // Main memory that is free right now: what a CPU device may use without driving the machine into its swap.
-static uint64_t host_available_bytes(void) {
-    FILE *f = fopen("/proc/meminfo", "r");
-    unsigned long long kib = 0;
-    char line[160];
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-            break;
-    if (f)
-        fclose(f);
-    return kib ? kib * 1024 : UINT64_MAX;
-}
+static uint64_t host_available_bytes(void) { return hostmem_available_bytes(""); }
 
 static uint64_t local_memory_bytes(VkPhysicalDevice physical, bool cpu) {
     VkPhysicalDeviceMemoryProperties memory;

@@ -1,6 +1,7 @@
 // The ground floor: published answers for SHA-256 (FIPS 180-4) and Philox 4x32-10 (Random123), checked arithmetic at
 // its edges, and files that are written whole or not at all.
 #include "check.h"
+#include "runtime/hostmem.h"
 #include "runtime/temporary.h"
 
 #include <dirent.h>
@@ -245,6 +246,53 @@ static void test_exhausted(void) {
     free(path), free(model), free(whole);
 }
 
+// ---- Main memory
+
+static void tell(const char *file, const char *text) {
+    char *path = path_join(folder, file), *parent = path_parent(path);
+    CHECK(dir_make(parent) && file_write_atomic(path, text, strlen(text)), "%s", fail_last());
+    free(path), free(parent);
+}
+
+static void check_available(uint64_t want, const char *what) {
+    uint64_t got = hostmem_available_bytes(folder);
+    CHECK(got == want, "%s: %llu bytes, not %llu", what, (unsigned long long)got, (unsigned long long)want);
+}
+
+// What control groups leave: of this process's own and of those above it the least, files that are only remembered being no use of it.
+static void test_memory(void) {
+    check_available(UINT64_MAX, "nothing is known");
+    tell("proc/meminfo", "MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable:    4000 kB\n");
+    check_available(4096000, "the machine alone");
+    tell("proc/self/cgroup", "0::/a/b\n");
+    check_available(4096000, "a group without limits");
+    tell("sys/fs/cgroup/a/b/memory.max", "max\n");
+    tell("sys/fs/cgroup/a/b/memory.current", "900000\n");
+    check_available(4096000, "a group with the limit max");
+    tell("sys/fs/cgroup/a/memory.max", "3000000\n");
+    tell("sys/fs/cgroup/a/memory.current", "1000000\n");
+    check_available(2000000, "a limit above");
+    tell("sys/fs/cgroup/a/memory.stat", "file 700000\ninactive_file 400000\nactive_file 300000\n");
+    check_available(2400000, "files make room");
+    tell("sys/fs/cgroup/a/b/memory.max", "800000\n");
+    check_available(0, "more than the limit is used");
+    tell("sys/fs/cgroup/memory.max", "5000000\n");
+    tell("proc/self/cgroup", "0::/elsewhere/x\n");
+    check_available(4096000, "the machine has less than the limit");
+    tell("sys/fs/cgroup/memory.max", "1000\n");
+    check_available(1000, "the uppermost, as a container sees its own");
+    tell("sys/fs/cgroup/memory.max", "max\n");
+    tell("proc/self/cgroup", "5:cpuset:/c\n4:cpu,memory:/c\n1:name=systemd:/c\n0::/\n");
+    tell("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    tell("sys/fs/cgroup/memory/c/memory.limit_in_bytes", "2000000\n");
+    tell("sys/fs/cgroup/memory/c/memory.usage_in_bytes", "600000\n");
+    tell("sys/fs/cgroup/memory/c/memory.stat", "inactive_file 1\ntotal_inactive_file 100000\n");
+    check_available(1500000, "version 1");
+    char *remove = xsprintf("rm -r '%s'", folder);
+    CHECK(system(remove) == 0, "%s", remove);
+    free(remove);
+}
+
 int main(void) {
     test_errors();
     test_arithmetic();
@@ -253,6 +301,7 @@ int main(void) {
     test_files();
     test_stale();
     test_exhausted();
+    test_memory();
     double start = clock_seconds();
     usleep(2000);
     CHECK(clock_seconds() - start >= 0.002 && clock_seconds() - start < 5, "the clock runs");

@@ -1,0 +1,7 @@
+// Main memory that can be had right now.
+#pragma once
+#include "runtime/base.h"
+
+// What the machine has to give, and no more than what the limits of this process's control groups leave. `root` stands before /proc and /sys: "",
+// but in a test. UINT64_MAX: not known.
+uint64_t hostmem_available_bytes(const char *root);
