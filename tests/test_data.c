@@ -847,6 +847,12 @@ static void test_text(void) {
           "an empty text");
     CHECK(!dataset_load_memory(&d, "a\n\nb\xff", 5, "a.txt", &tokenizer, &deepseek, &OPTIONS) &&
               strstr(fail_last(), "a.txt:3: not UTF-8 at column 2"),
+          "found '%s'", fail_last());
+    CHECK(!dataset_load_memory(&d, "a\n\nb\0", 5, "a.txt", &tokenizer, &deepseek, &OPTIONS) &&
+              strstr(fail_last(), "a.txt:3: a 0 byte at column 2"),
+          "found '%s'", fail_last());
+    CHECK(!dataset_load_memory(&d, "a\n\0\nb", 5, "a.txt", &tokenizer, &deepseek, &OPTIONS) &&
+              strstr(fail_last(), "a.txt:1: a 0 byte at column 3"),
           "%s", fail_last());
     fail_quiet(false);
 }

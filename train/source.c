@@ -245,12 +245,12 @@ static bool next_document(struct Source *s, struct SourceRecord *r) {
             char byte = from[n++];
             found =
                 s->marked ? n >= mark && memcmp(from + n - mark, SOURCE_TEXT_MARK, mark) == 0 : byte == '\n' && blank;
-            blank = byte == '\n' || (blank && strchr(blanks, byte));
+            blank = byte == '\n' || (blank && byte && strchr(blanks, byte));
             feeds += byte == '\n';
         }
         *r = (struct SourceRecord){s->buffer + s->begin, 0, s->line};
         end = found && s->marked ? n - mark : n;
-        while (end && strchr(blanks, r->text[end - 1]))
+        while (end && r->text[end - 1] && strchr(blanks, r->text[end - 1]))
             end--;
         s->begin += n;
         s->line += (uint32_t)feeds;
