@@ -29,6 +29,10 @@ cmp -s "$work/whole/model.safetensors" "$work/cut/model.safetensors"
 note $? "a resumed run from scratch ends with other bits"
 diff <(grep . "$work/whole/samples.txt") <(grep . "$work/cut/samples.txt") >"$work/stdout"
 note $? "a resumed run says something else: $(cat "$work/stdout")"
+printf st >"$work/cut/samples.txt" # what a power cut may leave of it
+train 0 tiny-moe cut --from-scratch --seed 7 --steps 4 "${sampled[@]}" --resume
+[[ ! -s $work/cut/samples.txt ]]
+note $? "the beginning of a sample is left: $(cat "$work/cut/samples.txt")"
 
 # The same as init and train, by the preset or by the config of a model; another seed is another model.
 run 0 init --preset tiny-moe --out "$work/model" --seed 7

@@ -57,7 +57,8 @@ bool samples_begin(const char *out, uint64_t step) {
     } else if (file_exists(path)) {
         ok = file_read(path, UINT64_C(1) << 30, &text, &bytes);
         const char *at = (const char *)text;
-        while (ok && at && strtoull(at + strlen(HEADER), NULL, 10) <= step) {
+        while (ok && at && strncmp(at, HEADER, strlen(HEADER)) == 0 &&
+               strtoull(at + strlen(HEADER), NULL, 10) <= step) {
             at = strstr(at, "\nstep "); // texts are set in, so that no line of theirs is taken for one
             at += at != NULL;
         }
