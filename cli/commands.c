@@ -39,8 +39,8 @@ const struct Flag COMMON_FLAGS[] = {
 #define MIXES "q8_0|q6_k|q5_k_m|q5_k_s|q5_1|q5_0|q4_k_m|q4_k_s|q4_1|q4_0|iq4_nl|iq4_xs|q3_k_l|q3_k_m|q3_k_s|q2_k"
 #define TYPE_AS_FILE                                                                                                   \
     CHOICE("type", TYPES, NULL, "weights are held in this type on the device (default: as the file has them)")
-#define ADAPTER FILENAME("adapter", 0, "DIR", "LoRA adapter (PEFT layout) to put on top of the model")
-#define CONTEXT INT("context", 'c', NULL, 1, 1048576, "tokens of context to make room for (default: what is needed)")
+#define ADAPTER       FILENAME("adapter", 0, "DIR", "LoRA adapter (PEFT layout) to put on top of the model")
+#define CONTEXT(most) INT("context", 'c', NULL, 1, 1048576, "tokens of context to make room for (default: " most ")")
 #define CACHE                                                                                                          \
     CHOICE("cache-type", "f32|f16|bf16|q8_0", "f16",                                                                   \
            "keys and values are held in this type: f16 halves their memory, q8_0 quarters it")
@@ -96,7 +96,7 @@ static const struct Flag chat_flags[] = {
     INT("max-tokens", 'n', "1024", 1, 1048576, "longest answer"),
     TYPE_AS_FILE,
     ADAPTER,
-    CONTEXT,
+    CONTEXT("the model's, at most 4096"),
     CACHE,
     PLACE,
     TUNE,
@@ -122,7 +122,7 @@ static const struct Flag generate_flags[] = {
     INT("top-logprobs", 0, "0", 0, 100, "with --json: so many likeliest tokens in the place of each, and theirs"),
     TYPE_AS_FILE,
     ADAPTER,
-    CONTEXT,
+    CONTEXT("what is needed"),
     CACHE,
     PLACE,
     TUNE,
@@ -158,7 +158,9 @@ static const struct Flag train_flags[] = {
     FLOAT("epochs", "3", 0.000001, 100000, "times through the data"),
     INT("steps", 0, NULL, 1, 1000000000, "steps, instead of --epochs"),
     INT("batch", 'b', "16", 1, 1048576, "examples a step"),
-    TEXT("micro-batch", 0, "N|auto", "auto", "rows on the device at once: changes memory, not the result"),
+    TEXT("micro-batch", 0, "N|auto", "auto",
+         "rows on the device at once: changes memory, and the result in rounding only, except with --balance-over "
+         "batch"),
     INT("context", 'c', "1024", 8, 1048576, "tokens of a row; examples are packed into rows, none seeing another"),
     HEADING("Optimiser (AdamW)"),
     FLOAT("lr", "1e-5", 0, 10, "learning rate"),
@@ -260,7 +262,7 @@ static const struct Flag eval_flags[] = {
     INT("parallel", 0, "8", 1, SESSION_MAX_SEQUENCES, "answers at once: changes the time, not the scores"),
     TYPE_AS_FILE,
     ADAPTER,
-    CONTEXT,
+    CONTEXT("what is needed"),
     CACHE,
     PLACE,
     TUNE,

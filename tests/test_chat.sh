@@ -97,6 +97,9 @@ printf '{"text": "hello"}' >"$work/short.jsonl"
 refused 1 "a context of one token" train "$work/short" --data "$work/short.jsonl" --out "$work/new" --overlong split
 refused 1 "not finite" score "$work/nan" --file "$work/text"
 
+# chat's context, where none is asked for
+run 0 chat --help
+says "$(tr -s ' \n' ' ' <<<"$out")" "(default: the model's, at most 4096)"
 # chat from a pipe: a line is a message, stdout holds answers alone
 input 'Hello there\n\nAnd you?\n'
 run 0 chat "$tiny" -n 6 --json

@@ -31,8 +31,8 @@ struct TrainOptions {
     uint64_t steps; // 0: by epochs
     uint32_t batch_examples;
     uint32_t seq_len;
-    uint32_t
-        micro_rows; // rows of seq_len on the device at once; does not change the result; 0: plan_micro_rows is to choose
+    // Rows of seq_len on the device at once: sums are in another order for it, and a balance loss over the batch is another loss.
+    uint32_t micro_rows; // 0: plan_micro_rows is to choose
     enum TrainSchedule schedule;
     uint64_t warmup_steps;
     float learning_rate, beta1, beta2, eps, weight_decay, clip_norm;
