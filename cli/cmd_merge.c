@@ -7,13 +7,13 @@
 #include "model/card.h"
 #include "model/probe.h"
 #include "model/selftest.h"
+#include "runtime/temporary.h"
 #include "train/merge.h"
 
-#include <dirent.h>
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char PROBE_TEXT[] =
     "Water boils at one hundred degrees at the level of the sea; on a mountain it boils earlier, because the air is "
@@ -60,19 +60,6 @@ static double bound_of(enum DType type) {
     return BITS[name[strcspn(name, "0123456789")] - '0'];
 }
 
-static void remove_output(const char *out) {
-    DIR *d = opendir(out);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        char *path = path_join(out, e->d_name);
-        unlink(path);
-        free(path);
-    }
-    if (d)
-        closedir(d);
-    if (remove(out) != 0)
-        warn("%s could not be removed", out);
-}
-
 // A dry run of the larger half: the model with its adapter, and a session to ask it.
 static bool fits(const struct Device *dev, const struct ModelFile *f, const char *adapter, struct Asked *asked) {
     struct Device dry;
@@ -94,19 +81,18 @@ static bool fits(const struct Device *dev, const struct ModelFile *f, const char
 }
 
 // As the base has its weights, tensor by tensor, where the output can hold that; else all in one type.
-static bool write_merged(const struct Args *args, const struct ModelFile *f, struct Merge *g, enum DType type) {
-    const char *out = args_text(args, "out");
+static bool write_merged(const struct Args *args, const char *to, const struct ModelFile *f, struct Merge *g,
+                         enum DType type) {
     struct WeightSource source = merge_source(g);
-    bool gguf = output_is_gguf(out), like = gguf && f->gguf && !args_given(args, "type");
+    bool like = output_is_gguf(args_text(args, "out")) && f->gguf && !args_given(args, "type");
     char *name = output_name(f);
     const char *adapter = args_text(args, "adapter"), *slash = strrchr(adapter, '/');
     char *description = xsprintf("%s with the adapter %s merged into it by vkmoe %s", name,
                                  slash && slash[1] ? slash + 1 : adapter, VKMOE_VERSION);
     struct GgufOrigin origin = {name, description};
     struct WriteTypes types = {.type = type, .embed_type = DT_COUNT, .like = like ? f : NULL, .origin = &origin};
-    bool ok = gguf ? output_write_gguf(args, &g->m->config, &types, &source, f, name,
-                                       like ? "the base has them" : DTYPES[type].name)
-                   : output_write(args, &g->m->config, type, &source, f, name);
+    bool ok = output_write_to(args, to, &g->m->config, &types, &source, f, name,
+                              like ? "the base has them" : DTYPES[type].name);
     free(name), free(description);
     return ok;
 }
@@ -190,9 +176,9 @@ static bool agrees(const struct Args *args, const struct Found *r, enum DType ty
                 DTYPES[type].name, 100 * r->loss.kept, out, r->bound);
 }
 
-// Writes the merged model, and asks base and adapted one.
-static bool merge(const struct Args *args, struct Device *dev, const struct ModelFile *f, const struct Asked *asked,
-                  enum DType type, struct Probe *adapted, struct Found *r) {
+// Writes the merged model to a place, and asks base and adapted one.
+static bool merge(const struct Args *args, const char *to, struct Device *dev, const struct ModelFile *f,
+                  const struct Asked *asked, enum DType type, struct Probe *adapted, struct Found *r) {
     struct Model m;
     struct Merge g = {0};
     struct Probe base = {0};
@@ -201,10 +187,10 @@ static bool merge(const struct Args *args, struct Device *dev, const struct Mode
     if (!model_load(&m, dev, f, &o))
         return false;
     bool ok = probe_take(&base, &m, asked->ids, asked->n) && merge_begin(&g, &m, args_text(args, "adapter")) &&
-              probe_take(adapted, &m, asked->ids, asked->n) && write_merged(args, f, &g, type);
+              probe_take(adapted, &m, asked->ids, asked->n) && write_merged(args, to, f, &g, type);
     if (ok)
         r->moved = probe_compare(adapted, &base);
-    if (ok && modelfile_open(&written, args_text(args, "out"))) {
+    if (ok && modelfile_open(&written, to)) {
         ok = merge_measure(&g, f, &written, &r->loss);
         modelfile_close(&written);
     } else {
@@ -216,13 +202,13 @@ static bool merge(const struct Args *args, struct Device *dev, const struct Mode
     return ok;
 }
 
-static bool ask_merged(const struct Args *args, struct Device *dev, const struct Asked *asked,
-                       const struct Probe *adapted, struct Found *r) {
+static bool ask_merged(const char *path, struct Device *dev, const struct Asked *asked, const struct Probe *adapted,
+                       struct Found *r) {
     struct ModelFile f;
     struct Model m;
     struct Probe merged = {0};
     struct ModelOptions o = {.type = DT_COUNT, .max_positions = asked->n};
-    if (!modelfile_open(&f, args_text(args, "out")))
+    if (!modelfile_open(&f, path))
         return false;
     bool ok = model_load(&m, dev, &f, &o);
     if (ok) {
@@ -233,6 +219,16 @@ static bool ask_merged(const struct Args *args, struct Device *dev, const struct
     }
     probe_free(&merged);
     modelfile_close(&f);
+    return ok;
+}
+
+// What was found to be right gets its name.
+static bool keep(struct Temporary *result) {
+    char *final = xstrdup(result->final);
+    bool ok =
+        temporary_keep(result) || fail("%s: the model cannot be renamed to its final name: %s", final, strerror(errno));
+    ok = ok && parent_sync(final);
+    free(final);
     return ok;
 }
 
@@ -253,14 +249,19 @@ int cmd_merge(const struct Args *args) {
         bool fit = fits(&dev, &f, args_text(args, "adapter"), &asked);
         enum DType type = fit ? output_type(args, output_main_type(&f)) : DT_F32;
         r.bound = args_given(args, "max-divergence") ? args_float(args, "max-divergence") : bound_of(type);
-        ok = fit && merge(args, &dev, &f, &asked, type, &adapted, &r) && ask_merged(args, &dev, &asked, &adapted, &r);
+        struct Temporary result;
+        struct OutputGuard guard;
+        char *final = path_without_slash(args_text(args, "out"));
+        output_guard(&guard);
+        temporary_name(&result, final);
+        ok = fit && merge(args, result.path, &dev, &f, &asked, type, &adapted, &r) &&
+             ask_merged(result.path, &dev, &asked, &adapted, &r);
         if (ok)
             show(args, &r);
-        if (ok && !agrees(args, &r, type)) {
-            remove_output(args_text(args, "out"));
-            ok = false;
-        }
-        ok = ok && write_card(args, &r, type, record);
+        ok = ok && agrees(args, &r, type) && keep(&result) && write_card(args, &r, type, record);
+        temporary_drop(&result);
+        free(final);
+        output_unguard(&guard);
         device_close(&dev);
     }
     probe_free(&adapted);

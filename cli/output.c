@@ -3,7 +3,6 @@
 #include "cli/term.h"
 #include "runtime/temporary.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,23 +86,33 @@ static void on_signal(int number) {
     raise(number);
 }
 
-static bool write_model(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
-                        const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
-                        const char *what) {
+static const int ENDS[] = {SIGINT, SIGTERM, SIGHUP};
+
+void output_guard(struct OutputGuard *g) {
+    struct sigaction action = {.sa_handler = on_signal};
+    for (int i = 0; i < 3; i++)
+        if (sigaction(ENDS[i], NULL, &g->before[i]) == 0 && g->before[i].sa_handler != SIG_IGN) // as nohup has it
+            sigaction(ENDS[i], &action, NULL);
+}
+
+void output_unguard(const struct OutputGuard *g) {
+    for (int i = 0; i < 3; i++)
+        sigaction(ENDS[i], &g->before[i], NULL);
+}
+
+bool output_write_to(const struct Args *args, const char *to, const struct Config *c, const struct WriteTypes *types,
+                     const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                     const char *what) {
     const char *out = args_text(args, "out");
     struct Counted counted = {.inner = source};
     struct WeightSource outer = {&counted, counted_type, counted_rows};
-    static const int ENDS[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction before[3], action = {.sa_handler = on_signal};
-    for (int i = 0; i < 3; i++)
-        if (sigaction(ENDS[i], NULL, &before[i]) == 0 && before[i].sa_handler != SIG_IGN) // as nohup has it
-            sigaction(ENDS[i], &action, NULL);
+    struct OutputGuard guard;
+    output_guard(&guard);
     progress_begin(&counted.progress, "write", "weight", 0, weights_of(c));
-    bool ok = output_is_gguf(out) ? modelwrite_gguf(out, c, types, &outer, tokenizer, name)
-                                  : modelwrite_hf(out, c, types->type, &outer, tokenizer, 0);
+    bool ok = output_is_gguf(out) ? modelwrite_gguf(to, c, types, &outer, tokenizer, name)
+                                  : modelwrite_hf(to, c, types->type, &outer, tokenizer, 0);
     progress_clear(&counted.progress);
-    for (int i = 0; i < 3; i++)
-        sigaction(ENDS[i], &before[i], NULL);
+    output_unguard(&guard);
     if (!ok)
         return false;
     char count[16];
@@ -115,13 +124,13 @@ static bool write_model(const struct Args *args, const struct Config *c, const s
 bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
                   const struct ModelFile *tokenizer, const char *name) {
     struct WriteTypes types = {.type = type, .embed_type = DT_COUNT};
-    return write_model(args, c, &types, source, tokenizer, name, DTYPES[type].name);
+    return output_write_to(args, args_text(args, "out"), c, &types, source, tokenizer, name, DTYPES[type].name);
 }
 
 bool output_write_gguf(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
                        const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
                        const char *what) {
-    return write_model(args, c, types, source, tokenizer, name, what);
+    return output_write_to(args, args_text(args, "out"), c, types, source, tokenizer, name, what);
 }
 
 char *output_name(const struct ModelFile *f) {

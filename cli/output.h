@@ -3,6 +3,7 @@
 #pragma once
 #include "cli/args.h"
 #include "model/modelwrite.h"
+#include <signal.h>
 
 // Checks --out and --type before any work: the output is free, and a folder gets F32, F16 or BF16 alone.
 bool output_check(const struct Args *args);
@@ -15,6 +16,17 @@ bool output_write(const struct Args *args, const struct Config *c, enum DType ty
 bool output_write_gguf(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
                        const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
                        const char *what);
+// As these two, but the model stands at `to`, which need not be --out. A folder knows types.type alone.
+bool output_write_to(const struct Args *args, const char *to, const struct Config *c, const struct WriteTypes *types,
+                     const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                     const char *what);
+// From here on SIGINT, SIGTERM and SIGHUP end the program without what is not finished (runtime/temporary.h). Writing does this by itself; what follows on
+// it may have to as well.
+struct OutputGuard {
+    struct sigaction before[3];
+};
+void output_guard(struct OutputGuard *g);
+void output_unguard(const struct OutputGuard *g);
 // What a model that is made from this file is called: the name that the file gives it, or else that of the file.
 char *output_name(const struct ModelFile *f);
 bool output_is_gguf(const char *path);

@@ -167,13 +167,6 @@ bool modelwrite_check_output(const char *path) {
 }
 
 // The folder is gathered under a temporary name beside the final one.
-static char *without_slash(const char *dir) {
-    size_t n = strlen(dir);
-    while (n > 1 && dir[n - 1] == '/')
-        n--;
-    return xsprintf("%.*s", (int)n, dir);
-}
-
 static bool keep_folder(struct Temporary *t, const char *dir) {
     if (!dir_sync(t->path))
         return false;
@@ -409,7 +402,7 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
         return fail("%s: a folder of safetensors holds f32, f16 or bf16, not %s", dir, DTYPES[type].name);
     if (!config_check_json(c, dir) || !modelwrite_check_output(dir))
         return false;
-    char *final = without_slash(dir);
+    char *final = path_without_slash(dir);
     struct Temporary t;
     struct Plan p = make_plan(c, type, shard_bytes ? shard_bytes : DEFAULT_SHARD_BYTES);
     bool ok =

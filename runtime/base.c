@@ -204,6 +204,13 @@ char *path_parent(const char *path) {
     return !slash ? xstrdup(".") : slash == path ? xstrdup("/") : xsprintf("%.*s", (int)(slash - path), path);
 }
 
+char *path_without_slash(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return xsprintf("%.*s", (int)n, path);
+}
+
 bool parent_sync(const char *path) {
     char *dir = path_parent(path);
     bool ok = dir_sync(dir);

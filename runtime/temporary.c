@@ -94,16 +94,21 @@ struct Beside {
     size_t name_bytes;
 };
 
-// NAME.tmpPID, and no process of that number is there. (One that is in another container, or on another machine that shares the folder, cannot be
+// NAME.tmpPID, or NAME.tmpPID.tmpPID where one was made within another, and no process of that number is there. (One that is in another container, or on another machine that shares the folder, cannot be
 // seen; it would have to make the same file at the same time.)
 static bool is_stale(const char *name, const struct Beside *b) {
-    char *end;
-    if (strncmp(name, b->name, b->name_bytes) != 0 || strncmp(name + b->name_bytes, ".tmp", 4) != 0)
+    if (strncmp(name, b->name, b->name_bytes) != 0)
         return false;
-    const char *number = name + b->name_bytes + 4;
-    long pid = strtol(number, &end, 10);
-    return number[0] >= '1' && number[0] <= '9' && *end == 0 && pid <= INT_MAX && kill((pid_t)pid, 0) != 0 &&
-           errno == ESRCH;
+    char *end;
+    for (const char *at = name + b->name_bytes; at == name + b->name_bytes || *at; at = end) {
+        const char *number = at + 4;
+        if (strncmp(at, ".tmp", 4) != 0 || number[0] < '1' || number[0] > '9')
+            return false;
+        long pid = strtol(number, &end, 10);
+        if (pid > INT_MAX || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+            return false;
+    }
+    return true;
 }
 
 static void remove_stale(int fd, const char *name, const void *context) {
@@ -153,13 +158,17 @@ int temporary_file(struct Temporary *t, const char *final) {
     return fd;
 }
 
-bool temporary_folder(struct Temporary *t, const char *final) {
+void temporary_name(struct Temporary *t, const char *final) {
     sigset_t before;
     begin(t, final);
     remove_path(t->path); // of a process that had our number
     lock(&before);
     t->next = list, list = t;
     unlock(&before);
+}
+
+bool temporary_folder(struct Temporary *t, const char *final) {
+    temporary_name(t, final);
     if (dir_make(t->path))
         return true;
     temporary_drop(t);

@@ -187,7 +187,7 @@ static void put_file(const char *path) {
 // What a killed process left under a temporary name goes when the file is made again; what another one still writes, and names that are like it, stay.
 static void test_stale(void) {
     static const char *const STAY[] = {"a.gguf.tmp%ld7x", "b.gguf.tmp%ld", "a.gguf.tmp", "a.gguf.tmp0%ld"};
-    char *path = path_join(folder, "a.gguf"), *model = path_join(folder, "model"), *names[7];
+    char *path = path_join(folder, "a.gguf"), *model = path_join(folder, "model"), *names[8];
     pid_t gone = fork();
     if (gone == 0)
         _exit(0);
@@ -201,7 +201,8 @@ static void test_stale(void) {
     names[4] = xsprintf("%s.tmp%ld", path, (long)getppid());
     names[5] = xsprintf("%s.tmp%ld", path, (long)gone);
     names[6] = xsprintf("%s.tmp%ld", model, (long)gone);
-    put_file(names[4]), put_file(names[5]);
+    names[7] = xsprintf("%s.tmp%ld", names[5], (long)gone); // made within another
+    put_file(names[4]), put_file(names[5]), put_file(names[7]);
     CHECK(dir_make(names[6]), "%s", fail_last());
     char *inside = path_join(names[6], "config.json");
     put_file(inside);
@@ -209,14 +210,15 @@ static void test_stale(void) {
     fail_quiet(true);
     CHECK(file_write_atomic(path, "new", 3) && temporary_folder(&t, model), "%s", fail_last());
     fail_quiet(false);
-    CHECK(!file_exists(names[5]) && !dir_exists(names[6]), "what a killed process left is still there");
+    CHECK(!file_exists(names[5]) && !dir_exists(names[6]) && !file_exists(names[7]),
+          "what a killed process left is still there");
     CHECK(dir_exists(t.path), "the new folder");
     temporary_drop(&t);
     for (int i = 0; i < 5; i++)
         CHECK(file_exists(names[i]) && unlink(names[i]) == 0, "%s is gone", names[i]);
     unlink(path);
     CHECK(rmdir(folder) == 0, "the folder is left clean");
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 8; i++)
         free(names[i]);
     free(path), free(model), free(inside);
 }

@@ -57,7 +57,7 @@ done
 
 # Pairs: before the first step neither answer is preferred; a prompt may be messages; what is no pair is refused with its line.
 run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 6 --lr 0 --loss dpo --steps 1 --validation-split 0.2
-[[ $(grep -oE '"(validation_)?loss": [0-9.]*' "$work/new/metrics.jsonl" | sed 's/.*: //' | sort -u) == 0.693147 ]]
+[[ $(grep -oE '"(validation_)?loss": [0-9.]*' "$work/new/metrics.jsonl" | sed 's/.*: //' | cut -c 1-8 | sort -u) == 0.693147 ]]
 note $? "a loss before training that is not log 2: $(cat "$work/new/metrics.jsonl")"
 rm -rf "$work/new"
 # The rewards that are told: nothing at the first step, then a margin that is their difference and grows, as the share of pairs does.
