@@ -94,17 +94,16 @@ struct Beside {
     size_t name_bytes;
 };
 
-// NAME.tmpPID, or NAME.tmpPID.tmpPID where one was made within another, and no process of that number is there. (One that is in another container, or on another machine that shares the folder, cannot be
-// seen; it would have to make the same file at the same time.)
+// NAME.tmpPID, or NAME.tmpPID.tmpPID where one was made for another, and no process of that number is there. (One that is in another container, or on
+// another machine that shares the folder, cannot be seen; it would have to make the same file at the same time.)
 static bool is_stale(const char *name, const struct Beside *b) {
     if (strncmp(name, b->name, b->name_bytes) != 0)
         return false;
     char *end;
     for (const char *at = name + b->name_bytes; at == name + b->name_bytes || *at; at = end) {
-        const char *number = at + 4;
-        if (strncmp(at, ".tmp", 4) != 0 || number[0] < '1' || number[0] > '9')
+        if (strncmp(at, ".tmp", 4) != 0 || at[4] < '1' || at[4] > '9')
             return false;
-        long pid = strtol(number, &end, 10);
+        long pid = strtol(at + 4, &end, 10);
         if (pid > INT_MAX || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
             return false;
     }
