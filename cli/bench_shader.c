@@ -23,7 +23,7 @@ static const struct {
                     {1, "Shader", -1},
                     {9, "Float16", CAP_f16},
                     {10, "Float64", -2},
-                    {11, "Int64", CAP_eight},
+                    {11, "Int64", CAP_int64},
                     {22, "Int16", CAP_eight},
                     {39, "Int8", CAP_eight},
                     {61, "GroupNonUniform", CAP_subgroup},

@@ -708,6 +708,9 @@ static struct Job job_make(struct Cmd *c, enum Form form, const struct Tensor *x
 
 static void gather_rows(struct Job *j, uint32_t operands) {
     j->gather = operands;
+    assert(!(operands & 1) ||
+           j->args.x.bytes <= UINT32_MAX); // a shader counts from the first of them (AT in types.glsl)
+    assert(!(operands & 2) || j->args.w.bytes <= UINT32_MAX);
     if (operands)
         j->args.gather = view(&j->g->gather);
     j->args.flags = j->form == TN ? 0 : (j->grouping != DENSE) | operands << 1;

@@ -460,6 +460,7 @@ static void caps_probe(struct Device *dev, const struct Features *f) {
             "no subgroup arithmetic and shuffles in compute shaders");
     cap_set(dev, CAP_f16, f->v12.shaderFloat16 && f->v11.storageBuffer16BitAccess,
             "no shaderFloat16 or 16-bit storage");
+    cap_set(dev, CAP_int64, f->core.features.shaderInt64, "no shaderInt64");
     cap_set(dev, CAP_bf16, has_extension(physical, "VK_KHR_shader_bfloat16"), "no VK_KHR_shader_bfloat16");
     cap_set(dev, CAP_dot2, dev->caps[CAP_f16].on && f->dot2.f16_to_f32,
             dev->caps[CAP_f16].on ? "no VK_VALVE_shader_mixed_float_dot_product" : "no f16");
@@ -591,8 +592,8 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
     want.core.sType = have->core.sType, want.v11.sType = have->v11.sType, want.v12.sType = have->v12.sType;
     want.v13.sType = have->v13.sType, want.coopmat.sType = have->coopmat.sType;
     want.core.pNext = &want.v11, want.v11.pNext = &want.v12, want.v12.pNext = &want.v13;
-    want.core.features.shaderInt64 = (device_can(dev, CAP_eight) || getenv("VKMOE_VALIDATE")) &&
-                                     have->core.features.shaderInt64; // GPU-AV's own need
+    // The validation layers want it as well (GPU-AV).
+    want.core.features.shaderInt64 = have->core.features.shaderInt64;
     want.v12.bufferDeviceAddress = VK_TRUE;
     want.v12.timelineSemaphore = VK_TRUE;
     want.v12.vulkanMemoryModel = have->v12.vulkanMemoryModel;

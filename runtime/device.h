@@ -10,6 +10,7 @@ enum DeviceState { DEVICE_OK, DEVICE_FAILED, DEVICE_LOST };
 #define CAPS(X)                                                                                                        \
     X(subgroup, "subgroup arithmetic")                                                                                 \
     X(f16, "16-bit float arithmetic")                                                                                  \
+    X(int64, "64-bit integers, in addresses")                                                                          \
     X(bf16, "bfloat16 type (VK_KHR_shader_bfloat16)")                                                                  \
     X(dot2, "two products of 16-bit floats added to 32 bits (VK_VALVE_shader_mixed_float_dot_product)")                \
     X(coopmat, "cooperative matrices (VK_KHR_cooperative_matrix)")                                                     \

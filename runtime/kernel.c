@@ -93,7 +93,7 @@ void kernels_refresh(struct Device *dev) {
         enum Cap cap;
     } NEED[] = {{NEEDS_SUBGROUP, CAP_subgroup}, {NEEDS_F16, CAP_f16},           {NEEDS_BF16, CAP_bf16},
                 {NEEDS_COOPMAT, CAP_coopmat},   {NEEDS_COOPMAT2, CAP_coopmat2}, {NEEDS_EIGHT, CAP_eight},
-                {NEEDS_DOT2, CAP_dot2}};
+                {NEEDS_DOT2, CAP_dot2},         {NEEDS_INT64, CAP_int64}};
     for (uint32_t k = 0; k < KERNEL_COUNT; k++) {
         if (!KERNELS[k].words) {
             KERNELS[k].words = KERNEL_CODE[k].words;

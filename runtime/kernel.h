@@ -15,7 +15,8 @@ enum {
     NEEDS_COOPMAT_F16 =
         32,           // with NEEDS_COOPMAT: f16 operands of the shape in use, also where another type is preferred
     NEEDS_EIGHT = 64, // a processor of eight lanes, and numbers of 8, 16 and 64 bits
-    NEEDS_DOT2 = 128  // VK_VALVE_shader_mixed_float_dot_product: two products of f16 added to f32
+    NEEDS_DOT2 = 128, // VK_VALVE_shader_mixed_float_dot_product: two products of f16 added to f32
+    NEEDS_INT64 = 256 // shaderInt64
 };
 
 enum KernelId {

@@ -1,15 +1,17 @@
 // Attention of few rows over long spans on GPUs: a workgroup takes one part of the keys of one row and head, 128 keys at a time. First eight
-// threads a key for the scores, then a thread a column of values for a share of the keys. The last workgroup of a row and head joins the parts.
+// threads a key for the scores, with their fours of the query in registers, then a thread a column of values for a share of the keys, four at a time. The last
+// workgroup of a row and head joins the parts.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attention_part.glsl"
 
 const uint THREADS = 128, KEYS = THREADS, PER_KEY = 8, PITCH = PER_KEY + 1;
+const uint EACH = (HEAD_VECS + PER_KEY - 1) / PER_KEY; // fours of a key for each of its threads
 const uint SHARERS = THREADS / HEAD_VECS; // threads that share a column of values
 
-shared vec4 query[HEAD_VECS];
 shared float partial[KEYS * PITCH];
 shared vec4 weights[KEYS / 4];
+shared vec4 peaks[KEYS / 32];
 shared vec4 result[THREADS];
 shared float sums[THREADS];
 
@@ -21,31 +23,40 @@ void main() {
     const uint t = gl_LocalInvocationID.x, kv_head = head / (p.n_heads / p.n_kv_heads);
     const uint column = t % HEAD_VECS, sharer = t / HEAD_VECS;
     const uvec2 range = part_range(row, split, p.n_parts);
-    f32x4_in k4 = f32x4_in(p.k), v4 = f32x4_in(p.v);
-    if (t < HEAD_VECS)
-        query[t] = f32x4_in(p.q).v[(row * p.n_heads + head) * HEAD_VECS + t] * (p.scale * LOG2E);
+    const uint row_bytes = cache_row_bytes(p.n_kv_heads * HEAD_DIM);
+    vec4 query[EACH];
+    [[unroll]] for (uint j = 0; j < EACH; j++) {
+        const uint d = t % PER_KEY + j * PER_KEY;
+        query[j] = d < HEAD_VECS ? f32x4_in(p.q).v[(row * p.n_heads + head) * HEAD_VECS + d] * (p.scale * LOG2E) : vec4(0);
+    }
 
     vec4 o = vec4(0);
     float most = NO_SCORE, sum = 0;
     for (uint first = range.x; first < range.y; first += KEYS) {
+        const uint keys = min(KEYS, range.y - first);
+        f32x4_in k4 = f32x4_in(moved(uvec2(p.k), first, row_bytes)), v4 = f32x4_in(moved(uvec2(p.v), first, row_bytes));
         barrier();
         for (uint i = t / PER_KEY; i < KEYS; i += THREADS / PER_KEY) {
-            const uvec2 base = cache_place(min(first + i, range.y - 1), p.n_kv_heads, kv_head, HEAD_DIM);
+            const uvec2 base = cache_place(min(i, keys - 1), p.n_kv_heads, kv_head, HEAD_DIM);
             float s = 0;
-            for (uint d = t % PER_KEY; d < HEAD_VECS; d += PER_KEY)
-                s += dot(query[d], cache_get4(k4, base, d));
+            [[unroll]] for (uint j = 0; j < EACH; j++)
+                s += dot(query[j], cache_get4(k4, base, min(t % PER_KEY + j * PER_KEY, HEAD_VECS - 1)));
             partial[i * PITCH + t % PER_KEY] = s;
         }
         barrier();
         float score = 0;
         [[unroll]] for (uint i = 0; i < PER_KEY; i++)
             score += partial[t * PITCH + i];
-        const bool seen = first + t < range.y;
+        const bool seen = t < keys;
         weights[t / 4][t % 4] = seen ? score : NO_SCORE;
         barrier();
-        vec4 greatest = weights[0];
-        for (uint i = 1; i < KEYS / 4; i++)
-            greatest = max(greatest, weights[i]);
+        const vec4 eight = max(weights[t / 4], weights[(t / 4) ^ 1]); // each four with its neighbour
+        if (t % 8 == 0)
+            peaks[t / 32][t / 8 % 4] = max(max(eight.x, eight.y), max(eight.z, eight.w));
+        barrier();
+        vec4 greatest = peaks[0];
+        [[unroll]] for (uint i = 1; i < KEYS / 32; i++)
+            greatest = max(greatest, peaks[i]);
         const float new_most = max(most, max(max(greatest.x, greatest.y), max(greatest.z, greatest.w)));
         const float shrink = exp2(most - new_most);
         most = new_most;
@@ -55,10 +66,11 @@ void main() {
         weights[t / 4][t % 4] = seen ? exp2(score - most) : 0;
         barrier();
         if (sharer < SHARERS)
-            for (uint i = sharer; i < min(KEYS, range.y - first); i += SHARERS) {
-                const float weight = weights[i / 4][i % 4];
-                o += weight * cache_get4(v4, cache_place(first + i, p.n_kv_heads, kv_head, HEAD_DIM), column);
-                sum += weight;
+            for (uint four = sharer; four * 4 < keys; four += SHARERS) {
+                const vec4 weight = weights[four];
+                [[unroll]] for (uint j = 0; j < 4; j++) // zeros behind the last key
+                    o += weight[j] * cache_get4(v4, cache_place(min(four * 4 + j, keys - 1), p.n_kv_heads, kv_head, HEAD_DIM), column);
+                sum += (weight.x + weight.y) + (weight.z + weight.w);
             }
     }
     result[t] = o;

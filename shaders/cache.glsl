@@ -7,6 +7,7 @@
 layout(constant_id = 3) const uint CACHE_TYPE = 0;
 
 uint q8_row_words(uint cols) { return (cols / 32 * 34 + 15) / 16 * 4; }
+uint cache_row_bytes(uint cols) { return CACHE_TYPE == 3 ? 4 * q8_row_words(cols) : CACHE_TYPE == 0 ? 4 * cols : 2 * cols; }
 // Where a head of a row begins: the index of its first four elements, and that of its first scale, counted in halves.
 uvec2 cache_place(uint row, uint n_heads, uint head, uint head_dim) {
     if (CACHE_TYPE != 3)
@@ -17,12 +18,12 @@ uvec2 cache_place(uint row, uint n_heads, uint head, uint head_dim) {
 // Elements 4d .. 4d+3 of the head.
 vec4 cache_get4(f32x4_in x, uvec2 place, uint d) {
     if (CACHE_TYPE == 0)
-        return x.v[place.x + d];
+        return AT(f32x4_in, x, place.x + d, 16);
     if (CACHE_TYPE == 3) {
         const uint at = place.y + d / 8;
-        return signed_bytes4(u32_in(x).v[place.x + d]) * unpackHalf2x16(u32_in(x).v[at >> 1] >> ((at & 1) * 16)).x;
+        return signed_bytes4(AT(u32_in, x, place.x + d, 4)) * unpackHalf2x16(AT(u32_in, x, at >> 1, 4) >> ((at & 1) * 16)).x;
     }
-    const uvec2 words = u32x2_in(x).v[place.x + d];
+    const uvec2 words = AT(u32x2_in, x, place.x + d, 8);
     if (CACHE_TYPE == 1)
         return vec4(unpackHalf2x16(words.x), unpackHalf2x16(words.y));
     const uvec2 low = words << 16, high = words & 0xffff0000u;

@@ -26,7 +26,9 @@ uint choose4(uint i, uvec4 v) {
     return mix(u.x, u.y, (i & 1) != 0);
 }
 uint choose8(uint i, uvec4 a, uvec4 b) { return choose4(i, CHOOSE(a, b, (i & 4) != 0)); }
-uint word_at(u32x4_in w, uint word) { return u32_in(w).v[word]; }
+uvec4 quad_at(u32x4_in w, uint i) { return AT(u32x4_in, w, i, 16); }
+uvec2 pair_at(u32x4_in w, uint i) { return AT(u32x2_in, w, i, 8); }
+uint word_at(u32x4_in w, uint i) { return AT(u32_in, w, i, 4); }
 uint half_at(u32x4_in w, uint word, uint i) { return word_at(w, word + (i >> 1)) >> ((i & 1) * 16); }
 vec4 bytes4(uint word) { return vec4(word & 255, word >> 8 & 255, word >> 16 & 255, word >> 24); }
 vec4 signed_bytes4(uint word) {
@@ -43,12 +45,12 @@ vec4 signed_bytes4(uint word) {
 #define UNIT_q8_0 32
 void unit_load_f32(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
     u = UNIT_ZERO;
-    u.a = w.v[row + 2 * unit];
-    u.b = w.v[row + 2 * unit + 1];
+    u.a = quad_at(w, row + 2 * unit);
+    u.b = quad_at(w, row + 2 * unit + 1);
 }
 void unit_load_f16(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
     u = UNIT_ZERO;
-    u.a = w.v[row + unit];
+    u.a = quad_at(w, row + unit);
 }
 void unit_load_bf16(u32x4_in w, uint row, uint unit, uint units, out Unit u) { unit_load_f16(w, row, unit, units, u); }
 void unit_load_q8_0(u32x4_in w, uint row, uint unit, uint units, out Unit u) {
@@ -98,7 +100,7 @@ void eighth_get_q8_0(Unit u, uint g, float times, out vec4 a, out vec4 b) {
 }
 void eighth_load_q8_0(u32x4_in w, uint row, uint unit, uint g, uint units, out Unit u) {
     u = UNIT_ZERO;
-    u.a.xy = u32x2_in(w).v[2 * row + 4 * unit + g];
+    u.a.xy = pair_at(w, (2 * row + g) + 4 * unit);
     u.d = half_at(w, 4 * (row + 2 * units), unit);
 }
 
@@ -220,11 +222,11 @@ vec4 group_curve(uint word, uint high, uint f) { return curve(bytes4(nibbles(wor
 Unit quants_load(u32x4_in w, uint row, uint unit, uint units, uint first, uint before) {
     Unit u = UNIT_ZERO;
     if (first == 4)
-        u.a = w.v[row + unit];
+        u.a = quad_at(w, row + unit);
     else
-        u.a.xy = u32x2_in(w).v[2 * row + unit];
+        u.a.xy = pair_at(w, 2 * row + unit);
     if (before == 6)
-        u.h = u32x2_in(w).v[2 * (row + units) + unit];
+        u.h = pair_at(w, 2 * (row + units) + unit);
     else if (before != first)
         u.h.x = word_at(w, 4 * row + first * units + unit);
     u.at = unit & 7;
@@ -252,9 +254,9 @@ Unit eighth_of(Unit u, uint g, uint first, uint before) {
 }
 Unit eighth_quants(u32x4_in w, uint row, uint unit, uint g, uint units, uint first, uint before) {
     Unit u = UNIT_ZERO;
-    u.a.xy = first == 4 ? u32x2_in(w).v[2 * (row + unit) + (g & 1)] : uvec2(word_at(w, 4 * row + 2 * unit + (g & 1)));
+    u.a.xy = first == 4 ? pair_at(w, (2 * row + (g & 1)) + 2 * unit) : uvec2(word_at(w, (4 * row + (g & 1)) + 2 * unit));
     if (before == 6)
-        u.h.x = word_at(w, 4 * (row + units) + 2 * unit + (g & 1));
+        u.h.x = word_at(w, (4 * (row + units) + (g & 1)) + 2 * unit);
     else if (before != first)
         u.h.x = word_at(w, 4 * row + first * units + unit);
     u.at = unit & 7;
@@ -295,10 +297,10 @@ void scales_load_q3_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) 
 }
 // Four words per block: d and the minimum's d, then three (see scale_q4_k).
 void scales_load_q4_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
-    at += unit / 8 * 4;
-    u.d = word_at(w, at);
-    u.s = word_at(w, at + 1 + (unit >> 2 & 1));
-    u.m = word_at(w, at + 3);
+    const uint block = at / 4 + unit / 8;
+    u.d = AT(u32x4_in, w, block, 16).x;
+    u.s = AT(u32x4_in, w, block, 16)[1 + (unit >> 2 & 1)];
+    u.m = AT(u32x4_in, w, block, 16).w;
 }
 void scales_load_q5_k(u32x4_in w, uint at, uint unit, uint units, inout Unit u) {
     scales_load_q4_k(w, at, unit, units, u);

@@ -16,8 +16,10 @@ uint k_end; // of the contraction
 #if (defined(MATRIX) || defined(DOT2)) && FORM != TN
 #define X_READY
 #define XPiece uvec2
+const uint X_BYTES = 2; // a number
 #else
 #define XPiece vec4
+const uint X_BYTES = 4;
 #endif
 // Pieces that the threads fetch and the body puts in its tables: 4 values of x, 8 of w, neighbours in memory: steps of a row or column,
 // or (x in TN, w in NN and TN) rows or columns of a step. Places are (row or column, step) of the first.
@@ -58,22 +60,25 @@ const bool X_IN_FOURS = true;
 #else
 const bool X_IN_FOURS = ALIGNED != 0; // rows of x are
 #endif
-uint x_first[X_EACH]; // of the piece in stage 0: in numbers, or in fours of them
-uint w_row[W_EACH];   // where the row of w begins, in 16 bytes; of NN that of stage 0
+// What pieces lie behind: NT's and NN's at the tile's rows of x, NT's of w, NN's at the expert's. TN, and NN of w, move on to the stage's rows. Where rows are
+// gathered it is the operand itself.
+uvec2 x_base, w_base;
+uint x_first[X_EACH]; // NT and NN: of the piece in stage 0: in numbers, or in fours of them
+uint w_row[W_EACH];   // where the row of w begins, in 16 bytes; of NN and TN that of stage 0
 
 void operands_find() {
-    if (FORM == TN)
-        return;
-    [[unroll]] for (uint i = 0; i < X_EACH; i++) {
+    const bool gathered = (p.flags & 2) != 0; // of NT and NN
+    x_base = FORM == TN || gathered ? uvec2(p.x) : moved(uvec2(p.x), t.row0, p.ldx * X_BYTES);
+    w_base = moved(uvec2(p.w), FORM == NT ? t.expert * p.n + t.col0 : FORM == NN ? t.expert * p.k : 0, p.w_row_bytes);
+    [[unroll]] for (uint i = 0; FORM != TN && i < X_EACH; i++) {
         uvec2 at = x_place(i);
-        x_first[i] = tile_x_row(t, t.row0 + at.x) * p.ldx + at.y;
+        x_first[i] = (tile_x_row(t, t.row0 + at.x) - (gathered ? 0 : t.row0)) * p.ldx + at.y;
         if (X_IN_FOURS)
             x_first[i] /= 4;
     }
     [[unroll]] for (uint i = 0; i < W_EACH; i++) {
         uvec2 at = w_place(i);
-        uint row = FORM == NT ? t.expert * p.n + min(t.col0 + at.x, p.n - 1) : t.expert * p.k + at.y;
-        w_row[i] = row * (p.w_row_bytes / 16);
+        w_row[i] = (FORM == NT ? min(at.x, p.n - 1 - t.col0) : at.y) * (p.w_row_bytes / 16);
     }
 }
 
@@ -83,24 +88,27 @@ XPiece x_load(uint i, uint k0) {
     if (!x_is_piece(i) || (!WHOLE && k >= k_end))
         return XPiece(0);
 #ifdef X_READY
-    return u32x2_in(p.x).v[x_first[i] + k0 / 4];
+    return AT(u32x2_in, x_base, x_first[i] + k0 / 4, 8);
 #else
+    uvec2 base = x_base;
     uint first, left; // in x; how many of the four exist
     if (FORM == TN) {
         if (t.row0 + at.x >= p.n || !tile_counts_tn(k, t.expert))
             return vec4(0);
-        first = tile_row_tn(k, 1) * p.ldx + t.row0 + at.x;
+        first = (GATHER == 1 ? tile_row_tn(k, 1) : at.y) * p.ldx + t.row0 + at.x;
         left = p.n - t.row0 - at.x;
+        if (GATHER != 1)
+            base = moved(base, k0, p.ldx * X_BYTES);
         if (ALIGNED != 0)
-            return f32x4_in(p.x).v[first / 4];
+            return AT(f32x4_in, base, first / 4, 16);
     } else {
         if (ALIGNED != 0)
-            return f32x4_in(p.x).v[x_first[i] + k0 / 4];
+            return AT(f32x4_in, base, x_first[i] + k0 / 4, 16);
         first = x_first[i] + k0;
         left = k_end - k;
     }
     vec4 v;
-    [[unroll]] for (uint j = 0; j < 4; j++) v[j] = j < left ? p.x.v[first + j] : 0;
+    [[unroll]] for (uint j = 0; j < 4; j++) v[j] = j < left ? f32_in(base).v[first + j] : 0;
     return v;
 #endif
 }
@@ -115,11 +123,12 @@ bool w_load(uint i, uint k0, out Unit u) {
     uint col = w_col(i), k = k0 + w_place(i).y, n_cols = FORM == TN ? p.k : p.n;
     if (!w_is_piece(i) || (!WHOLE && (k >= k_end || col >= n_cols)))
         return false;
-    uint row = FORM == NT   ? w_row[i]
-               : FORM == NN ? w_row[i] + k0 * (p.w_row_bytes / 16)
-                            : tile_row_tn(k, 2) * (p.w_row_bytes / 16);
-    uint along = FORM == NT ? k : col, width = FORM == NT ? p.k : n_cols;
-    eighth_load(p.w, row, along / W_UNIT, w_eighth(i), width / W_UNIT, u);
+    const bool gathered = FORM == TN && GATHER == 2;
+    const uvec2 base = FORM == NT || gathered ? w_base : moved(w_base, k0, p.w_row_bytes);
+    const uint row = gathered ? tile_row_tn(k, 2) * (p.w_row_bytes / 16) : w_row[i];
+    // k0 is a whole number of units: what lanes do not share stays the same from stage to stage.
+    uint unit = FORM == NT ? k0 / W_UNIT + (W_UNIT < BK ? w_place(i).y / W_UNIT : 0) : col / W_UNIT;
+    eighth_load(u32x4_in(base), row, unit, w_eighth(i), (FORM == NT ? p.k : n_cols) / W_UNIT, u);
     return true;
 }
 XPiece x_next[X_EACH];

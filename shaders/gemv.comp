@@ -84,13 +84,13 @@ uint column_of(Columns o, uint c) { return o.first_col + c; }
 uint column_of(Columns o, uint c) { return o.first_col + gl_LocalInvocationIndex + c * LOCAL_SIZE; }
 #endif
 
+// `w` is at the row of the first column.
 void load(u32x4_in w, Columns o, uint u, uint units, out Unit raw[COLS]) {
     [[unroll]] for (uint c = 0; c < COLS; c++)
-        unit_load(w, (o.first_row + min(column_of(o, c), o.n - 1)) * o.row_vectors, u, units, raw[c]);
+        unit_load(w, (min(column_of(o, c), o.n - 1) - min(o.first_col, o.n - 1)) * o.row_vectors, u, units, raw[c]);
 }
 
 void multiply(inout float to[ROWS][COLS], Unit raw[COLS], uint x_at[ROWS], uint u, bool squared) {
-    XUnits x = XUnits(uvec2(p.x));
     [[unroll]] for (uint g = 0; g < G; g++) {
         vec4 a[COLS], b[COLS], norm_a, norm_b;
         [[unroll]] for (uint c = 0; c < COLS; c++) unit_get8(raw[c], g, a[c], b[c]);
@@ -104,8 +104,8 @@ void multiply(inout float to[ROWS][COLS], Unit raw[COLS], uint x_at[ROWS], uint 
                 xa = x_staged(r, u, 2 * g);
                 xb = x_staged(r, u, 2 * g + 1);
             } else {
-                xa = x.v[x_at[r] + u].v[2 * g];
-                xb = x.v[x_at[r] + u].v[2 * g + 1];
+                xa = AT(XUnits, uvec2(p.x), x_at[r] + u, 32 * G).v[2 * g];
+                xb = AT(XUnits, uvec2(p.x), x_at[r] + u, 32 * G).v[2 * g + 1];
             }
             if (NORM != 0 && STAGE == 0) {
                 if (squared) {
@@ -124,7 +124,9 @@ void multiply(inout float to[ROWS][COLS], Unit raw[COLS], uint x_at[ROWS], uint 
 }
 
 // The products of rows x_at of x, `units` long, with those of w: into sum of each lane's own units (all of them without SUBGROUP).
-void add_products(u32x4_in w, u32x4_in w2, Columns o, uint x_at[ROWS], uint units) {
+void add_products(uvec2 first_w, uvec2 first_w2, Columns o, uint x_at[ROWS], uint units) {
+    const uint row = o.first_row + min(o.first_col, o.n - 1), row_bytes = o.row_vectors * 16;
+    u32x4_in w = u32x4_in(moved(first_w, row, row_bytes)), w2 = u32x4_in(moved(first_w2, row, row_bytes));
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
         squares[r] = 0;
         [[unroll]] for (uint c = 0; c < COLS; c++) sum[r][c] = sum2[r][c] = 0;
@@ -201,7 +203,7 @@ void add_slot(uint token, uint slot, uint first_col) {
     uint width = p.k / W_UNIT, x_at[ROWS];
     uint vectors = (is_shared ? p.w3_row_bytes : p.w_row_bytes) / 16;
     uint row = is_shared ? 0 : p.row_expert.v[token * SLOTS + min(slot, SLOTS - 1)] * p.n;
-    u32x4_in w = u32x4_in(is_shared ? uvec2(p.w3) : uvec2(p.w));
+    const uvec2 w = is_shared ? uvec2(p.w3) : uvec2(p.w);
     [[unroll]] for (uint r = 0; r < ROWS; r++) x_at[r] = (token * (SLOTS + SHARED) + slot) * width; // one
     add_products(w, w, Columns(row, first_col, p.n, vectors), x_at, is_shared ? width * SHARED : width);
 }
@@ -286,7 +288,7 @@ void main() {
     o.first_col = group * columns + own;
     uint units = p.k / W_UNIT, x_at[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; r++) x_at[r] = min(row0 + r, p.m - 1) / p.x_divide * units;
-    add_products(u32x4_in(w), u32x4_in(w2), o, x_at, units);
+    add_products(w, w2, o, x_at, units);
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
 #ifdef SUBGROUP
         if (NORM != 0 && STAGE == 0)

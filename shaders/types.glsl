@@ -29,6 +29,23 @@ layout(buffer_reference, std430, buffer_reference_align = 16) buffer u32x4_rw { 
 #define u32x4_in(pointer) u32x4_in(uvec2(pointer))
 #define u32x4_rw(pointer) u32x4_rw(uvec2(pointer))
 
+// Element i of those that a pointer points to, of `size` bytes each. The language's own index is a signed number, and makes of the address one of 64 bits in every
+// lane: six instructions on AMD's cards. With -DINT64 it is the pointer and a number of bytes without a sign, less than 4 GiB, which AMD's loads add
+// themselves where the pointer is the same for all lanes; moved() brings it near what they read.
+#ifdef INT64
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#define AT(type, pointer, i, size) type(uvec2(unpackUint2x32(packUint2x32(uvec2(pointer)) + uint64_t((i) * size)))).v[0]
+#else
+#define AT(type, pointer, i, size) type(pointer).v[i]
+#endif
+// The pointer, `count` times `bytes` on.
+uvec2 moved(uvec2 pointer, uint count, uint bytes) {
+    uint high, low, carry;
+    umulExtended(count, bytes, high, low);
+    low = uaddCarry(pointer.x, low, carry);
+    return uvec2(low, pointer.y + high + carry);
+}
+
 #define PUSH_FIELD_IN(type, name) type##_in name;
 #define PUSH_FIELD_RW(type, name) type##_rw name;
 #define PUSH_FIELD_U32(name) uint name;

@@ -5,7 +5,7 @@
 
 bool card_pairs(struct Device *dev) {
     static const int BODIES[] = {KERNEL_gemm_nt_dot2, KERNEL_gemm_nn_dot2, KERNEL_gemm_tn_dot2};
-    if (device_can(dev, CAP_dot2) || !device_can(dev, CAP_f16))
+    if (device_can(dev, CAP_dot2) || !device_can(dev, CAP_f16) || !device_can(dev, CAP_int64))
         return false;
     for (size_t i = 0; i < sizeof BODIES / sizeof *BODIES; i++) {
         char *path = xsprintf("%s/tests/%s.spv", VKMOE_BINARY_DIR, KERNELS[BODIES[i]].name);
@@ -26,7 +26,7 @@ bool card_pairs(struct Device *dev) {
 int card_scaled(struct Device *dev) {
     if (!dev->kernel_off[KERNEL_gemm_nt_matrix_f16])
         return KERNEL_gemm_nt_matrix_f16;
-    return device_can(dev, CAP_dot2) || card_pairs(dev) ? KERNEL_gemm_nt_dot2 : -1;
+    return !dev->kernel_off[KERNEL_gemm_nt_dot2] || card_pairs(dev) ? KERNEL_gemm_nt_dot2 : -1;
 }
 
 bool card_open(struct Device *dev) {

@@ -3,7 +3,7 @@
 #include "model/model.h"
 
 // Puts the bodies on pairs of f16 (tile_dot2.glsl) on a device that has not the instruction for them: modules made from the same source, with multiply-adds in its
-// place. False, after a failed check or where the device has the instruction, or has no f16: nothing was done.
+// place. False, after a failed check or where the device has the instruction, or has not f16 and 64-bit integers: nothing was done.
 bool card_pairs(struct Device *dev);
 // A body of NT whose operands are brought to f16's range by their peaks, on matrix units or on pairs of f16, which it may put on the device; -1: none.
 int card_scaled(struct Device *dev);

@@ -349,7 +349,8 @@ int main(int argc, char **argv) {
     }
     if (!card_pairs(&dev))
         check_skip("pairs of f16 by multiply-adds: %s",
-                   device_can(&dev, CAP_dot2) ? "the device has the instruction" : dev.caps[CAP_f16].why);
+                   device_can(&dev, CAP_dot2) ? "the device has the instruction"
+                                              : dev.caps[device_can(&dev, CAP_f16) ? CAP_int64 : CAP_f16].why);
     test_suite(&dev, argc > 1 ? argv[1] : "");
     if (dev.is_cpu && argc < 2)
         test_staged(&dev);
