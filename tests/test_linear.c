@@ -6,8 +6,10 @@
 #include "model/opcheck.h"
 #include "model/quant.h"
 #include "model/ref.h"
+#include "runtime/vk.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static uint32_t test_suite(struct Device *dev, const char *filter) {
     const struct OpCase *cases;
@@ -337,6 +339,90 @@ static void test_both_units(void) {
     device_close(&dev);
 }
 
+// ---- Where the lower half of an address runs over
+
+enum { SIDE_BYTES = 1 << 20 };
+
+// The host's memory on both sides of a multiple of 4 GiB, as the device's; NULL: it cannot be had there.
+static uint8_t *around_boundary(struct Device *dev, struct Block *block) {
+    for (uint64_t high = 64; high < 128 && dev->limits.import_alignment; high++) {
+        uint8_t *want = (uint8_t *)((high << 32) - SIDE_BYTES); // NOLINT(performance-no-int-to-ptr)
+        uint8_t *host = mmap(want, 2 * SIDE_BYTES, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (host == want && block_import(dev, host, 2 * SIDE_BYTES, block) &&
+            (block->address + SIDE_BYTES) % (UINT64_C(1) << 32) == 0)
+            return host;
+        block_free(dev, block);
+        *block = (struct Block){0};
+        if (host != MAP_FAILED)
+            munmap(host, 2 * SIDE_BYTES);
+    }
+    return NULL;
+}
+
+// Products with w, and with the same weights elsewhere: the number of results that differ.
+static uint32_t moved_differ(struct Device *dev, uint8_t *host, const struct Block *block, enum DType type, uint32_t m,
+                             bool half) {
+    enum { N = 96, K = 512 };
+    struct Check ck = {.dev = dev, .seed = 9};
+    struct CheckRun r;
+    checkrun_begin(&r, &ck);
+    struct CheckTensor *x = checkrun_random(&r, DT_F32, 2, (uint32_t[]){m, K}, 1);
+    struct CheckTensor *dy = checkrun_random(&r, DT_F32, 2, (uint32_t[]){m, N}, 1);
+    struct CheckTensor *w = checkrun_random(&r, type, 2, (uint32_t[]){N, K}, 0.1);
+    struct CheckTensor *y[2], *dx[2];
+    for (int i = 0; i < 2; i++) {
+        y[i] = checkrun_output(&r, 2, (uint32_t[]){m, N});
+        dx[i] = checkrun_output(&r, 2, (uint32_t[]){m, K});
+    }
+    struct Tensor at[2] = {w->t, w->t};
+    uint64_t first = SIDE_BYTES - w->t.bytes / 2 / 256 * 256; // half of it below
+    at[1].address = block->address + first;
+    CHECK(tensor_download(dev, &w->t, 0, host + first, w->t.bytes), "%s", fail_last());
+    struct LinearOptions o = {.scratch = half ? &r.arena : NULL, .like = type};
+    struct Cmd *c = cmd_begin(dev, "boundary");
+    for (int i = 0; i < 2; i++) {
+        op_linear(c, &x->t, &at[i], &y[i]->t, NULL, o);
+        op_linear_dx(c, &dy->t, &at[i], &dx[i]->t, NULL, o);
+    }
+    CHECK(checkrun_execute(&r, cmd_end(c)) && ck.guard_ok, "%s", fail_last());
+    uint32_t differ = 0;
+    for (uint64_t i = 0; i < y[0]->n; i++)
+        differ += memcmp(&y[0]->value[i], &y[1]->value[i], sizeof(double)) != 0;
+    for (uint64_t i = 0; i < dx[0]->n; i++)
+        differ += memcmp(&dx[0]->value[i], &dx[1]->value[i], sizeof(double)) != 0;
+    checkrun_end(&r);
+    return differ;
+}
+
+// Shaders add to addresses in halves of 32 bits, and a card's memory has such a boundary every 4 GiB. Bodies of processors, and those of cards in f32 and in f16.
+static void test_boundary(struct Device *dev) {
+    static const enum DType TYPES[] = {DT_F32, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q5_1, DT_Q6_K, DT_Q4_K};
+    struct Block block = {0};
+    uint8_t *host = dev->is_cpu ? around_boundary(dev, &block) : NULL;
+    if (!host) {
+        check_skip("addresses on both sides of 4 GiB: the device takes no memory of ours there");
+        return;
+    }
+    bool eight = device_can(dev, CAP_eight);
+    for (int card = 0; card < 2; card++) {
+        dev->is_cpu = !card;
+        device_switch(dev, CAP_eight, eight && !card);
+        for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++)
+            for (uint32_t m = 3; m < 80; m += 37)
+                for (int half = 0; half < (m > 3 ? 2 : 1); half++)
+                    CHECK(moved_differ(dev, host, &block, TYPES[i], m, half) == 0,
+                          "%s, %u rows, %s: across 4 GiB something else is read", DTYPES[TYPES[i]].name, m,
+                          !card  ? "a processor's bodies"
+                          : half ? "a card's in f16"
+                                 : "a card's");
+    }
+    dev->is_cpu = true;
+    device_switch(dev, CAP_eight, eight);
+    block_free(dev, &block);
+    munmap(host, 2 * SIDE_BYTES);
+}
+
 int main(int argc, char **argv) {
     struct Device dev;
     test_reference();
@@ -359,6 +445,7 @@ int main(int argc, char **argv) {
     if (dev.is_cpu)
         staged_neighbours(&dev);
     many_columns(&dev);
+    test_boundary(&dev);
     device_close(&dev);
     return check_done();
 }
