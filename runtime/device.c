@@ -729,7 +729,7 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
                                             .memory_bytes = UINT64_MAX,
                                             .host_bytes = UINT64_MAX};
         for (int i = 0; i < CAP_COUNT; i++)
-            dev->caps[i].on = i == CAP_subgroup;
+            dev->caps[i].on = i == CAP_subgroup || i == CAP_int64;
         dev->gflops = 4000, dev->gbytes_per_s = 200;
     }
     dev->state = DEVICE_OK;
