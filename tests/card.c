@@ -68,3 +68,12 @@ uint32_t stale_peaks(struct Model *m) {
     arena_free(&scratch);
     return ok ? stale : UINT32_MAX;
 }
+
+uint32_t *random_ids(const struct Config *c, uint32_t n, uint64_t stream) {
+    uint32_t *ids = xmalloc(n * sizeof *ids), words[4];
+    for (uint32_t i = 0; i < n; i++) {
+        philox(7, stream, i, words);
+        ids[i] = words[0] % c->vocab_size;
+    }
+    return ids;
+}

@@ -12,3 +12,5 @@ int card_scaled(struct Device *dev);
 bool card_open(struct Device *dev);
 // Weights whose peaks are not what a look at them finds, which should be none; UINT32_MAX after a failure.
 uint32_t stale_peaks(struct Model *m);
+// n tokens of a vocabulary, malloc'ed; another stream, other tokens.
+uint32_t *random_ids(const struct Config *c, uint32_t n, uint64_t stream);

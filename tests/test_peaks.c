@@ -9,15 +9,6 @@
 enum { CONTEXT = 97 };
 static const struct SampleParams GREEDY = {0};
 
-static uint32_t *random_ids(const struct Config *c, uint32_t n, uint64_t stream) {
-    uint32_t *ids = xmalloc(n * sizeof *ids), words[4];
-    for (uint32_t i = 0; i < n; i++) {
-        philox(7, stream, i, words);
-        ids[i] = words[0] % c->vocab_size;
-    }
-    return ids;
-}
-
 static bool open_session(struct Session *s, struct Model *m, uint32_t sequences, uint32_t chunk) {
     struct SessionOptions o = {.n_sequences = sequences, .context = CONTEXT, .chunk = chunk};
     return CHECK(session_init(s, m, &o), "%s", fail_last());

@@ -12,15 +12,6 @@ enum { VOCAB_MAX = 4096, CONTEXT = 97, NEW = 8, N = SESSION_MAX_SEQUENCES };
 static const struct SampleParams GREEDY = {0};
 static bool brief;
 
-static uint32_t *random_ids(const struct Config *c, uint32_t n, uint64_t stream) {
-    uint32_t *ids = xmalloc(n * sizeof *ids), words[4];
-    for (uint32_t i = 0; i < n; i++) {
-        philox(7, stream, i, words);
-        ids[i] = words[0] % c->vocab_size;
-    }
-    return ids;
-}
-
 static double relative(const float *got, const float *want, uint32_t n) {
     double difference = 0, size = 0;
     for (uint32_t i = 0; i < n; i++) {

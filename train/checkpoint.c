@@ -71,7 +71,7 @@ static void folder_remove(const char *path) {
 }
 
 // The name that a file had until it was whole: NAME.tmp and the number of a process.
-bool checkpoint_is_temporary(const char *name) {
+static bool is_temporary(const char *name) {
     const char *end = strstr(name, ".tmp");
     return end && end[4] && strspn(end + 4, "0123456789") == strlen(end + 4);
 }
@@ -83,7 +83,7 @@ static void temporaries_remove(const char *out) {
         char *path = path_join(out, e->d_name);
         if (strncmp(e->d_name, ".checkpoint-", 12) == 0)
             folder_remove(path);
-        else if (checkpoint_is_temporary(e->d_name))
+        else if (is_temporary(e->d_name))
             unlink(path);
         free(path);
     }
@@ -409,4 +409,24 @@ bool checkpoint_fact(const char *out, const char *name, char *value, size_t byte
         free(folder);
     }
     return found;
+}
+
+bool checkpoint_folder_free(const char *out) {
+    static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
+                                      "experts.png", "expert_cfg.json", "samples.txt",   "best"};
+    DIR *d = opendir(out);
+    bool all = true;
+    for (struct dirent *e; all && d && (e = readdir(d));) {
+        const char *name = e->d_name;
+        bool own = strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strncmp(name, ".checkpoint-", 12) == 0 ||
+                   strncmp(name, "events.out.tfevents.", 20) == 0;
+        for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && !own; i++) {
+            size_t n = strlen(OWN[i]);
+            own = strncmp(name, OWN[i], n) == 0 && (!name[n] || is_temporary(name + n));
+        }
+        all = own;
+    }
+    if (d)
+        closedir(d);
+    return all;
 }

@@ -298,32 +298,11 @@ static bool metrics_open(struct Train *t) {
     return ok && events_open(&t->events, t->o.out, t->state.step + 1);
 }
 
-// Whether nothing stands in the folder but what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
-static bool folder_free(const char *path) {
-    static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
-                                      "experts.png", "expert_cfg.json", "samples.txt",   BEST_FOLDER};
-    DIR *d = opendir(path);
-    bool all = true;
-    for (struct dirent *e; all && d && (e = readdir(d));) {
-        const char *name = e->d_name;
-        bool own = strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strncmp(name, ".checkpoint-", 12) == 0 ||
-                   strncmp(name, "events.out.tfevents.", 20) == 0;
-        for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && !own; i++) {
-            size_t n = strlen(OWN[i]);
-            own = strncmp(name, OWN[i], n) == 0 && (!name[n] || checkpoint_is_temporary(name + n));
-        }
-        all = own;
-    }
-    if (d)
-        closedir(d);
-    return all;
-}
-
 bool train_check_out(const struct TrainOptions *o) {
     if (file_exists(o->out) && !dir_exists(o->out))
         return fail("--out %s is a file; a folder is needed", o->out);
     bool checkpoint = checkpoint_exists(o->out);
-    return (o->resume && checkpoint) || folder_free(o->out) ||
+    return (o->resume && checkpoint) || checkpoint_folder_free(o->out) ||
            fail("--out %s is in use%s; give another folder", o->out,
                 checkpoint  ? " (--resume goes on from its last checkpoint)"
                 : o->resume ? " and has no checkpoint to go on from"
