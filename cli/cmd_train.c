@@ -463,7 +463,7 @@ static bool assumed_device(const struct Args *args, struct Device *dev) {
     for (int i = 0; i < CAP_COUNT; i++)
         card.caps[i].on = i != CAP_host_visible;
     card.coopmat = (struct CoopmatShape){16, 16, 16, DT_BF16};
-    card.limits.memory_bytes = bytes;
+    card.limits.heap_bytes = card.limits.memory_bytes = bytes;
     device_open_dry(dev, &card);
     snprintf(dev->name, sizeof dev->name, "a card with %s", args_text(args, "assume-memory"));
     return true;

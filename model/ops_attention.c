@@ -397,7 +397,7 @@ static struct BackOperands back_pack(struct Cmd *c, struct Arena *scratch, const
 static void back_prepare(struct Cmd *c, const struct Tensor *o, const struct Tensor *dout, const struct Tensor *delta,
                          struct AttentionShape s) {
     uint32_t rows = o->dim[0], local = cmd_device(c)->is_cpu ? cmd_device(c)->limits.subgroup_size : TILE_THREADS;
-    struct Dispatch d = {.kernel = KERNEL_attention_back_prepare,
+    struct Dispatch d = {.kernel = KERNEL_PICK(cmd_device(c), KERNEL_attention_back_prepare),
                          .local_size = local,
                          .groups = {(uint32_t)div_up((uint64_t)rows * s.n_heads, local)},
                          .flops = (double)o->bytes / 2,

@@ -25,18 +25,17 @@ struct Few {
     uint32_t shared;   // rows of shared experts a token
     uint32_t slots;    // a token's experts, where they are summed
     double products, weight_bytes;
-    // Chosen for the device: lanes along the contraction; rows of x, of a workgroup.
+    // Chosen for the device: lanes along the contraction; of a subgroup; rows of x, of a workgroup.
     struct Device *dev;
     enum KernelId kernel;
     bool across, eight, stage;
-    uint32_t rows;
+    uint32_t lanes, rows;
 };
 
 // Whether rows of x fit into shared memory on their way to lanes that run along them, `ahead` units for each lane.
 static bool stage_fits(const struct Few *f, uint32_t rows, uint32_t ahead) {
     enum { UNIT_BYTES = (32 / 4 + 1) * 16 };
-    return (uint64_t)rows * ahead * f->dev->limits.subgroup_size * UNIT_BYTES <=
-           f->dev->limits.shared_bytes * 15ull / 16;
+    return (uint64_t)rows * ahead * f->lanes * UNIT_BYTES <= f->dev->limits.shared_bytes * 15ull / 16;
 }
 
 // Sets of columns (gemv_cpu.comp), so many to a workgroup that it has work for some microseconds, and more where there would be too many groups.
@@ -59,10 +58,11 @@ static void sets_of(const struct Few *f, const struct Tile *way, struct Dispatch
 static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
     const struct Few *f = job;
     const struct Args_gemv *a = &f->args;
-    uint32_t lanes = f->dev->limits.subgroup_size, matrices = f->matrices ? f->matrices : 1;
+    uint32_t lanes = f->lanes, matrices = f->matrices ? f->matrices : 1;
     bool grouped = f->n_experts && !f->slots;
     struct Dispatch d = {.kernel = f->kernel,
                          .local_size = way->threads,
+                         .subgroup = lanes,
                          .spec = {way->rows, way->cols, grouped, f->swiglu, way->way,
                                   f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots, f->stage},
                          .n_spec = f->eight ? 9 : 10,
@@ -90,7 +90,7 @@ static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
 static void few_ways(const struct Few *f, struct TuneQuestion *q) {
     enum { MOST_SUMS = 8, MOST_UNITS = 16 }; // of a lane: what registers hold
     const struct Tiles *tiles = tiles_of(f->dev);
-    uint32_t lanes = f->dev->limits.subgroup_size, local = (uint32_t)max_u64(lanes, tiles->gemv_local), rows = f->rows;
+    uint32_t lanes = f->lanes, local = (uint32_t)max_u64(lanes, tiles->gemv_local), rows = f->rows;
     // Fewer units under way of more rows or two matrices at once, so that registers reach.
     uint32_t products = f->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
     uint32_t cols = rows >= 4 || (!f->dev->is_cpu && rows * products >= 4) ? 1 : tiles->gemv_cols;
@@ -174,6 +174,7 @@ static struct Tile few_pick(const struct Few *whole) {
 }
 
 static void run(struct Cmd *c, struct Few *f) {
+    enum { NARROW = 32 };
     struct Device *dev = f->dev = cmd_device(c);
     int across = GEMV[f->type], lane_rows = GEMV_BASE[f->type], eight = GEMV_CPU[f->type];
     f->kernel = tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, eight, lane_rows, across)
@@ -184,10 +185,16 @@ static void run(struct Cmd *c, struct Few *f) {
     if (f->swiglu && !dev->is_cpu)
         most /= 2;
     most = f->n_experts ? 1 : most;
-    f->rows = (uint32_t)min_u64(most, power_of_two(f->args.m));
     // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches. Not by the rows at hand: squares are summed in
     // another order on the way, and a row may not tell how many stand beside it.
-    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card) && stage_fits(f, most, 1);
+    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card);
+    // Of 32 lanes twice as many columns share what is staged as of 64, in half the room.
+    f->lanes = f->stage && dev->limits.subgroup_min <= NARROW ? (uint32_t)min_u64(NARROW, dev->limits.subgroup_size)
+                                                              : dev->limits.subgroup_size;
+    while (f->stage && most > 1 && !stage_fits(f, most, 1))
+        most /= 2;
+    f->stage = f->stage && stage_fits(f, most, 1);
+    f->rows = (uint32_t)min_u64(most, power_of_two(f->args.m));
     struct Tile way = few_pick(f);
     struct Dispatch d = few_dispatch(f, &way);
     cmd_dispatch(c, &d, &f->args);

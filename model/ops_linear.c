@@ -135,18 +135,28 @@ static void shared_ways(const struct Job *j, enum KernelId kernel, struct TuneQu
         rows /= 2;
     if (by_tiles(j))
         rows = (uint32_t)max_u64(j->tile_rows, LEAST_ROWS);
-    tune_way(q, (struct Tile){rows, tiles->shared_cols, tiles->shared_local, 0});
+    const uint32_t pitch = is_dot2(kernel) ? PITCH_OF_PAIRS + 1 : PITCH; // a peak beside a row
+    uint32_t cols = tiles->shared_cols;
+    while (cols > 16 && 4 * (pitch * (rows + cols) + rows) > j->dev->limits.shared_bytes)
+        cols /= 2;
+    tune_way(q, (struct Tile){rows, cols, tiles->shared_local, 0});
     for (size_t i = 0; i < sizeof OTHERS / sizeof *OTHERS; i++) {
         struct Tile t = OTHERS[i];
         if (by_tiles(j))
             t.rows = rows;
-        uint32_t down = t.threads / 16, pitch = is_dot2(kernel) ? PITCH_OF_PAIRS + 1 : PITCH; // a peak beside a row
+        uint32_t down = t.threads / 16;
         uint32_t bytes = 4 * (pitch * (t.rows + t.cols) + t.rows);
         if (t.rows % down == 0 && t.rows / down * (t.cols / 16) <= tiles->most_sums &&
             bytes <= j->dev->limits.shared_bytes && t.threads <= j->dev->limits.max_invocations &&
             t.rows < 2 * max_u64(total, LEAST_ROWS))
             tune_way(q, t);
     }
+}
+
+// The subgroup of such a product.
+static uint32_t matrix_subgroup(const struct Device *dev) {
+    uint32_t narrower = tiles_of(dev)->matrix_subgroup;
+    return narrower ? narrower : dev->limits.subgroup_size;
 }
 
 // The bytes of the tables of tile_matrix.glsl and gemm.comp.
@@ -156,8 +166,8 @@ static uint64_t matrix_bytes(const struct Job *j, const struct Tile *t) {
     uint32_t x_wide = j->form == TN ? t->rows : STEPS, w_wide = j->form == NT ? STEPS : t->cols;
     uint64_t x = (uint64_t)t->rows * STEPS / x_wide * (x_wide + PAD),
              w = (uint64_t)t->cols * STEPS / w_wide * (w_wide + PAD);
-    uint32_t subgroups = t->threads / j->dev->limits.subgroup_size;
-    return 2 * (x + w) + 4 * ((uint64_t)subgroups * s->m * s->n + t->rows + t->cols);
+    uint64_t out = 2 * ((uint64_t)t->threads / matrix_subgroup(j->dev) * s->m * s->n); // lies where w was
+    return 2 * (x + max_u64(w, out)) + 4 * ((uint64_t)t->rows + t->cols);
 }
 
 // On matrix units of a subgroup; way: subgroups across.
@@ -180,7 +190,7 @@ static void matrix_ways(const struct Job *j, struct TuneQuestion *q) {
     if (by_tiles(j))
         rows = (uint32_t)max_u64(j->tile_rows, least);
     // A low tile has rows for two subgroups down only.
-    uint32_t subgroup = j->dev->limits.subgroup_size, subgroups = tiles->matrix_subgroups;
+    uint32_t subgroup = matrix_subgroup(j->dev), subgroups = tiles->matrix_subgroups;
     if (!j->dev->is_cpu && rows >= 128 && rows * cols > tiles->most_sums * subgroup * subgroups)
         subgroups *= 2;
     uint32_t down = (uint32_t)min_u64(rows / s->m, max_u64(1, subgroups / 2));
@@ -211,7 +221,8 @@ static void gpu_constants(const struct Job *j, struct Dispatch *d, const struct 
     d->spec[11] = (uint32_t)j->type;
     d->n_spec = 12;
     if (is_matrix(d->kernel))
-        d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k, d->spec[8] = way->way;
+        d->subgroup = matrix_subgroup(j->dev), d->spec[5] = s->m, d->spec[6] = s->n, d->spec[7] = s->k,
+        d->spec[8] = way->way;
     d->spec[9] = is_scaled(d->kernel);
     d->spec[10] = is_scaled(d->kernel) && (j->type != DT_F16 || j->form == TN);
 }

@@ -1,8 +1,10 @@
-// The cache is a text file per driver, a line per verified module: "<name> <hash of its SPIR-V> ok|bad". A line that is damaged matches nothing,
-// and the module is verified again.
+// The cache is a text file per driver, a line per verified module: "<name> <hash of its SPIR-V> ok|bad", and before it, when its check begins, one that
+// says "begun PROCESS" instead. A line that is damaged matches nothing, and the module is verified again.
 #include "model/selftest.h"
 #include "model/opcheck.h"
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +12,8 @@
 typedef uint32_t OpCases(const struct OpCase **cases);
 static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
 enum { N_FILES = sizeof FILES / sizeof FILES[0] };
+// Checks that came to no end, as where a compiler crashes, before the module is taken for bad. Fewer might be a user who did not want to wait.
+enum { MOST_BEGUN = 3 };
 
 static char *cache_path(const struct Device *dev) {
     char name[80];
@@ -18,22 +22,41 @@ static char *cache_path(const struct Device *dev) {
     return path_join(cache_dir(), name);
 }
 
-static void cache_line(enum KernelId kernel, bool ok, char line[160]) {
+static void cache_line(enum KernelId kernel, const char *what, char line[160]) {
     const struct KernelInfo *k = &KERNELS[kernel];
-    snprintf(line, 160, "%s %016llx %s\n", k->name, (unsigned long long)hash_bytes(k->words, (size_t)k->n_words * 4, 7),
-             ok ? "ok" : "bad");
+    snprintf(line, 160, "%s %016llx %s", k->name, (unsigned long long)hash_bytes(k->words, (size_t)k->n_words * 4, 7),
+             what);
 }
 
-static bool cache_has(const char *text, enum KernelId kernel, bool ok) {
-    char line[160];
-    cache_line(kernel, ok, line);
+// The text behind the next line that begins so.
+static const char *cache_find(const char *text, const char *line) {
     const char *at = strstr(text, line);
-    return at && (at == text || at[-1] == '\n');
+    while (at && at != text && at[-1] != '\n')
+        at = strstr(at + 1, line);
+    return at ? at + strlen(line) : NULL;
 }
 
-static void cache_add(const struct Device *dev, enum KernelId kernel, bool ok) {
+static bool cache_has(const char *text, enum KernelId kernel, const char *what) {
+    char line[160];
+    cache_line(kernel, what, line);
+    return cache_find(text, line) != NULL;
+}
+
+// By processes that are no more.
+static uint32_t times_begun(const char *text, enum KernelId kernel) {
+    char line[160];
+    cache_line(kernel, "begun ", line);
+    uint32_t n = 0;
+    for (const char *at = cache_find(text, line); at; at = cache_find(at, line)) {
+        long process = strtol(at, NULL, 10);
+        n += process > 0 && kill((pid_t)process, 0) != 0 && errno == ESRCH;
+    }
+    return n;
+}
+
+static void cache_add(const struct Device *dev, enum KernelId kernel, const char *what) {
     char *path = cache_path(dev), line[160];
-    cache_line(kernel, ok, line);
+    cache_line(kernel, what, line);
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd >= 0) {
         if (write(fd, line, strlen(line)) < 0)
@@ -71,13 +94,22 @@ static void verify(struct Device *dev, enum KernelId kernel) {
     uint8_t *text = NULL;
     uint64_t bytes;
     bool known = false, ok = false;
+    char why[300] = "as was found before";
     if (file_exists(path) && file_read(path, 1 << 22, &text, &bytes)) {
-        ok = cache_has((char *)text, kernel, true);
-        known = ok || cache_has((char *)text, kernel, false);
+        ok = cache_has((char *)text, kernel, "ok\n");
+        known = ok || cache_has((char *)text, kernel, "bad\n");
+        if (!known && times_begun((char *)text, kernel) >= MOST_BEGUN) {
+            known = true;
+            snprintf(why, sizeof why, "its check came to no end %d times; remove %s to have it tried again", MOST_BEGUN,
+                     path);
+        }
     }
     free(text);
     free(path);
     if (!known) {
+        char begun[32];
+        snprintf(begun, sizeof begun, "begun %ld\n", (long)getpid());
+        cache_add(dev, kernel, begun);
         uint32_t ran = 0;
         int forced = dev->force_kernel;
         // The job's plan does not know of the few MiB that a check takes for a moment: a job that just fits must not fail by them.
@@ -91,8 +123,16 @@ static void verify(struct Device *dev, enum KernelId kernel) {
         dev->tuning = tuning;
         dev->limits.memory_bytes = limit;
         dev->force_kernel = forced;
+        bool refused = dev->state == DEVICE_FAILED && !dev->no_kernel; // by the driver's compiler, as a rule
+        if (refused)
+            dev->state = DEVICE_OK;
+        if (refused && dev->no_room) {
+            dev->no_room = false;
+            return; // not verified this time
+        }
         if (dev->state == DEVICE_OK)
-            cache_add(dev, kernel, ok);
+            cache_add(dev, kernel, ok ? "ok\n" : "bad\n");
+        snprintf(why, sizeof why, "%s", fail_last());
     }
     if (dev->state != DEVICE_OK) {
         fail("%s", fail_last()); // said while the checks were quiet
@@ -100,8 +140,7 @@ static void verify(struct Device *dev, enum KernelId kernel) {
     }
     if (!ok) {
         dev->kernel_off[kernel] = true;
-        warn("%s gives wrong results for kernel %s: it is switched off (%s)", dev->name, KERNELS[kernel].name,
-             fail_last());
+        warn("%s does not get kernel %s right: it is switched off (%s)", dev->name, KERNELS[kernel].name, why);
     }
 }
 

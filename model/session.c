@@ -230,7 +230,7 @@ bool session_init(struct Session *s, struct Model *m, const struct SessionOption
     s->context = o->context;
     s->ahead = o->ahead && !m->dev->is_cpu && !m->experts;
     // Large cards want many rows at once, above all where weights are unpacked for each chunk.
-    uint32_t usual = !m->dev->is_cpu && m->dev->limits.memory_bytes >> 30 >= 16 ? 2048 : 512;
+    uint32_t usual = !m->dev->is_cpu && m->dev->limits.heap_bytes >> 30 >= 16 ? 2048 : 512;
     s->chunk = (uint32_t)max_u64(o->n_sequences, min_u64(o->chunk ? o->chunk : usual, o->context));
     arena_init(&s->cache, m->dev, "keys and values", ARENA_DEVICE);
     arena_init(&s->scratch, m->dev, "activations", ARENA_DEVICE);

@@ -11,6 +11,11 @@ static bool has_workgroup_matrices(const struct Device *dev) { return device_can
 static bool has_wide_matrices(const struct Device *dev) {
     return device_can(dev, CAP_coopmat) && dev->limits.shared_bytes >= 48 << 10 && dev->limits.subgroup_size >= 32;
 }
+// Its instructions want an operand once in every sixteen lanes, so subgroups of 64 load each four times; RDNA4's, the first with bf16 units, do not.
+static bool is_rdna3(const struct Device *dev) {
+    return has_wide_matrices(dev) && dev->vendor_id == 0x1002 && dev->coopmat.type == DT_F16 &&
+           dev->limits.subgroup_min <= 32;
+}
 static bool is_intel(const struct Device *dev) { return dev->vendor_id == 0x8086 && !dev->is_cpu; }
 static bool is_any(const struct Device *dev) { return dev != NULL; }
 
@@ -58,7 +63,15 @@ static const struct {
       .matrix_rows = 128,
       .matrix_cols = 128,
       .expert_rows = 128}},
-    // AMD RDNA3 and RDNA4, NVK. Quants become f16 in 0.5 to 0.75 of the instructions that bf16 takes, f16 itself in none; on Intel's they do not.
+    {is_rdna3,
+     {.name = "RDNA3's matrix units",
+      CARD,
+      .matrix_subgroup = 32,
+      .matrix_rows = 128,
+      .matrix_cols = 128,
+      .f16_weights = true,
+      .expert_rows = 64}},
+    // AMD RDNA4, NVK. Quants become f16 in 0.5 to 0.75 of the instructions that bf16 takes, f16 itself in none; on Intel's they do not.
     {has_wide_matrices,
      {.name = "matrix units of a subgroup",
       CARD,

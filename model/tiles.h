@@ -12,7 +12,8 @@ struct Tiles {
     // Products through shared memory, in plain arithmetic and on matrix units of a subgroup (rows 0: two of the device's matrices).
     uint32_t shared_local, shared_rows, shared_cols;
     uint32_t matrix_subgroups, matrix_rows, matrix_cols;
-    bool f16_weights; // of such units for f16 and for bf16, f16 and quantised weights take the former
+    uint32_t matrix_subgroup; // narrower than the device's own; 0: that
+    bool f16_weights;         // of such units for f16 and for bf16, f16 and quantised weights take the former
     // Products whose operands are packed beforehand, where the device's own products take them so.
     bool packs;
     uint32_t packed_rows, packed_cols, packed_sums; // of a tile; of a lane, which more would be spilled

@@ -169,7 +169,7 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
     if (dev->is_dry && !dev->compile_only)
         return;
     uint32_t spec[KERNEL_MAX_SPEC + 2] = {d->local_size ? d->local_size : cmd_local_size(dev),
-                                          dev->limits.subgroup_size};
+                                          d->subgroup ? d->subgroup : dev->limits.subgroup_size};
     assert(d->n_spec <= KERNEL_MAX_SPEC);
     memcpy(spec + 2, d->spec, d->n_spec * sizeof *spec);
     node->pipeline = pipeline_get(dev, d->kernel, spec, d->n_spec + 2);
@@ -197,7 +197,8 @@ void cmd_fill(struct Cmd *c, const struct Tensor *t, uint32_t value) {
 void cmd_copy(struct Cmd *c, const struct Tensor *from, const struct Tensor *to) {
     assert(from->bytes == to->bytes);
     uint32_t n = (uint32_t)(to->bytes / 4);
-    struct Dispatch d = words_dispatch(c->dev, KERNEL_copy, n, (from->address | to->address) % 16 == 0);
+    struct Dispatch d =
+        words_dispatch(c->dev, KERNEL_PICK(c->dev, KERNEL_copy), n, (from->address | to->address) % 16 == 0);
     d.bytes = 2 * (double)to->bytes;
     cmd_dispatch(c, &d, &(struct Args_copy){.x = view(from), .y = view(to), .n = n});
 }
@@ -465,10 +466,15 @@ static void profile_add(const struct Node *n, double us) {
     }
 }
 
+// Counters of 36 bits (Intel's) begin anew every hour or so.
+static uint64_t ticks_between(const struct Device *dev, const uint64_t *ticks) {
+    return (ticks[1] - ticks[0]) & dev->vk->timestamp_mask;
+}
+
 static double settle_profiled(struct Program *p, const uint64_t *ticks) {
     double tick_us = p->log.dev->limits.timestamp_ns / 1000, total = 0;
     for (uint32_t i = 0; i < p->log.n_nodes; i++) {
-        double us = (double)(ticks[2 * i + 1] - ticks[2 * i]) * tick_us;
+        double us = (double)ticks_between(p->log.dev, ticks + 2 * i) * tick_us;
         profile_add(&p->log.nodes[i], us);
         total += us;
     }
@@ -481,7 +487,7 @@ static double settle_segments(struct Program *p, const uint64_t *ticks, bool *to
     double total = 0;
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct Segment *s = &p->segments[i];
-        double ms = (double)(ticks[2 * i + 1] - ticks[2 * i]) * dev->limits.timestamp_ns / 1e6;
+        double ms = (double)ticks_between(dev, ticks + 2 * i) * dev->limits.timestamp_ns / 1e6;
         total += ms * 1000;
         dev->longest_submit_ms = ms > dev->longest_submit_ms ? ms : dev->longest_submit_ms;
         if (s->estimate_ms > 1 && ms > 1) {

@@ -8,6 +8,7 @@
 struct Dispatch {
     enum KernelId kernel;
     uint32_t local_size;            // 0: one subgroup on CPU devices, 128 elsewhere
+    uint32_t subgroup;              // 0: the device's; one that it can be told to take
     uint32_t spec[KERNEL_MAX_SPEC]; // specialisation constants 2, 3, ... (0 and 1 are local size and subgroup size)
     uint32_t n_spec;
     uint32_t groups[3];   // groups[1] and [2] 0: a linear grid of groups[0], folded into y where it is long

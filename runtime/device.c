@@ -67,6 +67,7 @@ bool device_fail(struct Device *dev, int result, const char *call, const char *f
     if (dev->state != DEVICE_OK)
         return false;
     dev->state = result == VK_ERROR_DEVICE_LOST ? DEVICE_LOST : DEVICE_FAILED;
+    dev->no_room = result == VK_ERROR_OUT_OF_DEVICE_MEMORY || result == VK_ERROR_OUT_OF_HOST_MEMORY;
     int length = (int)strcspn(call, "(");
     const char *slash = strrchr(file, '/');
     const char *last = dev->vk && dev->vk->last_label[0] ? dev->vk->last_label : "nothing";
@@ -262,6 +263,35 @@ static uint64_t local_memory_bytes(VkPhysicalDevice physical, bool cpu) {
         if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             most = max_u64(most, memory.memoryHeaps[i].size);
     return cpu ? min_u64(most, host_available_bytes()) : most;
+}
+
+// What a card leaves us now of its own memory, beside a desktop and other programs, and of the main memory that it can read (a part of the machine's). Some
+// is kept back: pipelines, command buffers and what others ask for while we run; a driver that gives more than there is moves it over the bus.
+static void budget_bytes(VkPhysicalDevice physical, uint64_t *local, uint64_t *host) {
+    const uint64_t MOST_KEPT = UINT64_C(256) << 20;
+    const VkMemoryPropertyFlags readable = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+    bool told = has_extension(physical, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    VkPhysicalDeviceMemoryProperties2 m = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+                                           .pNext = told ? &budget : NULL};
+    vkGetPhysicalDeviceMemoryProperties2(physical, &m);
+    const VkPhysicalDeviceMemoryProperties *memory = &m.memoryProperties;
+    uint64_t room[VK_MAX_MEMORY_HEAPS];
+    *local = *host = 0;
+    for (uint32_t i = 0; i < memory->memoryHeapCount; i++) {
+        uint64_t size = memory->memoryHeaps[i].size, left = told && budget.heapBudget[i] ? budget.heapBudget[i] : size;
+        room[i] = min_u64(left, size) - min_u64(left, min_u64(size / 64, MOST_KEPT));
+        if (memory->memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+            *local = max_u64(*local, room[i]);
+    }
+    bool cached = false; // as memory.c chooses: the first that the processor caches, else the first
+    for (uint32_t i = 0; i < memory->memoryTypeCount && !cached; i++) {
+        VkMemoryPropertyFlags f = memory->memoryTypes[i].propertyFlags;
+        cached = (f & readable) == readable && (f & VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
+        if (cached || ((f & readable) == readable && !*host))
+            *host = room[memory->memoryTypes[i].heapIndex];
+    }
 }
 
 static uint32_t physical_devices(VkInstance instance, VkPhysicalDevice *devices, uint32_t cap) {
@@ -523,17 +553,17 @@ static void limits_read(struct Device *dev) {
     dev->is_cpu = p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
     dev->is_integrated = p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
     struct DeviceLimits *out = &dev->limits;
-    out->subgroup_min = v13.minSubgroupSize;
-    out->subgroup_max = v13.maxSubgroupSize;
+    dev->vk->require_subgroup_size = (v13.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0;
     out->subgroup_size = v11.subgroupSize;
+    out->subgroup_min = dev->vk->require_subgroup_size ? v13.minSubgroupSize : v11.subgroupSize;
+    out->subgroup_max = dev->vk->require_subgroup_size ? v13.maxSubgroupSize : v11.subgroupSize;
     // Intel's compilers choose 8, 16 or 32 per shader unless told. The least is what its matrix units take, and leaves a lane the most registers.
     if (dev->vendor_id == 0x8086)
-        out->subgroup_size = v13.minSubgroupSize;
+        out->subgroup_size = out->subgroup_min;
     const char *forced = getenv("VKMOE_SUBGROUP_SIZE");
     uint32_t want = forced ? (uint32_t)strtoul(forced, NULL, 10) : 0;
-    if (want >= v13.minSubgroupSize && want <= v13.maxSubgroupSize && (want & (want - 1)) == 0)
+    if (want >= out->subgroup_min && want <= out->subgroup_max && (want & (want - 1)) == 0)
         out->subgroup_size = want;
-    dev->vk->require_subgroup_size = (v13.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0;
     out->shared_bytes = l->maxComputeSharedMemorySize;
     for (int i = 0; i < 3; i++)
         out->max_groups[i] = l->maxComputeWorkGroupCount[i];
@@ -554,10 +584,16 @@ static void limits_read(struct Device *dev) {
         vkGetPhysicalDeviceProperties2(dev->vk->physical, &q);
         out->import_alignment = max_u64(import.minImportedHostPointerAlignment, (uint64_t)sysconf(_SC_PAGESIZE));
     }
-    out->memory_bytes = local_memory_bytes(dev->vk->physical, dev->is_cpu);
-    // A share of a card that others use as well.
-    out->memory_bytes = min_u64(out->memory_bytes, limit_bytes("VKMOE_MEMORY_MIB"));
+    out->heap_bytes = min_u64(local_memory_bytes(dev->vk->physical, dev->is_cpu),
+                              limit_bytes("VKMOE_MEMORY_MIB")); // a share of a card
+    out->memory_bytes = out->heap_bytes;
     out->host_bytes = host_available_bytes();
+    if (!dev->is_cpu) {
+        uint64_t local, host;
+        budget_bytes(dev->vk->physical, &local, &host);
+        out->memory_bytes = min_u64(out->memory_bytes, local);
+        out->host_bytes = min_u64(out->host_bytes, host);
+    }
     out->timestamp_ns = l->timestampPeriod;
 }
 
@@ -574,7 +610,9 @@ static bool queue_find(struct Device *dev) {
     if (best < 0)
         return fail("%s has no compute queue", dev->name);
     dev->vk->family = (uint32_t)best;
-    if (families[best].timestampValidBits == 0)
+    uint32_t bits = families[best].timestampValidBits;
+    dev->vk->timestamp_mask = bits < 64 ? (UINT64_C(1) << bits) - 1 : UINT64_MAX;
+    if (bits == 0)
         dev->limits.timestamp_ns = 0;
     return true;
 }
@@ -726,6 +764,7 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
                                             .max_groups = {UINT32_MAX, 65535, 65535},
                                             .max_invocations = 1024,
                                             .max_allocation_bytes = UINT64_C(4) << 30,
+                                            .heap_bytes = UINT64_MAX,
                                             .memory_bytes = UINT64_MAX,
                                             .host_bytes = UINT64_MAX};
         for (int i = 0; i < CAP_COUNT; i++)

@@ -40,14 +40,15 @@ struct CoopmatShape {
 
 struct DeviceLimits {
     uint32_t subgroup_size; // the one in force, required for every pipeline where the device lets us choose
-    uint32_t subgroup_min, subgroup_max;
-    uint32_t shared_bytes; // maxComputeSharedMemorySize
+    uint32_t subgroup_min, subgroup_max; // what a pipeline can be told to take
+    uint32_t shared_bytes;               // maxComputeSharedMemorySize
     uint32_t max_groups[3];
     uint32_t max_invocations; // per workgroup
     uint64_t max_allocation_bytes;
     uint64_t import_alignment; // of host memory that becomes device memory (a page); 0: none can
-    uint64_t memory_bytes;     // of the device-local heap
-    uint64_t host_bytes;       // main memory that was free when the device was opened
+    uint64_t heap_bytes;       // of the device-local heap
+    uint64_t memory_bytes;     // of it, what was free when the device was opened
+    uint64_t host_bytes;       // main memory that was free then and that the device can read
     double timestamp_ns;       // a tick; 0: none
 };
 
@@ -68,6 +69,8 @@ struct Device {
     bool coopmat_f16;            // operands of f16 have that shape too, or are what was chosen
     struct DeviceLimits limits;
     enum DeviceState state;
+    bool no_room;                  // of the failure: for want of memory
+    bool no_kernel;                // or because an operation has none that is right
     bool kernel_off[KERNEL_COUNT]; // modules that the device lacks the means for or that failed their known-answer test
     bool as_card; // tests: a processor does what only cards do otherwise and that it can, as staging x in shared memory
     int force_kernel; // a KernelId that kernel_pick prefers where it is in the list (tests, bench); -1: none

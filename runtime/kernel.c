@@ -76,6 +76,15 @@ enum KernelId kernel_pick(struct Device *dev, const int *list) {
         if (kernel_usable(dev, *k))
             return (enum KernelId) * k;
     }
+    // Where nothing runs the last one is only counted.
+    if (dev->state == DEVICE_OK && !dev->is_dry && !getenv("VKMOE_TRUST_KERNELS")) {
+        dev->state = DEVICE_FAILED;
+        dev->no_kernel = true;
+        fail("%s: kernel %s is wrong by this driver, and no other does the same: update the driver or choose another "
+             "--device "
+             "(VKMOE_TRUST_KERNELS=1 goes on all the same, to look for the reason)",
+             dev->name, KERNELS[last].name);
+    }
     return (enum KernelId)last;
 }
 

@@ -45,11 +45,17 @@ static const char *amount(uint64_t bytes, char text[24]) {
     return text;
 }
 
-static bool out_of_memory(struct Device *dev, uint64_t bytes, const char *what) {
+static bool out_of_memory(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what) {
     char more[24], used[24], all[24];
     if (dev->state != DEVICE_OK)
         return false;
     dev->state = DEVICE_FAILED;
+    dev->no_room = true;
+    if (kind == ARENA_HOST)
+        return fail(
+            "%s: no room for another %s of %s in the main memory that it can read (%s in use, %s in all); keep more "
+            "on the device, or use a quantised model",
+            dev->name, amount(bytes, more), what, amount(dev->host_bytes, used), amount(dev->limits.host_bytes, all));
     return fail("%s: no room for another %s of %s (%s in use, %s in all); use a smaller context or micro-batch, a "
                 "quantised model, --method lora, or another --device",
                 dev->name, amount(bytes, more), what, amount(dev->allocated_bytes, used),
@@ -94,7 +100,7 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
         return false;
     if (whole > vk->max_buffer_bytes ||
         (kind == ARENA_DEVICE && dev->allocated_bytes + whole > dev->limits.memory_bytes))
-        return out_of_memory(dev, bytes, what);
+        return out_of_memory(dev, kind, bytes, what);
     VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                                .size = whole,
                                .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT |
@@ -113,6 +119,8 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
         type = memory_type(dev, need.memoryTypeBits, host | VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT,
                            VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
         mapped = type >= 0;
+        block->slow_to_read =
+            mapped && !(vk->memory.memoryTypes[type].propertyFlags & VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
     }
     if (type < 0)
         type = memory_type(dev, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0);
@@ -127,7 +135,7 @@ bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const c
         vkDestroyBuffer(vk->device, block->buffer, NULL);
         block->buffer = VK_NULL_HANDLE;
         if (result == VK_ERROR_OUT_OF_DEVICE_MEMORY || result == VK_ERROR_OUT_OF_HOST_MEMORY)
-            return out_of_memory(dev, bytes, what);
+            return out_of_memory(dev, kind, bytes, what);
         return device_fail(dev, result, "vkAllocateMemory", __FILE__, __LINE__);
     }
     bool ok = VK_TRY(dev, vkBindBufferMemory(vk->device, block->buffer, block->memory, 0)) &&
@@ -229,7 +237,7 @@ static struct ArenaBlock *arena_grow(struct Arena *a, uint64_t bytes) {
     if (!a->blocks)
         a->blocks = xcalloc(ARENA_MAX_BLOCKS, sizeof *a->blocks);
     if (a->n_blocks == ARENA_MAX_BLOCKS) {
-        out_of_memory(dev, bytes, a->name);
+        out_of_memory(dev, a->kind, bytes, a->name);
         return NULL;
     }
     uint64_t limit = arena_largest(a);
@@ -466,7 +474,7 @@ bool tensors_copy(struct Device *dev, const struct TensorCopy *copies, uint32_t 
         ok = from && to;
         if (ok)
             regions[i] = (struct Region){from->buffer, to->buffer, {from_at, to_at, copies[i].bytes}};
-        mapped = mapped && ok && from->host && to->host;
+        mapped = mapped && ok && from->host && !from->slow_to_read && to->host;
     }
     if (vk->copying) // done: the wait above
         vkFreeCommandBuffers(vk->device, vk->pool, 1, &vk->copying);
@@ -488,7 +496,7 @@ static bool transfer(struct Device *dev, const struct Tensor *t, uint64_t offset
     const struct Block *b = place_of(dev, t, offset, bytes, up, &at);
     if (!b || !device_wait(dev))
         return false;
-    if (b->host) {
+    if (b->host && (up || !b->slow_to_read)) {
         if (up)
             memcpy((uint8_t *)b->host + at, data, bytes);
         else

@@ -63,7 +63,9 @@ struct Block {
     uint64_t address;
     uint64_t bytes; // usable; padding follows
     void *host;
-    bool on_host;  // counted there
+    bool on_host; // counted there
+    bool
+        slow_to_read; // mapped, but past the processor's caches (AMD's integrated cards): what is read goes through staging
     bool imported; // a file's mapping: counted nowhere, never written
 };
 
@@ -88,6 +90,7 @@ struct DeviceVk {
     VkDebugUtilsMessengerEXT messenger;
     uint32_t validation_messages;
     bool require_subgroup_size;
+    uint64_t timestamp_mask; // bits that count; the others are anything
     bool has_executable_properties;
     VkPhysicalDeviceMemoryProperties memory;
     uint64_t max_buffer_bytes;

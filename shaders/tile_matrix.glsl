@@ -18,15 +18,15 @@ const uint BLOCKS_M = TILE_ROWS / SHAPE_M / SUBGROUPS_DOWN, BLOCKS_N = TILE_COLS
 // TN) rows or columns of a step. Their rows are padded by 8 numbers so that neighbours fall into different banks.
 const uint X_WIDE = FORM == TN ? TILE_ROWS : BK, W_WIDE = FORM == NT ? BK : TILE_COLS;
 const uint X_STRIDE = (X_WIDE + 8) / 2, W_STRIDE = (W_WIDE + 8) / 2;
+const uint W_WORDS = TILE_COLS * BK / W_WIDE * W_STRIDE, OUT_WORDS = SUBGROUPS * SHAPE_M * SHAPE_N;
 shared uint x_stage[TILE_ROWS * BK / X_WIDE * X_STRIDE];
-shared uint w_stage[TILE_COLS * BK / W_WIDE * W_STRIDE];
+shared uint w_stage[W_WORDS > OUT_WORDS ? W_WORDS : OUT_WORDS]; // in the end sums, a matrix for each subgroup
 const int X_LAYOUT = FORM == TN ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
 const int W_LAYOUT = FORM == NT ? gl_CooperativeMatrixLayoutColumnMajor : gl_CooperativeMatrixLayoutRowMajor;
 // Words, of rows, columns and steps that are even.
 uint x_at(uint row, uint step) { return FORM == TN ? step * X_STRIDE + row / 2 : row * X_STRIDE + step / 2; }
 uint w_at(uint col, uint step) { return FORM == NT ? col * W_STRIDE + step / 2 : step * W_STRIDE + col / 2; }
 uint x_block, w_block; // where the subgroup's own rows and columns begin
-shared float out_stage[SUBGROUPS * SHAPE_M * SHAPE_N];
 coopmat<float, gl_ScopeSubgroup, SHAPE_M, SHAPE_N, gl_MatrixUseAccumulator> sum[BLOCKS_M][BLOCKS_N];
 
 uint block_row(uint i) { return (gl_SubgroupID / SUBGROUPS_ACROSS * BLOCKS_M + i) * SHAPE_M; }
@@ -67,14 +67,15 @@ void body_multiply() {
 
 void body_end() {
     const uint SIZE = SHAPE_M * SHAPE_N;
+    barrier();
     [[unroll]] for (uint i = 0; i < BLOCKS_M; i++)
         [[unroll]] for (uint j = 0; j < BLOCKS_N; j++) {
-            coopMatStore(sum[i][j], out_stage, gl_SubgroupID * SIZE, SHAPE_N, gl_CooperativeMatrixLayoutRowMajor);
+            coopMatStore(sum[i][j], w_stage, gl_SubgroupID * SIZE, SHAPE_N, gl_CooperativeMatrixLayoutRowMajor);
             barrier();
             [[unroll]] for (uint n = 0; n < SIZE / SUBGROUP_SIZE; n++) {
                 uint e = n * SUBGROUP_SIZE + gl_SubgroupInvocationID;
                 uint row = block_row(i) + e / SHAPE_N, col = block_col(j) + e % SHAPE_N;
-                float value = unscaled(out_stage[gl_SubgroupID * SIZE + e], row, col);
+                float value = unscaled(uintBitsToFloat(w_stage[gl_SubgroupID * SIZE + e]), row, col);
                 if (FORM == TN)
                     tile_store_tn(t.expert, t.row0 + row, t.col0 + col, value);
                 else

@@ -6,11 +6,15 @@
 #include "cli/args.h"
 #include "faults.h"
 #include "files.h"
-#include "runtime/device.h"
+#include "model/selftest.h"
+#include "runtime/kernel.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <vulkan/vulkan.h>
 
@@ -115,6 +119,73 @@ static void test_vulkan(struct Setup *s, bool all) {
     free(trace);
 }
 
+// ---- A driver that does not compile a kernel: the next in the list is taken, and the cache knows
+
+static const int LIST[] = {KERNEL_gemm_nt_bf16_cpu, KERNEL_gemm_nt, -1};
+
+// What is picked by a device that is opened for it, where the pipeline that its check makes gives `error` (of MAKES; -1: what the driver says).
+static int picked(int error, uint32_t *created) {
+    struct Device dev;
+    if (!selftest_device_open(&dev, NULL))
+        return -1;
+    for (const int *k = (const int[]){KERNEL_fill, KERNEL_fill_cpu, KERNEL_copy, -1}; *k >= 0; k++)
+        kernel_pick(&dev, (int[]){*k, -1}); // what the check itself uses
+    fault_begin(&(struct FaultPlan){
+        .kind = FAULT_VULKAN, .at = error >= 0, .error = error, .only = "vkCreateComputePipelines"});
+    fail_quiet(true);
+    int kernel = kernel_pick(&dev, LIST);
+    fail_quiet(false);
+    *created = (uint32_t)fault_end();
+    CHECK(dev.state == DEVICE_OK, "picking left the device in state %d", dev.state);
+    device_close(&dev);
+    return kernel;
+}
+
+static void test_refused(const char *work) {
+    enum { NO_ROOM = 1, REFUSED = 2 }; // of MAKES in faults.c
+    char *cache = path_join(work, "kernels"), name[64], line[400] = "";
+    const char *was = getenv("VKMOE_CACHE");
+    char *kept = was ? xstrdup(was) : NULL;
+    uint32_t n;
+    CHECK(mkdir(cache, 0700) == 0, "no folder");
+    setenv("VKMOE_CACHE", cache, 1);
+    CHECK(picked(NO_ROOM, &n) == LIST[0] && fault_fired_result() == VK_ERROR_OUT_OF_DEVICE_MEMORY,
+          "no room for a check, and the kernel is not used for it (%d)", fault_fired_result());
+    CHECK(picked(REFUSED, &n) == LIST[1] && fault_fired_result() == VK_ERROR_UNKNOWN,
+          "a kernel that does not compile is used (%d)", fault_fired_result());
+    CHECK(picked(-1, &n) == LIST[1] && n == 0, "nobody remembers it");
+    // The cache file: what begins the lines of the kernel.
+    DIR *folder = opendir(cache);
+    char *path = NULL;
+    for (struct dirent *e; folder && (e = readdir(folder));)
+        if (strncmp(e->d_name, "kernels-", 8) == 0)
+            path = path_join(cache, e->d_name);
+    closedir(folder);
+    uint8_t *text = NULL;
+    uint64_t bytes;
+    snprintf(name, sizeof name, "\n%s ", KERNELS[LIST[0]].name);
+    const char *at = path && file_read(path, 1 << 20, &text, &bytes) ? strstr((char *)text, name) : NULL;
+    pid_t gone = fork();
+    if (gone == 0)
+        _exit(0);
+    waitpid(gone, NULL, 0);
+    for (int begun = 2; at && begun <= 3; begun++) {
+        size_t head = strlen(name) - 1 + 17;
+        line[0] = 0;
+        for (int i = 0; i < begun; i++)
+            snprintf(line + strlen(line), sizeof line - strlen(line), "%.*sbegun %d\n", (int)head, at + 1, (int)gone);
+        CHECK(file_write_atomic(path, line, strlen(line)), "%s", fail_last());
+        int kernel = picked(-1, &n);
+        CHECK(kernel == LIST[begun > 2], "%d checks without an end: %s is picked", begun, KERNELS[kernel].name);
+    }
+    CHECK(at, "the cache names no %s", name);
+    kept ? setenv("VKMOE_CACHE", kept, 1) : unsetenv("VKMOE_CACHE");
+    free(text);
+    free(path);
+    free(kept);
+    free(cache);
+}
+
 int main(void) {
     static char work[] = "test-faults-XXXXXX"; // in the build folder, where tests run
     static const char data[] = "{\"prompt\": \"one\", \"completion\": \" two three\"}\n"
@@ -135,6 +206,7 @@ int main(void) {
     uint64_t calls;
     int told;
     const char *all = getenv("VKMOE_FAULTS");
+    test_refused(s.work);
     if (CHECK(cli_main(6, init) == 0 && file_write_atomic(s.data, data, sizeof data - 1) &&
                   run(&s, &(struct FaultPlan){0}, &calls, &told, first) == 0 && result_read(&s, &s.want, &s.want_bytes),
               "%s", fail_last())) {

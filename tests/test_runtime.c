@@ -129,6 +129,27 @@ static void test_pipeline_cache(struct Device *dev) {
     CHECK(accepted == 0, "%u of 10000 corrupted pipeline caches accepted", accepted);
 }
 
+static void refuse(struct Device *dev, enum KernelId kernel) { dev->kernel_off[kernel] = true; }
+
+// A kernel that is wrong and the only one for what it does ends the job, unless it is asked for all the same.
+static void test_no_kernel(void) {
+    for (int trust = 0; trust <= 1; trust++) {
+        struct Device dev;
+        if (!CHECK(device_open(&dev, NULL), "%s", fail_last()))
+            return;
+        dev.verify = refuse;
+        trust ? setenv("VKMOE_TRUST_KERNELS", "1", 1) : unsetenv("VKMOE_TRUST_KERNELS");
+        fail_quiet(true);
+        enum KernelId kernel = KERNEL_PICK(&dev, KERNEL_embed);
+        fail_quiet(false);
+        CHECK(kernel == KERNEL_embed && dev.state == (trust ? DEVICE_OK : DEVICE_FAILED),
+              "a wrong kernel is picked, the device's state is %d", dev.state);
+        CHECK(trust || strstr(fail_last(), "kernel embed"), "%s", fail_last());
+        device_close(&dev);
+    }
+    unsetenv("VKMOE_TRUST_KERNELS");
+}
+
 int main(void) {
     struct Device dev;
     if (!device_open(&dev, NULL))
@@ -139,6 +160,7 @@ int main(void) {
     test_push_layout();
     test_pipeline_cache(&dev);
     device_close(&dev);
+    test_no_kernel();
     struct Device none;
     fail_quiet(true);
     CHECK(!device_open(&none, "no such card"), "a device that does not exist is refused");

@@ -9,8 +9,9 @@ uint64_t plan_device_bytes(const struct TrainPlan *p, const struct Device *dev) 
 }
 
 bool plan_fits(const struct TrainPlan *p, const struct Device *dev) {
-    return plan_device_bytes(p, dev) <= dev->limits.memory_bytes &&
-           (device_is_unified(dev) || p->host <= dev->limits.host_bytes);
+    uint64_t on_device = plan_device_bytes(p, dev);
+    return on_device <= dev->limits.memory_bytes &&
+           (device_is_unified(dev) ? on_device : p->host) <= dev->limits.host_bytes;
 }
 
 // ---- Micro-batch
@@ -52,7 +53,8 @@ static uint32_t rows_of_checkpoint(const struct TrainOptions *o) {
 
 bool plan_micro_rows(struct Train *t, const struct ModelFile *f, enum DType type, const struct Device *dev) {
     // Beyond so many tokens a step is no faster; fewer leave a graphics card waiting for its weights.
-    const uint64_t enough = dev->is_cpu ? 2048 : 16384;
+    // A product of them all is one piece of work, which drivers stop after some seconds.
+    const uint64_t enough = dev->is_cpu ? 2048 : dev->is_integrated ? 4096 : 16384;
     struct TrainOptions *o = &t->o;
     uint32_t kept = o->micro_rows ? 0 : rows_of_checkpoint(o), needed = 0;
     if (kept)
