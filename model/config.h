@@ -122,9 +122,10 @@ double config_train_flops(const struct Config *c, uint64_t tokens);
 
 // eos_token_id of a generation_config.json (a number or a list) takes the place of the config's.
 bool config_generation_from_json(struct Config *c, const char *text, size_t bytes, const char *where);
-// From the metadata of a GGUF file. What a vocabulary-only file lacks stays 0, and `complete` says whether anything did.
+// From the metadata of a GGUF file, the first of `n_parts` that are open: which tensors there are, which it depends on too, all of them say
+// together. What a vocabulary-only file lacks stays 0, and `complete` says whether anything did.
 struct Gguf;
-bool config_from_gguf(struct Config *c, const struct Gguf *g, bool *complete);
+bool config_from_gguf(struct Config *c, const struct Gguf *parts, uint32_t n_parts, bool *complete);
 // Writes the keys of the architecture. What llama.cpp computes in one way only must be that way here: it would not tell the difference, so
 // config_check_gguf refuses the rest.
 struct GgufWriter;

@@ -1,6 +1,6 @@
 // The metadata of a GGUF file, both ways, from one table of keys. What llama.cpp computes in one way only is refused where the config says
 // another; keys that change the result and are not supported are refused by name.
-#include "model/gguf.h"
+#include "model/ggufsplit.h"
 #include "model/rope.h"
 
 #include <stdlib.h>
@@ -86,7 +86,8 @@ static const char *const KNOWN[] = {
 // ---- Reading ----
 
 struct Keys {
-    const struct Gguf *g;
+    const struct Gguf *g; // the first of n_parts, which has the keys
+    uint32_t n_parts;
     const char *arch;
     bool absent; // a key that a whole model needs was not there
 };
@@ -98,6 +99,10 @@ static bool read_key(struct Keys *k, const char *name, enum Kind kind, bool requ
     bool ok = kind == U32 ? gguf_get_u32(k->g, key, false, out) : gguf_get_f32(k->g, key, false, out);
     free(key);
     return ok;
+}
+
+static const struct GgufTensor *find_tensor(const struct Keys *k, const char *name) {
+    return ggufsplit_find(k->g, k->n_parts, name, NULL);
 }
 
 static bool find_name(const char *name, const char *const *list, size_t count) {
@@ -162,9 +167,9 @@ static bool read_attention(struct Config *c, struct Keys *k) {
         return fail("%s: %s.attention.sliding_window is %u, which is not supported below the context (%u)", file,
                     k->arch, window, c->max_context);
     // Whether there are biases only the tensors say.
-    c->qkv_bias = gguf_find_tensor(k->g, "blk.0.attn_q.bias");
-    c->o_bias = gguf_find_tensor(k->g, "blk.0.attn_output.bias");
-    c->mlp_bias = gguf_find_tensor(k->g, "blk.0.ffn_gate.bias");
+    c->qkv_bias = find_tensor(k, "blk.0.attn_q.bias");
+    c->o_bias = find_tensor(k, "blk.0.attn_output.bias");
+    c->mlp_bias = find_tensor(k, "blk.0.ffn_gate.bias");
     return true;
 }
 
@@ -214,7 +219,7 @@ static bool read_tokens(struct Config *c, const struct Gguf *g) {
 }
 
 static bool read_vocab_size(struct Config *c, struct Keys *k) {
-    const struct GgufTensor *embed = gguf_find_tensor(k->g, "token_embd.weight");
+    const struct GgufTensor *embed = find_tensor(k, "token_embd.weight");
     const struct GgufString *tokens = NULL;
     uint64_t count = 0;
     if (!gguf_get_strings(k->g, "tokenizer.ggml.tokens", false, &tokens, &count))
@@ -230,12 +235,13 @@ static bool read_vocab_size(struct Config *c, struct Keys *k) {
     return true;
 }
 
-bool config_from_gguf(struct Config *c, const struct Gguf *g, bool *complete) {
+bool config_from_gguf(struct Config *c, const struct Gguf *parts, uint32_t n_parts, bool *complete) {
+    const struct Gguf *g = &parts[0];
     *c = config_defaults();
     char *arch = NULL;
     if (!gguf_get_string(g, "general.architecture", true, &arch))
         return false;
-    struct Keys k = {.g = g, .arch = arch};
+    struct Keys k = {.g = g, .n_parts = n_parts, .arch = arch};
     bool ok = read_arch(c, arch, g->file.name);
     for (size_t i = 0; i < N_FIELDS && ok; i++) {
         const struct Field *f = &FIELDS[i];
@@ -250,7 +256,10 @@ bool config_from_gguf(struct Config *c, const struct Gguf *g, bool *complete) {
         ok = fail("%s: a head of %u; at most %d is accepted", g->file.name, c->head_dim, CONFIG_MAX_HEAD_DIM);
     ok = ok && read_attention(c, &k) && read_experts(c, &k) && rope_from_gguf(c, g, arch) && read_tokens(c, g) &&
          read_vocab_size(c, &k) && check_keys(&k);
-    c->tied_head = g->n_tensors > 0 && !gguf_find_tensor(g, "output.weight");
+    uint64_t n_tensors = 0;
+    for (uint32_t p = 0; p < n_parts; p++)
+        n_tensors += parts[p].n_tensors;
+    c->tied_head = n_tensors > 0 && !find_tensor(&k, "output.weight");
     *complete = !k.absent;
     if (k.absent)
         c->n_layers = 0; // a vocabulary alone: what else it says is not checked, and must not be walked over

@@ -97,3 +97,14 @@ bool ggufsplit_open(struct Gguf *parts, uint32_t n, const char *path) {
         gguf_close(&parts[p]);
     return ok;
 }
+
+const struct GgufTensor *ggufsplit_find(const struct Gguf *parts, uint32_t n, const char *name, uint32_t *part) {
+    for (uint32_t p = 0; p < n; p++) {
+        const struct GgufTensor *t = gguf_find_tensor(&parts[p], name);
+        if (t && part)
+            *part = p;
+        if (t)
+            return t;
+    }
+    return NULL;
+}

@@ -10,3 +10,5 @@ enum { GGUF_MAX_PARTS = 1024 };
 bool ggufsplit_count(const struct Gguf *g, const char *path, uint32_t *n_parts);
 // Opens parts 1 .. n-1 beside part 0, which is open; after a failure those that were opened are closed again.
 bool ggufsplit_open(struct Gguf *parts, uint32_t n, const char *path);
+// The tensor of that name and the part that it is in (NULL: nobody asks); NULL: absent from all of them.
+const struct GgufTensor *ggufsplit_find(const struct Gguf *parts, uint32_t n, const char *name, uint32_t *part);

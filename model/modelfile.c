@@ -208,10 +208,8 @@ static bool bind_folder_tensor(struct Folder *d, struct FileTensor *t) {
 }
 
 static bool bind_gguf_tensor(struct ModelFile *f, struct FileTensor *t) {
-    const struct GgufTensor *e = NULL;
     uint32_t part = 0;
-    while (!(e = gguf_find_tensor(&f->gguf[part], t->spec.gguf)) && part + 1 < f->n_gguf)
-        part++;
+    const struct GgufTensor *e = ggufsplit_find(f->gguf, f->n_gguf, t->spec.gguf, &part);
     if (!e)
         return fail("%s: tensor %s is missing", f->path, t->spec.gguf);
     const char *file = f->gguf[part].file.name;
@@ -299,12 +297,21 @@ static bool is_bound(const struct ModelFile *f, uint32_t part, const struct Gguf
     return strcmp(e->name, "rope_freqs.weight") == 0;
 }
 
-static bool bind_gguf(struct ModelFile *f) {
-    uint32_t n = f->n_shards;
-    f->gguf = xrealloc(f->gguf, n * sizeof *f->gguf);
-    if (!ggufsplit_open(f->gguf, n, f->path))
+// Opens a GGUF, all parts of it: whether there is a head, and whether there are biases, only their tensors say.
+static bool open_gguf(struct ModelFile *f) {
+    f->gguf = xcalloc(1, sizeof *f->gguf);
+    f->n_gguf = 1;
+    if (!gguf_open(f->gguf, f->path) || !ggufsplit_count(f->gguf, f->path, &f->n_shards))
         return false;
-    f->n_gguf = n;
+    f->gguf = xrealloc(f->gguf, f->n_shards * sizeof *f->gguf);
+    if (!ggufsplit_open(f->gguf, f->n_shards, f->path))
+        return false;
+    f->n_gguf = f->n_shards;
+    return true;
+}
+
+static bool bind_gguf(struct ModelFile *f) {
+    uint32_t n = f->n_gguf;
     f->shards = xcalloc(n, sizeof *f->shards);
     for (uint32_t p = 0; p < n; p++)
         f->shards[p] = &f->gguf[p].file;
@@ -498,11 +505,8 @@ static bool open_config(struct ModelFile *f, const char *path) {
         return fail("%s: holds tensors alone; name the folder that it lies in, with its config.json", path);
     if (ends_with(path, ".json") || ends_with(path, ".model"))
         return open_tokenizer_file(f);
-    f->gguf = xcalloc(1, sizeof *f->gguf);
     bool complete;
-    f->n_gguf = 1;
-    if (!gguf_open(f->gguf, path) || !ggufsplit_count(f->gguf, path, &f->n_shards) ||
-        !config_from_gguf(&f->config, f->gguf, &complete) ||
+    if (!open_gguf(f) || !config_from_gguf(&f->config, f->gguf, f->n_gguf, &complete) ||
         !gguf_get_string(f->gguf, "tokenizer.chat_template", false, &f->chat_template))
         return false;
     f->vocab_only = f->gguf->n_tensors == 0 && f->n_shards == 1;

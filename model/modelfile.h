@@ -78,7 +78,7 @@ struct ModelFile {
 // All tensors that the config asks for must exist with their shape and a supported type; one clear line otherwise. A vocabulary alone is
 // no model here.
 bool modelfile_open(struct ModelFile *f, const char *path);
-// Config and tokenizer alone (info, tokenize): tensors are not looked at and need not be there.
+// Config and tokenizer alone (info, tokenize): tensors are not looked at, and those of a folder need not be there.
 bool modelfile_open_config(struct ModelFile *f, const char *path);
 void modelfile_close(struct ModelFile *f);
 const struct FileTensor *modelfile_find(const struct ModelFile *f, const char *name); // NULL: absent

@@ -77,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     ggufsplit_count(&g, "m-00001-of-00003.gguf", &parts);
     struct Config c;
     bool complete;
-    if (config_from_gguf(&c, &g, &complete))
+    if (config_from_gguf(&c, &g, 1, &complete))
         free(config_to_json(&c, "float32"));
     char *json = NULL, *config = NULL;
     vocab_to_json(&g, NULL, &json, &config);

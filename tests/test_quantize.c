@@ -103,6 +103,49 @@ static void write_part(const char *path, const struct Gguf *whole, const struct 
     CHECK(ok && gguf_writer_end(&w), "%s", fail_last());
 }
 
+static struct Config qwen2_config(void) {
+    struct Config c;
+    config_preset(&c, "tiny");
+    c.arch = ARCH_QWEN2, c.qkv_bias = true, c.n_layers = 1, c.vocab_size = 16, c.tied_head = false;
+    c.bos_id = 1, c.eos_id[0] = 2, c.n_eos = 1;
+    return c;
+}
+
+// Wherever it is cut in two, even before the first tensor or behind the last, a model stays the same: a head, biases and the embedding
+// are looked for in all parts.
+static void test_every_cut(const char *dir, const struct Config *c) {
+    uint64_t seed = 9;
+    struct WeightSource source = {&seed, random_type, random_rows};
+    struct WriteTypes types = {.type = DT_F32, .embed_type = DT_COUNT};
+    char *path = path_join(dir, "whole.gguf");
+    char *part[2] = {path_join(dir, "c-00001-of-00002.gguf"), path_join(dir, "c-00002-of-00002.gguf")};
+    struct Gguf whole;
+    struct ModelFile f, g;
+    bool there =
+        modelwrite_gguf(path, c, &types, &source, NULL, "x") && gguf_open(&whole, path) && modelfile_open(&f, path);
+    if (!CHECK(there, "%s", fail_last()))
+        return;
+    char *expected = config_to_json(&f.config, "float32");
+    uint32_t n = (uint32_t)whole.n_tensors;
+    for (uint32_t at = 0; at <= n; at++) {
+        write_part(part[0], &whole, &(struct Cut){0, 2, n, 0, at});
+        write_part(part[1], &whole, &(struct Cut){1, 2, n, at, n});
+        if (CHECK(modelfile_open(&g, part[0]), "cut before tensor %u: %s", at, fail_last())) {
+            char *config = config_to_json(&g.config, "float32");
+            CHECK(strcmp(config, expected) == 0 && g.n_tensors == f.n_tensors, "cut before tensor %u: %s", at, config);
+            CHECK(rows_that_differ(&f, &g) == 0, "cut before tensor %u: other weights", at);
+            free(config);
+            modelfile_close(&g);
+        }
+        unlink(part[0]), unlink(part[1]);
+    }
+    free(expected);
+    modelfile_close(&f);
+    gguf_close(&whole);
+    unlink(path);
+    free(path), free(part[0]), free(part[1]);
+}
+
 static void test_parts(const char *dir) {
     struct Config c = small_config();
     uint64_t seed = 8;
@@ -355,6 +398,12 @@ int main(void) {
     test_round_trip(dir, DT_F32);
     test_round_trip(dir, DT_F16);
     test_round_trip(dir, DT_BF16);
+    struct Config c = small_config();
+    test_every_cut(dir, &c);
+    c = qwen2_config();
+    test_every_cut(dir, &c);
+    c.tied_head = true;
+    test_every_cut(dir, &c);
     test_parts(dir);
     test_old_matrix();
     test_P9_matrix_lies();
