@@ -183,10 +183,11 @@ struct Conversion {
     uint64_t cols;
     const uint8_t *in;
     uint8_t *out;
+    _Atomic uint64_t refused; // a row that cannot be of the type `to`; UINT64_MAX: there is none
 };
 
 static void convert_part(void *context, uint64_t first, uint64_t end) {
-    const struct Conversion *v = context;
+    struct Conversion *v = context;
     uint64_t in_row = dtype_file_row_bytes(v->from, v->cols), out_row = dtype_row_bytes(v->to, v->cols);
     float *values = v->from == v->to ? NULL : xmalloc(v->cols * sizeof *values);
     uint8_t *encoded = v->from == v->to ? NULL : xmalloc(dtype_file_row_bytes(v->to, v->cols));
@@ -194,7 +195,10 @@ static void convert_part(void *context, uint64_t first, uint64_t end) {
         const uint8_t *row = v->in + r * in_row;
         if (v->from != v->to) {
             quant_decode_row(v->from, row, v->cols, values);
-            quant_encode_row(v->to, values, v->cols, encoded);
+            if (!quant_encode_row(v->to, values, v->cols, encoded)) {
+                v->refused = r;
+                break;
+            }
             row = encoded;
         }
         quant_row_to_device(v->to, row, v->cols, v->out + r * out_row);
@@ -203,10 +207,19 @@ static void convert_part(void *context, uint64_t first, uint64_t end) {
     free(encoded);
 }
 
-// Converts `n` rows in file layout of type `from` into device layout of type `to`.
-static void rows_convert(enum DType from, enum DType to, uint64_t cols, uint64_t n, const uint8_t *in, uint8_t *out) {
-    struct Conversion v = {from, to, cols, in, out};
-    parallel_for(n, div_up(1 << 18, cols), convert_part, &v);
+// Converts `n` rows of `p`, from its row `first` on, from file layout of type `from` into the parameter's device layout. `where` is for
+// messages.
+static bool rows_convert(enum DType from, const struct Param *p, uint64_t first, uint64_t n, const uint8_t *in,
+                         uint8_t *out, const char *where) {
+    struct Conversion v = {from, p->w.type, tensor_cols(&p->w), in, out, UINT64_MAX};
+    parallel_for(n, div_up(1 << 18, v.cols), convert_part, &v);
+    if (v.refused == UINT64_MAX)
+        return true;
+    float *values = xmalloc(v.cols * sizeof *values);
+    quant_decode_row(from, in + v.refused * dtype_file_row_bytes(from, v.cols), v.cols, values);
+    quant_refuse_row(v.to, values, v.cols, where, p->spec.name, first + v.refused);
+    free(values);
+    return false;
 }
 
 static bool param_load(struct Model *m, const struct ModelFile *file, struct Param *p, const struct ModelOptions *o,
@@ -226,7 +239,7 @@ static bool param_load(struct Model *m, const struct ModelFile *file, struct Par
         uint8_t *out = upload_room(m->dev, &p->w, first * out_row, n * out_row);
         ok = out && modelfile_read_rows(file, t, first, n, as_is ? out : in);
         if (ok && !as_is)
-            rows_convert(t->type, p->w.type, t->cols, n, in, out);
+            ok = rows_convert(t->type, p, first, n, in, out, file->path);
         ok = ok && upload_send(m->dev, &p->w, first * out_row, n * out_row);
         *done += n * t->row_bytes;
         if (ok && o->progress)
@@ -311,8 +324,8 @@ void model_random_values(const struct Config *c, const struct WeightSpec *w, uin
 bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, uint64_t n_rows, const float *in) {
     uint64_t cols = tensor_cols(&p->w), out_row = dtype_row_bytes(p->w.type, cols);
     uint8_t *out = xmalloc(n_rows * out_row);
-    rows_convert(DT_F32, p->w.type, cols, n_rows, (const uint8_t *)in, out);
-    bool ok = tensor_upload(dev, &p->w, first_row * out_row, out, n_rows * out_row);
+    bool ok = rows_convert(DT_F32, p, first_row, n_rows, (const uint8_t *)in, out, "the model") &&
+              tensor_upload(dev, &p->w, first_row * out_row, out, n_rows * out_row);
     free(out);
     return ok && param_written(dev, p);
 }

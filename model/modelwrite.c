@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,6 +54,7 @@ struct Rows {
     const struct WeightSource *source;
     RowSink *sink;
     void *writer;
+    const char *path; // of what is written, for messages
     uint8_t *in, *out;
     uint64_t in_bytes, out_bytes;
 };
@@ -84,10 +86,17 @@ struct Recode {
     uint32_t head;           // see stream_rows
     const float *importance; // of the columns, a row of them per `rows_each` rows; NULL: unknown
     uint64_t rows_each;
+    _Atomic uint64_t refused; // the first row that cannot be of the type `to`; UINT64_MAX: there is none
 };
 
+static void recode_refuse(struct Recode *j, uint64_t row) {
+    uint64_t before = atomic_load(&j->refused);
+    while (row < before && !atomic_compare_exchange_weak(&j->refused, &before, row))
+        ;
+}
+
 static void recode_rows(void *context, uint64_t first, uint64_t end) {
-    const struct Recode *j = context;
+    struct Recode *j = context;
     uint64_t from_bytes = dtype_file_row_bytes(j->from, j->cols), to_bytes = dtype_file_row_bytes(j->to, j->cols);
     float *wide = xmalloc(j->cols * sizeof *wide);
     for (uint64_t i = first; i < end; i++) {
@@ -98,9 +107,20 @@ static void recode_rows(void *context, uint64_t first, uint64_t end) {
         }
         const float *importance = j->importance ? j->importance + (j->row0 + i) / j->rows_each * j->cols : NULL;
         quant_decode_row(j->from, j->in + i * from_bytes, j->cols, wide);
-        quant_encode_row_weighted(j->to, wide, importance, j->cols, j->out + place * to_bytes);
+        if (!quant_encode_row_weighted(j->to, wide, importance, j->cols, j->out + place * to_bytes)) {
+            recode_refuse(j, i);
+            break; // what follows in this range lies behind it
+        }
     }
     free(wide);
+}
+
+static bool recode_tell(const struct Recode *j, const struct WeightSpec *w, const char *path) {
+    float *wide = xmalloc(j->cols * sizeof *wide);
+    quant_decode_row(j->from, j->in + j->refused * dtype_file_row_bytes(j->from, j->cols), j->cols, wide);
+    quant_refuse_row(j->to, wide, j->cols, path, w->name, j->row0 + j->refused);
+    free(wide);
+    return false;
 }
 
 // Streams rows first .. first+count of `w` as `type`. With `head` above 0 the rows of each head are put in GGUF's order. `importance`:
@@ -130,8 +150,11 @@ static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t fir
                              .row0 = first,
                              .head = bias ? 0 : head,
                              .importance = importance,
-                             .rows_each = w->n_dims == 3 ? w->dim[1] : UINT64_MAX};
+                             .rows_each = w->n_dims == 3 ? w->dim[1] : UINT64_MAX,
+                             .refused = UINT64_MAX};
         parallel_for(n, div_up(1 << 16, cols), recode_rows, &job);
+        if (job.refused != UINT64_MAX)
+            return recode_tell(&job, w, r->path);
         if (bias) {
             uint64_t size = to_bytes / cols;
             r->in = room(r->in, &r->in_bytes, to_bytes);
@@ -340,7 +363,7 @@ static bool write_shard(const char *dir, const struct Plan *p, uint32_t shard, e
                                    it->spec->n_dims == 1 ? dim + 1 : dim);
     }
     char *name = shard_name(p, shard), *path = path_join(dir, name);
-    struct Rows rows = {.source = source, .sink = to_safetensors, .writer = &w};
+    struct Rows rows = {.source = source, .sink = to_safetensors, .writer = &w, .path = path};
     bool ok = safetensors_writer_begin(&w, path);
     for (uint32_t i = 0; ok && i < p->count; i++) {
         const struct Item *it = &p->items[i];
@@ -537,7 +560,7 @@ bool modelwrite_gguf(const char *path, const struct Config *c, const struct Writ
             dim[d] = specs[i].dim[d];
         gguf_writer_tensor(&w, specs[i].gguf, gguf_type(&specs[i], c, types), specs[i].n_dims, dim);
     }
-    struct Rows rows = {.source = source, .sink = to_gguf, .writer = &w};
+    struct Rows rows = {.source = source, .sink = to_gguf, .writer = &w, .path = path};
     bool ok = check_imatrix(types->imatrix, specs, count);
     if (!ok)
         gguf_writer_abort(&w);

@@ -4,6 +4,7 @@
 #include "model/quant_codec.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 static uint32_t float_bits(float value) {
@@ -74,8 +75,54 @@ static const struct {
     [DT_IQ4_NL] = {decode_iq4_nl, NULL, search_iq4_nl},  [DT_IQ4_XS] = {decode_iq4_xs, NULL, search_iq4_xs},
 };
 
-void quant_encode_row_weighted(enum DType type, const float *in, const float *importance, uint64_t cols, void *out) {
+// From where on a value rounds to infinity: in f16 65520, which a quantised type reaches times its greatest quant and whole scale. A value
+// below may still need an f16 of its block that is too large: the minimum of Q4_1 bears no factor.
+static const float BEYOND[DT_COUNT] = {
+    [DT_F32] = INFINITY,
+    [DT_F16] = 65520,
+    [DT_BF16] = 0x1.ffp127f,
+    [DT_Q4_0] = 65520.0f * 8,
+    [DT_Q4_1] = 65520.0f * 16,
+    [DT_Q5_0] = 65520.0f * 16,
+    [DT_Q5_1] = 65520.0f * 32,
+    [DT_Q8_0] = 65520.0f * 127,
+    [DT_Q2_K] = 65520.0f * 15 * 3,
+    [DT_Q3_K] = 65520.0f * 32 * 4,
+    [DT_Q4_K] = 65520.0f * 63 * 15,
+    [DT_Q5_K] = 65520.0f * 63 * 31,
+    [DT_Q6_K] = 65520.0f * 128 * 32,
+    [DT_IQ4_NL] = 65520.0f * 127,
+    [DT_IQ4_XS] = 65520.0f * 32 * 127,
+};
+
+static bool row_in_reach(enum DType type, const float *in, uint64_t cols) {
+    float beyond = BEYOND[type];
+    uint32_t out_of_reach = 0;
+    for (uint64_t i = 0; i < cols; i++)
+        out_of_reach |= !(fabsf(in[i]) < beyond); // a NaN too
+    return out_of_reach == 0;
+}
+
+// Where the f16 numbers of a block lie.
+static const struct {
+    uint8_t count, at[2];
+} HALVES[DT_COUNT] = {
+    [DT_Q4_0] = {1, {0}},    [DT_Q4_1] = {2, {0, 2}},   [DT_Q8_0] = {1, {0}},   [DT_Q5_0] = {1, {0}},
+    [DT_Q5_1] = {2, {0, 2}}, [DT_Q2_K] = {2, {80, 82}}, [DT_Q3_K] = {1, {108}}, [DT_Q4_K] = {2, {0, 2}},
+    [DT_Q5_K] = {2, {0, 2}}, [DT_Q6_K] = {1, {208}},    [DT_IQ4_NL] = {1, {0}}, [DT_IQ4_XS] = {1, {0}},
+};
+
+static bool block_is_finite(enum DType type, const uint8_t *block) {
+    for (uint32_t h = 0; h < HALVES[type].count; h++)
+        if ((load_u16(block + HALVES[type].at[h]) & 0x7c00) == 0x7c00)
+            return false;
+    return true;
+}
+
+bool quant_encode_row_weighted(enum DType type, const float *in, const float *importance, uint64_t cols, void *out) {
     assert(cols % DTYPES[type].block == 0 && type != DT_U32);
+    if (!row_in_reach(type, in, cols))
+        return false;
     uint8_t *to = out;
     if (type == DT_F32)
         memcpy(out, in, cols * sizeof *in);
@@ -84,18 +131,33 @@ void quant_encode_row_weighted(enum DType type, const float *in, const float *im
     for (uint64_t i = 0; type == DT_BF16 && i < cols; i++)
         store_u16(to + 2 * i, bf16_from_f32(in[i]));
     if (!dtype_is_quantised(type))
-        return;
-    bool search = CODECS[type].search && (importance || !CODECS[type].encode);
+        return true;
+    bool search = CODECS[type].search && (importance || !CODECS[type].encode), finite = true;
     for (uint64_t i = 0; i < cols; i += DTYPES[type].block, to += DTYPES[type].block_bytes) {
         if (search)
             CODECS[type].search(in + i, importance ? importance + i : NULL, to);
         else
             CODECS[type].encode(in + i, to);
+        finite &= block_is_finite(type, to);
     }
+    return finite;
 }
 
-void quant_encode_row(enum DType type, const float *in, uint64_t cols, void *out) {
-    quant_encode_row_weighted(type, in, NULL, cols, out);
+bool quant_encode_row(enum DType type, const float *in, uint64_t cols, void *out) {
+    return quant_encode_row_weighted(type, in, NULL, cols, out);
+}
+
+bool quant_refuse_row(enum DType type, const float *in, uint64_t cols, const char *file, const char *tensor,
+                      uint64_t row) {
+    uint64_t worst = 0;
+    for (uint64_t i = 1; i < cols && isfinite(in[worst]); i++)
+        if (!(fabsf(in[i]) <= fabsf(in[worst])))
+            worst = i;
+    if (!isfinite(in[worst]))
+        return fail("%s: tensor %s holds a value that is not finite: %g (row %llu, column %llu)", file, tensor,
+                    (double)in[worst], (unsigned long long)row, (unsigned long long)worst);
+    return fail("%s: tensor %s holds a value too large for %s: %g (row %llu, column %llu)", file, tensor,
+                DTYPES[type].name, (double)in[worst], (unsigned long long)row, (unsigned long long)worst);
 }
 
 void quant_decode_row(enum DType type, const void *in, uint64_t cols, float *out) {

@@ -17,8 +17,12 @@ uint16_t bf16_from_f32(float value); // round to nearest even; a NaN stays one
 // One row of `cols` elements (a multiple of the type's block) in file layout. DT_U32 has no codec. Encoding rounds as ggml's reference
 // does where that is defined (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); the other types, and those too where the importance of each column is
 // known (from an importance matrix; NULL: it is not), search for the scales that make the least weighted square error.
-void quant_encode_row_weighted(enum DType type, const float *in, const float *importance, uint64_t cols, void *out);
-void quant_encode_row(enum DType type, const float *in, uint64_t cols, void *out);
+// False, and then the row is of no use: a value is not finite, or further from 0 than the type reaches.
+bool quant_encode_row_weighted(enum DType type, const float *in, const float *importance, uint64_t cols, void *out);
+bool quant_encode_row(enum DType type, const float *in, uint64_t cols, void *out);
+// Fails with a line about a row that could not be encoded: the first value that is not finite, else the one furthest from 0.
+bool quant_refuse_row(enum DType type, const float *in, uint64_t cols, const char *file, const char *tensor,
+                      uint64_t row);
 void quant_decode_row(enum DType type, const void *in, uint64_t cols, float *out);
 // One row, file layout to device layout and back. The buffers must not overlap. Plain types are copied.
 void quant_row_to_device(enum DType type, const void *file_row, uint64_t cols, void *device_row);

@@ -120,19 +120,52 @@ static void test_encode(void) {
     }
 }
 
-// What is no number, and what is no use: the encoders must come to an end, without undefined arithmetic, and zeros stay zeros.
+// The largest value that a type holds, and one that it does not.
+static const float REACH[DT_U32][2] = {
+    [DT_F32] = {3.4e38f, INFINITY}, [DT_F16] = {65519, 65520},  [DT_BF16] = {3.395e38f, 3.4e38f},
+    [DT_Q4_0] = {5e5f, 6e5f},       [DT_Q4_1] = {6e4f, 2e6f},   [DT_Q5_0] = {1e6f, 1.1e6f},
+    [DT_Q5_1] = {6e4f, 3e6f},       [DT_Q8_0] = {8e6f, 9e6f},   [DT_Q2_K] = {9e5f, 3e6f},
+    [DT_Q3_K] = {8e6f, 9e6f},       [DT_Q4_K] = {4e6f, 7e7f},   [DT_Q5_K] = {4e6f, 1.3e8f},
+    [DT_Q6_K] = {2e8f, 3e8f},       [DT_IQ4_NL] = {8e6f, 9e6f}, [DT_IQ4_XS] = {2e8f, 3e8f},
+};
+
+// What is no number, and what is too large: refused wherever it stands in a row, as nothing plausible must become of it. What fits comes
+// through finite, and zeros stay zeros.
 static void test_odd(void) {
     static float odd[512], zeros[512], out[512], nothing[512];
     static uint8_t row[512 * sizeof(float)];
-    static const float ODD[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f, -0.0f};
-    memcpy(odd, ODD, sizeof ODD);
-    memcpy(odd + 300, ODD + 3, 2 * sizeof *ODD);
+    for (int i = 0; i < 512; i++)
+        odd[i] = random_normal(5, 7, (uint64_t)i) * 0.02f;
+    odd[3] = 1e-45f, odd[4] = -0.0f;
     for (int t = 0; t < DT_U32; t++) {
         enum DType type = (enum DType)t;
-        quant_encode_row(type, odd, 512, row);
-        quant_encode_row_weighted(type, odd, odd, 512, row);
-        quant_encode_row_weighted(type, odd, nothing, 512, row);
-        quant_decode_row(type, row, 512, out);
+        const float BAD[] = {NAN, INFINITY, -INFINITY, REACH[t][1], -REACH[t][1]};
+        for (int i = 0; i < 512; i += 73) {
+            float kept = odd[i];
+            for (size_t k = 0; k < sizeof BAD / sizeof *BAD; k++) {
+                odd[i] = BAD[k];
+                bool taken =
+                    quant_encode_row(type, odd, 512, row) || quant_encode_row_weighted(type, odd, nothing, 512, row);
+                CHECK(!taken, "%s: %g in column %d is taken", DTYPES[type].name, (double)BAD[k], i);
+            }
+            for (int sign = -1; sign < 2; sign += 2) {
+                odd[i] = (float)sign * REACH[t][0];
+                CHECK(quant_encode_row(type, odd, 512, row), "%s: %g is refused", DTYPES[type].name, (double)odd[i]);
+                quant_decode_row(type, row, 512, out);
+                CHECK_NEAR(out[i], odd[i], 0, 0.2);
+                for (int j = 0; j < 512; j++)
+                    CHECK(isfinite(out[j]), "%s: column %d is %g", DTYPES[type].name, j, (double)out[j]);
+            }
+            // Between what all of a type's blocks hold and what none does: refused, or near.
+            for (float value = 1.0f; value < 2e38f; value *= -1.7f) {
+                odd[i] = value;
+                if (!quant_encode_row(type, odd, 512, row))
+                    continue;
+                quant_decode_row(type, row, 512, out);
+                CHECK_NEAR(out[i], value, 0, 0.2);
+            }
+            odd[i] = kept;
+        }
         for (int weighted = 0; weighted < 2; weighted++) {
             memset(out, 1, sizeof out);
             quant_encode_row_weighted(type, zeros, weighted ? nothing : NULL, 512, row);

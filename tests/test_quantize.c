@@ -1,7 +1,8 @@
-// Whole files: Hugging Face, GGUF and back without a changed bit; models in several GGUF files, sound and broken; importance matrices in
-// both formats, and what they do to a model that is quantised.
+// Whole files: Hugging Face, GGUF and back without a changed bit; values that must not become others; models in several GGUF files, sound
+// and broken; importance matrices in both formats, and what they do to a model that is quantised.
 #include "check.h"
 #include "files.h"
+#include "model/model.h"
 #include "model/modelwrite.h"
 #include "model/quant.h"
 
@@ -73,6 +74,79 @@ static void test_round_trip(const char *dir, enum DType type) {
     }
     remove_tree(hf), remove_tree(back), unlink(gguf);
     free(hf), free(gguf), free(back);
+}
+
+// ---- Values that are none, or too large ----
+
+static const char BAD_TENSOR[] = "model.layers.1.mlp.experts.up_proj.weight";
+enum { BAD_ROW = 300, BAD_COLUMN = 200 };
+
+struct BadValue {
+    uint64_t seed;
+    float value;
+};
+
+static bool bad_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
+    struct BadValue *bad = context;
+    random_rows(&bad->seed, w, first, count, out);
+    if (strcmp(w->name, BAD_TENSOR) == 0 && BAD_ROW >= first && BAD_ROW < first + count)
+        ((float *)out)[(BAD_ROW - first) * w->dim[w->n_dims - 1] + BAD_COLUMN] = bad->value;
+    return true;
+}
+
+static bool bad_refused(bool ok, const char *words) {
+    return refused(ok, words) && refused(ok, BAD_TENSOR) && refused(ok, "(row 300, column 200)");
+}
+
+// A folder of f32 with the value: as it is on the device, refused where it would have to be of a type that does not hold it.
+static void check_loads_not(const char *dir, const char *words, float value) {
+    struct Device dev;
+    struct Model m;
+    struct ModelFile f;
+    if (!device_open(&dev, NULL)) {
+        check_skip("no Vulkan device: %s", fail_last());
+        return;
+    }
+    static const enum DType TYPES[] = {DT_F32, DT_F16, DT_Q4_0, DT_Q4_K};
+    for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
+        struct ModelOptions o = {.type = TYPES[i]};
+        if (!CHECK(modelfile_open(&f, dir), "%s", fail_last()))
+            continue;
+        bool ok = model_load(&m, &dev, &f, &o), taken = TYPES[i] == DT_F32 || (TYPES[i] == DT_Q4_K && value == 1e6f);
+        CHECK(taken ? ok : bad_refused(ok, words), "%g as %s: %s", (double)value, DTYPES[TYPES[i]].name, fail_last());
+        if (ok)
+            model_free(&m);
+        modelfile_close(&f);
+    }
+    device_close(&dev);
+}
+
+static void test_bad_values(const char *dir) {
+    struct Config c = small_config();
+    static const float VALUES[] = {NAN, -INFINITY, 1e6f};
+    static const char *const TYPES[] = {"f16", "q4_0",
+                                        "q4_k_s"}; // of each kind one; only the last one's blocks reach 1e6
+    char *path = path_join(dir, "bad.gguf"), *hf = path_join(dir, "bad");
+    for (size_t v = 0; v < 3; v++) {
+        struct BadValue bad = {11, VALUES[v]};
+        struct WeightSource source = {&bad, random_type, bad_rows};
+        const char *words = v < 2 ? "holds a value that is not finite" : "holds a value too large for";
+        for (size_t i = 0; i < 3; i++) {
+            struct WriteTypes types = {.embed_type = DT_COUNT, .mix = i == 2 ? mix_find(TYPES[i]) : NULL};
+            bool known = types.mix || dtype_find(TYPES[i], &types.type);
+            bool ok = known && modelwrite_gguf(path, &c, &types, &source, NULL, "x"), taken = i == 2 && v == 2;
+            CHECK(taken ? ok : bad_refused(ok, words), "%g as %s: %s", (double)bad.value, TYPES[i], fail_last());
+            CHECK(ok == file_exists(path), "a refused model leaves a file");
+            unlink(path);
+        }
+        CHECK(bad_refused(modelwrite_hf(hf, &c, DT_F16, &source, NULL, 0), words), "%s", fail_last());
+        CHECK(!dir_exists(hf), "a refused model leaves a folder");
+        // Bits that are copied stay what they are.
+        CHECK(modelwrite_hf(hf, &c, DT_F32, &source, NULL, 0), "%s", fail_last());
+        check_loads_not(hf, words, bad.value);
+        remove_tree(hf);
+    }
+    free(path), free(hf);
 }
 
 // ---- Parts ----
@@ -398,6 +472,7 @@ int main(void) {
     test_round_trip(dir, DT_F32);
     test_round_trip(dir, DT_F16);
     test_round_trip(dir, DT_BF16);
+    test_bad_values(dir);
     struct Config c = small_config();
     test_every_cut(dir, &c);
     c = qwen2_config();
