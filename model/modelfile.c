@@ -389,14 +389,18 @@ static bool open_shards(struct ModelFile *f, struct Folder *d) {
 static bool open_folder_tensors(struct ModelFile *f) {
     struct Folder d = {.f = f};
     json_t *index = NULL;
-    bool ok = true;
-    if (has_file(f->path, "model.safetensors.index.json")) {
+    bool ok = true, whole = has_file(f->path, "model.safetensors"),
+         indexed = has_file(f->path, "model.safetensors.index.json");
+    // As transformers chooses, which leaves the index of earlier shards where it is when it saves a model that fits one file.
+    if (whole && indexed)
+        warn("%s: model.safetensors is read, and not the files that model.safetensors.index.json names", f->path);
+    if (!whole && indexed) {
         char *path = path_join(f->path, "model.safetensors.index.json");
         index = json_parse_file(path, MAX_INDEX_BYTES);
         d.weight_map = json_object_get(index, "weight_map");
         ok = index && (json_object_size(d.weight_map) > 0 || fail("%s: weight_map is missing or empty", path));
         free(path);
-    } else if (!has_file(f->path, "model.safetensors")) {
+    } else if (!whole) {
         bool pickle = has_file(f->path, "pytorch_model.bin") || has_file(f->path, "pytorch_model.bin.index.json");
         ok = fail("%s: no model.safetensors in this folder%s", f->path,
                   pickle ? "; pytorch_model.bin is not read, because a pickle can run code: convert it to safetensors"

@@ -46,6 +46,12 @@ says "$out" '"text": "Hé"'
 run 0 info "$work/tiny.gguf"
 says "$out" "8 routed (3 active) and 2 shared"
 
+# An index beside model.safetensors is left of shards that are no more, and told.
+run 0 init --preset tiny-moe --out "$work/stale"
+echo '{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}' >"$work/stale/model.safetensors.index.json"
+run 0 convert "$work/stale" --out "$work/stale.gguf"
+says "$err" "warning: $work/stale: model.safetensors is read, and not the files that model.safetensors.index.json names"
+
 # quantize: to a mix, with what the file says of itself; to a folder, an unknown mix and a matrix that is none are refused.
 run 0 quantize "$work/tiny" --out "$work/mixed.gguf"
 says "$err" "parameters as q4_k_m"

@@ -576,13 +576,19 @@ static void check_broken_folders(const char *top) {
         {"{\"weight_map\":{}}", "weight_map is missing or empty"},
         {"{}", "weight_map is missing or empty"},
         {"[1", "not valid JSON"},
-        {"{\"weight_map\":{\"model.norm.weight\":\"model.safetensors\"}}", "embed_tokens.weight is missing"},
+        {"{\"weight_map\":{\"model.norm.weight\":\"shard.safetensors\"}}", "embed_tokens.weight is missing"},
     };
+    // An index that is left of earlier shards counts only where there is no model.safetensors.
+    char *whole = path_join(dir, "model.safetensors"), *shard = path_join(dir, "shard.safetensors");
+    put_file(dir, "model.safetensors.index.json", indices[0][0]);
+    CHECK(modelfile_open(&f, dir) && f.n_shards == 1, "%s", fail_last());
+    modelfile_close(&f);
+    CHECK(rename(whole, shard) == 0, "%s", shard);
     for (size_t i = 0; i < sizeof indices / sizeof *indices; i++) {
         put_file(dir, "model.safetensors.index.json", indices[i][0]);
         check_opens_not(dir, indices[i][1]);
     }
-    free(config);
+    free(config), free(whole), free(shard);
     remove_tree(dir);
     free(dir);
 }
