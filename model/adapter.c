@@ -15,25 +15,104 @@ enum { CONFIG_MAX_BYTES = 1 << 24, MODULE_NAME_BYTES = 160 };
 // ---- adapter_config.json
 
 // Members that change what the tensors mean; each is harmless only with the value that switches it off.
+static const char *const MUST_BE_FALSE[] = {"use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"};
+static const char *const MUST_BE_EMPTY[] = {
+    "modules_to_save",
+    "layers_to_transform",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_parameters",
+    "layer_replication",
+    "trainable_token_indices",
+    "exclude_modules",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "use_bdlora",
+    "monteclora_config",
+    "velora_config",
+};
+// Members that are read, and those that say nothing about an adapter that is trained.
+static const char *const KNOWN[] = {
+    "peft_type",
+    "task_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "bias",
+    "target_modules",
+    "init_lora_weights",
+    "lora_dropout",
+    "base_model_name_or_path",
+    "revision",
+    "auto_mapping",
+    "inference_mode",
+    "peft_version",
+    "layers_pattern",
+    "megatron_config",
+    "megatron_core",
+    "qalora_group_size",
+    "runtime_config",
+    "eva_config",
+    "corda_config",
+    "loftq_config",
+    "lora_ga_config",
+};
+
+static bool is_empty(const json_t *v) {
+    return !v || json_is_null(v) || json_is_false(v) || (json_is_array(v) && json_array_size(v) == 0) ||
+           (json_is_object(v) && json_object_size(v) == 0);
+}
+
+static bool find_name(const char *name, const char *const *list, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(name, list[i]) == 0)
+            return true;
+    return false;
+}
+
+static void warn_of_unknown_keys(json_t *c, const char *where) {
+    char *names = NULL;
+    const char *key;
+    json_t *v;
+    json_object_foreach(c, key, v) {
+        if (is_empty(v) || find_name(key, KNOWN, sizeof KNOWN / sizeof KNOWN[0]) ||
+            find_name(key, MUST_BE_FALSE, sizeof MUST_BE_FALSE / sizeof MUST_BE_FALSE[0]) ||
+            find_name(key, MUST_BE_EMPTY, sizeof MUST_BE_EMPTY / sizeof MUST_BE_EMPTY[0]) ||
+            (names && strlen(names) > 500))
+            continue;
+        char *longer = names ? xsprintf("%s, %s", names, key) : xstrdup(key);
+        free(names);
+        names = longer;
+    }
+    if (names)
+        warn("%s: not known and not used: %s", where, names);
+    free(names);
+}
+
+// Other ways to begin (PiSSA, OLoRA, CorDA, LoRA-GA, LoftQ) take something from the base weights, which PEFT does again as it loads.
+static bool check_beginning(const json_t *c, const char *where) {
+    static const char *const PLAIN[] = {"gaussian", "eva", "orthogonal"};
+    const json_t *v = json_object_get(c, "init_lora_weights");
+    const char *name = json_string_value(v);
+    if (!v || json_is_null(v) || json_is_boolean(v) || (name && find_name(name, PLAIN, 3)))
+        return true;
+    return fail("%s: init_lora_weights is %.40s: its base weights may have been changed with it, and this is not known "
+                "here; PEFT can save it converted",
+                where, name ? name : "no text");
+}
+
 static bool check_known(const json_t *c, const char *where) {
-    static const char *const MUST_BE_FALSE[] = {"use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"};
-    static const char *const MUST_BE_EMPTY[] = {"modules_to_save",
-                                                "layers_to_transform",
-                                                "rank_pattern",
-                                                "alpha_pattern",
-                                                "target_parameters",
-                                                "layer_replication",
-                                                "trainable_token_indices",
-                                                "exclude_modules",
-                                                "alora_invocation_tokens",
-                                                "arrow_config"};
-    const char *type = NULL, *bias = "none";
-    if (!json_get_string(c, "peft_type", &type, where) || !json_get_string(c, "bias", &bias, where))
+    const char *type = NULL, *bias = "none", *task = "CAUSAL_LM";
+    if (!json_get_string(c, "peft_type", &type, where) || !json_get_string(c, "bias", &bias, where) ||
+        !json_get_string(c, "task_type", &task, where))
         return false;
     if (!type || strcmp(type, "LORA") != 0)
         return fail("%s: peft_type is %s; LORA is expected", where, type ? type : "missing");
     if (strcmp(bias, "none") != 0)
         return fail("%s: bias is \"%s\"; only \"none\" is known", where, bias);
+    if (strcmp(task, "CAUSAL_LM") != 0)
+        return fail("%s: task_type is \"%s\"; only \"CAUSAL_LM\" is known", where, task);
     for (size_t i = 0; i < sizeof MUST_BE_FALSE / sizeof MUST_BE_FALSE[0]; i++) {
         bool on = false;
         if (!json_get_bool(c, MUST_BE_FALSE[i], &on, where))
@@ -42,13 +121,10 @@ static bool check_known(const json_t *c, const char *where) {
             return fail("%s: %s is true, which is not known here", where, MUST_BE_FALSE[i]);
     }
     for (size_t i = 0; i < sizeof MUST_BE_EMPTY / sizeof MUST_BE_EMPTY[0]; i++) {
-        const json_t *v = json_object_get(c, MUST_BE_EMPTY[i]);
-        bool empty = !v || json_is_null(v) || (json_is_array(v) && json_array_size(v) == 0) ||
-                     (json_is_object(v) && json_object_size(v) == 0);
-        if (!empty)
+        if (!is_empty(json_object_get(c, MUST_BE_EMPTY[i])))
             return fail("%s: %s is set, which is not known here", where, MUST_BE_EMPTY[i]);
     }
-    return true;
+    return check_beginning(c, where);
 }
 
 static bool read_options(const json_t *c, const char *where, struct LoraOptions *o) {
@@ -318,6 +394,8 @@ bool adapter_load(struct Model *m, const char *dir) {
     struct Modules all = modules_of(m);
     json_t *c = config_open(dir, &where);
     bool ok = c && read_options(c, where, &o) && read_targets(c, &all, where);
+    if (ok && !m->dev->is_dry) // whose adapter is loaded once more
+        warn_of_unknown_keys(c, where);
     if (ok && safetensors_open(&s, path)) {
         ok = load_tensors(m, &s, &all, &o);
         safetensors_close(&s);

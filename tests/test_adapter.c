@@ -144,6 +144,22 @@ static void test_refusals(struct Device *dev) {
         {.config = CONFIG("\"r\": 4, \"bias\": \"all\", \"target_modules\": [\"q_proj\"]"), .message = "bias"},
         {.config = CONFIG("\"r\": 4, \"modules_to_save\": [\"lm_head\"], \"target_modules\": [\"q_proj\"]"),
          .message = "modules_to_save"},
+        {.config = CONFIG("\"r\": 4, \"init_lora_weights\": \"pissa_niter_4\", \"target_modules\": [\"q_proj\"]"),
+         .message = "init_lora_weights is pissa_niter_4"},
+        {.config = CONFIG("\"r\": 4, \"init_lora_weights\": \"olora\", \"target_modules\": [\"q_proj\"]"),
+         .message = "init_lora_weights is olora"},
+        {.config = CONFIG("\"r\": 4, \"init_lora_weights\": 1, \"target_modules\": [\"q_proj\"]"),
+         .message = "init_lora_weights is no text"},
+        {.config = CONFIG("\"r\": 4, \"kasa_config\": {\"beta\": 1}, \"target_modules\": [\"q_proj\"]"),
+         .message = "kasa_config is set"},
+        {.config = CONFIG("\"r\": 4, \"use_bdlora\": true, \"target_modules\": [\"q_proj\"]"),
+         .message = "use_bdlora is set"},
+        {.config = CONFIG("\"r\": 4, \"monteclora_config\": {\"n\": 1}, \"target_modules\": [\"q_proj\"]"),
+         .message = "monteclora_config is set"},
+        {.config = CONFIG("\"r\": 4, \"velora_config\": {\"n\": 1}, \"target_modules\": [\"q_proj\"]"),
+         .message = "velora_config is set"},
+        {.config = CONFIG("\"r\": 4, \"task_type\": \"SEQ_CLS\", \"target_modules\": [\"q_proj\"]"),
+         .message = "task_type is \"SEQ_CLS\""},
         {.config = "{\"peft_type\": \"IA3\", \"r\": 4, \"lora_alpha\": 8, \"target_modules\": [\"q_proj\"]}",
          .message = "LORA"},
         {.config = "[]", .message = "object"},
@@ -169,9 +185,20 @@ static void test_refusals(struct Device *dev) {
               WRONG[i].message);
         model_free(&m);
     }
-    CHECK(write_wrong(&(struct Wrong){0}, &good, config) && make_model(&m, dev, "tiny") && adapter_load(&m, folder),
-          "the folder without a fault: %s", fail_last());
-    model_free(&m);
+    static const char *const SOUND[] = {
+        NULL,
+        CONFIG("\"r\": 4, \"init_lora_weights\": null, \"use_bdlora\": null, \"target_modules\": [\"q_proj\"]"),
+        CONFIG("\"r\": 4, \"init_lora_weights\": false, \"task_type\": null, \"target_modules\": [\"q_proj\"]"),
+        CONFIG("\"r\": 4, \"init_lora_weights\": \"gaussian\", \"target_modules\": [\"q_proj\"]"),
+        CONFIG("\"r\": 4, \"init_lora_weights\": \"eva\", \"target_modules\": [\"q_proj\"]"),
+        CONFIG("\"r\": 4, \"init_lora_weights\": \"orthogonal\", \"target_modules\": [\"q_proj\"]"),
+    };
+    for (size_t i = 0; i < sizeof SOUND / sizeof SOUND[0]; i++) {
+        CHECK(write_wrong(&(struct Wrong){.config = SOUND[i]}, &good, config) && make_model(&m, dev, "tiny") &&
+                  adapter_load(&m, folder),
+              "%s: %s", SOUND[i] ? SOUND[i] : "the folder without a fault", fail_last());
+        model_free(&m);
+    }
     safetensors_close(&good);
     unlink(kept);
     free(path), free(kept);

@@ -167,6 +167,9 @@ talk 0 "/show\n" --adapter "$work/adapter" --load "$work/b.chat"
 says "$err" "adapter, rank 4, scale 0.5"
 talk 1 '' --load "$work/a.chat" --adapter "$work/adapter"
 says "$err" "was held without an adapter"
+sed -i 's/"bias"/"colour": "red", "bias"/' "$work/adapter/adapter_config.json"
+talk 0 "one\n" --adapter "$work/adapter"
+says "$err" "adapter_config.json: not known and not used: colour"
 
 # What there is to see.
 talk 1 "/experts\none\n/show\n/experts $work/e.png\n/experts $work/e.gif\n/experts $work/no/e.png\n/help\n"
