@@ -463,7 +463,9 @@ static bool encode_level(struct Encoding *e, unsigned level, const char *text, s
             start = max_u64(white_start(text, start), done);
         if (p->rstrip)
             end = white_end(text, bytes, end);
-        if (start < done) // it began in the blanks that the one before took along
+        if (start == end) // blanks alone, and the one before took them along: nothing, as the library has it
+            continue;
+        if (start < done || start > end) // it began in the blanks that the one before took along
             return fail("added tokens %.*s overlap in this text", (int)p->bytes, piece_text(e->t, id));
         if (!encode_gap(e, level, text + done, start - done, first && done == 0))
             return false;

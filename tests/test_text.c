@@ -459,6 +459,20 @@ static void check_taken(const char *from, const char *to, const char *words, con
     free(text);
 }
 
+// White space of the added token is left over by the one before.
+static void check_overlap(const char *from, const char *to) {
+    char *text = replaced(WHOLE, from, to);
+    struct Tokenizer t;
+    if (CHECK(tokenizer_open_json(&t, text, strlen(text), NULL, 0, "file.json"), "%s", fail_last())) {
+        uint32_t *ids;
+        size_t n;
+        CHECK(!tokenizer_encode(&t, "<s>\n\n a", 7, TOKENIZE_SPECIAL, &ids, &n) && strstr(fail_last(), "overlap"), "%s",
+              fail_last());
+        tokenizer_free(&t);
+    }
+    free(text);
+}
+
 static void test_files(void) {
     fail_quiet(true);
     check_taken("null", "null", "ab<s>abab", "2 3 2 2");
@@ -471,6 +485,13 @@ static void test_files(void) {
     check_taken("[\"a b\"]", "[\"a b\"], \"unk_token\": \"ab\"", "acb", "0 2 1");
     check_taken("\"a b\"", "\"a b\"", "acb", "2"); // a byte without a token is left out, as the library does
     check_taken("\"<s>\"", "\"<s>\", \"lstrip\": true, \"rstrip\": true", "a  <s> \n b", "0 3 1");
+    // White space that the token before took along is no token any more; what is left of one is told (the library panics).
+    static const char END[] = "\"special\": true}]", WHITE[] = "\"special\": true, \"rstrip\": true}, {\"id\": 4, "
+                                                               "\"content\": \"\\n\\n\", \"lstrip\": true}]";
+    check_taken(END, WHITE, "<s>\n\na", "3 0");
+    check_taken(END, WHITE, "<s> \n\n", "3");
+    check_taken(END, WHITE, "<s>a \n\nb", "3 0 4 1");
+    check_overlap(END, WHITE);
     check_refused("null", "{\"type\": \"NFKC\"}", "normalizer 'NFKC'");
     check_refused("{\"type\": \"ByteLevel\"}", "{\"type\": \"WordPiece\"}", "decoder 'WordPiece'");
     check_refused("{\"type\": \"ByteLevel\"}", "null", "decoder 'null'");
