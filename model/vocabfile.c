@@ -384,6 +384,35 @@ static bool fill_tokens(struct TokenList *l, const json_t *root, const json_t *p
     return true;
 }
 
+// Added tokens with a property that GGUF has no place for: their names, the first of them.
+struct Lost {
+    char *names[3];
+};
+static const char *const LOST[3] = {"lstrip", "rstrip", "normalized"};
+
+// `normalizes`: whether the tokenizer normalizes text at all; else that property says nothing.
+static void lost_add(struct Lost *l, const json_t *token, bool normalizes) {
+    const char *content = json_string_value(json_object_get(token, "content"));
+    for (int i = 0; i < 3 && content; i++) {
+        char *names = l->names[i];
+        if (!json_is_true(json_object_get(token, LOST[i])) || (i == 2 && !normalizes) || (names && strlen(names) > 500))
+            continue;
+        l->names[i] = names ? xsprintf("%s, \"%.80s\"", names, content) : xsprintf("\"%.80s\"", content);
+        free(names);
+    }
+}
+
+static void lost_tell(struct Lost *l, const char *where) {
+    static const char *const MEANING[3] = {"takes the blanks before it along", "takes the blanks behind it along",
+                                           "is looked for in normalized text"};
+    for (int i = 0; i < 3; i++) {
+        if (l->names[i])
+            warn("%s: %s (an added token %s) has no place in GGUF; a few texts get other ids there with %s", where,
+                 LOST[i], MEANING[i], l->names[i]);
+        free(l->names[i]);
+    }
+}
+
 static bool write_merges(struct GgufWriter *w, const json_t *merges, const char *where) {
     size_t n = json_array_size(merges), i;
     struct GgufString *list = xcalloc(n, sizeof *list);
@@ -422,6 +451,12 @@ static bool adds_bos(const json_t *root, const json_t *config) {
     }
     const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
     return json_is_boolean(flag) ? json_is_true(flag) : class && strncmp(class, "Llama", 5) == 0;
+}
+
+static bool normalizes(const json_t *root) {
+    const json_t *normal = json_object_get(root, "normalizer");
+    return json_is_object(normal) &&
+           !(has_type(normal, "Sequence") && json_array_size(json_object_get(normal, "normalizers")) == 0);
 }
 
 static void write_special(struct GgufWriter *w, const char *key, const struct TokenList *l, const json_t *config,
@@ -545,6 +580,11 @@ static bool write_json_vocab(struct GgufWriter *w, const struct Config *c, const
         write_specials(w, c, &l, config);
         gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", is_spm(root) && has_prefix(root, where));
         gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", adds_bos(root, config));
+        struct Lost lost = {0};
+        const json_t *token;
+        size_t i;
+        json_array_foreach(json_object_get(root, "added_tokens"), i, token) lost_add(&lost, token, normalizes(root));
+        lost_tell(&lost, where);
     }
     token_list_done(&l);
     return ok;
@@ -570,6 +610,7 @@ static bool write_model_vocab(struct GgufWriter *w, const struct Config *c, cons
         return fail("%s: %u pieces, but the embedding has %u rows", where, s->n, c->vocab_size);
     struct TokenList l = {.n = c->vocab_size};
     float *scores = xcalloc(l.n, sizeof *scores);
+    struct Lost lost = {0};
     const char *key;
     json_t *value;
     bool ok = fill_tokens(&l, NULL, NULL, where);
@@ -582,8 +623,10 @@ static bool write_model_vocab(struct GgufWriter *w, const struct Config *c, cons
         json_t *id = json_integer(strtoll(key, NULL, 10));
         const char *text = json_string_value(json_object_get(value, "content"));
         bool special = json_is_true(json_object_get(value, "special"));
-        if (ok && text && json_integer_value(id) >= (json_int_t)s->n) // those below are pieces
+        if (ok && text && json_integer_value(id) >= (json_int_t)s->n) { // those below are pieces
             ok = set_token(&l, id, text, special ? TOKEN_CONTROL : TOKEN_USER, where);
+            lost_add(&lost, value, true);
+        }
         json_decref(id);
     }
     if (ok) {
@@ -592,6 +635,7 @@ static bool write_model_vocab(struct GgufWriter *w, const struct Config *c, cons
         gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", s->dummy_prefix);
         gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", !config || adds_bos(NULL, config));
     }
+    lost_tell(&lost, where);
     free(scores);
     token_list_done(&l);
     return ok;

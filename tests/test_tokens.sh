@@ -35,9 +35,19 @@ done
 for name in deepseek-coder deepseek-v3 llama-bpe qwen2; do # byte-level ones: to GGUF and back
     of=$golden/tokenizer/$name/tokenizer.json
     "$VKMOE" init --preset tiny --tokenizer "$of" --out "$name.gguf" 2>log || fail "init: $(<log)"
+    # What GGUF has no place for is told: `normalized` counts beside a normalizer alone.
+    told=$(grep -c warning log || true)
+    [[ $name == qwen2 ]] || [[ $told == 0 ]] || fail "$name: told is: $(<log)"
+    [[ $name != qwen2 ]] || grep -q 'normalized (an added token is looked for in normalized text) has no place .* with "ö", "÷", "<tool>"' log ||
+        fail "$name: told is: $(<log)"
     "$VKMOE" convert "$name.gguf" --out "$name" 2>log || fail "convert: $(<log)"
     [[ $(ids "$name.gguf") == "$(ids "$of")" && $(ids "$name") == "$(ids "$of")" ]] || fail "$name: other ids"
 done
+
+sed '0,/"lstrip": false/s//"lstrip": true/; 0,/"rstrip": false/s//"rstrip": true/' "$golden/tokenizer/smollm/tokenizer.json" >tokenizer.json
+"$VKMOE" init --preset tiny --tokenizer tokenizer.json --out lost.gguf 2>log || fail "init: $(<log)"
+grep -q 'lstrip (an added token takes the blanks before it along) has no place in GGUF' log &&
+    grep -q 'rstrip (an added token takes the blanks behind it along) has no place in GGUF' log || fail "lstrip and rstrip are lost: $(<log)"
 
 # A model that talks: the template is LLaMA 2's own text.
 rm -rf folder
@@ -79,6 +89,9 @@ if "$VKMOE" tokenize bare/llama.model -p x 2>log; then fail "an added token that
 grep -q "'<pad>' is not in added_tokens_decoder" log || fail "message: $(<log)"
 echo '{"added_tokens_decoder": {"900": {"content": "<pad>", "special": true}}}' >bare/tokenizer_config.json
 [[ $("$VKMOE" tokenize bare/llama.model -p '<pad>' --special --json) == '{"ids": [900]}' ]] || fail "<pad> is not 900"
+echo '{"added_tokens_decoder": {"900": {"content": "<pad>", "special": true, "rstrip": true}}}' >bare/tokenizer_config.json
+"$VKMOE" init --preset tiny --tokenizer bare/llama.model --out pad.gguf 2>log || fail "init: $(<log)"
+grep -q 'rstrip (.*) has no place in GGUF; .* with "<pad>"' log || fail "rstrip is lost: $(<log)"
 rm bare/added_tokens.json bare/tokenizer_config.json
 
 # Templates by name, from a file, and neither.
