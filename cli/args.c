@@ -157,9 +157,11 @@ static bool check_value(const struct Command *command, const struct Flag *flag, 
     switch (flag->kind) {
     case ARG_SWITCH:
     case ARG_TEXT:
-    case ARG_FILE:
     case ARG_LIST:
         return true;
+    case ARG_FILE: // "$UNSET": an empty name would be the working directory
+        return *value || fail("%s: --%s is empty; a name is expected: --%s %s", command->name, flag->name, flag->name,
+                              flag->value);
     case ARG_CHOICE:
         return choice_listed(flag->value, value) ||
                fail("%s: --%s is %s, not '%s'", command->name, flag->name, flag->value, value);

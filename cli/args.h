@@ -8,7 +8,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 enum ArgKind {
     ARG_SWITCH, // no value: --json
     ARG_TEXT,   // any text
-    ARG_FILE,   // the name of a file or folder: text, and shells complete it
+    ARG_FILE,   // the name of a file or folder: text, not empty, and shells complete it
     ARG_LIST,   // any text, as often as wanted
     ARG_INT,    // a whole number within min .. max
     ARG_FLOAT,  // a number within min .. max

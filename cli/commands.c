@@ -91,7 +91,7 @@ static const struct Flag info_flags[] = {
 };
 static const struct Flag chat_flags[] = {
     TEXT("system", 0, "TEXT", NULL, "system message, where the model's template knows one"),
-    TEXT("load", 0, "FILE", NULL, "go on with a conversation that /save kept"),
+    FILENAME("load", 0, "FILE", "go on with a conversation that /save kept"),
     TEMPLATE,
     INT("max-tokens", 'n', "1024", 1, 1048576, "longest answer"),
     TYPE_AS_FILE,
@@ -357,7 +357,7 @@ static const struct Flag convert_flags[] = {
 static const struct Flag quantize_flags[] = {
     NEEDED("out", 'o', "FILE", "a name that ends in .gguf"),
     CHOICE("type", MIXES, "q4_k_m", "llama.cpp's name for the mix: which tensor gets which type is the same as there"),
-    TEXT("imatrix", 0, "FILE", NULL, "importance matrix of llama-imatrix: columns that matter more are kept nearer"),
+    FILENAME("imatrix", 0, "FILE", "importance matrix of llama-imatrix: columns that matter more are kept nearer"),
     END,
 };
 static const struct Flag upcycle_flags[] = {

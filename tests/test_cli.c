@@ -65,6 +65,9 @@ static void test_parsing(void) {
     check_refused("devices a", "takes no arguments");
     check_refused("train m --data --out b", "--data needs a value");
     check_refused("train m --data a --out", "--out needs a value");
+    check_refused("train m --data a --out=", "train: --out is empty");
+    check_refused("eval m --data a --out=", "eval: --out is empty");
+    check_refused("quantize m --out a.gguf --imatrix=", "quantize: --imatrix is empty");
     check_refused("train m --data a --data b --out c", "--data is given twice");
     check_refused("train m --data a --out b --lr fast", "takes a number, not 'fast'");
     check_refused("train m --data a --out b --lr nan", "takes a number");

@@ -102,6 +102,12 @@ fi
 run 1 init --preset tiny --out "$work/tiny"
 one_line
 says "$err" "$work/tiny"
+for command in "train $work/tiny --data $work/tiny/config.json" "convert $work/tiny" "init --preset tiny"; do
+    read -ra words <<<"$command"
+    refused 2 "--out is empty" "${words[@]}" --out "" # "$UNSET"
+done
+echo '{"text": "a"}' >"$work/text.jsonl"
+refused 1 "Not a directory" train "$work/tiny" --data "$work/text.jsonl" --out "$work/tiny/config.json/run"
 run 1 init --preset tiny --out "$work/new" --type q4_0
 one_line
 [[ ! -e $work/new ]]

@@ -415,7 +415,7 @@ bool checkpoint_folder_free(const char *out) {
     static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
                                       "experts.png", "expert_cfg.json", "samples.txt",   "best"};
     DIR *d = opendir(out);
-    bool all = true;
+    bool all = d || errno == ENOENT; // what is there and cannot be looked into may be anybody's
     for (struct dirent *e; all && d && (e = readdir(d));) {
         const char *name = e->d_name;
         bool own = strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strncmp(name, ".checkpoint-", 12) == 0 ||

@@ -301,6 +301,8 @@ static bool metrics_open(struct Train *t) {
 bool train_check_out(const struct TrainOptions *o) {
     if (file_exists(o->out) && !dir_exists(o->out))
         return fail("--out %s is a file; a folder is needed", o->out);
+    if (access(o->out, R_OK | X_OK) != 0 && errno != ENOENT)
+        return fail("--out %s: the folder cannot be read: %s", o->out, strerror(errno));
     bool checkpoint = checkpoint_exists(o->out);
     return (o->resume && checkpoint) || checkpoint_folder_free(o->out) ||
            fail("--out %s is in use%s; give another folder", o->out,
