@@ -286,9 +286,11 @@ int cmd_eval(const struct Args *args) {
         return args_wrong(args, "--md and --png belong to `vkmoe eval report`");
     if (args_switch(args, "dry-run") && args_given(args, "out"))
         return args_wrong(args, "--dry-run has no results; its lines go to standard output");
+    const char *out = args_given(args, "out") ? args_text(args, "out") : "results.json";
+    if (!args_switch(args, "dry-run") && !eval_may_write(out))
+        return EXIT_FAILED;
     struct Job *j = xcalloc(1, sizeof *j);
     j->args = args;
-    const char *out = args_given(args, "out") ? args_text(args, "out") : "results.json";
     bool ok = (args_switch(args, "dry-run") ? list(j) : run(j, out)) && j->n_failures == 0;
     job_free(j);
     return ok ? EXIT_DONE : EXIT_FAILED;

@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-static const uint64_t JOURNAL_MAX_BYTES = UINT64_C(1) << 34;
+static const uint64_t JOURNAL_MAX_BYTES = UINT64_C(1) << 34, RESULTS_MAX_BYTES = UINT64_C(1) << 26;
 
 struct Runner {
     struct EvalRun *r;
@@ -411,6 +412,28 @@ bool eval_run(struct EvalRun *r) {
 }
 
 // ---- Results
+
+// A name mistyped must not cost a file of another kind.
+bool eval_may_write(const char *path) {
+    struct stat there;
+    uint8_t *text;
+    uint64_t bytes;
+    if (stat(path, &there) != 0)
+        return true;
+    if (S_ISDIR(there.st_mode))
+        return fail("%s: is a folder; a file for the results is expected", path);
+    bool ours = false;
+    if (S_ISREG(there.st_mode)) {
+        if (!file_read(path, RESULTS_MAX_BYTES, &text, &bytes))
+            return false;
+        json_t *root = json_loadb((const char *)text, bytes, 0, NULL);
+        ours = bytes == 0 || // as mktemp makes it
+               (json_is_string(json_object_get(root, "model")) && json_is_array(json_object_get(root, "tasks")));
+        json_decref(root);
+        free(text);
+    }
+    return ours || fail("%s: is there already and holds no results of `vkmoe eval`; take another --out", path);
+}
 
 static json_t *group_results(const struct Asked *asked, const struct TaskScore *s) {
     json_t *list = json_array();

@@ -37,6 +37,8 @@ bool eval_list(const struct Asked *asked, uint32_t n, const struct AnswerModel *
 void eval_hash(const struct Asked *asked, uint32_t n, char hex[65]);
 const char *eval_metric_name(enum TaskMetric metric);
 
+// Whether results may be written there: to nothing yet, or over others. False after one line.
+bool eval_may_write(const char *path);
 // results.json; tasks that could not be asked are in `failed` (n_failed), with their words.
 struct EvalFailure {
     const char *task, *title, *message;

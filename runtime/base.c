@@ -232,7 +232,36 @@ static bool write_all(int fd, const void *data, uint64_t bytes) {
     return true;
 }
 
-bool file_write_atomic(const char *path, const void *data, uint64_t bytes) {
+// Where the links of a name lead, whether there is anything or not; malloc'ed.
+static char *path_followed(const char *path) {
+    enum { MOST_LINKS = 40 }; // as the kernel follows
+    char *at = xstrdup(path), to[PATH_MAX];
+    for (int i = 0; i < MOST_LINKS; i++) {
+        ssize_t n = readlink(at, to, sizeof to - 1);
+        if (n < 0)
+            break;
+        to[n] = 0;
+        char *dir = path_parent(at), *next = path_join(dir, to);
+        free(dir);
+        free(at);
+        at = next;
+    }
+    return at;
+}
+
+// A device, a pipe or a file without a name, which nothing can take the place of.
+static bool file_write_through(const char *path, const void *data, uint64_t bytes) {
+    int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    bool ok = fd >= 0 && write_all(fd, data, bytes);
+    int error = errno;
+    if (fd >= 0 && close(fd) != 0 && ok) {
+        ok = false;
+        error = errno;
+    }
+    return ok || fail("%s: cannot be written: %s", path, strerror(error));
+}
+
+static bool file_replace(const char *path, const void *data, uint64_t bytes) {
     struct Temporary temporary;
     int fd = temporary_file(&temporary, path);
     if (fd < 0)
@@ -249,6 +278,20 @@ bool file_write_atomic(const char *path, const void *data, uint64_t bytes) {
     }
     temporary_drop(&temporary);
     return ok ? parent_sync(path) : fail("%s: cannot be written: %s", path, strerror(error));
+}
+
+bool file_write_atomic(const char *path, const void *data, uint64_t bytes) {
+    struct stat there, followed;
+    bool exists = stat(path, &there) == 0;
+    if (exists && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode))
+        return file_write_through(path, data, bytes);
+    // A link stays one: what it leads to is replaced. Those of /proc/self/fd, behind /dev/stdout, may say a name that is none any more.
+    char *target = path_followed(path);
+    bool named = !exists ||
+                 (lstat(target, &followed) == 0 && followed.st_dev == there.st_dev && followed.st_ino == there.st_ino);
+    bool ok = named ? file_replace(target, data, bytes) : file_write_through(path, data, bytes);
+    free(target);
+    return ok;
 }
 
 bool file_exists(const char *path) {

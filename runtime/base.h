@@ -41,7 +41,8 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 // Files.
 bool file_read(const char *path, uint64_t max_bytes, uint8_t **data, uint64_t *bytes); // malloc'ed, a 0 byte follows
-bool file_write_atomic(const char *path, const void *data, uint64_t bytes); // temporary, fsync, rename, fsync dir
+// Temporary, fsync, rename, fsync dir; through links. A device or a pipe is written into.
+bool file_write_atomic(const char *path, const void *data, uint64_t bytes);
 bool file_exists(const char *path);
 bool dir_exists(const char *path);
 bool dir_make(const char *path);                    // with parents; synchronised

@@ -5,11 +5,13 @@
 #include "runtime/temporary.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,6 +181,41 @@ static void test_files(void) {
     free(path), free(missing), free(deep), free(absolute), free(slashed), free(cache);
 }
 
+// What is behind a link is replaced, not the link; what is no file is written into.
+static void test_write_through(void) {
+    char *at = path_join(folder, "at"), *link = path_join(folder, "link"), *far = path_join(folder, "far"),
+         *pipe = path_join(folder, "pipe"), *device = path_join(folder, "full"), got[8] = "";
+    struct stat st;
+    uint8_t *data = NULL;
+    uint64_t bytes = 0;
+    if (!CHECK(mkdir(folder, 0700) == 0 && symlink("at", link) == 0 && symlink("link", far) == 0 &&
+                   mkfifo(pipe, 0600) == 0,
+               "no folder for the test"))
+        return;
+    for (int i = 0; i < 2; i++) // to nothing yet, and over what is there
+        CHECK(file_write_atomic(far, i ? "second" : "first", 6) && lstat(far, &st) == 0 && S_ISLNK(st.st_mode) &&
+                  lstat(link, &st) == 0 && S_ISLNK(st.st_mode) && lstat(at, &st) == 0 && S_ISREG(st.st_mode),
+              "through links: %s", fail_last());
+    CHECK(file_read(at, 6, &data, &bytes) && memcmp(data, "second", 6) == 0, "%s", fail_last());
+    free(data);
+    int fd = open(pipe, O_RDWR); // so that nobody waits
+    CHECK(fd >= 0 && file_write_atomic(pipe, "piped", 5) && lstat(pipe, &st) == 0 && S_ISFIFO(st.st_mode), "a pipe: %s",
+          fail_last());
+    CHECK(fd >= 0 && S_ISFIFO(st.st_mode) && read(fd, got, 5) == 5 && memcmp(got, "piped", 5) == 0, "read '%s'", got);
+    close(fd);
+    if (mknod(device, S_IFCHR | 0600, makedev(1, 7)) == 0) { // a /dev/full of our own, which takes an administrator
+        fail_quiet(true);
+        bool put = file_write_atomic(device, "lost", 4);
+        fail_quiet(false);
+        CHECK(!put && strstr(fail_last(), device) && lstat(device, &st) == 0 && S_ISCHR(st.st_mode), "a device: '%s'",
+              fail_last());
+    }
+    CHECK(!dir_exists(at) && files_in(folder) == (unsigned)(file_exists(device) ? 5 : 4), "%u files", files_in(folder));
+    unlink(at), unlink(link), unlink(far), unlink(pipe), unlink(device);
+    CHECK(rmdir(folder) == 0, "the folder is left clean");
+    free(at), free(link), free(far), free(pipe), free(device);
+}
+
 static void put_file(const char *path) {
     FILE *f = fopen(path, "w");
     CHECK(f && fputs("left", f) >= 0 && fclose(f) == 0, "%s", path);
@@ -302,6 +339,7 @@ int main(void) {
     test_random();
     test_files();
     test_stale();
+    test_write_through();
     test_exhausted();
     test_memory();
     double start = clock_seconds();

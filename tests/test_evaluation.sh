@@ -52,6 +52,16 @@ note $? "twelve prompts with their tokens: ${out:0:300}"
 says "$out" '"where":"'"$data"'/naturalquestions/NQ-open.dev.jsonl:1","prompt":"Answer these questions:\n\nQ: who is 1?\nA:","tokens":['
 refused 2 "--dry-run has no results" eval "$work/tiny" "${ask[@]}" --dry-run -o "$work/dry.json"
 
+# What is no file of results is refused before a question, and stays.
+echo '{"model": "mine"}' >"$work/mine.json"
+ln -s "$PWD/$work/mine.json" "$work/link.json"
+refused 1 "holds no results" eval "$work/tiny" "${ask[@]}" -o "$work/mine.json"
+refused 1 "holds no results" eval "$work/tiny" "${ask[@]}" -o "$work/link.json"
+refused 1 "is a folder" eval "$work/tiny" "${ask[@]}" -o "$data"
+(cd "$work" && echo notes >results.json && ! "$VKMOE" eval tiny --data data --tasks naturalquestions --limit 1 --context 300 >out 2>err &&
+    [[ $(<results.json) == notes && $(<mine.json) == *mine* && ! -e results.json.jsonl && ! -e mine.json.jsonl ]])
+note $? "a foreign results.json is replaced: $(<"$work/err")"
+
 # The journal is the same at any number of answers at once.
 run 0 eval "$work/tiny" "${ask[@]}" -o "$work/one.json" --parallel 1
 says "$out" "Own"
@@ -131,6 +141,12 @@ note $? "a picture"
 run 0 eval report "$work/one.json" "$work/many.json" --md
 says "$out" "| NaturalQuestions (em, 0-shot) | **"
 refused 1 "holds no results" eval report "$work/tiny/config.json"
+
+echo old >"$work/picture"
+ln -s picture "$work/link.png"
+run 0 eval report "$work/one.json" --png "$work/link.png"
+[[ -L $work/link.png && $(head -c 4 "$work/picture" | tail -c 3) == PNG ]]
+note $? "a link is replaced and not what it leads to"
 
 # Wrong use.
 refused 2 "--data names the folder" eval "$work/tiny"
