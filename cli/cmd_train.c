@@ -19,7 +19,8 @@ static volatile sig_atomic_t stop_asked, save_asked;
 
 static void on_signal(int signal_number) {
     stop_asked = 1;
-    signal(signal_number, SIG_DFL); // a second one ends the program at once; the last checkpoint is whole
+    if (signal_number != SIGHUP)        // of a terminal that closes kernel and shell may both tell
+        signal(signal_number, SIG_DFL); // a second one ends the program at once; the last checkpoint is whole
 }
 
 static void on_save_signal(int signal_number) {
@@ -371,6 +372,9 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         fprintf(stderr, "held-out loss before training: %.4f (%zu examples)\n", before, t->held_out.n);
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
+    bool hangs_up = signal(SIGHUP, on_signal) != SIG_IGN;
+    if (!hangs_up) // nohup
+        signal(SIGHUP, SIG_IGN);
     t->stop = &stop_asked;
     t->save = &save_asked;
     t->on_step = on_step;
@@ -383,6 +387,8 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         progress_end(&w.progress);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
+    if (hangs_up)
+        signal(SIGHUP, SIG_DFL);
     curves_draw_run(t->o.out);
     if (!ok)
         return EXIT_FAILED;
@@ -531,6 +537,7 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
 
 int cmd_train(const struct Args *args) {
     signal(SIGUSR1, on_save_signal); // for as long as the program lives: too early or too late it must do no harm
+    signal(SIGPIPE, SIG_IGN);        // nobody need look on: what cannot be told is no reason to lose the run
     static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets", "rslora", "lora-experts-share"};
     static const char *const ESFT_FLAGS[] = {"esft-score", "esft-threshold", "esft-config", "esft-only"};
     for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)

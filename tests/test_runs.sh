@@ -43,7 +43,7 @@ if ! "$VKMOE" devices >"$work/stdout" 2>&1; then
     finish
 fi
 for i in $(seq 24); do echo "{\"prompt\": \"question $i\", \"completion\": \" It is $i.\"}"; done >"$work/data.jsonl"
-command=("$VKMOE" train "$work/model" --data "$work/data.jsonl" --steps 30 --batch 4 --context 64 --lr 1e-3)
+command=(env --default-signal=HUP,PIPE "$VKMOE" train "$work/model" --data "$work/data.jsonl" --steps 30 --batch 4 --context 64 --lr 1e-3)
 steps() { # steps OUT: done so far
     [[ ! -e $1/metrics.jsonl ]] || grep -c '"loss"' "$1/metrics.jsonl"
 }
@@ -95,6 +95,25 @@ wait $pid 2>/dev/null
 note $? "a run that was interrupted twice: $(tail -n 1 "$work/log")"
 same_weights "$work/stopped"
 note $? "a run that was interrupted twice has other weights"
+
+# A terminal that closes stops a run as SIGTERM does, told once or twice, unless nohup said otherwise; what reads its lines may go.
+begin "$work/hung"
+kill -HUP $pid
+kill -HUP $pid
+wait $pid
+note $? "SIGHUP loses the run"
+says "$(<"$work/log")" "and saved; --resume goes on"
+command[1]=--ignore-signal=HUP
+begin "$work/nohup"
+command[1]=--default-signal=HUP,PIPE
+kill -HUP $pid
+wait $pid
+note $? "SIGHUP under nohup: $(tail -n 1 "$work/log")"
+same_weights "$work/nohup"
+note $? "SIGHUP ended a run under nohup: $(tail -n 1 "$work/log")"
+"${command[@]}" --out "$work/piped" 2>&1 >"$work/stdout" | head -c 1 >"$work/log"
+[[ ${PIPESTATUS[0]} == 0 ]] && same_weights "$work/piped"
+note $? "a run whose lines nobody reads is lost: $(ls "$work/piped")"
 
 # plot: one picture of both, letters where there are no colours, the figures as JSON; what is not there is named.
 run 0 plot "$work/whole" "$work/saved/" --out "$work/both.png"
