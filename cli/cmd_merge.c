@@ -7,10 +7,8 @@
 #include "model/card.h"
 #include "model/probe.h"
 #include "model/selftest.h"
-#include "runtime/temporary.h"
 #include "train/merge.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -222,16 +220,6 @@ static bool ask_merged(const char *path, struct Device *dev, const struct Asked 
     return ok;
 }
 
-// What was found to be right gets its name.
-static bool keep(struct Temporary *result) {
-    char *final = xstrdup(result->final);
-    bool ok =
-        temporary_keep(result) || fail("%s: the model cannot be renamed to its final name: %s", final, strerror(errno));
-    ok = ok && parent_sync(final);
-    free(final);
-    return ok;
-}
-
 int cmd_merge(const struct Args *args) {
     struct ModelFile f;
     struct Device dev;
@@ -249,18 +237,17 @@ int cmd_merge(const struct Args *args) {
         bool fit = fits(&dev, &f, args_text(args, "adapter"), &asked);
         enum DType type = fit ? output_type(args, output_main_type(&f)) : DT_F32;
         r.bound = args_given(args, "max-divergence") ? args_float(args, "max-divergence") : bound_of(type);
-        struct Temporary result;
+        struct ModelPlace result; // what was found to be right gets its name
         struct OutputGuard guard;
-        char *final = path_without_slash(args_text(args, "out"));
         output_guard(&guard);
-        temporary_name(&result, final);
-        ok = fit && merge(args, result.path, &dev, &f, &asked, type, &adapted, &r) &&
-             ask_merged(result.path, &dev, &asked, &adapted, &r);
+        modelwrite_place(&result, args_text(args, "out"));
+        const char *path = result.temporary.path;
+        ok = fit && merge(args, path, &dev, &f, &asked, type, &adapted, &r) &&
+             ask_merged(path, &dev, &asked, &adapted, &r);
         if (ok)
             show(args, &r);
-        ok = ok && agrees(args, &r, type) && keep(&result) && write_card(args, &r, type, record);
-        temporary_drop(&result);
-        free(final);
+        ok = ok && agrees(args, &r, type) && modelwrite_place_keep(&result) && write_card(args, &r, type, record);
+        modelwrite_place_drop(&result);
         output_unguard(&guard);
         device_close(&dev);
     }

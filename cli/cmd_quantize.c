@@ -21,7 +21,7 @@ int cmd_quantize(const struct Args *args) {
         fail("%s: quantised weights go to a GGUF: give a name that ends in .gguf", out);
         return EXIT_FAILED;
     }
-    if (!modelwrite_check_output(out) || !modelfile_open(&f, args->operands[0]))
+    if (!modelwrite_check_output(out, true) || !modelfile_open(&f, args->operands[0]))
         return EXIT_FAILED;
     tell_source(&f);
     bool ok = !matrix || imatrix_open(&imatrix, matrix);

@@ -17,7 +17,7 @@ bool output_check(const struct Args *args) {
     if (type && dtype_find(type, &t) && dtype_is_quantised(t) && !output_is_gguf(out))
         return fail("%s: a Hugging Face folder holds f32, f16 or bf16, not %s; a name that ends in .gguf can", out,
                     type);
-    return modelwrite_check_output(out);
+    return modelwrite_check_output(out, output_is_gguf(out));
 }
 
 enum DType output_type(const struct Args *args, enum DType fallback) {

@@ -170,32 +170,86 @@ static bool stream_rows(struct Rows *r, const struct WeightSpec *w, uint64_t fir
 
 // ---- Places ----
 
+static const char GATHERED[] = ".model"; // within a folder that is filled
+
+// But for what a killed process gathered there, which goes when the next one gathers.
 static bool dir_is_empty(const char *path) {
     DIR *dir = opendir(path);
     if (!dir)
         return false;
     bool empty = true;
     for (struct dirent *e; empty && (e = readdir(dir));)
-        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+                (strncmp(e->d_name, GATHERED, strlen(GATHERED)) == 0 &&
+                 strncmp(e->d_name + strlen(GATHERED), ".tmp", 4) == 0);
     closedir(dir);
     return empty;
 }
 
-bool modelwrite_check_output(const char *path) {
+bool modelwrite_check_output(const char *path, bool file) {
     if (file_exists(path))
         return fail("%s: exists already; give another name or remove it first", path);
+    if (dir_exists(path) && file)
+        return fail("%s: is a folder; a file is to be written", path);
     if (dir_exists(path) && !dir_is_empty(path))
         return fail("%s: the folder is not empty; give another name or remove it first", path);
     return true;
 }
 
-// The folder is gathered under a temporary name beside the final one.
-static bool keep_folder(struct Temporary *t, const char *dir) {
-    if (!dir_sync(t->path))
-        return false;
-    if (!temporary_keep(t))
-        return fail("%s: the folder cannot be renamed to its final name: %s", dir, strerror(errno));
-    return parent_sync(dir);
+static bool moved(const char *from_dir, const char *to_dir, const char *name) {
+    char *from = path_join(from_dir, name), *to = path_join(to_dir, name);
+    bool ok = rename(from, to) == 0 || fail("%s: cannot be moved to %s: %s", from, to, strerror(errno));
+    free(from);
+    free(to);
+    return ok;
+}
+
+bool modelwrite_move(const char *from, const char *to, const char *last) {
+    DIR *d = opendir(from);
+    bool ok = d || fail("%s: %s", from, strerror(errno));
+    char *count = path_join(to, last); // an earlier result stops counting before its files are replaced
+    if (ok && unlink(count) != 0 && errno != ENOENT)
+        ok = fail("%s: cannot be replaced: %s", count, strerror(errno));
+    free(count);
+    ok = ok && dir_sync(to);
+    for (struct dirent *e; ok && (e = readdir(d));)
+        if (e->d_name[0] != '.' && strcmp(e->d_name, last) != 0)
+            ok = moved(from, to, e->d_name);
+    if (d)
+        closedir(d);
+    ok = ok && dir_sync(to) && moved(from, to, last) && dir_sync(to);
+    rmdir(from);
+    return ok;
+}
+
+void modelwrite_place(struct ModelPlace *p, const char *path) {
+    char *named = path_without_slash(path), *final = path_followed(named);
+    free(named);
+    *p = (struct ModelPlace){.fills = dir_exists(final) ? final : NULL};
+    char *gathered = p->fills ? path_join(final, GATHERED) : NULL;
+    temporary_name(&p->temporary, gathered ? gathered : final);
+    free(gathered);
+    if (!p->fills)
+        free(final);
+}
+
+bool modelwrite_place_keep(struct ModelPlace *p) {
+    char *final = xstrdup(p->temporary.final);
+    bool ok = !dir_exists(p->temporary.path) || dir_sync(p->temporary.path);
+    if (ok && p->fills)
+        ok = modelwrite_move(p->temporary.path, p->fills, "config.json");
+    else if (ok)
+        ok = (temporary_keep(&p->temporary) ||
+              fail("%s: the model cannot be renamed to its final name: %s", final, strerror(errno))) &&
+             parent_sync(final);
+    free(final);
+    return ok;
+}
+
+void modelwrite_place_drop(struct ModelPlace *p) {
+    temporary_drop(&p->temporary);
+    free(p->fills);
+    *p = (struct ModelPlace){0};
 }
 
 static bool write_text(const char *dir, const char *name, const char *text) {
@@ -423,19 +477,18 @@ bool modelwrite_hf(const char *dir, const struct Config *c, enum DType type, con
                    const struct ModelFile *tokenizer, uint64_t shard_bytes) {
     if (type != DT_F32 && type != DT_F16 && type != DT_BF16)
         return fail("%s: a folder of safetensors holds f32, f16 or bf16, not %s", dir, DTYPES[type].name);
-    if (!config_check_json(c, dir) || !modelwrite_check_output(dir))
+    if (!config_check_json(c, dir) || !modelwrite_check_output(dir, false))
         return false;
-    char *final = path_without_slash(dir);
-    struct Temporary t;
+    struct ModelPlace place;
     struct Plan p = make_plan(c, type, shard_bytes ? shard_bytes : DEFAULT_SHARD_BYTES);
-    bool ok =
-        temporary_folder(&t, final) && write_configs(t.path, c, type) && modelwrite_tokenizer(t.path, c, tokenizer);
+    modelwrite_place(&place, dir);
+    const char *to = place.temporary.path;
+    bool ok = dir_make(to) && write_configs(to, c, type) && modelwrite_tokenizer(to, c, tokenizer);
     for (uint32_t s = 0; ok && s < p.n_shards; s++)
-        ok = write_shard(t.path, &p, s, type, source);
-    ok = ok && write_index(t.path, &p) && keep_folder(&t, final);
-    temporary_drop(&t);
+        ok = write_shard(to, &p, s, type, source);
+    ok = ok && write_index(to, &p) && modelwrite_place_keep(&place);
+    modelwrite_place_drop(&place);
     plan_free(&p);
-    free(final);
     return ok;
 }
 
@@ -522,7 +575,7 @@ static bool check_imatrix(const struct Imatrix *m, const struct WeightSpec *spec
 bool modelwrite_gguf(const char *path, const struct Config *c, const struct WriteTypes *types,
                      const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name) {
     assert(types->mix || types->type != DT_U32);
-    if (!config_check_gguf(c, path) || !modelwrite_check_output(path))
+    if (!config_check_gguf(c, path) || !modelwrite_check_output(path, true))
         return false;
     struct GgufWriter w;
     uint32_t kind = types->mix ? types->mix->file_kind : DTYPES[types->type].file_kind;
@@ -564,7 +617,9 @@ bool modelwrite_gguf(const char *path, const struct Config *c, const struct Writ
     bool ok = check_imatrix(types->imatrix, specs, count);
     if (!ok)
         gguf_writer_abort(&w);
-    ok = ok && gguf_writer_begin(&w, path);
+    char *final = path_followed(path);
+    ok = ok && gguf_writer_begin(&w, final);
+    free(final);
     if (ok && divided && !gguf_writer_data(&w, divisors, half * sizeof *divisors)) {
         gguf_writer_abort(&w);
         ok = false;

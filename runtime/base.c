@@ -232,8 +232,7 @@ static bool write_all(int fd, const void *data, uint64_t bytes) {
     return true;
 }
 
-// Where the links of a name lead, whether there is anything or not; malloc'ed.
-static char *path_followed(const char *path) {
+char *path_followed(const char *path) {
     enum { MOST_LINKS = 40 }; // as the kernel follows
     char *at = xstrdup(path), to[PATH_MAX];
     for (int i = 0; i < MOST_LINKS; i++) {

@@ -51,6 +51,38 @@ run 0 init --preset tiny-moe --out "$work/stale"
 echo '{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}' >"$work/stale/model.safetensors.index.json"
 run 0 convert "$work/stale" --out "$work/stale.gguf"
 says "$err" "warning: $work/stale: model.safetensors is read, and not the files that model.safetensors.index.json names"
+# An empty folder that is there is filled: behind a link, where one stands, where something is mounted. A link to nothing yet leads on.
+filled() { # filled FOLDER: the model and nothing else
+    cmp -s "$work/tiny/model.safetensors" "$1/model.safetensors" && [[ $(ls -A "$1") == $(ls -A "$work/tiny") ]]
+    note $? "$1 is not the model: $(ls -A "$1")"
+}
+mkdir "$work/room" "$work/here" "$work/mounted" "$work/room/.model.tmp9999999" "$work/file.gguf"
+: >"$work/room/.model.tmp9999999/config.json" # of a killed run
+ln -s room "$work/to-room"
+ln -s nothing "$work/to-nothing"
+ln -s nothing.gguf "$work/to-nothing.gguf"
+inode=$(stat -c %i "$work/here")
+run 0 convert "$work/tiny.gguf" --out "$work/to-room/"
+filled "$work/room"
+run 0 convert "$work/tiny.gguf" --out "$work/to-nothing"
+filled "$work/nothing"
+(cd "$work/here" && "$VKMOE" convert ../tiny.gguf --out . 2>../err)
+note $? "--out .: $(<"$work/err")"
+filled "$work/here"
+[[ $(stat -c %i "$work/here") == "$inode" ]]
+note $? "the working directory is another one"
+run 0 convert "$work/tiny" --out "$work/to-nothing.gguf"
+cmp -s "$work/tiny.gguf" "$work/nothing.gguf" && [[ -L $work/to-room && -L $work/to-nothing && -L $work/to-nothing.gguf ]]
+note $? "links are replaced"
+refused 1 "is a folder" convert "$work/tiny" --out "$work/file.gguf"
+refused 1 "is a folder" quantize "$work/tiny" --out "$work/file.gguf"
+if mount -t tmpfs -o size=16m tmpfs "$work/mounted" 2>/dev/null; then
+    run 0 convert "$work/tiny.gguf" --out "$work/mounted"
+    filled "$work/mounted"
+    umount "$work/mounted"
+else
+    echo "SKIP: no right to mount a tmpfs: a folder where one is mounted was not filled"
+fi
 
 # quantize: to a mix, with what the file says of itself; to a folder, an unknown mix and a matrix that is none are refused.
 run 0 quantize "$work/tiny" --out "$work/mixed.gguf"

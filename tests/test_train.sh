@@ -185,6 +185,8 @@ for base in "$work/model" "$work/model.gguf"; do
     adapted=$sum
     sum_of "$base"
     plain=$sum
+    mkdir "$work/merged-there"
+    ln -s merged-there "$work/merged" # a folder behind a link is filled
     for merged in "$work/merged" "$work/merged.gguf"; do
         run 0 merge "$base" --adapter "$work/new" --out "$merged" --type f32
         sum_of "$merged"

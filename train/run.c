@@ -713,33 +713,6 @@ bool train_loop(struct Train *t) {
 
 // ---- End
 
-static bool moved(const char *from_dir, const char *to_dir, const char *name) {
-    char *from = path_join(from_dir, name), *to = path_join(to_dir, name);
-    bool ok = rename(from, to) == 0 || fail("%s: cannot be moved to %s: %s", from, to, strerror(errno));
-    free(from);
-    free(to);
-    return ok;
-}
-
-// All files of one folder into another, `last` at the end: it is the one that makes the rest count.
-static bool folder_move(const char *from, const char *to, const char *last) {
-    DIR *d = opendir(from);
-    bool ok = d || fail("%s: %s", from, strerror(errno));
-    char *count = path_join(to, last); // an earlier result stops counting before its files are replaced
-    if (ok && unlink(count) != 0 && errno != ENOENT)
-        ok = fail("%s: cannot be replaced: %s", count, strerror(errno));
-    free(count);
-    ok = ok && dir_sync(to);
-    for (struct dirent *e; ok && (e = readdir(d));)
-        if (e->d_name[0] != '.' && strcmp(e->d_name, last) != 0)
-            ok = moved(from, to, e->d_name);
-    if (d)
-        closedir(d);
-    ok = ok && dir_sync(to) && moved(from, to, last) && dir_sync(to);
-    rmdir(from);
-    return ok;
-}
-
 static void folder_clear(const char *path) {
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));)
@@ -763,13 +736,14 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     }
     if (train_adapts(t->o.method)) {
         ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) && report_write(t, temporary) &&
-             folder_move(temporary, t->o.out, "adapter_config.json");
+             modelwrite_move(temporary, t->o.out, "adapter_config.json");
     } else if (t->o.method == TRAIN_ESFT && t->o.experts_only) {
-        ok = esft_save(t->m, temporary) && report_write(t, temporary) && folder_move(temporary, t->o.out, ESFT_FILE);
+        ok =
+            esft_save(t->m, temporary) && report_write(t, temporary) && modelwrite_move(temporary, t->o.out, ESFT_FILE);
     } else {
         struct WeightSource source = model_source(t->m);
         ok = modelwrite_hf(temporary, &t->m->config, t->m->params[0].w.type, &source, tokenizer, 0) &&
-             report_write(t, temporary) && folder_move(temporary, t->o.out, "config.json");
+             report_write(t, temporary) && modelwrite_move(temporary, t->o.out, "config.json");
     }
     if (!ok)
         folder_clear(temporary);
