@@ -207,6 +207,12 @@ for base in "$work/model" "$work/model.gguf"; do
     rm -rf "$work/new"
 done
 
+# A base whose name is not UTF-8 has an adapter all the same.
+ln -s model "$work/mod"$'\xff'l
+run 0 train "$work/mod"$'\xff'l --out "$work/new" --context 64 --batch 8 --data "$work/data.jsonl" --steps 1 --method lora
+says "$(<"$work/new/adapter_config.json")" $'mod\xef\xbf\xbdl"'
+rm -rf "$work/new"
+
 # Merged into a quantised base, each tensor keeps its type, those that are not changed their bytes; what was lost is told and bounded. A change
 # that rounding swallows is named, and where the bound is broken nothing is left.
 figure() { # figure NAME: of the JSON in $out

@@ -2,6 +2,7 @@
 // batch, however it is cut. State on disk changes only through checkpoint.c.
 #include "train/run.h"
 #include "model/adapter.h"
+#include "model/utf8.h"
 #include "train/report.h"
 #include <dirent.h>
 #include <errno.h>
@@ -735,8 +736,11 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
         return false;
     }
     if (train_adapts(t->o.method)) {
-        ok = adapter_save(t->m, temporary, &t->o.lora, t->o.base_name) && report_write(t, temporary) &&
+        size_t bytes; // JSON holds no other text, and a name is no reason to lose the run
+        char *base = t->o.base_name ? utf8_repair(t->o.base_name, strlen(t->o.base_name), &bytes) : NULL;
+        ok = adapter_save(t->m, temporary, &t->o.lora, base) && report_write(t, temporary) &&
              modelwrite_move(temporary, t->o.out, "adapter_config.json");
+        free(base);
     } else if (t->o.method == TRAIN_ESFT && t->o.experts_only) {
         ok =
             esft_save(t->m, temporary) && report_write(t, temporary) && modelwrite_move(temporary, t->o.out, ESFT_FILE);
