@@ -286,8 +286,9 @@ static bool read_completion(struct FormReader *r, const json_t *object, const ch
         return false;
     if (completion_bytes == 0)
         return fail("%s: 'completion' is empty: nothing to learn", where);
+    unsigned place = prompt_bytes ? TOKENIZE_MIDDLE : 0; // no blank that nobody wrote goes between the two
     if (!token_list_append(&r->list, r->tokenizer, prompt, prompt_bytes, TOKENIZE_BOS, false) ||
-        !token_list_append(&r->list, r->tokenizer, completion, completion_bytes, 0, true))
+        !token_list_append(&r->list, r->tokenizer, completion, completion_bytes, place, true))
         return false;
     token_list_push(&r->list, end_id(r), true);
     return true;

@@ -1,0 +1,70 @@
+// What forms of training data say with a SentencePiece vocabulary, which puts a blank in front of a text, and with LLaMA 2's template: where texts are
+// joined, which of a conversation's answers count, where a system's words go. (test_data: the forms themselves, files and order.)
+#include "check.h"
+#include "train/data.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct Tokenizer tokenizer;
+static struct Template llama2;
+static const struct DataOptions TEXTS = {.max_tokens = 4096}, PAIRS = {.max_tokens = 4096, .pairs = true};
+
+static bool open_tools(void) {
+    char *path = xsprintf("%s/tests/golden/tokenizer/llama2/tokenizer.model", VKMOE_SOURCE_DIR);
+    uint8_t *data = NULL;
+    uint64_t bytes = 0;
+    bool ok = file_read(path, 1 << 24, &data, &bytes) && tokenizer_open_model(&tokenizer, data, bytes, NULL, 0, path) &&
+              template_open(&llama2, "llama2", NULL, &tokenizer, path);
+    free(data);
+    free(path);
+    return CHECK(ok, "%s", fail_last());
+}
+
+static bool load(struct Dataset *d, const char *text, const struct DataOptions *options) {
+    return dataset_load_memory(d, text, strlen(text), "data.jsonl", &tokenizer, &llama2, options);
+}
+
+// The whole of an example, and what stands before the first token that is learnt; all behind that is learnt too.
+static void check_example(const struct Example *e, const char *text, const char *before) {
+    uint32_t first = 0;
+    while (first < e->n && e->labels[first] < 0)
+        first++;
+    CHECK(e->n_labels == e->n - 1 - first, "%u labels, the first of %u tokens at %u", e->n_labels, e->n, first);
+    char *whole = tokenizer_decode(&tokenizer, e->ids, e->n, true, NULL),
+         *read = tokenizer_decode(&tokenizer, e->ids, first + 1, true, NULL);
+    CHECK(strcmp(whole, text) == 0, "found '%s', expected '%s'", whole, text);
+    CHECK(strcmp(read, before) == 0, "learnt behind '%s', expected '%s'", read, before);
+    free(whole);
+    free(read);
+}
+
+static void test_joined(void) {
+    static const char texts[] = "{\"prompt\": \"1 + 1 =\", \"completion\": \" 2\"}\n"
+                                "{\"prompt\": \"The mi\", \"completion\": \"ll\"}\n"
+                                "{\"prompt\": \"\", \"completion\": \"The mill\"}\n{\"text\": \"The mill\"}\n";
+    struct Dataset d;
+    if (CHECK(load(&d, texts, &TEXTS) && d.n == 4, "%s", fail_last())) {
+        check_example(&d.examples[0], "<s> 1 + 1 = 2</s>", "<s> 1 + 1 =");
+        check_example(&d.examples[1], "<s> The mill</s>", "<s> The mi");
+        const struct Example *alone = &d.examples[2], *text = &d.examples[3];
+        CHECK(alone->n == text->n && memcmp(alone->ids, text->ids, text->n * sizeof *text->ids) == 0,
+              "behind nothing a completion of %u tokens is not the text of %u", alone->n, text->n);
+        dataset_free(&d);
+    }
+    if (CHECK(load(&d, "{\"prompt\": \"1 + 1 =\", \"chosen\": \" 2\", \"rejected\": \"3\"}", &PAIRS) && d.n == 2, "%s",
+              fail_last())) {
+        check_example(&d.examples[0], "<s> 1 + 1 = 2</s>", "<s> 1 + 1 =");
+        check_example(&d.examples[1], "<s> 1 + 1 =3</s>", "<s> 1 + 1 =");
+        dataset_free(&d);
+    }
+}
+
+int main(void) {
+    if (open_tools()) {
+        test_joined();
+        template_free(&llama2);
+        tokenizer_free(&tokenizer);
+    }
+    return check_done();
+}
