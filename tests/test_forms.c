@@ -60,9 +60,43 @@ static void test_joined(void) {
     }
 }
 
+#define TURNS                                                                                                          \
+    "[{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"No\"%s}, {\"role\": "        \
+    "\"user\", \"content\": \"So\"}]"
+#define BEFORE "<s> [INST] Hi [/INST] No </s><s> [INST] So [/INST]"
+
+// Of a pair the two answers alone count, whatever the assistant has said before: a pair without them is none.
+static void test_pairs(void) {
+    static const char *const weights[] = {"", ", \"weight\": 1", ", \"weight\": 0"};
+    struct DataOptions cut = PAIRS;
+    struct Dataset d;
+    for (size_t i = 0; i < 3; i++) {
+        char *pair = xsprintf("{\"prompt\": " TURNS ", \"chosen\": \"Yes\", \"rejected\": \"Never\"}", weights[i]),
+             *both = xsprintf("%s\n{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", pair);
+        if (CHECK(load(&d, pair, &PAIRS) && d.n == 2, "%s", fail_last())) {
+            check_example(&d.examples[0], BEFORE " Yes </s>", BEFORE);
+            check_example(&d.examples[1], BEFORE " Never </s>", BEFORE);
+            uint32_t learnt = (uint32_t)max_u64(d.examples[0].n_labels, d.examples[1].n_labels);
+            cut.max_tokens = d.examples[0].n - learnt; // the first answer is whole, and both of the last are cut off
+            dataset_free(&d);
+        }
+        if (CHECK(load(&d, both, &cut), "%s", fail_last())) {
+            CHECK(d.n == 2 && d.n_beyond == 1 && d.examples[0].line == 2, "%zu examples, %llu left out", d.n,
+                  (unsigned long long)d.n_beyond);
+            dataset_free(&d);
+        }
+        fail_quiet(true);
+        CHECK(!load(&d, pair, &cut) && strstr(fail_last(), "no answer begins within"), "'%s'", fail_last());
+        fail_quiet(false);
+        free(pair);
+        free(both);
+    }
+}
+
 int main(void) {
     if (open_tools()) {
         test_joined();
+        test_pairs();
         template_free(&llama2);
         tokenizer_free(&tokenizer);
     }

@@ -206,6 +206,8 @@ static bool read_messages(struct FormReader *r, const json_t *object, bool share
         snprintf(place, sizeof place, "%.400s: %s[%zu]", where, list, i);
         if (!read_message(r, value, sharegpt, m, place))
             return false;
+        if (r->pair && i + 1 < n) // what was said before is no part of the answer that a preference is of
+            m->weighted = true, m->weight = 0;
         answered |= m->role == ROLE_ASSISTANT;
         learnt |= m->role == ROLE_ASSISTANT && message_weight(m) > 0;
     }

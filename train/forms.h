@@ -36,6 +36,6 @@ struct FormReader {
 // Fills r->list with the tokens of the object. False after a message that begins with `where`.
 bool form_read(struct FormReader *r, const json_t *object, const char *where);
 // A pair for learning from preferences, {"prompt": ..., "chosen": "...", "rejected": "..."}: the tokens of the prompt with one of its answers.
-// The prompt is a text, joined as it is, or an array of messages, of which the answer is the assistant's next.
+// The prompt is a text, joined as it is, or an array of messages, of which the answer is the assistant's next. The answer alone is learnt.
 bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, const char *where);
 void form_free(struct FormReader *r); // what the reader itself holds
