@@ -93,10 +93,47 @@ static void test_pairs(void) {
     }
 }
 
+// A system's words beside a list of messages go before it; two of them could mean two things.
+static void test_system(void) {
+    static const char talk[] =
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"Hi\"}, {\"from\": \"gpt\", \"value\": \"Yes\"}]%s}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": "
+        "\"Yes\"}]%s}";
+    static const struct {
+        const char *system, *text;
+    } good[] = {{", \"system\": \"Be brief\"", "<s> [INST] <<SYS>>\nBe brief\n<</SYS>>\n\nHi [/INST]"},
+                {", \"system\": \"\"", "<s> [INST] Hi [/INST]"},
+                {", \"system\": null", "<s> [INST] Hi [/INST]"}};
+    struct Dataset d;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        char *text = xsprintf(talk, good[i].system, good[i].system), *whole = xsprintf("%s Yes </s>", good[i].text);
+        if (CHECK(load(&d, text, &TEXTS) && d.n == 2, "%s", fail_last())) {
+            check_example(&d.examples[0], whole, good[i].text);
+            check_example(&d.examples[1], whole, good[i].text);
+            dataset_free(&d);
+        }
+        free(text);
+        free(whole);
+    }
+    static const char *const bad[][2] = {{"{\"messages\": [{\"role\": \"system\", \"content\": \"a\"}, {\"role\": "
+                                          "\"user\", \"content\": \"b\"}, {\"role\": "
+                                          "\"assistant\", \"content\": \"c\"}], \"system\": \"d\"}",
+                                          "data.jsonl:1: both 'system' and a message of the system (messages[0])"},
+                                         {"{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}, {\"role\": "
+                                          "\"assistant\", \"content\": \"c\"}], \"system\": 1}",
+                                          "data.jsonl:1: 'system' must be a text"}};
+    fail_quiet(true);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK(!load(&d, bad[i][0], &TEXTS) && strstr(fail_last(), bad[i][1]), "'%s', expected '%s'", fail_last(),
+              bad[i][1]);
+    fail_quiet(false);
+}
+
 int main(void) {
     if (open_tools()) {
         test_joined();
         test_pairs();
+        test_system();
         template_free(&llama2);
         tokenizer_free(&tokenizer);
     }

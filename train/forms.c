@@ -191,6 +191,13 @@ static bool read_message(struct FormReader *r, const json_t *value, bool sharegp
     return read_weight(r, value, m, where);
 }
 
+// The object's "system", which is said before all messages; of no bytes: there is none.
+static bool read_system(const json_t *object, struct Message *m, const char *where) {
+    const json_t *system = json_object_get(object, "system");
+    *m = (struct Message){.role = ROLE_SYSTEM};
+    return !system || json_is_null(system) || get_text(object, "system", &m->text, &m->bytes, where);
+}
+
 static bool read_messages(struct FormReader *r, const json_t *object, bool sharegpt, const char *where) {
     const char *list = sharegpt ? "conversations" : "messages";
     const json_t *array = json_object_get(object, list);
@@ -199,21 +206,27 @@ static bool read_messages(struct FormReader *r, const json_t *object, bool share
     bool answered = false, learnt = false;
     if (!json_is_array(array) || n == 0 || n > MESSAGES_MAX)
         return fail("%s: '%s' must be an array of 1 to %d messages", where, list, MESSAGES_MAX);
-    reserve_messages(r, n);
+    reserve_messages(r, n + 1);
+    if (!read_system(object, &r->messages[0], where))
+        return false;
+    size_t before = r->messages[0].bytes > 0;
     json_array_foreach(array, i, value) {
-        struct Message *m = &r->messages[i];
+        struct Message *m = &r->messages[before + i];
         char place[512];
         snprintf(place, sizeof place, "%.400s: %s[%zu]", where, list, i);
         if (!read_message(r, value, sharegpt, m, place))
             return false;
         if (r->pair && i + 1 < n) // what was said before is no part of the answer that a preference is of
             m->weighted = true, m->weight = 0;
+        if (before && m->role == ROLE_SYSTEM)
+            return fail("%s: both 'system' and a message of the system (%s[%zu]): it could mean two things", where,
+                        list, i);
         answered |= m->role == ROLE_ASSISTANT;
         learnt |= m->role == ROLE_ASSISTANT && message_weight(m) > 0;
     }
     if (!learnt)
         return fail("%s: no message of the assistant%s: nothing to learn", where, answered ? " counts" : "");
-    return template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
+    return template_render(r->chat, r->tokenizer, r->messages, before + n, false, &r->list);
 }
 
 // [["question", "answer"], ...], the turns before. They go to r->messages from *n on.

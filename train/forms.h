@@ -1,6 +1,7 @@
 // The forms in which people write examples, as a JSON object each, told apart one by one:
 //   {"messages": [{"role": "user", "content": "..."}, ...]}       the chat template; learnt are the assistant's words
-//   {"conversations": [{"from": "human", "value": "..."}, ...]}   the same in ShareGPT's words (human, gpt, system)
+//   {"conversations": [{"from": "human", "value": "..."}, ...]}   the same in ShareGPT's words (human, gpt, system);
+//                                                                 "system" beside either list is said before it
 //   {"instruction": "...", "input": "...", "output": "..."}       the same in Alpaca's: input, if any, on a line below; before
 //                                                                 it "system" and "history": [[question, answer], ...]
 //   {"prompt": "...", "completion": "..."}                        joined as they are; learnt are the completion and the end
