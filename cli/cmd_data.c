@@ -92,12 +92,12 @@ static void print_json(const struct Survey *s, const struct Dataset *d, const st
             json_array_append_new(histogram, json_pack("{s:I, s:I, s:I}", "from", (json_int_t)1 << i, "to",
                                                        ((json_int_t)2 << i) - 1, "examples", (json_int_t)s->bins[i]));
     json_t *j =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "examples", (json_int_t)d->n, "tokens",
-                  (json_int_t)d->n_tokens, "trained_tokens", (json_int_t)d->n_labels, "untrained_tokens",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "examples", (json_int_t)d->n,
+                  "tokens", (json_int_t)d->n_tokens, "trained_tokens", (json_int_t)d->n_labels, "untrained_tokens",
                   (json_int_t)(d->n_tokens - d->n_labels), "longest", (json_int_t)d->longest, "overlong",
                   (json_int_t)d->n_overlong, "pieces", (json_int_t)d->n_pieces, "left_out", (json_int_t)d->n_beyond,
-                  "skipped", (json_int_t)d->n_skipped, "duplicates", (json_int_t)s->duplicates, "examples_per_epoch",
-                  (json_int_t)s->per_epoch);
+                  "skipped", (json_int_t)d->n_skipped, "spelled_tokens", (json_int_t)d->n_spelled, "duplicates",
+                  (json_int_t)s->duplicates, "examples_per_epoch", (json_int_t)s->per_epoch);
     json_object_set_new(j, "packing",
                         json_pack("{s:I, s:I, s:I, s:f}", "context", (json_int_t)args_int(args, "context"), "batch",
                                   (json_int_t)args_int(args, "batch"), "rows", (json_int_t)s->rows, "efficiency",

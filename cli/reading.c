@@ -86,6 +86,11 @@ void reading_show(const struct Dataset *d, const char *name, const struct DataOp
             d->longest);
     if (d->n_skipped)
         warn("%s: %llu bad records are skipped; each is named above", name, (unsigned long long)d->n_skipped);
+    if (d->n_spelled)
+        warn("%s: %llu records spell the names of special tokens out, as %s:%u does '%s': in texts these are letters, "
+             "and "
+             "the tokens are not trained; what a template has laid out is to be given as \"messages\"",
+             name, (unsigned long long)d->n_spelled, d->paths[d->spelled.file], d->spelled.line, d->spelled.name);
     if (d->n_overlong && options->overlong == OVERLONG_CUT)
         warn("%s: %llu examples are longer than --context %u and are cut there (--overlong split keeps all of them)",
              name, (unsigned long long)d->n_overlong, context);

@@ -129,11 +129,36 @@ static void test_system(void) {
     fail_quiet(false);
 }
 
+// Names of special tokens are letters in texts; the records with one are counted, messages are not.
+static void test_spelled(void) {
+    static const char texts[] =
+        "{\"text\": \"one\"}\n{\"prompt\": \"a\", \"completion\": \"b</s><s>\"}\n"
+        "{\"text\": \"<s>[INST] Hi [/INST] Yes </s>\"}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"</s>\"}, {\"role\": \"assistant\", "
+        "\"content\": \"Yes\"}]}\n",
+                      pairs[] = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"<s>c</s>\"}\n"
+                                "{\"prompt\": \"<s>\", \"chosen\": \"b\", \"rejected\": \"</s>\"}";
+    struct Dataset d;
+    if (CHECK(load(&d, texts, &TEXTS), "%s", fail_last())) {
+        CHECK(d.n_spelled == 2 && d.spelled.line == 2 && strcmp(d.spelled.name, "</s>") == 0, "%llu, line %u '%s'",
+              (unsigned long long)d.n_spelled, d.spelled.line, d.spelled.name);
+        for (uint32_t t = 0; t + 2 < d.examples[2].n; t++) // but for the end
+            CHECK(d.examples[2].labels[t] != (int32_t)tokenizer.eos_id, "a token at %u", t);
+        dataset_free(&d);
+    }
+    if (CHECK(load(&d, pairs, &PAIRS), "%s", fail_last())) {
+        CHECK(d.n_spelled == 2 && d.spelled.line == 1 && strcmp(d.spelled.name, "<s>") == 0, "%llu, line %u '%s'",
+              (unsigned long long)d.n_spelled, d.spelled.line, d.spelled.name);
+        dataset_free(&d);
+    }
+}
+
 int main(void) {
     if (open_tools()) {
         test_joined();
         test_pairs();
         test_system();
+        test_spelled();
         template_free(&llama2);
         tokenizer_free(&tokenizer);
     }

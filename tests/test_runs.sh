@@ -19,6 +19,10 @@ says "$out" $'a "b"\nc[[d<'
 run 0 data "$work/a.jsonl" "$work/b,c.csv.gz" --model "$work/model" --columns text=answer --skip-bad --json
 says "$out" '"skipped": 3'
 says "$err" "3 bad records are skipped"
+printf '%s\n' '{"text": "ab"}' '{"text": "ab<|end|>"}' >"$work/spelled.jsonl"
+run 0 data "$work/spelled.jsonl" --model "$work/model" --json
+says "$out" '"spelled_tokens": 1'
+says "$err" "1 records spell the names of special tokens out, as $work/spelled.jsonl:2 does '<|end|>'"
 run 0 data "$work/a.jsonl" "$work/a.jsonl" --model "$work/model" --data-weights 2,0.5 --json
 says "$out" '"examples_per_epoch": 8'
 long=$(printf '%0100d' 0)

@@ -89,6 +89,14 @@ static bool learns(const struct TokenList *list, size_t n) {
     return false;
 }
 
+static void count_spelled(struct Reader *r, uint32_t id, uint32_t line) {
+    struct Spelled *s = &r->d->spelled;
+    if (id == TOKEN_NONE || r->d->n_spelled++)
+        return;
+    *s = (struct Spelled){.file = r->file, .line = line};
+    tokenizer_piece(r->form.tokenizer, id, s->name, sizeof s->name - 1);
+}
+
 // Both answers or none: one alone is of no use.
 static enum Outcome read_pair(struct Reader *r, const json_t *value, uint32_t line, const char *where) {
     struct Dataset *d = r->d;
@@ -98,8 +106,10 @@ static enum Outcome read_pair(struct Reader *r, const json_t *value, uint32_t li
     struct TokenList swap = r->chosen;
     r->chosen = r->form.list;
     r->form.list = swap;
+    uint32_t spelled = r->form.spelled;
     if (!form_read_pair(&r->form, value, false, where))
         return READ_BAD;
+    count_spelled(r, spelled != TOKEN_NONE ? spelled : r->form.spelled, line);
     const struct TokenList *both[] = {&r->chosen, &r->form.list};
     size_t longer = (both[0]->n > max) + (both[1]->n > max);
     bool added, ok = true;
@@ -126,6 +136,7 @@ static enum Outcome read_example(struct Reader *r, const struct Source *s, const
     json_decref(value);
     if (outcome != READ_GOOD || r->options->pairs)
         return outcome;
+    count_spelled(r, r->form.spelled, record->line);
     if (r->form.list.n > r->options->max_tokens)
         return add_overlong(r, record->line) ? READ_GOOD : READ_STOP;
     if (!add_tokens(r, &r->form.list, 0, r->form.list.n, record->line, &added))

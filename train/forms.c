@@ -280,6 +280,14 @@ static uint32_t end_id(const struct FormReader *r) {
     return r->tokenizer->eos_id != TOKEN_NONE ? r->tokenizer->eos_id : r->chat->turn_id;
 }
 
+// A text that is learnt as it is. What looks like a control token in it is none: whoever laid it out by a template is to know.
+static bool append_text(struct FormReader *r, const char *text, size_t bytes, unsigned flags, bool learnt) {
+    size_t start, length;
+    if (r->spelled == TOKEN_NONE)
+        tokenizer_find_special(r->tokenizer, text, bytes, 0, &start, &length, &r->spelled);
+    return token_list_append(&r->list, r->tokenizer, text, bytes, flags, learnt);
+}
+
 static bool read_text(struct FormReader *r, const json_t *object, const char *where) {
     const char *text;
     size_t bytes;
@@ -287,7 +295,7 @@ static bool read_text(struct FormReader *r, const json_t *object, const char *wh
         return false;
     if (bytes == 0)
         return fail("%s: 'text' is empty: nothing to learn", where);
-    if (!token_list_append(&r->list, r->tokenizer, text, bytes, TOKENIZE_BOS, true))
+    if (!append_text(r, text, bytes, TOKENIZE_BOS, true))
         return false;
     token_list_push(&r->list, end_id(r), true);
     return true;
@@ -302,8 +310,8 @@ static bool read_completion(struct FormReader *r, const json_t *object, const ch
     if (completion_bytes == 0)
         return fail("%s: 'completion' is empty: nothing to learn", where);
     unsigned place = prompt_bytes ? TOKENIZE_MIDDLE : 0; // no blank that nobody wrote goes between the two
-    if (!token_list_append(&r->list, r->tokenizer, prompt, prompt_bytes, TOKENIZE_BOS, false) ||
-        !token_list_append(&r->list, r->tokenizer, completion, completion_bytes, place, true))
+    if (!append_text(r, prompt, prompt_bytes, TOKENIZE_BOS, false) ||
+        !append_text(r, completion, completion_bytes, place, true))
         return false;
     token_list_push(&r->list, end_id(r), true);
     return true;
@@ -357,6 +365,7 @@ static bool read_known(struct FormReader *r, const json_t *object, const char *w
 
 bool form_read(struct FormReader *r, const json_t *object, const char *where) {
     r->list.n = 0;
+    r->spelled = TOKEN_NONE;
     r->pair = false;
     json_t *mapped = map_columns(r, (json_t *)object, where);
     bool ok = mapped && read_known(r, mapped, where);
@@ -386,6 +395,7 @@ static bool read_answer(struct FormReader *r, const json_t *pair, const char *ke
 bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, const char *where) {
     static const char *const keys[] = {"prompt", "chosen", "rejected"};
     r->list.n = 0;
+    r->spelled = TOKEN_NONE;
     r->pair = true;
     if (!json_is_object(object))
         return fail("%s: an object is expected", where);

@@ -30,8 +30,10 @@ struct FormReader {
     const struct Template *chat;
     const struct Columns *columns; // NULL: the keys are ours
     struct TokenList list;         // of the object in hand
-    bool pair;                     // weights other than 0 and 1 are refused: a preference is of whole answers
-    struct Message *messages;      // (messages_room)
+    uint32_t
+        spelled; // a special token whose name stands in a text of the object in hand, where it is plain letters; TOKEN_NONE: none
+    bool pair;                // weights other than 0 and 1 are refused: a preference is of whole answers
+    struct Message *messages; // (messages_room)
     size_t messages_room;
 };
 // Fills r->list with the tokens of the object. False after a message that begins with `where`.
