@@ -26,6 +26,8 @@ nearest() { # nearest MEMORY FLAGS...
     plan 1 "$@"
     [[ $err == *" has "*"this one fits ("*"): --"* ]]
     note $? "$*: no nearest plan: $err"
+    [[ $(grep -c '^vkmoe: ' <<<"$err") == 1 ]] # what a plan that was tried lacked is no answer
+    note $? "$*: not one complaint: $err"
     local flags=(${err##*):}) kept=("$1")
     shift
     while (($#)); do
@@ -37,6 +39,7 @@ nearest() { # nearest MEMORY FLAGS...
 nearest 16GB --method qlora --type q4_k --context 4096
 nearest 80GB --type bf16 --moments 8bit --batch 1 --context 4096
 nearest 48GB --batch 1 --context 4096 --micro-batch 8 --recompute off
+nearest 24GB --context 4096 --batch 32 # tries the rows of a whole step, which are above an allocation
 nearest 4GB --type bf16 --batch 1
 plan 1 10MiB
 says "$err" "nothing near it fits"

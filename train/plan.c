@@ -161,13 +161,18 @@ static bool (*const KNOBS[])(struct Choice *, const struct Search *) = {
     weights_out, adapters,  quantised_base,     half_context, half_context,   half_context};
 enum { N_KNOBS = sizeof KNOBS / sizeof KNOBS[0] };
 
-// The run with the knobs of a set turned, and whether it fits.
+// The run with the knobs of a set turned, and whether it fits. One that cannot be is no answer to the user's: it takes more than any, without a word.
 static bool try_knobs(const struct Search *s, enum DType type, uint32_t set, struct Choice *c, struct TrainPlan *plan) {
     *c = (struct Choice){s->t->o, type};
     for (uint32_t i = 0; i < N_KNOBS; i++)
         if (set >> i & 1)
             KNOBS[i](c, s);
-    return train_plan(s->f, c->type, &c->o, s->dev, plan) && plan_fits(plan, s->dev);
+    fail_quiet(true);
+    bool can = train_plan(s->f, c->type, &c->o, s->dev, plan);
+    fail_quiet(false);
+    if (!can)
+        plan->total = UINT64_MAX, plan->host = 0;
+    return can && plan_fits(plan, s->dev);
 }
 
 static void flag_add(char *text, size_t bytes, const char *format, ...) __attribute__((format(printf, 3, 4)));
