@@ -41,6 +41,17 @@ nearest 80GB --type bf16 --moments 8bit --batch 1 --context 4096
 nearest 48GB --batch 1 --context 4096 --micro-batch 8 --recompute off
 nearest 24GB --context 4096 --batch 32 # tries the rows of a whole step, which are above an allocation
 nearest 4GB --type bf16 --batch 1
+# Batches whose steps are far too many tokens for the update in the backward: a plan or figures, whatever the memory.
+for memory in 24GB 48GB 80GB 141GB 200GB; do
+    nearest "$memory" --recipe deepseekmoe-sft
+done
+plan 0 300GB --recipe deepseekmoe-sft
+plan 1 80GB --recipe deepseekmoe-sft --optimizer-in-backward on
+says "$err" "a step of this run takes 1024 rows of 4096 tokens, of which this model can take at most 21 at once"
+plan 1 80GB --recipe deepseekmoe-sft --micro-batch 22
+says "$err" "--micro-batch 22: a step of this model can take at most 21 rows of 4096 tokens"
+plan 1 300GB --recipe deepseekmoe-sft --micro-batch 65536
+plan 0 400GB --recipe deepseekmoe-sft --micro-batch 21 # as told
 plan 1 10MiB
 says "$err" "nothing near it fits"
 [[ ! -e $work/none ]]
@@ -54,6 +65,12 @@ if ! "$VKMOE" devices >"$work/stdout" 2>&1; then
     echo "SKIP: no Vulkan device: $(tail -n 1 "$work/stdout")"
     exit 77
 fi
+for step in "tiny --micro-batch 40000 --context 512" "deepseek-moe-16b --micro-batch 512 --context 4096"; do
+    # shellcheck disable=SC2086
+    run 1 bench train $step
+    says "$err" "a step of this model can take at most "
+    says_not "$err" "Assertion"
+done
 run 0 init --preset tiny-moe --out "$work/model" --seed 3 --type bf16
 for i in $(seq 12); do
     echo "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}, {\"role\": \"assistant\", \"content\": \"ho $i\"}]}"

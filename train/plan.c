@@ -56,12 +56,17 @@ bool plan_micro_rows(struct Train *t, const struct ModelFile *f, enum DType type
     // A product of them all is one piece of work, which drivers stop after some seconds.
     const uint64_t enough = dev->is_cpu ? 2048 : dev->is_integrated ? 4096 : 16384;
     struct TrainOptions *o = &t->o;
-    uint32_t kept = o->micro_rows ? 0 : rows_of_checkpoint(o), needed = 0;
+    uint32_t kept = o->micro_rows ? 0 : rows_of_checkpoint(o), needed = 0, most = train_most_rows(&f->config, o, dev);
     if (kept)
         o->micro_rows = kept;
     if (o->in_backward) {
         if (!rows_of_steps(t, &needed))
             return false;
+        if (needed > most)
+            return fail("--optimizer-in-backward on updates with the gradient of one micro-batch, and a step of this "
+                        "run takes %u rows of %u tokens, of which this model can take at most %u at once on this "
+                        "device: give a smaller --batch or --context",
+                        needed, o->seq_len, most);
         if (o->micro_rows && o->micro_rows < needed)
             return fail("--optimizer-in-backward on updates with the gradient of one micro-batch, and a step of this "
                         "run takes %u rows of %u tokens: give --micro-batch %u or auto, or a smaller --batch",
@@ -74,6 +79,7 @@ bool plan_micro_rows(struct Train *t, const struct ModelFile *f, enum DType type
     // A balance loss over the whole micro-batch is another loss for another micro-batch.
     bool own_loss = f->config.n_experts && f->config.aux_alpha > 0 && !f->config.seq_aux;
     o->micro_rows = own_loss ? 1 : (uint32_t)min_u64(max_u64(1, enough / o->seq_len), rows_at_most(o));
+    o->micro_rows = (uint32_t)max_u64(1, min_u64(o->micro_rows, most));
     for (struct TrainPlan plan; o->micro_rows > 1; o->micro_rows /= 2) {
         if (!train_plan(f, type, o, dev, &plan))
             return false;
@@ -110,9 +116,9 @@ static bool recompute(struct Choice *c, const struct Search *s) {
     return can;
 }
 static bool update_in_backward(struct Choice *c, const struct Search *s) {
-    bool can = !c->o.in_backward;
-    c->o.in_backward = true;
-    c->o.micro_rows = (uint32_t)max_u64(c->o.micro_rows, s->rows);
+    bool can = !c->o.in_backward && s->rows <= train_most_rows(&s->f->config, &c->o, s->dev);
+    if (can)
+        c->o.in_backward = true, c->o.micro_rows = (uint32_t)max_u64(c->o.micro_rows, s->rows);
     return can;
 }
 static bool narrow_weights(struct Choice *c, const struct Search *s) {

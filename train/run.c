@@ -92,6 +92,26 @@ struct ModelOptions train_model_options(const struct TrainOptions *o, const stru
                                  .host_layers = o->offload & OFFLOAD_WEIGHTS ? c->n_layers : 0};
 }
 
+uint32_t train_most_rows(const struct Config *c, const struct TrainOptions *o, const struct Device *like) {
+    struct Device dry;
+    device_open_dry(&dry, like);
+    uint32_t tokens = step_most_tokens(c, train_adapts(o->method) ? o->lora.rank : 0, &dry);
+    uint32_t rows = tokens / o->seq_len;
+    while (rows && pack_computed(rows * o->seq_len) > tokens)
+        rows--;
+    return rows;
+}
+
+static bool check_micro_batch(const struct Config *c, const struct TrainOptions *o, const struct Device *like) {
+    uint32_t most = train_most_rows(c, o, like);
+    if (most == 0)
+        return fail("--context %u: one row is more tokens than a step of this model can take at once on this device",
+                    o->seq_len);
+    return o->micro_rows <= most ||
+           fail("--micro-batch %u: a step of this model can take at most %u rows of %u tokens at once on this device",
+                o->micro_rows, most, o->seq_len);
+}
+
 bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,
                 struct TrainPlan *plan) {
     struct Device dry;
@@ -100,7 +120,7 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
     struct ExpertList experts = {0};
     struct StepOptions so = step_options(o);
     memset(plan, 0, sizeof *plan);
-    if (!check_experts(&f->config, o))
+    if (!check_experts(&f->config, o) || !check_micro_batch(&f->config, o, like))
         return false;
     if (chooses_experts(o)) {
         if (!o->expert_config) // which ones is known after a look at the data; how many at most, before

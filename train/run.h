@@ -119,6 +119,8 @@ struct Train {
 
 // How the model of a run is to be loaded: offloaded weights lie in host memory.
 struct ModelOptions train_model_options(const struct TrainOptions *o, const struct Config *c, enum DType type);
+// The most rows of o->seq_len tokens that a micro-batch may have on a device, whatever memory it has; 0: not even one.
+uint32_t train_most_rows(const struct Config *c, const struct TrainOptions *o, const struct Device *like);
 // For the file's model with its matrices stored as `type` (DT_COUNT: as in the file), on a device that only counts. A file without tensors, a
 // preset's, needs a type.
 bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOptions *o, const struct Device *like,

@@ -234,6 +234,27 @@ static void record_dry(struct Step *s, uint32_t t) {
     program_free(record(s, shape, PASS_UPDATE));
 }
 
+// Numbers that one token takes in the largest tensor of a step.
+static uint64_t widest_row(const struct Config *c, uint32_t rank) {
+    uint32_t n_moe = config_moe_layers(c);
+    uint64_t n = max_u64(max_u64(c->dim, rank), (uint64_t)c->n_heads * c->head_dim);
+    if (n_moe < c->n_layers)
+        n = max_u64(n, c->hidden);
+    if (n_moe == 0)
+        return n;
+    n = max_u64(n, max_u64(config_shared_width(c), 3 * (uint64_t)c->n_experts)); // the latter: sums of op_balance
+    n = max_u64(n, c->n_active * max_u64(rank, max_u64(c->dim, c->moe_hidden)));
+    return max_u64(n, (uint64_t)c->n_layers * c->n_active); // the chosen, by layer
+}
+
+uint32_t step_most_tokens(const struct Config *c, uint32_t rank, struct Device *dev) {
+    const struct Arena arena = {.dev = dev};
+    uint64_t widest = widest_row(c, rank), most = min_u64(arena_largest(&arena) / sizeof(float), UINT32_MAX) / widest;
+    if (config_moe_layers(c)) // shaders find the rows of experts by the byte
+        most = min_u64(most, UINT32_MAX / sizeof(float) / c->dim);
+    return (uint32_t)min_u64(most, UINT64_C(1) << 28); // lists of a batch have several numbers a token
+}
+
 bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base) {
     memset(s, 0, sizeof *s);
     s->m = m;

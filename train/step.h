@@ -57,6 +57,9 @@ struct Step {
     double data_seconds; // in which the device waited while its batch buffers were filled; the caller sets it back
 };
 
+// The most tokens of a micro-batch, as pack_computed rounds them, for which every count of a step fits its 32 bits and every tensor an allocation of
+// the device. rank: of adapters, 0 without.
+uint32_t step_most_tokens(const struct Config *c, uint32_t rank, struct Device *dev);
 // Gives every trained parameter a gradient and moments (zero). train_base: all base parameters; else adapters alone. Works on a dry device:
 // then only memory is counted, for the largest shape.
 bool step_init(struct Step *s, struct Model *m, const struct StepOptions *o, bool train_base);
