@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 // ---- The table ----
 
@@ -138,22 +139,24 @@ static bool parse_float(const char *text, double *out) {
     return true;
 }
 
-static bool choice_listed(const char *choices, const char *value) {
-    size_t length = strlen(value);
+// The choice as the table has it, whatever capitals were typed (Q4_K_M is how others print it); NULL: it is none.
+static const char *find_choice(const char *choices, const char *value, size_t *length) {
+    *length = strlen(value);
     for (const char *c = choices; c;) {
         const char *bar = strchr(c, '|');
         size_t n = bar ? (size_t)(bar - c) : strlen(c);
-        if (n == length && memcmp(c, value, n) == 0)
-            return true;
+        if (n == *length && strncasecmp(c, value, n) == 0)
+            return c;
         c = bar ? bar + 1 : NULL;
     }
-    return false;
+    return NULL;
 }
 
 static bool check_value(const struct Command *command, const struct Flag *flag, const char *value) {
     bool limited = flag->min != 0 || flag->max != 0;
     int64_t whole;
     double number = 0;
+    size_t length;
     switch (flag->kind) {
     case ARG_SWITCH:
     case ARG_TEXT:
@@ -163,7 +166,7 @@ static bool check_value(const struct Command *command, const struct Flag *flag, 
         return *value || fail("%s: --%s is empty; a name is expected: --%s %s", command->name, flag->name, flag->name,
                               flag->value);
     case ARG_CHOICE:
-        return choice_listed(flag->value, value) ||
+        return find_choice(flag->value, value, &length) ||
                fail("%s: --%s is %s, not '%s'", command->name, flag->name, flag->value, value);
     case ARG_INT:
         if (!parse_int(value, &whole))
@@ -235,6 +238,12 @@ static bool parse_flag(struct Args *args, int argc, char **argv, int *i) {
         args->list[args->n_list++].value = value;
     }
     args->values[index] = value;
+    if (flag->kind == ARG_CHOICE) {
+        size_t n;
+        const char *choice = find_choice(flag->value, value, &n);
+        assert(n < ARGS_MAX_CHOICE);
+        args->values[index] = memcpy(args->choices[index], choice, n); // a zero is behind it
+    }
     return true;
 }
 
@@ -330,7 +339,9 @@ double args_float(const struct Args *args, const char *name) {
 bool args_choice(const struct Args *args, const char *name, const char *choice) {
     const struct Flag *flag;
     value_of(args, name, &flag);
-    assert(choice_listed(flag->value, choice));
+    size_t length;
+    assert(find_choice(flag->value, choice, &length));
+    (void)length;
     const char *value = args_text(args, name);
     return value && strcmp(value, choice) == 0;
 }

@@ -39,7 +39,7 @@ struct Command {
 extern const struct Command COMMANDS[]; // up to a zeroed entry
 extern const struct Flag COMMON_FLAGS[];
 
-enum { ARGS_MAX_OPERANDS = 16, ARGS_MAX_FLAGS = 96, ARGS_MAX_LIST = 32 };
+enum { ARGS_MAX_OPERANDS = 16, ARGS_MAX_FLAGS = 96, ARGS_MAX_LIST = 32, ARGS_MAX_CHOICE = 24 };
 struct Args {
     const struct Command *command;
     char **words; // (n_words) as given behind the command's name
@@ -47,6 +47,7 @@ struct Args {
     uint32_t n_operands;
     const char *operands[ARGS_MAX_OPERANDS];
     const char *values[ARGS_MAX_FLAGS]; // as given, by position in the command's flags and then the common ones
+    char choices[ARGS_MAX_FLAGS][ARGS_MAX_CHOICE]; // what `values` points to of ARG_CHOICE: as the table writes it
     struct {
         const struct Flag *flag;
         const char *value;

@@ -54,6 +54,13 @@ static void test_parsing(void) {
     CHECK(!parse(&args, "generate -- --odd-name") && strcmp(args.operands[0], "--odd-name") == 0, "after --");
     CHECK(!parse(&args, "train --help") && args_switch(&args, "help"), "--help needs nothing else");
 
+    CHECK(!parse(&args, "quantize m --out a.gguf --type Q4_K_M") && args_choice(&args, "type", "q4_k_m") &&
+              strcmp(args_text(&args, "type"), "q4_k_m") == 0,
+          "a choice in capitals is the one of the table: '%s'", fail_last());
+    CHECK(!parse(&args, "train m --data a --out b --method QLoRA --schedule=Cosine") &&
+              strcmp(args_text(&args, "method"), "qlora") == 0 && strcmp(args_text(&args, "schedule"), "cosine") == 0,
+          "two of them: '%s'", fail_last());
+
     fail_quiet(true);
     check_refused("train m --data a --out b --epohcs 3", "is --epochs meant?");
     check_refused("generate m --temp 3", "--temperature meant?");
