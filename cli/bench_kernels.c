@@ -161,7 +161,7 @@ static bool options_read(struct Bench *b) {
     const char *preset = args_text(b->args, "preset"), *type = args_text(b->args, "type");
     struct ModelFile file;
     b->type = DT_COUNT;
-    if (preset && !load_preset(&file, preset) && !modelfile_open_config(&file, preset))
+    if (preset && !load_open_any(&file, preset, false))
         return false;
     if (preset) {
         b->has_preset = true;

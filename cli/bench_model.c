@@ -224,7 +224,7 @@ int bench_model(const struct Args *args) {
     struct Loaded l = {0};
     int status = EXIT_FAILED;
     const char *path = args->operands[1];
-    if (!load_preset(&l.file, path) && !modelfile_open(&l.file, path))
+    if (!load_open_any(&l.file, path, true))
         return EXIT_FAILED;
     uint32_t n, most = 0;
     struct Test *tests = tests_make(args, l.file.config.max_context, &n);

@@ -284,7 +284,7 @@ int bench_train(const struct Args *args) {
     struct Bench b = {.args = args};
     int status = EXIT_FAILED;
     const char *path = args->operands[1];
-    if (!load_preset(&b.l.file, path) && !modelfile_open(&b.l.file, path))
+    if (!load_open_any(&b.l.file, path, true))
         return EXIT_FAILED;
     for (int i = 0; i < 4; i++)
         b.seconds[i] = xcalloc(MAX_STEPS, sizeof(double));

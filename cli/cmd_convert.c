@@ -1,5 +1,6 @@
 // `vkmoe convert MODEL --out PATH`: the same weights in another layout or type.
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/output.h"
 
 #include <stdlib.h>
@@ -8,7 +9,7 @@ int cmd_convert(const struct Args *args) {
     if (!output_check(args))
         return EXIT_FAILED;
     struct ModelFile f;
-    if (!modelfile_open(&f, args->operands[0]))
+    if (!load_open(&f, args->operands[0], true))
         return EXIT_FAILED;
     struct WeightSource source = modelfile_source(&f);
     char *name = output_name(&f);

@@ -1,6 +1,7 @@
 // `vkmoe data FILE... --model M`: what training would see of data files: counts, lengths, how well they pack, examples twice, and some as they are.
 // No weights are read.
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/reading.h"
 #include "cli/term.h"
 #include "model/modelfile.h"
@@ -188,7 +189,7 @@ int cmd_data(const struct Args *args) {
     if (!reading_open(&r, args, args->operands, args->n_operands))
         return EXIT_FAILED;
     r.options.max_tokens = (uint32_t)args_int(args, "context");
-    bool ok = modelfile_open_config(&f, args_text(args, "model"));
+    bool ok = load_open(&f, args_text(args, "model"), false);
     if (ok) {
         ok = survey(args, &r, &f);
         modelfile_close(&f);

@@ -146,14 +146,8 @@ int cmd_info(const struct Args *args) {
     const char *model = args->operands[0];
     struct ModelFile f;
     int status = EXIT_FAILED;
-    if (!load_preset(&f, model)) {
-        if (!file_exists(model) && !dir_exists(model)) {
-            fail("%s: there is no such file or folder, nor a preset of that name (%s)", model, config_preset_names());
-            return EXIT_FAILED;
-        }
-        if (!modelfile_open_config(&f, model))
-            return EXIT_FAILED;
-    }
+    if (!load_open_any(&f, model, false))
+        return EXIT_FAILED;
     if (f.vocab_only)
         fail("%s: holds a vocabulary alone, no weights; `vkmoe tokenize` can use it", model);
     else

@@ -228,7 +228,7 @@ int cmd_merge(const struct Args *args) {
     struct Found r = {0};
     json_t *record = NULL;
     if (!output_check(args) || !card_check(args) || !card_record_read(args_text(args, "adapter"), &record) ||
-        !modelfile_open(&f, args->operands[0])) {
+        !load_open(&f, args->operands[0], true)) {
         json_decref(record);
         return EXIT_FAILED;
     }

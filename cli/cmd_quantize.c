@@ -1,5 +1,6 @@
 // `vkmoe quantize MODEL --out FILE.gguf --type MIX`: a GGUF whose tensors have the types that llama.cpp's mix of that name gives them.
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/output.h"
 
 #include <stdlib.h>
@@ -21,7 +22,7 @@ int cmd_quantize(const struct Args *args) {
         fail("%s: quantised weights go to a GGUF: give a name that ends in .gguf", out);
         return EXIT_FAILED;
     }
-    if (!modelwrite_check_output(out, true) || !modelfile_open(&f, args->operands[0]))
+    if (!modelwrite_check_output(out, true) || !load_open(&f, args->operands[0], true))
         return EXIT_FAILED;
     tell_source(&f);
     bool ok = !matrix || imatrix_open(&imatrix, matrix);

@@ -1,5 +1,6 @@
 // `vkmoe tokenize MODEL`: text to token numbers and back. With --json the numbers alone, else a line per token.
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/term.h"
 #include "model/json.h"
 #include "model/modelfile.h"
@@ -109,7 +110,7 @@ int cmd_tokenize(const struct Args *args) {
     if (given != 1)
         return args_wrong(args, "one of --prompt TEXT, --file FILE and --decode IDS is needed");
     struct ModelFile f;
-    if (!modelfile_open_config(&f, args->operands[0]))
+    if (!load_open(&f, args->operands[0], false))
         return EXIT_FAILED;
     struct Tokenizer t;
     int status = EXIT_FAILED;

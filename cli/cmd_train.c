@@ -566,7 +566,7 @@ int cmd_train(const struct Args *args) {
     struct ModelFile f;
     bool preset = args_switch(args, "dry-run") && !scratch && load_preset(&f, args->operands[0]);
     if (scratch ? !scratch_open(&f, args->operands[0], args_text(args, "tokenizer"))
-                : !preset && !modelfile_open(&f, args->operands[0]))
+                : !preset && !load_open(&f, args->operands[0], true))
         return EXIT_FAILED;
     if (args_given(args, "balance")) // before the plan: the loss takes memory
         f.config.aux_alpha = (float)args_float(args, "balance");

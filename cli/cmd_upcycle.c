@@ -38,7 +38,7 @@ int cmd_upcycle(const struct Args *args) {
     if (!output_check(args))
         return EXIT_FAILED;
     struct ModelFile f;
-    if (!modelfile_open(&f, args->operands[0]))
+    if (!load_open(&f, args->operands[0], true))
         return EXIT_FAILED;
     struct UpcycleOptions o = {.shards = (uint32_t)args_int(args, "shards"),
                                .shared = (uint32_t)args_int(args, "shared"),

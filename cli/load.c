@@ -12,10 +12,31 @@
 
 static const uint64_t TEXT_MAX_BYTES = UINT64_C(1) << 31;
 
+static bool is_there(const char *path) { return file_exists(path) || dir_exists(path); }
+
+bool load_open(struct ModelFile *f, const char *model, bool with_weights) {
+    struct Config preset;
+    *f = (struct ModelFile){0};
+    if (!is_there(model) && config_preset(&preset, model))
+        return fail("%s is a preset: it has no weights and no tokenizer; `vkmoe init --preset %s --out DIR` makes a "
+                    "model of it",
+                    model, model);
+    return (with_weights ? modelfile_open : modelfile_open_config)(f, model);
+}
+
+bool load_open_any(struct ModelFile *f, const char *model, bool with_weights) {
+    if (load_preset(f, model))
+        return true;
+    if (!is_there(model))
+        return fail("%s: there is no such file or folder, nor a preset of that name (%s)", model,
+                    config_preset_names());
+    return (with_weights ? modelfile_open : modelfile_open_config)(f, model);
+}
+
 static bool load_words(struct Loaded *l, const struct Args *args, bool with_template, bool with_weights) {
     memset(l, 0, sizeof *l);
     const char *path = args->operands[0];
-    if (!(with_weights ? modelfile_open : modelfile_open_config)(&l->file, path))
+    if (!load_open(&l->file, path, with_weights))
         return false;
     l->has_tokenizer = tokenizer_open(&l->tokenizer, &l->file);
     if (!l->has_tokenizer)
@@ -36,7 +57,7 @@ bool load_text_alone(struct Loaded *l, const struct Args *args, bool with_templa
 
 bool load_preset(struct ModelFile *f, const char *model) {
     *f = (struct ModelFile){0};
-    if (file_exists(model) || dir_exists(model) || !config_preset(&f->config, model))
+    if (is_there(model) || !config_preset(&f->config, model))
         return false;
     f->path = xstrdup(model);
     return true;

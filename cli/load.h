@@ -38,6 +38,10 @@ bool load_weights(const struct Loaded *l, struct Device *dev, struct Model *m, c
 // that need no session.
 bool load_fits(const struct Device *dev, struct ModelFile *f, const char *adapter, const char *remedy);
 
+// A model's file or folder, with its weights or its config alone; of a preset the line says what it lacks.
+bool load_open(struct ModelFile *f, const char *model, bool with_weights);
+// The same, or a preset's config.
+bool load_open_any(struct ModelFile *f, const char *model, bool with_weights);
 // Whether `model` is the name of a preset (a path of that name wins); then the config is all there is in `f`.
 bool load_preset(struct ModelFile *f, const char *model);
 // --context where given, else `wanted`; never above the model's context (refused by name when asked for).

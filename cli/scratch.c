@@ -1,5 +1,6 @@
 // See scratch.h.
 #include "cli/scratch.h"
+#include "cli/load.h"
 #include "model/json.h"
 #include "model/tokenizer.h"
 
@@ -108,7 +109,7 @@ bool scratch_open(struct ModelFile *f, const char *shape, const char *tokenizer)
     struct Config c;
     *f = (struct ModelFile){0};
     bool preset = config_preset(&c, shape), ok;
-    if (!preset && !modelfile_open_config(f, shape))
+    if (!preset && !load_open_any(f, shape, false))
         return false;
     if (!preset && f->vocab_only) {
         fail("%s: holds a vocabulary alone, which is no shape of a model", shape);
@@ -120,7 +121,7 @@ bool scratch_open(struct ModelFile *f, const char *shape, const char *tokenizer)
     } else if (tokenizer) {
         c = preset ? c : f->config;
         modelfile_close(f);
-        if (!modelfile_open_config(f, tokenizer))
+        if (!load_open(f, tokenizer, false))
             return false;
         ok = take_tokens(&c, f);
         f->config = c;

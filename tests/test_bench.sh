@@ -84,7 +84,7 @@ note $? "roof.png is no PNG"
 run 0 init --preset tiny --out "$work/own"
 run 0 bench kernels rope --preset "$work/own" --tokens 16 --json
 holds '{r["shape"] for r in rows} == {"rows=16 heads=4 head_dim=16"}'
-refused 1 "cannot be opened" bench kernels rope --preset "$work/none"
+refused 1 "nor a preset of that name" bench kernels rope --preset "$work/none"
 run 0 bench device --json
 python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); sys.exit(not min(d["gflops"], d["read_gbytes_per_s"], d["copy_gbytes_per_s"], d["dispatch_us"]) > 0)' "$work/out"
 note $? "no peaks: $out"

@@ -23,6 +23,22 @@ run 1 info no-such-model
 one_line
 says "$err" "no-such-model"
 
+# A preset where weights or a tokenizer are needed: what it is, and what makes a model of it.
+preset="tiny-moe is a preset: it has no weights and no tokenizer; \`vkmoe init --preset tiny-moe --out DIR\` makes a model of it"
+refused 1 "$preset" generate tiny-moe -p a
+refused 1 "$preset" tokenize tiny-moe -p a
+refused 1 "$preset" convert tiny-moe --out "$work/none"
+refused 1 "$preset" quantize tiny-moe --out "$work/none.gguf"
+refused 1 "$preset" eval tiny-moe --data "$work" --dry-run
+refused 1 "$preset" upcycle tiny-moe --out "$work/none"
+refused 1 "$preset" init --out "$work/none" --tokenizer tiny-moe
+echo '{"text": "a"}' >"$work/a.jsonl"
+refused 1 "$preset" data "$work/a.jsonl" --model tiny-moe
+refused 1 "$preset" train tiny-moe --data "$work/a.jsonl" --out "$work/none"
+refused 1 "no-such: cannot be opened: No such file or directory" generate no-such -p a
+refused 1 "no-such: there is no such file or folder, nor a preset of that name (tiny, " bench model no-such
+refused 1 "no-such: there is no such file or folder, nor a preset of that name (tiny, " bench train no-such
+
 # init, convert and back: the same weights, the same tokens.
 run 0 init --preset tiny-moe --out "$work/tiny" --seed 3
 run 0 init --preset tiny-moe --out "$work/again" --seed 3
