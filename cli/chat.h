@@ -34,7 +34,7 @@ struct Chat {
     float adapter_scale; // times the adapter's own
     struct Heat heat;
     bool quit, failed;
-    bool refused; // a command that works with files could not: a script learns it from the exit status
+    bool refused; // a message or a command was: a script learns it from the exit status
 };
 
 // ---- chat_turn.c: the conversation
@@ -56,7 +56,7 @@ extern const struct sigaction CHAT_INTERRUPT; // what Ctrl-C does
 
 // ---- chat_settings.c
 
-void chat_set(struct Chat *c, char *rest); // "NAME X", "NAME" or ""
+bool chat_set(struct Chat *c, char *rest); // "NAME X", "NAME" or ""; false after one line
 void chat_clear_stops(struct Chat *c);
 uint32_t chat_settings(const struct Chat *c, struct ChatSetting **list); // malloc'ed, texts too
 // All of them, stop texts as they are. Where they do not go together all stays as it was; false after one line.

@@ -30,16 +30,18 @@ static void do_regen(struct Chat *c, char *rest) {
 
 static void do_edit(struct Chat *c, char *rest) {
     const char *last = chat_last_question(c);
-    if (!last)
+    if (!last) {
         fprintf(c->say, "there is no message to edit\n");
-    else if (*rest)
+    } else if (*rest) {
         chat_ask_again(c, rest);
-    else if (!lines_edited(c->lines))
+    } else if (!lines_edited(c->lines)) {
         fprintf(c->say, "only a terminal can show the message for editing; /edit TEXT puts TEXT in its place\n");
-    else if (strlen(last) > EDIT_MAX_BYTES)
+        c->refused = true;
+    } else if (strlen(last) > EDIT_MAX_BYTES) {
         fprintf(c->say, "the last message is too long to edit here; /edit TEXT puts TEXT in its place\n");
-    else
+    } else {
         c->editing = true;
+    }
 }
 
 static void do_system(struct Chat *c, char *rest) {
@@ -67,6 +69,7 @@ static void do_quit(struct Chat *c, char *rest) {
     c->quit = true;
 }
 
+static void do_set(struct Chat *c, char *rest) { c->refused |= !chat_set(c, rest); }
 static void do_read(struct Chat *c, char *rest) { c->refused |= !chat_read(c, rest); }
 static void do_save(struct Chat *c, char *rest) { c->refused |= !chat_save(c, rest); }
 static void do_load(struct Chat *c, char *rest) { c->refused |= !chat_load(c, rest); }
@@ -89,7 +92,7 @@ static const struct ChatCommand {
     {"save", do_save, "FILE", "keep conversation, settings, keys and values", false},
     {"load", do_load, "FILE", "go on with what /save kept", false},
     {"show", do_show, "", "model, template, settings, how full the context is", false},
-    {"set", chat_set, "[NAME X]", "show or set a sampling flag, seed, max-tokens; stop TEXT, stop off", false},
+    {"set", do_set, "[NAME X]", "show or set a sampling flag, seed, max-tokens; stop TEXT, stop off", false},
     {"adapter", do_adapter, "[WHAT]", "put a LoRA folder on the model, set its scale (0.5), or take it off (off)",
      false},
     {"experts", do_experts, "[FILE.png]", "which experts the last answer went through", false},
@@ -137,11 +140,20 @@ void chat_command(struct Chat *c, char *line) {
         fputs("there is no command ", c->say);
         term_write(c->say, line, strlen(line));
         fputs("; /help lists them\n", c->say);
+        c->refused = true;
         return;
     }
     char *rest = line + 1 + length;
     rest += strspn(rest, " \t\n");
     for (size_t n = strlen(rest); n > 0 && strchr(" \t\n", rest[n - 1]); n--)
         rest[n - 1] = 0;
+    const struct ChatCommand *first = command; // whose operand another name of it shares
+    while (!first->help)
+        first--;
+    if (*rest && !*first->operand) { // "/undo 3" would do something else than is meant
+        fprintf(c->say, "/%s takes nothing behind it\n", command->name);
+        c->refused = true;
+        return;
+    }
     command->run(c, rest);
 }

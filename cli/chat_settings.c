@@ -195,15 +195,17 @@ bool chat_take_settings(struct Chat *c, const struct ChatSetting *list, uint32_t
     return true;
 }
 
-void chat_set(struct Chat *c, char *rest) {
+bool chat_set(struct Chat *c, char *rest) {
     char *name = rest, *text = rest + strcspn(rest, " \t=");
     if (*text)
         *text++ = 0;
     text += strspn(text, " \t=");
     for (size_t n = strlen(text); n > 0 && (text[n - 1] == ' ' || text[n - 1] == '\t'); n--)
         text[n - 1] = 0;
-    if (!*name || set_value(c, name, text))
+    bool ok = !*name || set_value(c, name, text);
+    if (ok)
         tell_settings(c);
+    return ok;
 }
 
 uint32_t chat_settings(const struct Chat *c, struct ChatSetting **list) {

@@ -329,6 +329,15 @@ static void tell_figures(struct Chat *c, const struct Spoken *a) {
             a->tokens, rate, a->read, prompt_rate, a->kept, why, term_paint(stderr, PAINT_NONE));
 }
 
+static void tell_error(const char *why) {
+    size_t length;
+    char *text = utf8_repair(why, strlen(why), &length), *quoted = json_quote(text, length);
+    printf("{\"error\": %s}\n", quoted);
+    fflush(stdout);
+    free(quoted);
+    free(text);
+}
+
 // Answers the last message. False: nothing could be said; where Ctrl-C is the reason, that is told.
 static bool answer(struct Chat *c) {
     struct TokenList ids = {0};
@@ -368,6 +377,10 @@ static bool answer(struct Chat *c) {
             c->left_out = left_out;
         if (interrupts)
             fprintf(c->say, "stopped before the answer\n");
+        else
+            c->refused = true;
+        if (c->json) // a line for each message, whatever becomes of it
+            tell_error(interrupts ? "stopped before the answer" : fail_last());
     }
     interrupts = 0;
     sampler_end(&c->sampler);

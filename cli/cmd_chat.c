@@ -51,6 +51,8 @@ static enum LineEvent read_message(struct Chat *c, char **message, bool *block) 
     }
     if (event == LINE_END && *message) // the end of the input ends an open block as well
         event = LINE_TEXT;
+    if (event == LINE_INTERRUPTED && (*message || *block)) // lines above the empty one go
+        event = LINE_DISCARDED;
     if (event != LINE_TEXT) {
         free(*message);
         *message = NULL;
@@ -73,7 +75,7 @@ static void take_message(struct Chat *c, const char *message, bool block) {
 }
 
 static void converse(struct Chat *c) {
-    uint32_t presses = 0; // of Ctrl-C at the prompt, one after the other
+    uint32_t presses = 0; // of Ctrl-C at an empty prompt, one after the other
     while (!c->quit && !c->failed) {
         char *message;
         bool block;
@@ -90,6 +92,12 @@ static void converse(struct Chat *c) {
             continue;
         }
         presses = 0;
+        if (event == LINE_DISCARDED) {
+            if (c->editing)
+                fprintf(c->say, "left as it was\n");
+            c->editing = false;
+            continue;
+        }
         bool editing = c->editing;
         if (message[strspn(message, " \t\n")]) {
             lines_remember(c->lines, message);

@@ -22,8 +22,8 @@ struct Lines {
     History *history;
     char *history_path;
     const char *prompt;
-    char *prefill; // what the next line begins with
-    bool interrupted, paste;
+    char *prefill;                  // what the next line begins with
+    bool interrupted, empty, paste; // empty: the line was, at the key that interrupted it
 };
 
 static struct Lines *lines_of(EditLine *edit) {
@@ -35,8 +35,11 @@ static struct Lines *lines_of(EditLine *edit) {
 static char *prompt_of(EditLine *edit) { return (char *)(uintptr_t)lines_of(edit)->prompt; }
 
 static unsigned char key_interrupt(EditLine *edit, int key) {
+    struct Lines *l = lines_of(edit);
+    const LineInfoW *line = el_wline(edit);
     (void)key;
-    lines_of(edit)->interrupted = true;
+    l->interrupted = true;
+    l->empty = line->lastchar == line->buffer;
     fputs("^C\n", stdout);
     fflush(stdout);
     return CC_NEWLINE;
@@ -179,9 +182,9 @@ enum LineEvent lines_read(struct Lines *l, const char *prompt, char **line) {
     free(l->prefill);
     l->prefill = NULL;
     if (l->interrupted)
-        return LINE_INTERRUPTED;
-    if (!text || n <= 0)
-        return n < 0 && error == EINTR ? LINE_INTERRUPTED : LINE_END;
+        return l->empty ? LINE_INTERRUPTED : LINE_DISCARDED;
+    if (!text || n <= 0) // a signal from outside, such as one that stops or continues the program, is no key
+        return n < 0 && error == EINTR ? LINE_DISCARDED : LINE_END;
     *line = xstrdup(text);
     size_t length = strlen(*line);
     if (length > 0 && (*line)[length - 1] == '\n') // the one of the key; those within are the text's

@@ -4,7 +4,8 @@
 
 struct Lines;
 
-enum LineEvent { LINE_TEXT, LINE_INTERRUPTED, LINE_END };
+// Ctrl-C: LINE_INTERRUPTED on an empty line, LINE_DISCARDED on one that held text, which is gone.
+enum LineEvent { LINE_TEXT, LINE_DISCARDED, LINE_INTERRUPTED, LINE_END };
 // history_path: name of the file that keeps former lines; NULL: none. Editing only where input and output are terminals.
 struct Lines *lines_open(const char *history_path);
 bool lines_edited(const struct Lines *l); // is there a terminal with editing?

@@ -126,7 +126,7 @@ run 0 chat "$tiny" -n 10 --temperature 2 --json
 note $? "/regen draws another answer: '$out'"
 
 input 'hi\n/experts\n/set temperature 0.25\n/set top-k -1\n/set seed 7\n/set colour 1\n/system Be kind.\n/system off\n/nonsense\n/undo\n/undo\n/regen\n/help\n/quit\nnever read\n'
-run 0 chat "$tiny" -n 4
+run 1 chat "$tiny" -n 4
 says "$err" "layer  1 "
 says "$err" "3 of 8 experts each"
 says "$err" "temperature 0.25"
@@ -150,10 +150,20 @@ run 0 chat "$tiny" -n 8 --context 64 --json
 note $? "every message is answered although the context is full: '$out$err'"
 says "$err" "the context of 64 tokens is full: the first 4 messages are left out"
 input '%080d\nhi\n' 0
-run 0 chat "$tiny" -n 4 --context 64 --json
+run 1 chat "$tiny" -n 4 --context 64 --json
 says "$err" "this message has "
-[[ $(wc -l <"$work/out") == 1 ]]
-note $? "the message after one that is too long is answered: '$out$err'"
+[[ $(wc -l <"$work/out") == 2 && $out == '{"error": "this message has '*$'\n{"text": '* ]]
+note $? "a line for the message that is too long, and the next is answered: '$out$err'"
+# What is refused in a pipe is seen from the exit status.
+for line in '/nosuch' '/set temperature 1000' '/set colour 1' '/set stop' '/undo 3' '/clear now' 'hi\n/edit'; do
+    input "$line\n"
+    run 1 chat "$tiny" -n 2
+done
+input 'hi\n'
+run 1 chat "$tiny" -n 2 --template mistral --system S --json
+says "$out" '{"error": "'
+input '/undo\n/clear\n/regen\n/set\n/quit\n'
+run 0 chat "$tiny" -n 2
 input '"""\n/two lines\nof text"""\n//slash\n'
 run 0 chat "$tiny" -n 4 --json
 [[ $(wc -l <"$work/out") == 2 ]]

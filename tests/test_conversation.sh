@@ -51,7 +51,7 @@ is "${kept[7]}" 0 "a new system message is in front of all"
 says "$err" "system: hey"
 talk 0 '/edit x\n/edit\n/regen\n'
 says "$err" "there is no message to edit"
-talk 0 'one\n/edit\n'
+talk 1 'one\n/edit\n'
 says "$err" "/edit TEXT puts TEXT in its place"
 
 # Saved and loaded: the same goes on, nothing is read again; settings come back too.
@@ -141,7 +141,7 @@ if [[ -n $all ]]; then
 else
     echo "SKIP: stop texts, because there is no python3"
 fi
-talk 0 '/set stop \n/set temperature 101\n/set seed 1.5\n/set max-tokens 3\none\n'
+talk 1 '/set stop \n/set temperature 101\n/set seed 1.5\n/set max-tokens 3\none\n'
 for part in "an empty text" "temperature takes a number between 0 and 100" "seed takes a whole number"; do says "$err" "$part"; done
 says "$(<"$work/out")" '"tokens": 3,'
 

@@ -119,7 +119,21 @@ note "$([[ $(answers) == 5 ]]; echo $?)" "pasting alone asks nothing"
 type ' third'
 key Enter
 waits answered 6
-type 'nothing'
+told=$(screen | grep -c 'once more')
+for draft in 'nothing' 'nothing either'; do # a draft thrown away ends nothing
+    type "$draft"
+    waits shows "> $draft"
+    key C-c
+    waits prompted
+done
+note "$([[ $(screen | grep -c 'once more') == "$told" ]]; echo $?)" "Ctrl-C on a draft was counted"
+# Nor is a signal that stops the program for a while a key.
+shell=$(t list-panes -F '#{pane_pid}')
+chat=$(pgrep -P "$shell" -f 'vkmoe chat' | head -n 1)
+kill -TSTP "${chat:-$shell}" && sleep 0.3
+kill -CONT "${chat:-$shell}" && sleep 0.3
+waits prompted
+note "$([[ $(screen | grep -c 'once more') == "$told" ]]; echo $?)" "a signal was taken for Ctrl-C"
 key C-c
 waits shows 'Ctrl-C once more ends'
 waits prompted
