@@ -34,7 +34,7 @@ bool check_beside(struct Check *ck, const struct OpCase *oc, const uint32_t *sha
         ref_rmsnorm(x->value, norm->value, tokens, k, (double)o.eps, rows, rstd);
     }
     for (uint32_t i = 0; i < count; i++) {
-        w[i] = checkrun_random(&r, oc->type, DIMS(i ? n2 : n, k), 0.1);
+        w[i] = checkrun_random(&r, oc->type, DIMS(i ? n2 : n, k), check_weights_deviation(oc->type, false));
         y[i] = checkrun_output(&r, DIMS(tokens, i ? n2 : n));
         matrices[i] = &w[i]->t, results[i] = y[i]->t;
         ck->bytes += (double)w[i]->t.bytes;
@@ -76,8 +76,8 @@ bool check_experts_up(struct Check *ck, const struct OpCase *oc, const uint32_t 
     struct CheckTensor *x = checkrun_random(&r, DT_F32, DIMS(tokens, k), 1), *weights;
     struct CheckTensor *norm = checkrun_random(&r, DT_BF16, DIMS(k), 1), *w[4];
     for (uint32_t i = 0; i < 4; i++) // gate and up, routed and shared
-        w[i] = i < 2 ? checkrun_random(&r, oc->type, DIMS(n_experts, n, k), 0.1)
-                     : checkrun_random(&r, oc->type, DIMS(parts * n, k), 0.1);
+        w[i] = i < 2 ? checkrun_random(&r, oc->type, DIMS(n_experts, n, k), check_weights_deviation(oc->type, false))
+                     : checkrun_random(&r, oc->type, DIMS(parts * n, k), check_weights_deviation(oc->type, false));
     struct CheckTensor *y = checkrun_output(&r, DIMS(tokens * per_token, n));
     uint32_t *expert = uints(tokens * n_active);
     struct Routing g = draw(&r, shape, expert, &weights);

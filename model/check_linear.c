@@ -197,7 +197,8 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     if (back_w)
         b = checkrun_random(&r, DT_F32, DIMS(gather ? s[TOKENS] : rows, k), 1);
     else
-        b = checkrun_random(&r, oc->type, 2 + (g != NULL), g ? (uint32_t[]){experts, n, k} : (uint32_t[]){n, k}, 0.1);
+        b = checkrun_random(&r, oc->type, 2 + (g != NULL), g ? (uint32_t[]){experts, n, k} : (uint32_t[]){n, k},
+                            check_weights_deviation(oc->type, accumulate));
     if (!back_w)
         out[1] = rows, out[2] = form == FORWARD ? n : k, out_dims = 2;
     const uint32_t *out_dim = out_dims == 3 ? out : out + 1;
@@ -210,7 +211,7 @@ static bool run_linear(struct Check *ck, const struct OpCase *oc, const uint32_t
     } else
         y = checkrun_output(&r, out_dims, out_dim);
     if (s[FLAGS] & SWIGLU) {
-        up = checkrun_random(&r, oc->type, 2 + (g != NULL), b->t.dim, 0.1);
+        up = checkrun_random(&r, oc->type, 2 + (g != NULL), b->t.dim, check_weights_deviation(oc->type, false));
         o.swiglu = &up->t;
     }
     struct CheckTensor *more[2] = {NULL, NULL};

@@ -176,6 +176,10 @@ static void fill(struct CheckRun *r, struct CheckTensor *t, uint64_t seed, doubl
     upload(r, t);
 }
 
+double check_weights_deviation(enum DType type, bool accumulate) {
+    return accumulate || type == DT_F32 || type == DT_BF16 ? 0.1 : 0.02;
+}
+
 struct CheckTensor *checkrun_random(struct CheckRun *r, enum DType type, uint32_t n_dims, const uint32_t *dim,
                                     double scale) {
     struct CheckTensor *t = tensor_add(r, type, n_dims, dim);

@@ -100,6 +100,9 @@ void checkrun_begin(struct CheckRun *r, struct Check *ck);
 // Random, nearly normal, times scale, rounded to the type (quantised types are encoded and `value` holds what they decode to).
 struct CheckTensor *checkrun_random(struct CheckRun *r, enum DType type, uint32_t n_dims, const uint32_t *dim,
                                     double scale);
+// The scale of weights. Types with scales in f16 get trained weights', whose small ones are subnormal there: a driver that flushes those shows. Not where what is
+// added to hides the products.
+double check_weights_deviation(enum DType type, bool accumulate);
 // From host values: float for F32, F16, BF16 and the quantised types, uint32_t for U32.
 struct CheckTensor *checkrun_values(struct CheckRun *r, enum DType type, uint32_t n_dims, const uint32_t *dim,
                                     const void *values);
