@@ -20,7 +20,7 @@ struct Config config_defaults(void) {
         // of LlamaConfig and DeepseekConfig, for keys that may be absent
         .max_context = 2048, .norm_eps = 1e-6f,    .rope_base = 10000,   .rope = {.factor = 1},
         .moe_period = 1,     .routed_scale = 1,    .aux_alpha = 0.001f,  .seq_aux = true,
-        .init_std = 0.02f,   .bos_id = UINT32_MAX, .pad_id = UINT32_MAX,
+        .init_std = 0.02f,   .bos_id = UINT32_MAX, .pad_id = UINT32_MAX, .sampling = {NAN, NAN, NAN, NAN, NAN, NAN},
     };
 }
 

@@ -35,6 +35,12 @@ struct Rope {
     float divisor[CONFIG_MAX_HEAD_DIM / 2]; // divisors: what a GGUF's rope_freqs.weight holds, where it is not llama3's
 };
 
+// How transformers draws tokens where its caller does not say (generation_config.json): kept for writing, nothing here asks. NAN: not said.
+struct Sampling {
+    float do_sample; // 0 or 1
+    float temperature, top_k, top_p, min_p, repetition_penalty;
+};
+
 struct Config {
     enum Arch arch;
     uint32_t vocab_size;  // rows of the embedding
@@ -75,6 +81,7 @@ struct Config {
     uint32_t eos_id[4];
     uint32_t n_eos;
     uint32_t pad_id;
+    struct Sampling sampling;
 };
 
 static inline bool config_is_moe(const struct Config *c, uint32_t layer) {
@@ -120,8 +127,9 @@ uint64_t config_activated_parameters(const struct Config *c); // touched by one 
 // (embedding look-up free, head included), attention scores and values over the full square.
 double config_train_flops(const struct Config *c, uint64_t tokens);
 
-// eos_token_id of a generation_config.json (a number or a list) takes the place of the config's.
+// eos_token_id of a generation_config.json (a number or a list) takes the place of the config's; `sampling` is what else is taken from it.
 bool config_generation_from_json(struct Config *c, const char *text, size_t bytes, const char *where);
+char *config_generation_to_json(const struct Config *c); // malloc'ed
 // From the metadata of a GGUF file, the first of `n_parts` that are open: which tensors there are, which it depends on too, all of them say
 // together. What a vocabulary-only file lacks stays 0, and `complete` says whether anything did.
 struct Gguf;

@@ -63,6 +63,17 @@ static const struct Field FIELDS[] = {
 };
 enum { N_FIELDS = sizeof FIELDS / sizeof *FIELDS };
 
+static const struct {
+    const char *key;
+    enum Kind kind;
+    size_t offset;
+} SAMPLING[] = {
+    {"do_sample", BOOL, AT(sampling.do_sample)}, {"temperature", F32, AT(sampling.temperature)},
+    {"top_k", U32, AT(sampling.top_k)},          {"top_p", F32, AT(sampling.top_p)},
+    {"min_p", F32, AT(sampling.min_p)},          {"repetition_penalty", F32, AT(sampling.repetition_penalty)},
+};
+enum { N_SAMPLING = sizeof SAMPLING / sizeof *SAMPLING };
+
 // Switches with the values that change nothing here (compact JSON, separated by '|'); null and absence always pass.
 static const struct {
     const char *key, *accepted;
@@ -372,10 +383,25 @@ bool config_from_json(struct Config *c, const char *text, size_t bytes, const ch
     return ok;
 }
 
+// What is of another type than it should be is left out: nothing depends on it.
+static void read_sampling(struct Config *c, const json_t *root) {
+    for (size_t i = 0; i < N_SAMPLING; i++) {
+        const json_t *value = json_object_get(root, SAMPLING[i].key);
+        float *out = (float *)((char *)c + SAMPLING[i].offset);
+        bool fits = SAMPLING[i].kind == BOOL  ? json_is_boolean(value)
+                    : SAMPLING[i].kind == U32 ? json_is_integer(value)
+                                              : json_is_number(value);
+        double x = json_is_boolean(value) ? json_is_true(value) : json_number_value(value);
+        *out = fits && x >= 0 && x <= 1e6 ? (float)x : NAN;
+    }
+}
+
 bool config_generation_from_json(struct Config *c, const char *text, size_t bytes, const char *where) {
     json_t *root = json_parse(text, bytes, where);
     bool ok = root && (json_is_object(root) || fail("%s: an object is expected", where)) && read_eos(c, root, where) &&
               config_check_tokens(c, where);
+    if (ok)
+        read_sampling(c, root);
     json_decref(root);
     return ok;
 }
@@ -488,6 +514,35 @@ char *config_to_json(const struct Config *c, const char *torch_dtype) {
     print_eos(out, c);
     print_token(out, "pad_token_id", c->pad_id);
     fprintf(out, "  \"use_cache\": true,\n  \"torch_dtype\": \"%s\"\n}\n", torch_dtype);
+    text_end(out);
+    return text;
+}
+
+char *config_generation_to_json(const struct Config *c) {
+    char *text, number[32];
+    size_t bytes;
+    FILE *out = text_begin(&text, &bytes);
+    fprintf(out, "{\n");
+    print_token(out, "bos_token_id", c->bos_id);
+    print_eos(out, c);
+    for (size_t i = 0; i < N_SAMPLING; i++) {
+        float x;
+        memcpy(&x, (const char *)c + SAMPLING[i].offset, sizeof x);
+        if (isnan(x))
+            continue;
+        fprintf(out, "  \"%s\": ", SAMPLING[i].key);
+        if (SAMPLING[i].kind == F32)
+            fprintf(out, "%s,\n", shortest(x, number));
+        else if (SAMPLING[i].kind == U32)
+            fprintf(out, "%.0f,\n", (double)x);
+        else
+            fprintf(out, "%s,\n", x != 0 ? "true" : "false");
+    }
+    // The last one, without a comma.
+    if (c->pad_id == UINT32_MAX)
+        fprintf(out, "  \"pad_token_id\": null\n}\n");
+    else
+        fprintf(out, "  \"pad_token_id\": %u\n}\n", c->pad_id);
     text_end(out);
     return text;
 }

@@ -454,19 +454,7 @@ static bool write_index(const char *dir, const struct Plan *p) {
 
 static bool write_configs(const char *dir, const struct Config *c, enum DType type) {
     char *config = config_to_json(c, type == DT_F32 ? "float32" : type == DT_F16 ? "float16" : "bfloat16");
-    char bos[16] = "null", pad[16] = "null", eos[64] = "null";
-    if (c->bos_id != UINT32_MAX)
-        snprintf(bos, sizeof bos, "%u", c->bos_id);
-    if (c->pad_id != UINT32_MAX)
-        snprintf(pad, sizeof pad, "%u", c->pad_id);
-    for (uint32_t i = 0, at = 0; i < c->n_eos; i++)
-        at += (uint32_t)snprintf(eos + at, sizeof eos - at, "%s%u%s",
-                                 i              ? ", "
-                                 : c->n_eos > 1 ? "["
-                                                : "",
-                                 c->eos_id[i], i + 1 == c->n_eos && c->n_eos > 1 ? "]" : "");
-    char *generation =
-        xsprintf("{\n  \"bos_token_id\": %s,\n  \"eos_token_id\": %s,\n  \"pad_token_id\": %s\n}\n", bos, eos, pad);
+    char *generation = config_generation_to_json(c);
     bool ok = write_text(dir, "config.json", config) && write_text(dir, "generation_config.json", generation);
     free(config);
     free(generation);

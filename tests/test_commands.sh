@@ -62,6 +62,12 @@ says "$out" '"text": "Hé"'
 run 0 info "$work/tiny.gguf"
 says "$out" "8 routed (3 active) and 2 shared"
 
+# What generation_config.json says of sampling stays.
+run 0 init --preset tiny-moe --out "$work/warm"
+sed -i 's/^{/{"do_sample": true, "temperature": 0.6, "top_p": 0.95, /' "$work/warm/generation_config.json"
+run 0 convert "$work/warm" --out "$work/warm2"
+says "$(tr -d '\n' <"$work/warm2/generation_config.json")" '"do_sample": true,  "temperature": 0.6,  "top_p": 0.95,'
+
 # An index beside model.safetensors is left of shards that are no more, and told.
 run 0 init --preset tiny-moe --out "$work/stale"
 echo '{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}' >"$work/stale/model.safetensors.index.json"

@@ -233,6 +233,25 @@ static void check_honoured_keys(void) {
           "generation_config.json: %s", fail_last());
     CHECK(refused(config_generation_from_json(&c, "{\"eos_token_id\":96}", 19, "g"), "eos_token_id is 96"), "%s",
           fail_last());
+    CHECK(isnan(c.sampling.temperature), "what is not said of sampling");
+    static const char *const SAID[] = {
+        "{\n  \"bos_token_id\": 1,\n  \"eos_token_id\": [3, 4],\n  \"do_sample\": true,\n  \"temperature\": 0.6,\n  "
+        "\"top_k\": 50,\n"
+        "  \"top_p\": 0.95,\n  \"min_p\": 0.0,\n  \"repetition_penalty\": 1.05,\n  \"pad_token_id\": null\n}\n",
+        "{\n  \"bos_token_id\": 1,\n  \"eos_token_id\": 3,\n  \"do_sample\": false,\n  \"pad_token_id\": null\n}\n",
+        "{\n  \"bos_token_id\": 1,\n  \"eos_token_id\": 3,\n  \"pad_token_id\": null\n}\n"};
+    for (size_t i = 0; i < sizeof SAID / sizeof *SAID; i++) {
+        c.bos_id = 1;
+        CHECK(config_generation_from_json(&c, SAID[i], strlen(SAID[i]), "g"), "%s", fail_last());
+        char *back = config_generation_to_json(&c);
+        CHECK(strcmp(back, SAID[i]) == 0, "'%s' comes back as '%s'", SAID[i], back);
+        free(back);
+    }
+    static const char ODD[] = "{\"temperature\":\"hot\",\"do_sample\":1,\"top_k\":0.5,\"top_p\":null,\"min_p\":-1e300}";
+    CHECK(config_generation_from_json(&c, ODD, strlen(ODD), "g"), "%s", fail_last());
+    char *odd = config_generation_to_json(&c);
+    CHECK(strcmp(odd, SAID[2]) == 0, "odd values are kept: %s", odd);
+    free(odd);
     with_key(&c, "rope_theta", "12345.678");
     char *text = config_to_json(&c, "bfloat16");
     struct Config again;
