@@ -1,6 +1,7 @@
 // See report.h.
 #include "eval/report.h"
 #include "eval/task.h"
+#include "model/utf8.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,9 +20,11 @@ static char *short_count(double value) {
 }
 
 static struct ReportRow *add_row(struct Report *r, const char *name, char *note) {
+    char *plain = utf8_harmless(note);
+    free(note);
     r->rows = xrealloc(r->rows, (r->n_rows + 1) * sizeof *r->rows);
     struct ReportRow *row = &r->rows[r->n_rows++];
-    *row = (struct ReportRow){xstrdup(name), note, false, xcalloc(r->n_models, sizeof *row->cells)};
+    *row = (struct ReportRow){utf8_harmless(name), plain, false, xcalloc(r->n_models, sizeof *row->cells)};
     return row;
 }
 
@@ -158,7 +161,7 @@ bool report_read(struct Report *r, const char *const *paths, uint32_t n, bool su
         ok = results[m] && ((model && json_is_array(json_object_get(results[m], "tasks"))) ||
                             fail("%s: holds no results of `vkmoe eval`", paths[m]));
         if (ok)
-            r->models[m] = xstrdup(model);
+            r->models[m] = utf8_harmless(model);
     }
     if (ok) {
         add_costs(r, results);

@@ -13,7 +13,7 @@ struct ReportRow {
 };
 struct Report {
     uint32_t n_models, n_rows, n_costs; // n_costs: so many first rows tell what a model costs
-    char **models;
+    char **models;                      // these names, and those of rows, are from files: harmless on a terminal
     struct ReportRow *rows;
 };
 // From result files of eval_write; with a row for each subject behind its task, where that is wanted. False after one line.

@@ -5,30 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// A malloc'ed copy that is UTF-8 without characters that would drive a terminal, end a line or turn the writing.
-static char *harmless(const char *text) {
-    size_t bytes, n = 0;
-    char *in = utf8_repair(text, strlen(text), &bytes), *out = xmalloc(3 * bytes + 1);
-    for (size_t i = 0; i < bytes;) {
-        unsigned char a = (unsigned char)in[i];
-        size_t length = a < 0x80 ? 1 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
-        uint32_t code = a < 0x80 ? a : a & (0xffu >> (length + 1));
-        for (size_t k = 1; k < length; k++)
-            code = code << 6 | ((unsigned char)in[i + k] & 0x3f);
-        bool bad = code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x200b && code <= 0x200f) ||
-                   (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) || code == 0xfeff ||
-                   code == 0xfffe || code == 0xffff;
-        memcpy(out + n, bad ? "\xef\xbf\xbd" : in + i, bad ? 3 : length);
-        n += bad ? 3 : length;
-        i += length;
-    }
-    out[n] = 0;
-    free(in);
-    return out;
-}
-
 static void put_yaml(FILE *to, const char *text) {
-    char *plain = harmless(text);
+    char *plain = utf8_harmless(text);
     fputc('"', to);
     for (const char *c = plain; *c; c++)
         fprintf(to, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
@@ -38,7 +16,7 @@ static void put_yaml(FILE *to, const char *text) {
 
 // A span of code in a table's cell: its fence is longer than any run of backticks within, and bars are escaped.
 static void put_code(FILE *to, const char *text) {
-    char *plain = harmless(text), fence[64];
+    char *plain = utf8_harmless(text), fence[64];
     size_t run = 0, longest = 0;
     for (const char *c = plain; *c; c++) {
         run = *c == '`' ? run + 1 : 0;
@@ -87,7 +65,7 @@ void card_fact(struct Card *c, const char *name, const char *format, ...) {
         fprintf(c->to, " | ");
         put_code(c->to, value);
         fprintf(c->to, " |\n");
-        char *plain_name = harmless(name), *plain = harmless(value);
+        char *plain_name = utf8_harmless(name), *plain = utf8_harmless(value);
         json_array_append_new(c->facts, json_pack("[s, s]", plain_name, plain));
         free(plain_name), free(plain);
     }
@@ -130,7 +108,7 @@ static void put_command(FILE *to, const char *heading, const char *const *words,
 void card_command(struct Card *c, const char *const *words, size_t n) {
     put_command(c->to, "Command", words, n);
     for (size_t i = 0; i < n; i++) {
-        char *plain = harmless(words[i]);
+        char *plain = utf8_harmless(words[i]);
         json_array_append_new(c->command, json_string(plain));
         free(plain);
     }

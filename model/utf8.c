@@ -105,3 +105,24 @@ bool unicode_is_white(uint32_t c) {
     return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
            c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
+
+char *utf8_harmless(const char *text) {
+    size_t bytes, n = 0;
+    char *in = utf8_repair(text, strlen(text), &bytes), *out = xmalloc(3 * bytes + 1);
+    for (size_t i = 0; i < bytes;) {
+        unsigned char a = (unsigned char)in[i];
+        size_t length = a < 0x80 ? 1 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
+        uint32_t code = a < 0x80 ? a : a & (0xffu >> (length + 1));
+        for (size_t k = 1; k < length; k++)
+            code = code << 6 | ((unsigned char)in[i + k] & 0x3f);
+        bool bad = code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x200b && code <= 0x200f) ||
+                   (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) || code == 0xfeff ||
+                   code == 0xfffe || code == 0xffff;
+        memcpy(out + n, bad ? "\xef\xbf\xbd" : in + i, bad ? 3 : length);
+        n += bad ? 3 : length;
+        i += length;
+    }
+    out[n] = 0;
+    free(in);
+    return out;
+}

@@ -11,5 +11,7 @@ unsigned utf8_bad(const char *text, size_t bytes, bool *whole);
 bool utf8_valid(const char *text, size_t bytes, size_t *bad_offset); // bad_offset may be NULL
 // A malloc'ed copy with U+FFFD for what is not UTF-8; a 0 byte follows. *out_bytes may be larger than bytes.
 char *utf8_repair(const char *text, size_t bytes, size_t *out_bytes);
+// A malloc'ed copy of a text from a file that is UTF-8, with U+FFFD for characters that would drive a terminal, end a line or turn the writing.
+char *utf8_harmless(const char *text);
 // Unicode's White_Space property.
 bool unicode_is_white(uint32_t code_point);

@@ -454,6 +454,21 @@ static void test_report(void) {
     CHECK(report_read(&r, paths, 2, true) && r.n_rows == 3 + 19 + 1 + 2 + 1 + 1, "%u rows with those of subjects",
           r.n_rows);
     report_free(&r);
+    // Names that would clear the screen or begin a line.
+    static const char DRIVES[] =
+        "{\"model\": \"\\u001b[2Ja\\u009bb\", \"tasks\": [{\"task\": \"t\", \"title\": \"x\\ny\", \"metric\": "
+        "\"\\rm\", \"shots\": 0, \"score\": 1, \"subjects\": [{\"subject\": \"\\u0007s\", \"n\": 1}]}]}";
+    put_file("drives.json", DRIVES, strlen(DRIVES));
+    const char *const drives[] = {"test-eval/drives.json"};
+    if (CHECK(report_read(&r, drives, 1, true) && r.n_rows == 3 + 2, "%s", fail_last())) {
+        CHECK(strcmp(r.models[0], "\xef\xbf\xbd[2Ja\xef\xbf\xbd"
+                                  "b") == 0,
+              "the model is '%s'", r.models[0]);
+        CHECK(strcmp(r.rows[3].name, "x\xef\xbf\xbdy") == 0 && strcmp(r.rows[3].note, "\xef\xbf\xbdm, 0-shot") == 0 &&
+                  strcmp(r.rows[4].name, "  \xef\xbf\xbds") == 0,
+              "'%s', '%s', '%s'", r.rows[3].name, r.rows[3].note, r.rows[4].name);
+        report_free(&r);
+    }
     put_file("other.json", "{\"model\": 3}", 12);
     const char *const other[] = {"test-eval/other.json"};
     CHECK(refused(report_read(&r, other, 1, false), "holds no results"), "%s", fail_last());
