@@ -29,7 +29,8 @@ struct Point {
 
 static void stroke_begin(struct Canvas *c) { c->x0 = WIDTH, c->y0 = HEIGHT, c->x1 = 0, c->y1 = 0; }
 
-static int clamp_int(double v, int low, int high) { return v < low ? low : v > high ? high : (int)v; }
+// A NaN gives low: it is the place of what has none, where an axis is too long for a double.
+static int clamp_int(double v, int low, int high) { return !(v >= low) ? low : v > high ? high : (int)v; }
 
 // A line adds to the mask what it covers, by maximum: joints of one stroke do not get darker.
 static void stroke_line(struct Canvas *c, struct Point a, struct Point b, double pen) {

@@ -31,6 +31,8 @@ static void draw_line(struct Board *b, const double from[2], const double to[2],
     double wide = b->columns * 2 - 1, high = b->rows * 4 - 1;
     double ax = (from[0] - b->x0) / (b->x1 - b->x0) * wide, ay = (b->y1 - from[1]) / (b->y1 - b->y0) * high;
     double bx = (to[0] - b->x0) / (b->x1 - b->x0) * wide, by = (b->y1 - to[1]) / (b->y1 - b->y0) * high;
+    if (!isfinite(bx - ax) || !isfinite(by - ay)) // an axis is too long for a double
+        return;
     int steps = 1 + (int)fmax(fabs(bx - ax), fabs(by - ay));
     for (int i = 0; i <= steps; i++)
         set_dot(b, (int)lround(ax + (bx - ax) * i / steps), (int)lround(ay + (by - ay) * i / steps), series);

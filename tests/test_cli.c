@@ -203,6 +203,10 @@ static void test_plot(void) {
     const double nearly[3] = {3e-5, nextafter(3e-5, 1), 3e-5};
     const struct PlotSeries hair[1] = {{"hair", x, nearly, 3, true, false}};
     CHECK(plot_lines(path, "", "", "", hair, 1), "%s", fail_last());
+    // A range that is no number itself: what has no place is not drawn.
+    const double far[4] = {1e308, -1e308, 1, 1.7e308};
+    const struct PlotSeries huge[1] = {{"huge", x, far, 4, true, true}}, wide[1] = {{"wide", far, x, 4, true, true}};
+    CHECK(plot_lines(path, "", "", "", huge, 1) && plot_lines(path, "", "", "", wide, 1), "%s", fail_last());
     unlink(path);
     fail_quiet(true);
     CHECK(!plot_lines("no/such/folder/a.png", "", "", "", none, 1) && strstr(fail_last(), "no/such/folder"),
@@ -212,10 +216,11 @@ static void test_plot(void) {
 
 // A chart in text: as wide as was asked for, a letter a series where there are no colours, and no trouble with what is not there.
 static void test_plot_terminal(void) {
-    const double x[] = {1, 2, 3, 4}, up[] = {0, 1, 2, 3}, down[] = {3, NAN, 1, 0};
+    const double x[] = {1, 2, 3, 4}, up[] = {0, 1, 2, 3}, down[] = {3, NAN, 1, 0}, far[] = {1e308, -1e308, 1, 1.7e308};
     const struct PlotSeries two[] = {{.name = "up", .x = x, .y = up, .n = 4},
                                      {.name = "do\x1bwn", .x = x, .y = down, .n = 4}},
-                            none = {.name = ""}, point = {.name = "point", .x = x, .y = up, .n = 1};
+                            none = {.name = ""}, point = {.name = "point", .x = x, .y = up, .n = 1},
+                            huge = {.name = "huge", .x = x, .y = far, .n = 4};
     char *text = NULL;
     size_t bytes = 0;
     FILE *to = open_memstream(&text, &bytes);
@@ -232,6 +237,7 @@ static void test_plot_terminal(void) {
     CHECK(rows == 8 && first > 20 && second > 10, "%u rows, %u and %u dots", rows, first, second);
     plot_terminal(to, "Nothing", &none, 1, 5, 0);
     plot_terminal(to, "A point", &point, 1, 30, 4);
+    plot_terminal(to, "Too far apart", &huge, 1, 30, 4);
     fclose(to);
     CHECK(strstr(text, "\xe2\xa0"), "no dot of Braille: '%s'", text);
     free(text);
