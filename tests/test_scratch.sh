@@ -119,6 +119,22 @@ says "$err" "the model after step 1, whose held-out loss was the lowest, is not 
 held 0 plain --steps 2
 cmp -s "$work/turn/model.safetensors" "$work/plain/model.safetensors"
 note $? "without the copy of the best model the last is not the result"
+# Losses on other examples do not count: here that of the best step so far, which is made the lowest by far.
+held 0 changed --steps 2 --validate-every 1 --keep-best
+step=$(sed -n 's/.*(kept: .* after step \([0-9]*\)).*/\1/p' <<<"$err")
+sed -i '/"step": '"$step"',/s/\("validation_loss": \)[-+.e0-9]*/\10.001/' "$work/changed/metrics.jsonl"
+cp -r "$work/changed" "$work/unchanged"
+held 0 unchanged --steps 3 --validate-every 1 --keep-best --resume
+says "$err" "(kept: 0.0010 after step $step)"
+says_not "$err" "other examples"
+printf 'another quilt\n' >"$work/held.txt"
+held 0 changed --steps 3 --validate-every 1 --keep-best --resume
+says "$err" "held-out losses up to step 2 are of other examples"
+says "$err" "after step 3)"
+says "$(grep 'held out, lowest' "$work/changed/README.md")" "after step 3"
+sed 's/, "validation_data": "[0-9a-f]*"//' -i "$work/unchanged/metrics.jsonl" # as it was written before
+held 0 unchanged --steps 4 --validate-every 1 --keep-best --resume
+says "$err" "(kept: 0.0010 after step $step)"
 # What decides is written to the last bit.
 grep -q '"validation_loss": [0-9.]\{12,\}' "$work/best/metrics.jsonl"
 note $? "held-out losses are rounded: $(grep validation_loss "$work/best/metrics.jsonl")"

@@ -13,8 +13,8 @@ struct Losses {
 };
 
 // From the metrics, which go back to the first step whatever a run was interrupted by. A card without them would say less than the run knows.
-static bool read_losses(const char *out, struct Losses *l) {
-    char *path = path_join(out, "metrics.jsonl");
+static bool read_losses(const struct Train *t, struct Losses *l) {
+    char *path = path_join(t->o.out, "metrics.jsonl");
     uint8_t *text = NULL;
     uint64_t bytes = 0;
     *l = (struct Losses){NAN, NAN, NAN, NAN, NAN, 0};
@@ -29,7 +29,7 @@ static bool read_losses(const char *out, struct Losses *l) {
             l->last = json_number_value(loss);
             l->first = isnan(l->first) ? l->last : l->first;
         }
-        if (json_is_number(held)) {
+        if (json_is_number(held) && train_same_held_out(t, line)) {
             l->held_last = json_number_value(held);
             if (step == 0)
                 l->held_before = l->held_last;
@@ -90,7 +90,7 @@ bool report_write(const struct Train *t, const char *dir) {
     bool adapts = train_adapts(o->method);
     struct Losses l;
     struct Card c;
-    if (!read_losses(o->out, &l))
+    if (!read_losses(t, &l))
         return false;
     char *tags = xsprintf("%s,%s%s", o->loss == LOSS_DPO ? "dpo" : "sft", TRAIN_METHODS[o->method],
                           t->m->config.n_experts ? ",moe" : "");

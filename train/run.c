@@ -272,11 +272,21 @@ static bool is_best(struct Best *best, uint64_t step, double validation_loss) {
     return true;
 }
 
+static const char HELD_OUT_KEY[] = "validation_data"; // the hash of the examples that a loss is of
+
+bool train_same_held_out(const struct Train *t, const json_t *metrics) {
+    const char *was = json_string_value(json_object_get(metrics, HELD_OUT_KEY)); // runs of before it was told have none
+    char hash[20];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)t->held_out.hash);
+    return !was || strcmp(was, hash) == 0;
+}
+
 // Metrics of steps that a resumed run will do again are cut off; the others tell which was the best. Where that one is to be the result, only steps
 // count whose models are there: the run could not end else.
 static bool metrics_open(struct Train *t) {
     char *path = path_join(t->o.out, "metrics.jsonl"), *copies = path_join(t->o.out, BEST_FOLDER);
     struct Best lowest = {NAN, 0};
+    uint64_t other = 0; // the last step whose loss is of other held-out data
     uint8_t *text = NULL;
     uint64_t bytes = 0, keep = 0;
     if (t->state.step && file_exists(path)) {
@@ -290,7 +300,9 @@ static bool metrics_open(struct Train *t) {
             uint64_t step = (uint64_t)json_integer_value(json_object_get(line, "step"));
             bool old = line && step <= t->state.step;
             const json_t *held = json_object_get(line, "validation_loss");
-            if (old && json_is_number(held)) {
+            if (old && json_is_number(held) && !train_same_held_out(t, line)) {
+                other = step;
+            } else if (old && json_is_number(held)) {
                 is_best(&lowest, step, json_number_value(held));
                 if (!t->o.keep_best || checkpoint_is_whole(copies, step))
                     is_best(&t->best, step, json_number_value(held));
@@ -306,6 +318,9 @@ static bool metrics_open(struct Train *t) {
             return false;
         }
     }
+    if (other && t->o.keep_best && t->held_out.n)
+        warn("%s: held-out losses up to step %llu are of other examples than these: they are left out of the choice",
+             path, (unsigned long long)other);
     if (lowest.step != t->best.step)
         warn("%s: the model after step %llu, whose held-out loss was the lowest, is not there: it is left out of the "
              "choice",
@@ -583,6 +598,12 @@ static bool metrics_told(struct Train *t) {
            fail("%s/metrics.jsonl: cannot be written: %s", t->o.out, strerror(errno));
 }
 
+// To the last bit: a run that goes on reads the best from here.
+static void write_held_out(const struct Train *t, double loss) {
+    fprintf(t->metrics, ", \"validation_loss\": %.17g, \"%s\": \"%016llx\"", loss, HELD_OUT_KEY,
+            (unsigned long long)t->held_out.hash);
+}
+
 bool train_validate(struct Train *t, double *loss) {
     *loss = NAN;
     if (t->held_out.n == 0)
@@ -599,7 +620,9 @@ bool train_validate(struct Train *t, double *loss) {
         ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, *loss);
     if (ok && t->state.step == 0) { // before training: the point from which the curve falls
         struct EventScalar scalar = {"validation/loss", *loss};
-        fprintf(t->metrics, "{\"step\": 0, \"validation_loss\": %.17g}\n", *loss);
+        fprintf(t->metrics, "{\"step\": 0");
+        write_held_out(t, *loss);
+        fprintf(t->metrics, "}\n");
         ok = metrics_told(t) && events_scalars(&t->events, 0, &scalar, 1);
     }
     return ok;
@@ -641,8 +664,8 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
                 ", \"rewards_chosen\": %.6f, \"rewards_rejected\": %.6f, \"rewards_margin\": %.6f, "
                 "\"rewards_accuracy\": %.4f",
                 s->dpo.chosen, s->dpo.rejected, s->dpo.margin, s->dpo.accuracy);
-    if (isfinite(s->validation_loss)) // to the last bit: a run that goes on reads the best from here
-        fprintf(t->metrics, ", \"validation_loss\": %.17g", s->validation_loss);
+    if (isfinite(s->validation_loss))
+        write_held_out(t, s->validation_loss);
     write_loads(t, s->step);
     fprintf(t->metrics, "}\n");
     const struct EventScalar scalars[] = {{"train/loss", s->loss},

@@ -138,6 +138,9 @@ void train_end(struct Train *t);
 bool train_loop(struct Train *t);
 // Loss per labelled token on the held-out data; NaN when there is none.
 bool train_validate(struct Train *t, double *loss);
+// Whether a line of metrics.jsonl has its held-out loss from the held-out data of now.
+struct json_t;
+bool train_same_held_out(const struct Train *t, const struct json_t *metrics);
 // The result: a Hugging Face folder, or a PEFT adapter, whose files appear in `out` one by one, config last.
 bool train_finish(struct Train *t, const struct ModelFile *tokenizer);
 void train_free(struct Train *t);
