@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <locale.h>
+#include <signal.h>
 #include <string.h>
 
 // What was printed into a full disk or a closed pipe has not been done.
@@ -17,7 +18,8 @@ static int finish(int status) {
 }
 
 int cli_main(int argc, char **argv) {
-    setlocale(LC_CTYPE, ""); // line editing in UTF-8; numbers keep their point
+    setlocale(LC_CTYPE, "");  // line editing in UTF-8; numbers keep their point
+    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is told as a full disk is
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         const struct Command *about = argc > 2 ? args_find_command(argv[2]) : NULL;

@@ -209,8 +209,7 @@ rm -rf "$work/new"
 # A full disk: no output under the final name.
 (
     ulimit -f 64
-    trap '' XFSZ
-    "$VKMOE" convert "$work/tiny" --out "$work/full.gguf" >/dev/null 2>"$work/err"
+    env --default-signal=XFSZ "$VKMOE" convert "$work/tiny" --out "$work/full.gguf" >/dev/null 2>"$work/err"
 )
 status=$?
 err=$(grep -v '^write:' "$work/err")
