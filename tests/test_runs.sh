@@ -91,6 +91,11 @@ kill -INT $pid
 wait $pid
 note $? "SIGINT is no failure: $(tail -n 1 "$work/log")"
 says "$(<"$work/log")" "and saved; --resume goes on"
+# What has names like ours and is not stays; of a link that has the name of an old checkpoint the link goes.
+mkdir "$work/stopped/.checkpoint-mine" "$work/precious"
+for file in stopped/.checkpoint-mine/a stopped/notes.tmp2024 precious/a; do echo mine >"$work/$file"; done
+echo torn >"$work/stopped/metrics.jsonl.tmp9999999"
+ln -s ../precious "$work/stopped/checkpoint-2"
 begin "$work/stopped" --resume --save-every 1
 kill -INT $pid
 kill -INT $pid
@@ -99,6 +104,20 @@ wait $pid 2>/dev/null
 note $? "a run that was interrupted twice: $(tail -n 1 "$work/log")"
 same_weights "$work/stopped"
 note $? "a run that was interrupted twice has other weights"
+for file in stopped/.checkpoint-mine/a stopped/notes.tmp2024 precious/a; do
+    [[ $(cat "$work/$file" 2>&1) == mine ]]
+    note $? "$file is gone"
+done
+[[ ! -L $work/stopped/checkpoint-2 && ! -e $work/stopped/metrics.jsonl.tmp9999999 ]]
+note $? "an old checkpoint or a torn file is left: $(ls -A "$work/stopped")"
+for file in metrics.jsonl samples.txt; do # without a run's lock
+    mkdir "$work/foreign"
+    echo mine >"$work/foreign/$file"
+    refused 1 "is in use" train "$work/model" --data "$work/data.jsonl" --out "$work/foreign" --steps 1
+    [[ $(<"$work/foreign/$file") == mine ]]
+    note $? "$file of somebody is overwritten"
+    rm -r "$work/foreign"
+done
 
 # A terminal that closes stops a run as SIGTERM does, told once or twice, unless nohup said otherwise; what reads its lines may go.
 begin "$work/hung"

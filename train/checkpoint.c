@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *FORMAT = "vkmoe-checkpoint-1";
@@ -56,7 +57,13 @@ bool checkpoint_exists(const char *out) {
     return list_steps(out, &step, 1, &n) && n > 0;
 }
 
+// A link goes alone: what it leads to is somebody's.
 static void folder_remove(const char *path) {
+    struct stat st;
+    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) {
+        unlink(path);
+        return;
+    }
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));) {
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
@@ -70,10 +77,29 @@ static void folder_remove(const char *path) {
     rmdir(path);
 }
 
-// The name that a file had until it was whole: NAME.tmp and the number of a process.
-static bool is_temporary(const char *name) {
-    const char *end = strstr(name, ".tmp");
-    return end && end[4] && strspn(end + 4, "0123456789") == strlen(end + 4);
+// What a run may leave in its folder before its first checkpoint.
+static const char LOCK[] = ".lock";
+static const char *const OWN[] = {LOCK,          ".result",         "metrics.jsonl", "loss.png",
+                                  "experts.png", "expert_cfg.json", "samples.txt",   "best"};
+
+// The end of a name that a file of ours had until it was whole: .tmp and the number of a process.
+static bool is_temporary(const char *end) {
+    return strncmp(end, ".tmp", 4) == 0 && end[4] >= '1' && end[4] <= '9' &&
+           strspn(end + 4, "0123456789") == strlen(end + 4);
+}
+
+static bool is_own(const char *name, bool temporary) {
+    for (size_t i = 0; i < sizeof OWN / sizeof OWN[0]; i++) {
+        size_t n = strlen(OWN[i]);
+        if (strncmp(name, OWN[i], n) == 0 && (is_temporary(name + n) || (!temporary && !name[n])))
+            return true;
+    }
+    return false;
+}
+
+static bool is_half_checkpoint(const char *name) { // .checkpoint-N.tmp
+    size_t digits = strncmp(name, ".checkpoint-", 12) == 0 ? strspn(name + 12, "0123456789") : 0;
+    return digits && strcmp(name + 12 + digits, ".tmp") == 0;
 }
 
 // What a run that was cut off left behind: half a checkpoint, or a file beside those that are rewritten (metrics, pictures).
@@ -81,9 +107,9 @@ static void temporaries_remove(const char *out) {
     DIR *d = opendir(out);
     for (struct dirent *e; d && (e = readdir(d));) {
         char *path = path_join(out, e->d_name);
-        if (strncmp(e->d_name, ".checkpoint-", 12) == 0)
+        if (is_half_checkpoint(e->d_name))
             folder_remove(path);
-        else if (is_temporary(e->d_name))
+        else if (is_own(e->d_name, true))
             unlink(path);
         free(path);
     }
@@ -412,21 +438,18 @@ bool checkpoint_fact(const char *out, const char *name, char *value, size_t byte
 }
 
 bool checkpoint_folder_free(const char *out) {
-    static const char *const OWN[] = {".lock",       ".result",         "metrics.jsonl", "loss.png",
-                                      "experts.png", "expert_cfg.json", "samples.txt",   "best"};
     DIR *d = opendir(out);
     bool all = d || errno == ENOENT; // what is there and cannot be looked into may be anybody's
+    bool locked = false, files = false;
     for (struct dirent *e; all && d && (e = readdir(d));) {
         const char *name = e->d_name;
-        bool own = strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strncmp(name, ".checkpoint-", 12) == 0 ||
-                   strncmp(name, "events.out.tfevents.", 20) == 0;
-        for (size_t i = 0; i < sizeof OWN / sizeof OWN[0] && !own; i++) {
-            size_t n = strlen(OWN[i]);
-            own = strncmp(name, OWN[i], n) == 0 && (!name[n] || is_temporary(name + n));
-        }
-        all = own;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            continue;
+        all = is_half_checkpoint(name) || strncmp(name, "events.out.tfevents.", 20) == 0 || is_own(name, false);
+        *(strcmp(name, LOCK) == 0 ? &locked : &files) = true;
     }
     if (d)
         closedir(d);
-    return all;
+    return all &&
+           (locked || !files); // a run makes its lock first: files without one are another's, whatever their names
 }

@@ -42,7 +42,7 @@ bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity 
 bool checkpoint_is_whole(const char *out, uint64_t step);
 // What the newest whole manifest states of a name; false, without a word, where there is none.
 bool checkpoint_fact(const char *out, const char *name, char *value, size_t bytes);
-// Whether nothing stands in a folder, or only what a run leaves there before its first checkpoint; the lock tells whether it still goes on.
+// Whether nothing stands in a folder, or only what a run leaves there before its first checkpoint, beside its lock, which tells whether it still goes on.
 bool checkpoint_folder_free(const char *out);
 // Whether the folder holds any checkpoint, whole or not.
 bool checkpoint_exists(const char *out);
