@@ -101,11 +101,13 @@ static void test_other_forms(void) {
         "\"gpt\", \"value\": \"Yes\"}]},\n"
         "  {\n    \"instruction\": \"Add\",\n    \"input\": \"1, 2\",\n    \"output\": \"3\"\n  "
         "} , {\"instruction\": \"Hi\", "
-        "\"input\": \"\", \"output\": \"Yes\", \"system\": \"Be brief.\", \"history\": [[\"A\", \"B\"]]}\n]\n \n";
+        "\"input\": \"\", \"output\": \"Yes\", \"system\": \"Be brief.\", \"history\": [[\"A\", \"B\"]]},\n"
+        "{\"instruction\": \"Hi\", \"input\": null, \"output\": \"Yes\", \"system\": null, \"history\": null}\n]\n \n";
     struct Dataset d;
     if (!CHECK(load(&d, text, sizeof text - 1, &OPTIONS), "%s", fail_last()))
         return;
-    if (CHECK(d.n == 3, "%zu examples", d.n)) {
+    if (CHECK(d.n == 4, "%zu examples", d.n)) {
+        check_example(&d.examples[3], BOS "User: Hi\n\nAssistant: Yes" EOS, " Yes" EOS);
         check_example(&d.examples[0], BOS "User: Hi [\"{\n\nAssistant: Yes" EOS, " Yes" EOS);
         check_example(&d.examples[1], BOS "User: Add\n1, 2\n\nAssistant: 3" EOS, " 3" EOS);
         check_example(&d.examples[2], BOS "Be brief.\n\nUser: A\n\nAssistant: B" EOS "User: Hi\n\nAssistant: Yes" EOS,

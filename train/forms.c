@@ -248,6 +248,13 @@ static bool read_history(struct FormReader *r, const json_t *history, size_t *n,
     return true;
 }
 
+// Missing values are written as null by pandas and datasets.
+static bool get_text_if_any(const json_t *object, const char *key, const char **text, size_t *bytes,
+                            const char *where) {
+    const json_t *value = json_object_get(object, key);
+    return !value || json_is_null(value) || get_text(object, key, text, bytes, where);
+}
+
 static bool read_instruction(struct FormReader *r, const json_t *object, const char *where) {
     struct Message answer = {.role = ROLE_ASSISTANT}, question = {.role = ROLE_USER}, system = {.role = ROLE_SYSTEM};
     const json_t *history = json_object_get(object, "history");
@@ -255,8 +262,8 @@ static bool read_instruction(struct FormReader *r, const json_t *object, const c
     size_t input_bytes = 0, n = 0;
     if (!get_text(object, "instruction", &question.text, &question.bytes, where) ||
         !get_text(object, "output", &answer.text, &answer.bytes, where) ||
-        (json_object_get(object, "input") && !get_text(object, "input", &input, &input_bytes, where)) ||
-        (json_object_get(object, "system") && !get_text(object, "system", &system.text, &system.bytes, where)))
+        !get_text_if_any(object, "input", &input, &input_bytes, where) ||
+        !get_text_if_any(object, "system", &system.text, &system.bytes, where))
         return false;
     reserve_messages(r, 2 * json_array_size(history) + 3);
     if (system.bytes)
