@@ -120,7 +120,11 @@ bool prompts_load(struct Prompts *p, const struct Loaded *l, const struct Args *
     size_t bytes;
     if (!load_file(many ? many : file ? file : "-", &text, &bytes))
         return false;
-    bool ok = many ? add_lines(&r, many, text, bytes) : add_text(&r, text, bytes, "the prompt");
+    bool marked =
+        bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0; // by which editors tell UTF-8: no part of the text
+    const char *begin = text + (marked ? 3 : 0);
+    bytes -= marked ? 3 : 0;
+    bool ok = many ? add_lines(&r, many, begin, bytes) : add_text(&r, begin, bytes, "the prompt");
     free(text);
     return ok;
 }

@@ -248,7 +248,7 @@ static void test_bad_lines(void) {
     BAD("{\"text\": \"a\", \"text\": \"b\"}", "duplicate");
     BAD("{\"text\": \"\\ud800\"}", "\\uD800");
     BAD("{\"text\": \"a\\u0000\"}", "\\u0000");
-    BAD("{\"text\": \"a\0b\"}", "a 0 byte at column 12");
+    BAD("{\"text\": \"a\0b\"}", "a 0 byte at column 12 (is it UTF-16?");
     BAD("{\"text\": \"a\xff\"}", "not UTF-8 at column 12 (byte 0xff)");
     BAD("{\"text\": \"\xed\xa0\x80\"}", "not UTF-8 at column 11");
     BAD("{\"prompt\": \"a\"}", "'completion' must be a text, and is missing");
@@ -852,6 +852,12 @@ static void test_text(void) {
           "found '%s'", fail_last());
     CHECK(!dataset_load_memory(&d, "a\n\nb\0", 5, "a.txt", &tokenizer, &deepseek, &OPTIONS) &&
               strstr(fail_last(), "a.txt:3: a 0 byte at column 2"),
+          "found '%s'", fail_last());
+    CHECK(!dataset_load_memory(&d,
+                               "\xff\xfe"
+                               "a\0b\0",
+                               6, "a.txt", &tokenizer, &deepseek, &OPTIONS) &&
+              strcmp(fail_last(), "a.txt: begins as UTF-16; UTF-8 is expected") == 0,
           "found '%s'", fail_last());
     CHECK(!dataset_load_memory(&d, "a\n\0\nb", 5, "a.txt", &tokenizer, &deepseek, &OPTIONS) &&
               strstr(fail_last(), "a.txt:1: a 0 byte at column 3"),

@@ -27,6 +27,19 @@ says "$(head -n 1 "$work/many")" "\"ids\": ${ids%%]*}]"
 run 0 generate "$tiny" --prompts "$work/prompts" -n 3 --temperature 0 
 says "$err" "37 prompts, 8 at once"
 says_not "$out" "prompts"
+# A byte order mark is no part of the first prompt.
+head -n 1 "$work/prompts" >"$work/first.txt"
+printf '{"prompt": "a"}\n' >"$work/first.jsonl"
+for file in first.txt first.jsonl; do
+    printf '\xef\xbb\xbf' | cat - "$work/$file" >"$work/marked-$file"
+    for flag in --prompts --file; do
+        run 0 generate "$tiny" $flag "$work/$file" -n 3 --temperature 0 --json
+        plain=$(grep -o '"prompt_tokens": [0-9]*' <<<"$out")
+        run 0 generate "$tiny" $flag "$work/marked-$file" -n 3 --temperature 0 --json
+        [[ -n $plain && $(grep -o '"prompt_tokens": [0-9]*' <<<"$out") == "$plain" ]]
+        note $? "$flag $file with a mark: $plain and $out"
+    done
+done
 
 # Records: a prompt or a conversation a line.
 printf '%s\r\n\n%s\n' '{"id": 7, "prompt": "one"}' '{"messages": [{"role": "user", "content": "two"}, {"role": "assistant", "content": "three"}, {"role": "user", "content": "four"}]}' >"$work/records.jsonl"

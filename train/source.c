@@ -284,7 +284,8 @@ static bool check_text(const struct SourceRecord *r, const char *where) {
     size_t bad;
     const char *zero = memchr(r->text, 0, r->bytes);
     if (zero)
-        return fail("%s: a 0 byte at column %zu", where, (size_t)(zero - r->text) + 1);
+        return fail("%s: a 0 byte at column %zu (is it UTF-16? UTF-8 is expected)", where,
+                    (size_t)(zero - r->text) + 1);
     return utf8_valid(r->text, r->bytes, &bad) ||
            fail("%s: not UTF-8 at column %zu (byte 0x%02x)", where, bad + 1, (uint8_t)r->text[bad]);
 }
@@ -395,6 +396,8 @@ static bool begin(struct Source *s) {
         return false;
     if (s->end >= 2 && memcmp(s->buffer, "\x1f\x8b", 2) == 0 && (!gzip_begin(s) || !fill_to(s, 3)))
         return false;
+    if (s->end >= 2 && (memcmp(s->buffer, "\xff\xfe", 2) == 0 || memcmp(s->buffer, "\xfe\xff", 2) == 0))
+        return fail("%s: begins as UTF-16; UTF-8 is expected", s->path);
     if (s->end >= 3 && memcmp(s->buffer, "\xef\xbb\xbf", 3) == 0)
         s->begin = 3;
     if (ends_with(s->path, ".csv") || ends_with(s->path, ".csv.gz")) {
