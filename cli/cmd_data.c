@@ -158,7 +158,9 @@ static bool survey(const struct Args *args, const struct Reading *r, const struc
     struct Template chat;
     if (!tokenizer_open(&tokenizer, f))
         return false;
-    bool ok = template_open(&chat, args_text(args, "template"), f->chat_template, &tokenizer, f->path);
+    char *name = load_template_name(args, NULL, args_text(args, "model"));
+    bool ok = template_open(&chat, name, f->chat_template, &tokenizer, f->path);
+    free(name);
     if (ok) {
         struct Dataset d;
         struct Survey s = {0};

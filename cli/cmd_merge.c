@@ -246,7 +246,8 @@ int cmd_merge(const struct Args *args) {
              ask_merged(path, &dev, &asked, &adapted, &r);
         if (ok)
             show(args, &r);
-        ok = ok && agrees(args, &r, type) && modelwrite_place_keep(&result) && write_card(args, &r, type, record);
+        ok = ok && agrees(args, &r, type) && modelwrite_place_keep(&result) && write_card(args, &r, type, record) &&
+             output_template(args_text(args, "out"), args_text(args, "adapter"), args->operands[0]);
         modelwrite_place_drop(&result);
         output_unguard(&guard);
         device_close(&dev);

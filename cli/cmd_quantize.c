@@ -22,7 +22,7 @@ int cmd_quantize(const struct Args *args) {
         fail("%s: quantised weights go to a GGUF: give a name that ends in .gguf", out);
         return EXIT_FAILED;
     }
-    if (!modelwrite_check_output(out, true) || !load_open(&f, args->operands[0], true))
+    if (!output_check(args) || !load_open(&f, args->operands[0], true))
         return EXIT_FAILED;
     tell_source(&f);
     bool ok = !matrix || imatrix_open(&imatrix, matrix);
@@ -31,7 +31,7 @@ int cmd_quantize(const struct Args *args) {
         char *name = output_name(&f);
         types.type = types.mix->type;
         types.imatrix = matrix ? &imatrix : NULL;
-        ok = output_write_gguf(args, &f.config, &types, &source, &f, name, types.mix->name);
+        ok = output_write_as(args, &f.config, &types, &source, &f, name, types.mix->name);
         free(name);
     }
     imatrix_close(&imatrix);

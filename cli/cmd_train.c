@@ -521,16 +521,23 @@ static int preset_plan(const struct Args *args, const struct ModelFile *f, const
 static int train_on_file(const struct Args *args, const struct ModelFile *f, const struct TrainOptions *o) {
     struct Tokenizer tokenizer;
     struct Template chat;
+    struct TrainOptions with = *o;
     int status = EXIT_FAILED;
     if (!tokenizer_open(&tokenizer, f))
         return EXIT_FAILED;
-    if (template_open(&chat, args_text(args, "template"), f->chat_template, &tokenizer, f->path)) {
-        struct Train t;
-        if (train_load_data(&t, o, &tokenizer, &chat))
+    char *name = load_template_name(args, NULL, o->from_scratch ? NULL : args->operands[0]);
+    if (template_open(&chat, name, f->chat_template, &tokenizer, f->path)) {
+        struct Train t = {0};
+        char *text = name ? template_source(name) : NULL; // as it is now: the file may be gone when the run ends
+        with.template_text = text;
+        with.template_name = name;
+        if ((!name || text) && train_load_data(&t, &with, &tokenizer, &chat))
             status = with_device(args, &t, f, weight_type(args, o->method));
         train_free(&t);
         template_free(&chat);
+        free(text);
     }
+    free(name);
     tokenizer_free(&tokenizer);
     return status;
 }

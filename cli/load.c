@@ -33,6 +33,12 @@ bool load_open_any(struct ModelFile *f, const char *model, bool with_weights) {
     return (with_weights ? modelfile_open : modelfile_open_config)(f, model);
 }
 
+char *load_template_name(const struct Args *args, const char *adapter, const char *model) {
+    const char *given = args_text(args, "template");
+    char *name = given ? xstrdup(given) : adapter ? template_beside(adapter) : NULL;
+    return name || !model ? name : template_beside(model);
+}
+
 static bool load_words(struct Loaded *l, const struct Args *args, bool with_template, bool with_weights) {
     memset(l, 0, sizeof *l);
     const char *path = args->operands[0];
@@ -41,9 +47,11 @@ static bool load_words(struct Loaded *l, const struct Args *args, bool with_temp
     l->has_tokenizer = tokenizer_open(&l->tokenizer, &l->file);
     if (!l->has_tokenizer)
         return false;
-    if (with_template)
-        l->has_template =
-            template_open(&l->template, args_text(args, "template"), l->file.chat_template, &l->tokenizer, path);
+    if (with_template) {
+        char *name = load_template_name(args, args_text(args, "adapter"), path);
+        l->has_template = template_open(&l->template, name, l->file.chat_template, &l->tokenizer, path);
+        free(name);
+    }
     return l->has_template || !with_template;
 }
 

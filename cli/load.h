@@ -24,7 +24,10 @@ bool load_device(struct Device *dev, const struct Args *args);
 // What --tune says; below 0: off. False after one line.
 bool load_tune(const struct Device *dev, const struct Args *args, double *seconds);
 
-// Config, tokenizer and, where asked for, the chat template (--template, else the model's own).
+// What --template says, else the template that the adapter, else the model was trained with (model/template.h); NULL: the model's own. To be
+// freed. `adapter` and `model` may be NULL.
+char *load_template_name(const struct Args *args, const char *adapter, const char *model);
+// Config, tokenizer and, where asked for, the chat template.
 bool load_text(struct Loaded *l, const struct Args *args, bool with_template);
 // The same of a model that need not have weights, such as a vocabulary alone: nothing else is loaded behind it.
 bool load_text_alone(struct Loaded *l, const struct Args *args, bool with_template);

@@ -1,6 +1,7 @@
 // See output.h. The writers pull rows from a source; this one stands between to count them.
 #include "cli/output.h"
 #include "cli/term.h"
+#include "model/template.h"
 #include "runtime/temporary.h"
 
 #include <stdlib.h>
@@ -17,7 +18,26 @@ bool output_check(const struct Args *args) {
     if (type && dtype_find(type, &t) && dtype_is_quantised(t) && !output_is_gguf(out))
         return fail("%s: a Hugging Face folder holds f32, f16 or bf16, not %s; a name that ends in .gguf can", out,
                     type);
-    return modelwrite_check_output(out, output_is_gguf(out));
+    char *template = template_place(out);
+    bool ok = modelwrite_check_output(out, output_is_gguf(out)) &&
+              (!output_is_gguf(out) || !file_exists(template) ||
+               fail("%s: exists already, and would be the model's: give another name or remove it first", template));
+    free(template);
+    return ok;
+}
+
+bool output_template(const char *out, const char *adapter, const char *model) {
+    char *from = adapter ? template_beside(adapter) : NULL;
+    if (!from)
+        from = template_beside(model);
+    if (!from)
+        return true;
+    char *to = template_place(out), *text = template_source(from);
+    bool ok = text && file_write_atomic(to, text, strlen(text));
+    free(from);
+    free(to);
+    free(text);
+    return ok;
 }
 
 enum DType output_type(const struct Args *args, enum DType fallback) {
@@ -121,16 +141,18 @@ bool output_write_to(const struct Args *args, const char *to, const struct Confi
     return true;
 }
 
+bool output_write_as(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
+                     const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                     const char *what) {
+    const char *out = args_text(args, "out");
+    return output_write_to(args, out, c, types, source, tokenizer, name, what) &&
+           (!tokenizer || output_template(out, NULL, tokenizer->path));
+}
+
 bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
                   const struct ModelFile *tokenizer, const char *name) {
     struct WriteTypes types = {.type = type, .embed_type = DT_COUNT};
-    return output_write_to(args, args_text(args, "out"), c, &types, source, tokenizer, name, DTYPES[type].name);
-}
-
-bool output_write_gguf(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
-                       const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
-                       const char *what) {
-    return output_write_to(args, args_text(args, "out"), c, types, source, tokenizer, name, what);
+    return output_write_as(args, c, &types, source, tokenizer, name, DTYPES[type].name);
 }
 
 char *output_name(const struct ModelFile *f) {

@@ -7,15 +7,17 @@
 
 // Checks --out and --type before any work: the output is free, and a folder gets F32, F16 or BF16 alone.
 bool output_check(const struct Args *args);
+// The chat template that the adapter (or NULL), else the model was trained with, for whoever uses the output (model/template.h).
+bool output_template(const char *out, const char *adapter, const char *model);
 // --type, or `fallback`; a quantised fallback becomes F32 for a folder, with a line that says so.
 enum DType output_type(const struct Args *args, enum DType fallback);
 // `tokenizer` may be NULL. Says at the end what was written.
 bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,
                   const struct ModelFile *tokenizer, const char *name);
-// The same with a type for each tensor, to a GGUF; `what` is how the message calls them.
-bool output_write_gguf(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
-                       const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
-                       const char *what);
+// The same with a type for each tensor; `what` is how the message calls them.
+bool output_write_as(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
+                     const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
+                     const char *what);
 // As these two, but the model stands at `to`, which need not be --out. A folder knows types.type alone.
 bool output_write_to(const struct Args *args, const char *to, const struct Config *c, const struct WriteTypes *types,
                      const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,

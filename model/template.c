@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 // ---- Lists of tokens ----
 
@@ -53,6 +54,29 @@ static bool open_file(struct Template *t, const char *path, const struct Tokeniz
         file_read(path, TEMPLATE_MAX_BYTES, &text, &bytes) && template_parse(t, (char *)text, bytes, tokenizer, path);
     free(text);
     return ok;
+}
+
+char *template_place(const char *model) {
+    size_t n = strlen(model);
+    return n > 5 && strcasecmp(model + n - 5, ".gguf") == 0 ? xsprintf("%.*s." TEMPLATE_FILE, (int)(n - 5), model)
+                                                            : path_join(model, TEMPLATE_FILE);
+}
+
+char *template_beside(const char *model) {
+    char *path = template_place(model);
+    if (file_exists(path))
+        return path;
+    free(path);
+    return NULL;
+}
+
+char *template_source(const char *name) {
+    const char *known = template_built_in(name);
+    uint8_t *text = NULL;
+    uint64_t bytes;
+    if (known)
+        return xstrdup(known);
+    return file_read(name, TEMPLATE_MAX_BYTES, &text, &bytes) ? (char *)text : NULL;
 }
 
 static bool open_named(struct Template *t, const char *name, const struct Tokenizer *tokenizer, const char *where) {

@@ -59,6 +59,13 @@ struct TokenList {
 bool template_open(struct Template *t, const char *name, const char *chat_template, const struct Tokenizer *tokenizer,
                    const char *where);
 void template_free(struct Template *t);
+// The template that a model or an adapter was trained with, where that is not the model's own: in its folder, or beside NAME.gguf as
+// NAME.chat.template. Any template file may lie there.
+#define TEMPLATE_FILE "chat.template"
+char *template_place(const char *model);  // where it would be, malloc'ed
+char *template_beside(const char *model); // the same; NULL where there is none
+// The text of a template that is built in, or of a file; malloc'ed, NULL after a message.
+char *template_source(const char *name);
 const char *template_name(const struct Template *t);
 const char *template_names(void); // of those built in, for messages and --help
 // What the model says before an answer's own words ("" or a blank): not a part of what it is taken to have said.

@@ -99,6 +99,31 @@ printf 'vkmoe-template 1\nuser "Q: {text}\\n"\nprompt "A:"\nanswer " {text}{eos}
 for template in plain llama2 zephyr mistral mine; do
     "$VKMOE" generate folder --chat --template "$template" -p "Hello" -n 2 --temperature 0 >said 2>log || fail "$template: $(<log)"
 done
+# A template that training was given goes with what it makes, and with what is made of that; a flag wins all the same.
+count() { "$VKMOE" generate "$@" --chat -p Hello -n 1 --json 2>log | number prompt_tokens; }
+wanted=$(count folder --template mine) usual=$(count folder)
+for method in full lora; do
+    "$VKMOE" train folder --data chat.jsonl --out "$method" --method $method --template mine --steps 1 --lr 0.01 --batch 2 --context 128 >out 2>&1 ||
+        fail "train: $(tail -n 3 out)"
+    grep -qF '| `chat template` | `mine, in chat.template` |' "$method/README.md" || fail "$method: the card does not name the template"
+done
+cp mine kept && rm mine
+"$VKMOE" convert full --out full.gguf 2>log || fail "convert: $(<log)"
+for merged in merged merged.gguf; do
+    "$VKMOE" merge folder --adapter lora --out $merged --type f32 2>log || fail "merge: $(<log)"
+done
+"$VKMOE" train merged --data chat.jsonl --out again --steps 1 --batch 2 --context 128 >out 2>&1 || fail "train: $(tail -n 3 out)"
+for model in full full.gguf "folder --adapter lora" merged merged.gguf again; do
+    [[ $(count $model) == "$wanted" ]] || fail "$model: $(count $model) tokens ask, not $wanted ($usual by the base's template): $(<log)"
+done
+[[ $wanted != "$usual" && $(count full --template llama2) == "$usual" ]] || fail "--template does not win"
+[[ $("$VKMOE" data chat.jsonl --model full --json 2>log | number untrained_tokens) == "$wanted" ]] || fail "data reads by another template"
+if "$VKMOE" quantize full --out full.gguf --type q8_0 2>log; then fail "full.gguf is written over"; fi
+rm full.gguf
+if "$VKMOE" quantize full --out full.gguf --type q8_0 2>log; then fail "full.chat.template is written over"; fi
+grep -q "full.chat.template: exists already" log || fail "message: $(<log)"
+mv kept mine
+
 if "$VKMOE" generate folder --chat --template none -p x 2>log; then fail "--template none is taken"; fi
 grep -q "there is no chat template or file 'none'" log || fail "message: $(<log)"
 echo '{{ messages }}' >bare/chat_template.jinja

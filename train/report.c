@@ -85,6 +85,14 @@ static void tell_settings(struct Card *c, const struct Train *t) {
                   (double)t->m->config.aux_alpha);
 }
 
+// What talks to the result is to lay chats out as the training did.
+static bool write_template(const struct TrainOptions *o, const char *dir) {
+    char *path = template_place(dir);
+    bool ok = !o->template_text || file_write_atomic(path, o->template_text, strlen(o->template_text));
+    free(path);
+    return ok;
+}
+
 bool report_write(const struct Train *t, const char *dir) {
     const struct TrainOptions *o = &t->o;
     bool adapts = train_adapts(o->method);
@@ -104,6 +112,8 @@ bool report_write(const struct Train *t, const char *dir) {
               o->loss == LOSS_DPO ? "preferences (DPO)" : "cross-entropy");
     card_fact(&c, "parameters", "%llu, %llu a token", (unsigned long long)config_parameters(&t->m->config),
               (unsigned long long)config_activated_parameters(&t->m->config));
+    if (o->template_name)
+        card_fact(&c, "chat template", "%s, in " TEMPLATE_FILE, o->template_name);
     card_fact(&c, "made with", "vkmoe %s on %s", VKMOE_VERSION, t->state.device);
     card_heading(&c, "Data");
     tell_data(&c, &t->data, "training");
@@ -127,7 +137,7 @@ bool report_write(const struct Train *t, const char *dir) {
         card_fact(&c, "kept", "the model after step %llu", (unsigned long long)t->best.step);
     card_command(&c, o->command, o->n_command);
     char *path = path_join(dir, "README.md"), *record = path_join(dir, CARD_RECORD);
-    bool ok = card_end(&c, path, record);
+    bool ok = write_template(o, dir) && card_end(&c, path, record);
     free(path), free(record);
     return ok;
 }

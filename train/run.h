@@ -54,8 +54,9 @@ struct TrainOptions {
     bool resume;
     bool from_scratch; // a file without tensors: the weights begin as random ones, by the seed
     struct SampleOptions samples;
-    const char *base_name;      // of the model, for the adapter's config and the card
-    const char *const *command; // (n_command) words of the command line, for the card
+    const char *template_name, *template_text; // the chat template, which goes with the result; NULL: the model's own
+    const char *base_name;                     // of the model, for the adapter's config and the card
+    const char *const *command;                // (n_command) words of the command line, for the card
     size_t n_command;
 };
 
