@@ -138,13 +138,16 @@ static bool number_of(const char *text, double *value) {
     return n > 0 && *end == 0;
 }
 
+// As lm-evaluation-harness compares GSM8K's numbers: texts, so that 18.00 is not 18.
 static char *number_text(const char *text) {
-    char *bare = without_stop(text);
-    double value;
-    if (!number_of(bare, &value))
-        return bare;
-    free(bare);
-    return xsprintf("%.15g", value + 0.0);
+    char *bare = text_strip(text, strlen(text));
+    size_t n = 0;
+    for (const char *c = bare; *c; c++)
+        if (*c != ',' && *c != '$')
+            bare[n++] = *c;
+    n -= n > 0 && bare[n - 1] == '.';
+    bare[n] = 0;
+    return bare;
 }
 
 static bool is_article(const char *word, size_t n) {

@@ -8,7 +8,7 @@ enum Normal {
     NORMAL_ANSWER, // that, and a full stop at the end
     NORMAL_QA,     // small letters, no punctuation, no articles, single blanks (SQuAD's and TriviaQA's)
     NORMAL_DROP,   // that, word by word; numbers by value (DROP's)
-    NORMAL_NUMBER, // a number: no thousands separators, no currency; by value
+    NORMAL_NUMBER, // a number's text: no thousands separators, no currency, no full stop (GSM8K's)
     NORMAL_MATH    // LaTeX as in MATH: fractions, roots, units and spaces written in one way
 };
 

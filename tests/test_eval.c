@@ -618,11 +618,15 @@ static void test_extraction(const struct World *w) {
         bool equal;
     } CASES[] = {
         {"gsm8k", " She makes 9 * 2 = $<<9*2=18>>18 a day.\n#### 18", "18", true},
-        {"gsm8k", "The answer is **$1,234.00**.", "1,234", true},
+        {"gsm8k", "The answer is **$1,234.**", "1,234", true},
+        {"gsm8k", "The answer is **$1,234.00**.", "1,234", false}, // compared as text, as lm-evaluation-harness does
+        {"gsm8k", "It is $18.00.", "18", false},
+        {"gsm8k", "So it is 18..", "18", false},
         {"gsm8k", "So x = -3.", "-3", true},
         {"gsm8k", "It is 18 dollars, or 19.", "18", false},
         {"gsm8k", "I do not know.", "0", false},
-        {"gsm8k", "In total: 0.5", ".5", true},
+        {"gsm8k", "In total: 0.5", ".5", false},
+        {"gsm8k", "In total: 0.50", "0.50", true},
         {"gsm8k", "70000.", "70,000", true},
         {"math", "We get $x=\\boxed{\\dfrac{3}{4}}$.", "\\frac{3}{4}", true},
         {"math", "Final Answer: The final answer is $(1,2)$. I hope it is correct.", "(1, 2)", true},
