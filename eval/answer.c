@@ -22,7 +22,17 @@ static bool prompt_tokens(const struct AnswerModel *m, const char *text, struct 
     return ok && (ids->n > 0 || fail("an empty prompt: there is nothing to go on from"));
 }
 
-// What the assistant says, without the token that ends its turn.
+// The template up to the answer's own words: what it puts behind them says nothing about a choice.
+static struct Template without_end(const struct Template *t) {
+    struct Template bare = *t;
+    struct TemplateParts *answer = &bare.texts[TEXT_ANSWER];
+    while (answer->n && answer->parts[answer->n - 1].kind != PART_MESSAGE)
+        answer->n--;
+    bare.texts[TEXT_AFTER].n = 0;
+    return bare;
+}
+
+// What the assistant says, as far as it is its message.
 static bool spoken_tokens(const struct AnswerModel *m, const char *prompt, const char *said, size_t n_prompt,
                           struct TokenList *ids) {
     while (*said == ' ' || *said == '\n')
@@ -30,11 +40,9 @@ static bool spoken_tokens(const struct AnswerModel *m, const char *prompt, const
     struct Message messages[2] = {{ROLE_USER, prompt, strlen(prompt), false, 0},
                                   {ROLE_ASSISTANT, said, strlen(said), false, 0}};
     struct TokenList all = {0};
-    bool ok = template_render(m->template, m->tokenizer, messages, 2, false, &all);
-    size_t end = n_prompt;
-    while (ok && end < all.n && all.trained[end] && all.ids[end] != m->template->turn_id)
-        end++;
-    for (size_t i = n_prompt; i < end; i++)
+    struct Template bare = without_end(m->template); // its texts are the template's
+    bool ok = template_render(&bare, m->tokenizer, messages, 2, false, &all);
+    for (size_t i = n_prompt; ok && i < all.n; i++)
         token_list_push(ids, all.ids[i], false);
     token_list_free(&all);
     return ok;

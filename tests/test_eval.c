@@ -697,6 +697,40 @@ static void test_programs(const struct World *w) {
     }
 }
 
+// In a chat a choice is what the assistant says, without what the template puts behind its words: LLaMA 2's a blank, this file's a line end.
+static void test_choice_in_chat(void) {
+    static const char lines[] = "vkmoe-template 1\nuser \"{text}\"\nanswer \"[{text:trim}]\\n{eos}\"\n";
+    static const char *const templates[][2] = {{"llama2", "Two mills"}, {"test-eval/lines", "[Two mills"}};
+    char *path = xsprintf("%s/tests/golden/tokenizer/llama2/tokenizer.model", VKMOE_SOURCE_DIR),
+         *said[] = {" Two mills"};
+    uint8_t *data = NULL;
+    uint64_t bytes = 0;
+    struct Tokenizer t;
+    bool open = file_write_atomic("test-eval/lines", lines, sizeof lines - 1) &&
+                file_read(path, 1 << 24, &data, &bytes) && tokenizer_open_model(&t, data, bytes, NULL, 0, path);
+    free(data);
+    free(path);
+    if (!CHECK(open, "%s", fail_last()))
+        return;
+    for (size_t i = 0; i < 2; i++) {
+        struct Template chat;
+        struct AnswerModel m = {.tokenizer = &t, .template = &chat};
+        struct Item item = {.prompt = (char[]){"What?"}, .n_choices = 1, .continuations = said};
+        struct TokenList prompt, choice;
+        if (!CHECK(template_open(&chat, templates[i][0], NULL, &t, "test") &&
+                       answer_tokens(&m, &item, 0, &prompt, &choice),
+                   "%s", fail_last()))
+            continue;
+        char *text = tokenizer_decode(&t, choice.ids, choice.n, true, NULL);
+        CHECK(strcmp(text, templates[i][1]) == 0, "%s scores '%s'", templates[i][0], text);
+        free(text);
+        token_list_free(&prompt);
+        token_list_free(&choice);
+        template_free(&chat);
+    }
+    tokenizer_free(&t);
+}
+
 int main(void) {
     struct World w;
     struct AskOptions all = {.dir = DIR};
@@ -709,6 +743,7 @@ int main(void) {
     test_minds(&w);
     test_resume(&w);
     test_limit();
+    test_choice_in_chat();
     test_report();
     test_containers();
     test_tables();
