@@ -1,5 +1,5 @@
 // What forms of training data say with a SentencePiece vocabulary, which puts a blank in front of a text, and with LLaMA 2's template: where texts are
-// joined, which of a conversation's answers count, where a system's words go. (test_data: the forms themselves, files and order.)
+// joined, which of a conversation's answers count, where a system's words go, what of a split document is held out. (test_data: the forms themselves, files and order.)
 #include "check.h"
 #include "train/data.h"
 
@@ -153,12 +153,60 @@ static void test_spelled(void) {
     }
 }
 
+// Pieces of a document are held out together or not at all, also where several documents stand on a line; and where there are no pieces, the
+// split is the same as ever: a run that goes on has that of before.
+static void test_split(void) {
+    enum { N = 40, HELD = 10 };
+    static const uint32_t lines[HELD] = {2, 3, 3, 4, 5, 10, 13, 14, 15, 20};
+    struct DataOptions pieces = {.max_tokens = 20, .overlong = OVERLONG_SPLIT};
+    struct Dataset whole, d, held[2];
+    char text[8000] = "[";
+    size_t at = 1;
+    for (unsigned i = 0; i < N; i++)
+        at +=
+            (size_t)sprintf(text + at, "{\"text\": \"%u one two three four five six seven eight nine ten%s\"}%s", i,
+                            i % 4 ? "" : ", and so on for a while, until there is no end of it", i % 2 ? ",\n" : ", ");
+    text[at - 2] = ']';
+    if (!CHECK(load(&whole, text, &TEXTS) && load(&d, text, &pieces) && whole.n == N && d.n_pieces == d.n, "%s",
+               fail_last()))
+        return;
+    bool split = dataset_split(&whole, 0.25, 3, &held[0]) && dataset_split(&d, 0.25, 3, &held[1]);
+    if (CHECK(split && held[0].n == HELD, "%zu: %s", held[0].n, fail_last())) {
+        size_t n = 0;
+        for (size_t i = 0; i < HELD; i++) {
+            const struct Example *e = &held[0].examples[i];
+            uint32_t same = 0;
+            CHECK(e->line == lines[i], "document %zu is of line %u, not %u", i, e->line, lines[i]);
+            for (; n < held[1].n && same + 1 < e->n; n++) { // each piece begins with the last token of the one before
+                const struct Example *piece = &held[1].examples[n];
+                CHECK(memcmp(piece->ids, e->ids + same, piece->n * sizeof *e->ids) == 0, "%zu is no piece of line %u",
+                      n, e->line);
+                same += piece->n - 1;
+            }
+        }
+        CHECK(n == held[1].n && held[1].n_labels == held[0].n_labels && d.n_labels == whole.n_labels,
+              "%zu of %zu pieces", n, held[1].n);
+        dataset_free(&held[0]);
+        dataset_free(&held[1]);
+    }
+    dataset_free(&whole);
+    dataset_free(&d);
+    fail_quiet(true);
+    if (CHECK(load(&d, "{\"text\": \"one two three four five six seven eight nine ten\"}", &pieces) && d.n > 1, "%zu",
+              d.n)) {
+        CHECK(!dataset_split(&d, 0.25, 3, &held[0]) && strstr(fail_last(), "of one document"), "'%s'", fail_last());
+        dataset_free(&d);
+    }
+    fail_quiet(false);
+}
+
 int main(void) {
     if (open_tools()) {
         test_joined();
         test_pairs();
         test_system();
         test_spelled();
+        test_split();
         template_free(&llama2);
         tokenizer_free(&tokenizer);
     }

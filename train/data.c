@@ -72,7 +72,8 @@ static bool add_overlong(struct Reader *r, uint32_t line) {
     } else if (r->options->overlong == OVERLONG_SPLIT) {
         for (size_t first = 0; first + 1 < n && ok; first += max - 1) {
             ok = add_tokens(r, &r->form.list, first, min_u64(max, n - first), line, &added);
-            pieces += added;
+            if (added)
+                d->examples[d->n - 1].goes_on = pieces++ > 0;
         }
         d->n_pieces += pieces;
     }
@@ -324,8 +325,16 @@ void data_permute(uint32_t *order, size_t n, uint64_t seed, uint64_t epoch) {
     permute(order, n, seed, STREAM_ORDER + epoch);
 }
 
+// Whether an example begins what is held out as a whole: it is the first of its pair, or of its record's pieces.
+static bool begins_group(const struct Dataset *d, size_t i) { return d->pairs ? i % 2 == 0 : !d->examples[i].goes_on; }
+
 bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dataset *held_out) {
-    size_t groups = dataset_groups(d), each = d->pairs ? 2 : 1, take = (size_t)(fraction * (double)groups + 0.5);
+    size_t groups = 0;
+    for (size_t i = 0; i < d->n; i++)
+        groups += begins_group(d, i);
+    size_t take = (size_t)(fraction * (double)groups + 0.5);
+    if (fraction > 0 && fraction < 1 && groups == 1 && !d->pairs && d->n > 1)
+        return fail("a held-out part cannot be made: all %zu examples are pieces of one document", d->n);
     if (!(fraction > 0 && fraction < 1) || groups < 2)
         return fail("a held-out part of %g of %zu examples cannot be made", fraction, groups);
     take = take == 0 ? 1 : take == groups ? groups - 1 : take;
@@ -342,10 +351,15 @@ bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dat
         held_out->paths[i] = xstrdup(d->paths[i]);
         memcpy(held_out->sha256[i], d->sha256[i], sizeof *d->sha256);
     }
-    held_out->examples = xmalloc(take * each * sizeof *held_out->examples);
-    size_t kept = 0;
+    size_t kept = 0, held = 0, group = 0;
+    for (size_t i = 0, g = 0; i < d->n; i++) {
+        g += begins_group(d, i);
+        held += out[g - 1];
+    }
+    held_out->examples = xmalloc(held * sizeof *held_out->examples);
     for (size_t i = 0; i < d->n; i++) {
-        if (out[i / each])
+        group += begins_group(d, i);
+        if (out[group - 1])
             held_out->examples[held_out->n++] = d->examples[i];
         else
             d->examples[kept++] = d->examples[i];

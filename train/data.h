@@ -13,7 +13,8 @@ struct Example {
     int32_t *labels;      // (n) labels[t] = ids[t + 1] where that token is to be learnt, else -1; the last is -1
     const float *weights; // (n) how often the loss of each label counts, 0 where there is none; NULL: each once
     uint32_t n, n_labels;
-    uint32_t file, line; // where it came from: Dataset.paths[file], the line it begins on, from 1
+    uint32_t file : 31, goes_on : 1; // goes_on: a piece of the same record as the example before
+    uint32_t line;                   // where it came from: Dataset.paths[file], the line it begins on, from 1
 };
 
 // What becomes of an example that is longer than max_tokens.
@@ -69,7 +70,7 @@ bool dataset_load(struct Dataset *d, const char *const *paths, size_t n_paths, c
 bool dataset_load_memory(struct Dataset *d, const char *text, size_t bytes, const char *path,
                          const struct Tokenizer *tokenizer, const struct Template *chat,
                          const struct DataOptions *options);
-// Moves round(fraction * n) examples (pairs, where they are pairs), at least one, drawn by the seed, to `held_out`, whose ids stay those of *d: it must not be used
+// Moves round(fraction * n) examples (pairs, where they are pairs; all pieces of a record, where it was split), at least one, drawn by the seed, to `held_out`, whose ids stay those of *d: it must not be used
 // after *d is freed. Both must stay non-empty.
 bool dataset_split(struct Dataset *d, double fraction, uint64_t seed, struct Dataset *held_out);
 void dataset_free(struct Dataset *d);
