@@ -346,6 +346,16 @@ bool args_choice(const struct Args *args, const char *name, const char *choice) 
     return value && strcmp(value, choice) == 0;
 }
 
+static char wrong_use[512]; // its line; a later one is about something else
+
+bool args_good(bool ok) {
+    if (!ok)
+        snprintf(wrong_use, sizeof wrong_use, "%s", fail_last());
+    return ok;
+}
+
+bool args_were_wrong(void) { return wrong_use[0] && strncmp(wrong_use, fail_last(), sizeof wrong_use - 1) == 0; }
+
 int args_wrong(const struct Args *args, const char *format, ...) {
     va_list list;
     va_start(list, format);

@@ -80,5 +80,10 @@ const struct Flag *args_flag(const struct Args *args, const char *name, uint32_t
 // Wrong use of a flag that the table cannot see (two that exclude each other): tells one line, gives EXIT_USAGE.
 int args_wrong(const struct Args *args, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// Of a check deeper inside, which gave false after its line: notes that this line is about wrong use, for the exit status. Gives ok.
+bool args_good(bool ok);
+// Whether the last line told was such a one.
+bool args_were_wrong(void);
+
 // The whole program; main() and the tests call it.
 int cli_main(int argc, char **argv);

@@ -48,7 +48,7 @@ static struct Test *tests_make(const struct Args *args, uint32_t context, uint32
     for (uint32_t i = 0; i < *n && ok; i++) {
         struct Test t = tests[i];
         if (t.sequences < 1 || t.sequences > SESSION_MAX_SEQUENCES)
-            ok = fail("--sequences %u: 1 to %d are possible", t.sequences, SESSION_MAX_SEQUENCES);
+            ok = args_good(fail("--sequences %u: 1 to %d are possible", t.sequences, SESSION_MAX_SEQUENCES));
         else if (t.tokens && t.depth + t.tokens > context)
             ok = fail("%u tokens behind %u: the model's context is %u", t.tokens, t.depth, context);
         else if (t.tokens) // 0 asks for none
@@ -56,7 +56,7 @@ static struct Test *tests_make(const struct Args *args, uint32_t context, uint32
     }
     *n = kept;
     if (ok && kept == 0)
-        ok = fail("nothing to measure: --n-prompt and --n-gen are both 0");
+        ok = args_good(fail("nothing to measure: --n-prompt and --n-gen are both 0"));
     if (!ok)
         free(tests);
     return ok ? tests : NULL;

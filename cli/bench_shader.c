@@ -311,10 +311,9 @@ static bool flags_parse(struct Free *f) {
     uint32_t n, field;
     f->grid[0] = f->grid[1] = f->grid[2] = 1;
     if (!args_text(args, "grid"))
-        return fail("--grid X[,Y[,Z]] is missing: how many workgroups of %s there are (or --as NAME, to run it in the "
-                    "place of a "
-                    "built-in kernel)",
-                    f->own->path);
+        return args_good(fail("--grid X[,Y[,Z]] is missing: how many workgroups of %s there are (or --as NAME, to run "
+                              "it in the place of a built-in kernel)",
+                              f->own->path));
     if (!bench_list(args, "grid", f->grid, 3, &n))
         return false;
     if (m->width_id != 0 && args_given(args, "width"))

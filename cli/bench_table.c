@@ -24,7 +24,8 @@ bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint3
         char *end;
         unsigned long value = strtoul(at, &end, 10);
         if (at[0] < '0' || at[0] > '9' || value > 1 << 24 || (*end && *end != ',') || *n == room)
-            return fail("--%s %s: up to %u whole numbers by commas are expected", flag, args_text(args, flag), room);
+            return args_good(
+                fail("--%s %s: up to %u whole numbers by commas are expected", flag, args_text(args, flag), room));
         list[(*n)++] = (uint32_t)value;
         at = end + (*end == ',');
     }
@@ -119,7 +120,7 @@ bool bench_begin(struct BenchTable *t, const struct Args *args, const struct Dev
                              .less_is_better = less_is_better};
     const char *path = args_text(args, "compare");
     if (args_switch(args, "json") + args_switch(args, "csv") + args_switch(args, "md") > 1)
-        return fail("--json, --csv and --md exclude each other");
+        return args_good(fail("--json, --csv and --md exclude each other"));
     if (path) {
         json_error_t error;
         t->before = json_load_file(path, 0, &error);

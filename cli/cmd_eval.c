@@ -33,7 +33,7 @@ struct Job {
 static bool add_task(struct Job *j, const char *text, size_t bytes, const char *name, const char *path) {
     for (uint32_t i = 0; i < j->n_tasks; i++)
         if (strcmp(j->tasks[i].name, name) == 0)
-            return fail("the task %s is named twice", name);
+            return args_good(fail("the task %s is named twice", name));
     j->tasks = xrealloc(j->tasks, (j->n_tasks + 1) * sizeof *j->tasks);
     return task_parse(&j->tasks[j->n_tasks], text, bytes, name, path) && ++j->n_tasks;
 }
@@ -55,7 +55,7 @@ static bool add_built_in(struct Job *j, const char *name) {
     }
     bool all = strcmp(name, "all") == 0;
     if (!all)
-        fail("there is no task %s; those built in are %s", name, names.text);
+        args_good(fail("there is no task %s; those built in are %s", name, names.text));
     text_free(&names);
     return all;
 }
@@ -84,7 +84,7 @@ static bool read_tasks(struct Job *j) {
     free(list);
     for (uint32_t i = 0; ok && i < n_files; i++)
         ok = add_file(j, files[i]);
-    return ok && (j->n_tasks > 0 || fail("--tasks names no task"));
+    return ok && (j->n_tasks > 0 || args_good(fail("--tasks names no task")));
 }
 
 static void leave_out(struct Job *j, const struct Task *t) {

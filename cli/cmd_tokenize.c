@@ -40,7 +40,7 @@ static bool parse_ids(const char *text, uint32_t n_vocab, uint32_t **ids, size_t
 static int decode(const struct Args *args, const struct Tokenizer *t) {
     uint32_t *ids;
     size_t n, bytes;
-    if (!parse_ids(args_text(args, "decode"), t->n_vocab, &ids, &n))
+    if (!args_good(parse_ids(args_text(args, "decode"), t->n_vocab, &ids, &n)))
         return EXIT_FAILED;
     char *text = tokenizer_decode(t, ids, n, true, &bytes);
     if (args_switch(args, "json")) {

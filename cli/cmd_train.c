@@ -191,9 +191,9 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                .n_command = args->n_words + 2};
     if (strcmp(setting(args, "overlong"), "split") == 0)
         o->reading.overlong = OVERLONG_SPLIT;
-    return micro_rows(args_text(args, "micro-batch"), &o->micro_rows) &&
-           offload(args_text(args, "offload"), &o->offload) &&
-           lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets);
+    return args_good(micro_rows(args_text(args, "micro-batch"), &o->micro_rows) &&
+                     offload(args_text(args, "offload"), &o->offload) &&
+                     lora_targets(args_text(args, "lora-targets"), c, &o->lora.targets));
 }
 
 static bool out_check(const struct TrainOptions *o) {

@@ -123,7 +123,7 @@ bool load_tune(const struct Device *dev, const struct Args *args, double *second
     }
     double value = strtod(text, &end);
     if (end == text || *end || !(value >= 0 && value <= MOST))
-        return fail("--tune %s: off, auto or a number of seconds up to %g is expected", text, MOST);
+        return args_good(fail("--tune %s: off, auto or a number of seconds up to %g is expected", text, MOST));
     *seconds = value;
     return true;
 }
@@ -216,10 +216,10 @@ bool load_sampling(const struct Args *args, struct SamplerSettings *set) {
                                     .frequency = (float)args_float(args, "frequency-penalty")};
     set->window = (uint32_t)args_int(args, "penalty-window");
     if (args_float(args, "mirostat") == 0)
-        return !args_given(args, "mirostat-rate") || fail("--mirostat-rate needs --mirostat");
+        return !args_given(args, "mirostat-rate") || args_good(fail("--mirostat-rate needs --mirostat"));
     for (size_t i = 0; i < sizeof FILTERS / sizeof *FILTERS; i++)
         if (args_given(args, FILTERS[i]))
-            return fail("--mirostat and --%s exclude each other", FILTERS[i]);
+            return args_good(fail("--mirostat and --%s exclude each other", FILTERS[i]));
     p->top_p = 1; // the default would cut what mirostat is to see
     p->tau = (float)args_float(args, "mirostat");
     p->eta = (float)args_float(args, "mirostat-rate");
@@ -234,9 +234,9 @@ bool load_stops(const struct Args *args, struct Stops *stops) {
     for (uint32_t i = 0; i < n; i++) {
         size_t bad;
         if (!*list[i])
-            return fail("--stop: an empty text would end every answer before it begins");
+            return args_good(fail("--stop: an empty text would end every answer before it begins"));
         if (!utf8_valid(list[i], strlen(list[i]), &bad))
-            return fail("--stop: byte %zu is not UTF-8: no text would ever hold it", bad);
+            return args_good(fail("--stop: byte %zu is not UTF-8: no text would ever hold it", bad));
         stops->list[stops->n++] = list[i];
     }
     return true;

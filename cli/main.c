@@ -54,5 +54,6 @@ int cli_main(int argc, char **argv) {
         printf("vkmoe %s\n", VKMOE_VERSION);
         return finish(EXIT_DONE);
     }
-    return finish(command->run(&args));
+    int status = command->run(&args);
+    return finish(status == EXIT_FAILED && args_were_wrong() ? EXIT_USAGE : status);
 }

@@ -1,5 +1,6 @@
 // See memory.h.
 #include "cli/memory.h"
+#include "cli/args.h"
 #include "cli/term.h"
 #include <stdlib.h>
 #include <string.h>
@@ -100,5 +101,5 @@ bool memory_read(const char *text, uint64_t *bytes) {
             *bytes = (uint64_t)(n * (double)UNITS[i].bytes);
             return true;
         }
-    return fail("--assume-memory %s: an amount is expected, such as 16GiB or 24GB", text);
+    return args_good(fail("--assume-memory %s: an amount is expected, such as 16GiB or 24GB", text));
 }

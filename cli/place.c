@@ -59,7 +59,7 @@ static bool layers_asked(const struct Args *args, uint32_t n_layers, bool *autom
     if (*automatic || strcmp(text, "all") == 0)
         return true;
     if (text[0] < '0' || text[0] > '9' || *end)
-        return fail("--gpu-layers %s: auto, all or a number of layers is expected", text);
+        return args_good(fail("--gpu-layers %s: auto, all or a number of layers is expected", text));
     *host_layers = n < n_layers ? n_layers - (uint32_t)n : 0;
     return true;
 }

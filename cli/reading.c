@@ -38,7 +38,7 @@ bool reading_open(struct Reading *r, const struct Args *args, const char *const 
     for (size_t i = 0; i < n_paths; i++)
         r->paths[i] = xstrdup(paths[i]);
     const char *columns = args_text(args, "columns"), *weights = args_text(args, "data-weights");
-    bool ok = (!columns || columns_parse(&r->columns, columns)) && (!weights || read_weights(r, weights));
+    bool ok = args_good((!columns || columns_parse(&r->columns, columns)) && (!weights || read_weights(r, weights)));
     r->options = (struct DataOptions){.overlong = args_choice(args, "overlong", "split")  ? OVERLONG_SPLIT
                                                   : args_choice(args, "overlong", "drop") ? OVERLONG_DROP
                                                                                           : OVERLONG_CUT,
@@ -61,7 +61,7 @@ bool reading_open_list(struct Reading *r, const struct Args *args, const char *l
     else
         for (char *save, *at = strtok_r(copy, ",", &save); at; at = strtok_r(NULL, ",", &save))
             paths[n++] = at;
-    bool ok = (n || fail("--data names no file")) && reading_open(r, args, paths, n);
+    bool ok = (n || args_good(fail("--data names no file"))) && reading_open(r, args, paths, n);
     free(copy);
     free(paths);
     return ok;

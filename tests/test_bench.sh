@@ -33,10 +33,12 @@ says "$err" "gemm_nt_q8_0"
 [[ $(head -c 4 "$work/bars.png" | tail -c 3) == PNG ]]
 note $? "bars.png is no PNG"
 refused 1 "the model's context is" bench model tiny-moe -p 100000
-refused 1 "--n-gen 3,x" bench model tiny-moe -n 3,x
-refused 1 "nothing to measure" bench model tiny-moe -p 0 -n 0
-refused 1 "--sequences 33" bench model tiny-moe -b 33
-refused 1 "exclude each other" bench model tiny-moe -p 8 -n 0 --csv --json
+refused 2 "--n-gen 3,x" bench model tiny-moe -n 3,x
+refused 2 "up to 16 whole numbers by commas" bench model tiny-moe -p x
+refused 2 "--gpu-layers x: auto, all or a number" bench model tiny-moe -p 8 -n 0 --gpu-layers x
+refused 2 "nothing to measure" bench model tiny-moe -p 0 -n 0
+refused 2 "--sequences 33" bench model tiny-moe -b 33
+refused 2 "exclude each other" bench model tiny-moe -p 8 -n 0 --csv --json
 refused 2 "which MODEL" bench model
 refused 2 "none of" bench modle
 
@@ -172,7 +174,7 @@ GLSL
     refused 1 "a workgroup of 1024 x 64 x 1" bench shader "$work/wide.comp" --grid 1
     shader binding <<<$'#version 460\nlayout(binding = 0) buffer B { float v[]; };\nvoid main() { v[0] = 1; }'
     refused 1 "vkmoe passes addresses" bench shader "$work/binding.comp" --grid 1
-    refused 1 "--grid X[,Y[,Z]] is missing" bench shader "$work/scale.comp"
+    refused 2 "--grid X[,Y[,Z]] is missing" bench shader "$work/scale.comp"
     refused 1 "nothing is said about number a" "${scale[@]}" --push n=1K
     refused 1 "has no pointer of that name" bench shader "$work/scale.comp" --grid 1 --buffer z=f32:4
     refused 1 "the type is none of" bench shader "$work/scale.comp" --grid 1 --buffer f33:4

@@ -170,7 +170,7 @@ run 2 init
 one_line
 run 2 tokenize "$work/tiny"
 one_line
-run 1 tokenize "$work/tiny" --decode "1 2 999999"
+run 2 tokenize "$work/tiny" --decode "1 2 999999"
 one_line
 run 1 tokenize "$work/tiny" --file "$work/absent.txt"
 one_line

@@ -152,7 +152,7 @@ note $? "a link is replaced and not what it leads to"
 refused 2 "--data names the folder" eval "$work/tiny"
 refused 2 "one model at a time" eval "$work/tiny" "$work/dense" --data "$data"
 refused 2 "report needs files" eval report
-refused 1 "there is no task mmul; those built in are hellaswag, piqa" eval "$work/tiny" --data "$data" --tasks mmul
+refused 2 "there is no task mmul; those built in are hellaswag, piqa" eval "$work/tiny" --data "$data" --tasks mmul
 sed -i 's/^kind/kinds/' "$work/own.task"
 refused 1 "own.task:4: there is no key \"kinds\"" eval "$work/tiny" --data "$data" --task-file "$work/own.task"
 run 0 eval tasks

@@ -73,8 +73,8 @@ says "$out" '"stopped": "stop"'
 says "$out" "\"text\": \"${text%%"$stop"*}\""
 run 0 generate "$tiny" "${letters[@]}" --stop "${text: -2}x" --json # its beginning, held back, is let out at the end
 says "$out" "\"text\": \"$text\""
-refused 1 "an empty text" generate "$tiny" -p a --stop ''
-refused 1 "is not UTF-8" generate "$tiny" -p a --stop $'\xff'
+refused 2 "an empty text" generate "$tiny" -p a --stop ''
+refused 2 "is not UTF-8" generate "$tiny" -p a --stop $'\xff'
 # chat knows the same flags.
 printf 'hello\n/regen\n' >"$work/in"
 letters=() # but for those that JSON's own escapes are made of
@@ -107,8 +107,8 @@ run 0 generate "$tiny" -p abc -n 30 --temperature 0 --presence-penalty 100 --ign
 ids=${out#*\"ids\": [} ids=${ids%%]*}
 [[ $(tr -d ' ' <<<"$ids" | tr ',' '\n' | sort | uniq -d | wc -l) == 0 ]]
 note $? "no token is said twice under a penalty of 100: $ids"
-refused 1 "--mirostat and --top-k exclude each other" generate "$tiny" -p a --mirostat 5 --top-k 3
-refused 1 "--mirostat-rate needs --mirostat" generate "$tiny" -p a --mirostat-rate 0.2
+refused 2 "--mirostat and --top-k exclude each other" generate "$tiny" -p a --mirostat 5 --top-k 3
+refused 2 "--mirostat-rate needs --mirostat" generate "$tiny" -p a --mirostat-rate 0.2
 refused 2 "--typical is between" generate "$tiny" -p a --typical 0
 refused 2 "--penalty-window is between" generate "$tiny" -p a --penalty-window 0
 

@@ -56,7 +56,7 @@ plan 1 10MiB
 says "$err" "nothing near it fits"
 [[ ! -e $work/none ]]
 note $? "a plan left a folder"
-plan 1 muchGB
+plan 2 muchGB
 says "$err" "--assume-memory muchGB: an amount is expected"
 run 2 train deepseek-moe-16b --data "$work/one.jsonl" --out "$work/none" --assume-memory 16GB
 says "$err" "--assume-memory needs --dry-run"
@@ -105,9 +105,14 @@ same "resumed without --offload" half
 run 1 train "$work/model" --data "$work/data.jsonl" --out "$work/bad" --context 32 --batch 12 --micro-batch 1 \
     --optimizer-in-backward on
 says "$err" "give --micro-batch "
-train 1 bad --offload all
+train 2 bad --offload all
 says "$err" "--offload: 'all' is none of none, moments, weights"
-train 1 bad --micro-batch 0
+for flags in "--method lora --lora-targets foo" "--columns prompt" "--data-weights 2,3"; do
+    # shellcheck disable=SC2086
+    train 2 bad $flags
+    one_line
+done
+train 2 bad --micro-batch 0
 says "$err" "--micro-batch 0: rows from 1 to 65536, or auto, are expected"
 [[ ! -e $work/bad ]]
 note $? "a refused run left a folder"

@@ -46,6 +46,6 @@ say --tune 0
 [[ $(ids) == "$plain" ]]
 note $? "a damaged file changes the answer"
 says "$err" "is damaged or of another driver: it is not used"
-refused 1 "--tune soon: off, auto or a number of seconds" generate "$work/tiny" -p x -n 1 --tune soon
-refused 1 "--tune -1: off, auto or" generate "$work/tiny" -p x -n 1 --tune -1
+refused 2 "--tune soon: off, auto or a number of seconds" generate "$work/tiny" -p x -n 1 --tune soon
+refused 2 "--tune -1: off, auto or" generate "$work/tiny" -p x -n 1 --tune -1
 finish
