@@ -17,8 +17,73 @@ static bool kernels_tune(struct Device *dev, const struct Args *args) {
     return true;
 }
 
+// Which benchmarks a flag is of; the first that is given to another, or NULL. The common flags are everyone's.
+static const char *foreign_flag(const struct Args *args, const char *what, const char **of) {
+    static const char TABLE[] = "model|train|kernels|shader|static", STEP[] = "model|train", MODEL[] = "model",
+                      KERNELS_TOO[] = "model|train|kernels|shader", SHAPES[] = "kernels|shader", SHADER[] = "shader",
+                      TRAIN[] = "train";
+    static const struct {
+        const char *flag, *of;
+    } FLAGS[] = {{"repetitions", MODEL},
+                 {"csv", TABLE},
+                 {"md", TABLE},
+                 {"compare", TABLE},
+                 {"threshold", TABLE},
+                 {"operations", STEP},
+                 {"png", KERNELS_TOO},
+                 {"tune", "model|train|kernels"},
+                 {"n-prompt", MODEL},
+                 {"n-gen", MODEL},
+                 {"n-depth", MODEL},
+                 {"sequences", MODEL},
+                 {"type", KERNELS_TOO},
+                 {"adapter", MODEL},
+                 {"cache-type", MODEL},
+                 {"gpu-layers", MODEL},
+                 {"experts-on", MODEL},
+                 {"preset", SHAPES},
+                 {"tokens", SHAPES},
+                 {"warm", SHAPES},
+                 {"as", SHADER},
+                 {"define", SHADER},
+                 {"grid", SHADER},
+                 {"width", SHADER},
+                 {"buffer", SHADER},
+                 {"push", SHADER},
+                 {"constant", SHADER},
+                 {"flops", SHADER},
+                 {"bytes", SHADER},
+                 {"peer", "static"},
+                 {"method", TRAIN},
+                 {"context", TRAIN},
+                 {"micro-batch", TRAIN},
+                 {"batch", TRAIN},
+                 {"steps", TRAIN},
+                 {"recompute", TRAIN},
+                 {"moments", TRAIN},
+                 {"optimizer-in-backward", TRAIN},
+                 {"offload", TRAIN},
+                 {"lora-rank", TRAIN},
+                 {"esft-threshold", TRAIN}};
+    for (size_t i = 0; i < sizeof FLAGS / sizeof FLAGS[0]; i++)
+        if (args_given(args, FLAGS[i].flag) && !strstr(FLAGS[i].of, what)) {
+            *of = FLAGS[i].of;
+            return FLAGS[i].flag;
+        }
+    return NULL;
+}
+
 int cmd_bench(const struct Args *args) {
-    const char *what = args->operands[0], *filter = args->n_operands > 1 ? args->operands[1] : NULL;
+    const char *what = args->operands[0], *filter = args->n_operands > 1 ? args->operands[1] : NULL, *of;
+    static const char *const PARTS[] = {"model", "train", "kernels", "shader", "device", "static"};
+    bool known = false;
+    for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++)
+        known = known || strcmp(what, PARTS[i]) == 0;
+    if (!known)
+        return args_wrong(args, "'%s' is none of model, train, kernels, shader, device, static", what);
+    const char *foreign = foreign_flag(args, what, &of);
+    if (foreign)
+        return args_wrong(args, "--%s is of `bench %s`, not of `bench %s`", foreign, of, what);
     if (strcmp(what, "shader") == 0)
         return !filter ? args_wrong(args, "which FILE?")
                        : bench_shader(args, filter, args->n_operands > 2 ? args->operands[2] : NULL);
@@ -28,8 +93,6 @@ int cmd_bench(const struct Args *args) {
         return args_switch(args, "peer") ? bench_peer(args, filter) : bench_static(args, filter);
     if (strcmp(what, "model") == 0 || strcmp(what, "train") == 0)
         return !filter ? args_wrong(args, "which MODEL?") : what[0] == 'm' ? bench_model(args) : bench_train(args);
-    if (strcmp(what, "kernels") != 0 && strcmp(what, "device") != 0)
-        return args_wrong(args, "'%s' is none of model, train, kernels, shader, device, static", what);
     struct Device dev;
     struct Peaks peaks;
     if (!device_open(&dev, args_text(args, "device")))

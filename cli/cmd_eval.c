@@ -271,10 +271,46 @@ static int list_tasks(void) {
     return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
+// Flags of a model that is asked say nothing about a table of results, nor about the list of tasks.
+static const char *useless_flag(const struct Args *args, bool table) {
+    static const char *const OF_MODEL[] = {"tasks",
+                                           "task-file",
+                                           "data",
+                                           "out",
+                                           "name",
+                                           "shots",
+                                           "limit",
+                                           "chat",
+                                           "template",
+                                           "dry-run",
+                                           "parallel",
+                                           "type",
+                                           "adapter",
+                                           "context",
+                                           "cache-type",
+                                           "gpu-layers",
+                                           "tune",
+                                           "experts-on",
+                                           "allow-code-execution"},
+                             *const OF_TABLE[] = {"md", "png", "subjects"};
+    for (size_t i = 0; i < sizeof OF_MODEL / sizeof *OF_MODEL; i++)
+        if (args_given(args, OF_MODEL[i]))
+            return OF_MODEL[i];
+    for (size_t i = 0; i < sizeof OF_TABLE / sizeof *OF_TABLE && !table; i++)
+        if (args_given(args, OF_TABLE[i]))
+            return OF_TABLE[i];
+    return NULL;
+}
+
 int cmd_eval(const struct Args *args) {
-    if (strcmp(args->operands[0], "report") == 0)
+    const char *what = args->operands[0];
+    bool table = strcmp(what, "report") == 0, tasks = strcmp(what, "tasks") == 0 && args->n_operands == 1;
+    const char *useless = table || tasks ? useless_flag(args, table) : NULL;
+    if (useless)
+        return args_wrong(args, "--%s is of no use to `eval %s`", useless, what);
+    if (table)
         return report(args);
-    if (strcmp(args->operands[0], "tasks") == 0 && args->n_operands == 1)
+    if (tasks)
         return list_tasks();
     if (args->n_operands > 1)
         return args_wrong(args, "one model at a time; `vkmoe eval report` takes several files of results");

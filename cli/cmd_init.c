@@ -34,10 +34,12 @@ int cmd_init(const struct Args *args) {
         fail("there is no preset '%s' (%s)", preset, config_preset_names());
         return EXIT_FAILED;
     }
+    if (args_given(args, "layers") && args_int(args, "layers") > known.n_layers)
+        return args_wrong(args, "--layers %s: %s has %u", args_text(args, "layers"), preset, known.n_layers);
     if (!scratch_open(&f, preset, args_text(args, "tokenizer")))
         return EXIT_FAILED;
     if (args_given(args, "layers"))
-        f.config.n_layers = (uint32_t)min_u64(f.config.n_layers, (uint64_t)args_int(args, "layers"));
+        f.config.n_layers = (uint32_t)args_int(args, "layers");
     struct RandomWeights random = {&f.config, (uint64_t)args_int(args, "seed")};
     struct WeightSource source = {&random, random_type, random_rows};
     bool ok = output_write(args, &f.config, output_type(args, DT_F32), &source, &f, preset);

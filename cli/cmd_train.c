@@ -546,6 +546,7 @@ int cmd_train(const struct Args *args) {
     signal(SIGUSR1, on_save_signal); // for as long as the program lives: too early or too late it must do no harm
     signal(SIGPIPE, SIG_IGN);        // nobody need look on: what cannot be told is no reason to lose the run
     static const char *const LORA_FLAGS[] = {"lora-rank", "lora-alpha", "lora-targets", "rslora", "lora-experts-share"};
+    static const char *const SAMPLE_FLAGS[] = {"sample-prompt", "sample-tokens", "sample-temperature"};
     static const char *const ESFT_FLAGS[] = {"esft-score", "esft-threshold", "esft-config", "esft-only"};
     for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)
         if (args_given(args, LORA_FLAGS[i]) && !train_adapts(method_of(args)))
@@ -563,6 +564,13 @@ int cmd_train(const struct Args *args) {
     if (args_switch(args, "keep-best") && (args_int(args, "validate-every") == 0 ||
                                            !(args_given(args, "validation") || args_given(args, "validation-split"))))
         return args_wrong(args, "--keep-best needs --validate-every, and --validation or --validation-split");
+    if (args_int(args, "validate-every") && !args_given(args, "validation") && !args_given(args, "validation-split"))
+        return args_wrong(args, "--validate-every needs --validation or --validation-split");
+    for (size_t i = 0; i < sizeof SAMPLE_FLAGS / sizeof SAMPLE_FLAGS[0]; i++)
+        if (args_given(args, SAMPLE_FLAGS[i]) && args_int(args, "sample-every") == 0)
+            return args_wrong(args, "--%s needs --sample-every", SAMPLE_FLAGS[i]);
+    if (args_given(args, "epochs") && args_given(args, "steps"))
+        return args_wrong(args, "--epochs and --steps exclude each other");
     bool scratch = args_switch(args, "from-scratch");
     if (scratch && (method_of(args) != TRAIN_FULL || args_choice(args, "loss", "dpo")))
         return args_wrong(args, "--from-scratch trains all weights on texts: --method full, --loss sft");

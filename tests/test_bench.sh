@@ -40,6 +40,10 @@ refused 2 "nothing to measure" bench model tiny-moe -p 0 -n 0
 refused 2 "--sequences 33" bench model tiny-moe -b 33
 refused 2 "exclude each other" bench model tiny-moe -p 8 -n 0 --csv --json
 refused 2 "which MODEL" bench model
+refused 2 "--tokens is of \`bench kernels|shader\`, not of \`bench model\`" bench model tiny-moe -p 8 -n 0 --tokens 5
+refused 2 "--grid is of \`bench shader\`" bench model tiny-moe -p 8 -n 0 --grid 3
+refused 2 "--n-prompt is of \`bench model\`" bench train tiny -p 5
+refused 2 "--preset is of" bench device --preset nosuch
 refused 2 "none of" bench modle
 
 # ---- train

@@ -44,6 +44,12 @@ run 0 init --preset tiny-moe --out "$work/tiny" --seed 3
 run 0 init --preset tiny-moe --out "$work/again" --seed 3
 cmp -s "$work/tiny/model.safetensors" "$work/again/model.safetensors"
 note $? "the same seed gives the same file"
+refused 2 "--layers 9: tiny has 4" init --preset tiny --layers 9 --out "$work/none"
+for flags in "--validate-every 2:needs --validation or --validation-split" "--sample-prompt x:needs --sample-every" \
+    "--sample-tokens 4:needs --sample-every" "--epochs 1 --steps 4:--epochs and --steps exclude each other"; do
+    # shellcheck disable=SC2086
+    refused 2 "${flags#*:}" train tiny --data "$work/a.jsonl" --out "$work/none" --dry-run ${flags%%:*}
+done
 run 0 init --preset tiny-moe --out "$work/other" --seed 4
 ! cmp -s "$work/tiny/model.safetensors" "$work/other/model.safetensors"
 note $? "another seed gives another file"

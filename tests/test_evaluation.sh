@@ -152,6 +152,9 @@ note $? "a link is replaced and not what it leads to"
 refused 2 "--data names the folder" eval "$work/tiny"
 refused 2 "one model at a time" eval "$work/tiny" "$work/dense" --data "$data"
 refused 2 "report needs files" eval report
+refused 2 "--limit is of no use to \`eval report\`" eval report "$work/one.json" --limit 1
+refused 2 "--chat is of no use to \`eval report\`" eval report "$work/one.json" --chat
+refused 2 "--md is of no use to \`eval tasks\`" eval tasks --md
 refused 2 "there is no task mmul; those built in are hellaswag, piqa" eval "$work/tiny" --data "$data" --tasks mmul
 sed -i 's/^kind/kinds/' "$work/own.task"
 refused 1 "own.task:4: there is no key \"kinds\"" eval "$work/tiny" --data "$data" --task-file "$work/own.task"
