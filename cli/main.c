@@ -22,8 +22,13 @@ int cli_main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is told as a full disk is
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-        const struct Command *about = argc > 2 ? args_find_command(argv[2]) : NULL;
-        if (argc > 2 && !about) {
+        bool of_itself = argc > 2 && (strcmp(argv[2], "help") == 0 || strcmp(argv[2], "--help") == 0);
+        const struct Command *about = argc > 2 && !of_itself ? args_find_command(argv[2]) : NULL;
+        if (argc > 3) {
+            fail("help: '%s' is one argument too many: vkmoe help [COMMAND]", argv[3]);
+            return EXIT_USAGE;
+        }
+        if (argc > 2 && !about && !of_itself) {
             fail("there is no command '%s'; `vkmoe --help` lists them", argv[2]);
             return EXIT_USAGE;
         }

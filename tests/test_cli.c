@@ -134,12 +134,15 @@ static void test_exit_status(void) {
     CHECK(freopen("/dev/null", "w", stdout) != NULL, "no /dev/null");
     fail_quiet(true);
     int help = run("--help"), version = run("--version"), about = run("help train"), inner = run("train --help");
+    int of_help = run("help help"), of_itself = run("help --help"), more = run("help train x");
+    CHECK(strstr(fail_last(), "'x' is one argument too many"), "found '%s'", fail_last());
     int unknown = run("flyy"), wrong = run("info"), failed = run("info no-such-model-anywhere");
     fail_quiet(false);
     fflush(stdout);
     dup2(kept, STDOUT_FILENO);
     close(kept);
     CHECK(help == 0 && version == 0 && about == 0 && inner == 0, "%d %d %d %d", help, version, about, inner);
+    CHECK(of_help == 0 && of_itself == 0 && more == EXIT_USAGE, "help of help: %d %d %d", of_help, of_itself, more);
     CHECK(unknown == EXIT_USAGE && wrong == EXIT_USAGE && failed == EXIT_FAILED, "%d %d %d", unknown, wrong, failed);
     CHECK(strstr(fail_last(), "no-such-model-anywhere"), "found '%s'", fail_last());
 }
