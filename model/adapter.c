@@ -140,8 +140,20 @@ static bool read_options(const json_t *c, const char *where, struct LoraOptions 
     return true;
 }
 
+// A file, or a folder with the config of a model.
+static bool is_model(const char *path) {
+    char *config = path_join(path, "config.json");
+    bool model = file_exists(config) || (file_exists(path) && !dir_exists(path));
+    free(config);
+    return model;
+}
+
 static json_t *config_open(const char *dir, char **path) {
     *path = path_join(dir, "adapter_config.json");
+    if (!file_exists(*path) && is_model(dir)) {
+        fail("%s: a whole model is no adapter: there is no adapter_config.json", dir);
+        return NULL;
+    }
     return json_parse_file(*path, CONFIG_MAX_BYTES);
 }
 

@@ -111,6 +111,9 @@ if mount -t tmpfs -o size=16m tmpfs "$work/mounted" 2>/dev/null; then
 else
     echo "SKIP: no right to mount a tmpfs: a folder where one is mounted was not filled"
 fi
+# A whole model where an adapter is asked for.
+refused 1 "$work/tiny: a whole model is no adapter: there is no adapter_config.json" merge "$work/tiny" --adapter "$work/tiny" --out "$work/none"
+refused 1 "$work/tiny.gguf: a whole model is no adapter" merge "$work/tiny" --adapter "$work/tiny.gguf" --out "$work/none"
 
 # quantize: to a mix, with what the file says of itself; to a folder, an unknown mix and a matrix that is none are refused.
 run 0 quantize "$work/tiny" --out "$work/mixed.gguf"
