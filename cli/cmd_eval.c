@@ -198,7 +198,7 @@ static bool run(struct Job *j, const char *out) {
     bool ok = describe(j, &j->run.about) && eval_run(&j->run);
     progress_clear(&j->progress);
     if (j->run.resumed)
-        fprintf(stderr, "%llu answers are those of an interrupted run\n", (unsigned long long)j->run.resumed);
+        fprintf(stderr, "%llu answers are those of an earlier run\n", (unsigned long long)j->run.resumed);
     ok = ok && eval_write(&j->run, j->failures, j->n_failures, clock_seconds() - begin, out);
     struct Report table;
     if (ok && args_switch(j->args, "json")) {

@@ -83,7 +83,8 @@ static void add_task(struct Report *r, json_t *const *results, const char *name)
         }
         row->uneven = row->uneven || !same_questions(first, task);
         row->cells[m].text = xsprintf("%.1f", 100 * score_of(task));
-        row->cells[m].error = xsprintf("%.1f", 100 * json_number_value(json_object_get(task, "stderr")));
+        if (json_integer_value(json_object_get(task, "n")) > 1) // one answer tells nothing of others
+            row->cells[m].error = xsprintf("%.1f", 100 * json_number_value(json_object_get(task, "stderr")));
         best = score_of(task) > best ? score_of(task) : best;
         n++;
     }

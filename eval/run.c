@@ -450,9 +450,11 @@ static json_t *group_results(const struct Asked *asked, const struct TaskScore *
 
 static json_t *task_results(const struct Asked *asked, const struct TaskScore *s) {
     const struct Task *t = asked->task;
-    json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:i, s:f, s:f}", "task", t->name, "title", t->title, "metric",
-                          eval_metric_name(t->metric), "shots", (int)asked->shots, "n", (int)s->all.n, "score",
-                          s->value, "stderr", s->error);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:i, s:i, s:f}", "task", t->name, "title", t->title, "metric",
+                  eval_metric_name(t->metric), "shots", (int)asked->shots, "n", (int)s->all.n, "score", s->value);
+    if (s->all.n > 1)
+        json_object_set_new(o, "stderr", json_real(s->error));
     if (t->metric == METRIC_ACC || t->metric == METRIC_ACC_NORM)
         json_object_set_new(o, t->metric == METRIC_ACC ? "acc_norm" : "acc", json_real(s->other));
     if (s->all.cut)

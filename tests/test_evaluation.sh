@@ -102,13 +102,20 @@ for ((k = 0; k < ${VKMOE_KILLS:-2}; k++)); do
     points+=" $(cat "$work/killed.json.jsonl" 2>/dev/null | wc -l)"
     [[ $k != 0 || ! -s $work/killed.json.jsonl ]] || truncate -s -1 "$work/killed.json.jsonl" # as if in the middle of a line
     run 0 eval "$work/tiny" "${ask[@]}" -o "$work/killed.json"
-    [[ ${points##* } -lt 3 ]] || says "$err" "answers are those of an interrupted run"
+    [[ ${points##* } -lt 3 ]] || says "$err" "answers are those of an earlier run"
     cmp -s "$work/killed.json.jsonl" "$work/one.json.jsonl" &&
         cmp -s <(grep -v '"seconds"' "$work/killed.json") <(grep -v '"seconds"' "$work/one.json")
     note $? "killed at line${points##* } of 13, it does not end the same"
 done
 echo "killed when the journal had lines:$points"
 refused 1 "holds answers of another evaluation" eval "$work/dense" "${ask[@]}" -o "$work/killed.json"
+
+# A finished evaluation that is asked for again asks nothing; a score of one question has no error.
+run 0 eval "$work/tiny" "${ask[@]}" -o "$work/killed.json"
+says "$err" "answers are those of an earlier run"
+run 0 eval "$work/dense" --data "$data" --task-file "$work/own.task" --limit 1 -o "$work/single.json"
+says_not "$out" "±"
+says_not "$(cat "$work/single.json")" '"stderr"'
 
 # Shots, chat, prompts that are too long.
 run 0 eval "$work/dense" --data "$data" --task-file "$work/own.task" --limit 4 --chat --template plain --name chatty -o "$work/chat.json" --json
