@@ -99,7 +99,8 @@ bool memory_read(const char *text, uint64_t *bytes) {
          i++)
         if (strcasecmp(end, UNITS[i].name) == 0) {
             *bytes = (uint64_t)(n * (double)UNITS[i].bytes);
-            return true;
+            return *bytes >= 1 << 20 ||
+                   args_good(fail("--assume-memory %s: less than 1 MiB: a unit is missing, as in 16GiB or 24GB", text));
         }
     return args_good(fail("--assume-memory %s: an amount is expected, such as 16GiB or 24GB", text));
 }

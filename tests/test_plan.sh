@@ -58,6 +58,8 @@ says "$err" "nothing near it fits"
 note $? "a plan left a folder"
 plan 2 muchGB
 says "$err" "--assume-memory muchGB: an amount is expected"
+plan 2 16
+says "$err" "--assume-memory 16: less than 1 MiB: a unit is missing, as in 16GiB or 24GB"
 run 2 train deepseek-moe-16b --data "$work/one.jsonl" --out "$work/none" --assume-memory 16GB
 says "$err" "--assume-memory needs --dry-run"
 
