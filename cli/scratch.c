@@ -4,8 +4,14 @@
 #include "model/json.h"
 #include "model/tokenizer.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 // ---- One token a byte ----
@@ -60,22 +66,63 @@ static bool write_json(const char *path, json_t *root) {
     return ok;
 }
 
-// The writers copy a tokenizer's files: so they are laid down in the cache for a while. Fills what they read of `f`.
+// The writers copy a tokenizer's files: so they are laid down in the cache for a while, in a folder that is locked as long as its process lives.
+static const char FOLDER[] = "byte-tokenizer-", *const FILES[] = {"tokenizer.json", "tokenizer_config.json"};
+static int folder_lock = -1;
+
 static char *byte_tokenizer_folder(void) {
-    char *name = xsprintf("byte-tokenizer-%ld", (long)getpid()), *dir = path_join(cache_dir(), name);
+    char *name = xsprintf("%s%ld", FOLDER, (long)getpid()), *dir = path_join(cache_dir(), name);
     free(name);
     return dir;
 }
 
+static void folder_remove(const char *dir) {
+    for (size_t i = 0; i < sizeof FILES / sizeof FILES[0]; i++) {
+        char *path = path_join(dir, FILES[i]);
+        unlink(path);
+        free(path);
+    }
+    rmdir(dir);
+}
+
+// What killed processes left. The lock tells of those in other containers, whose numbers cannot be seen from here.
+static void remove_stale(void) {
+    DIR *d = opendir(cache_dir());
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const char *number = e->d_name + strlen(FOLDER);
+        char *end;
+        if (strncmp(e->d_name, FOLDER, strlen(FOLDER)) != 0 || *number < '1' || *number > '9')
+            continue;
+        long pid = strtol(number, &end, 10);
+        if (*end || pid > INT_MAX || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+            continue;
+        char *dir = path_join(cache_dir(), e->d_name);
+        int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            folder_remove(dir);
+        if (fd >= 0)
+            close(fd);
+        free(dir);
+    }
+    if (d)
+        closedir(d);
+}
+
+// Fills what the writers read of `f`.
 static bool byte_tokenizer_files(struct ModelFile *f, const struct Config *c) {
     char *dir = byte_tokenizer_folder();
+    remove_stale();
     *f = (struct ModelFile){.path = dir, .config = *c};
-    f->tokenizer_path = path_join(dir, "tokenizer.json");
-    f->tokenizer_config_path = path_join(dir, "tokenizer_config.json");
+    f->tokenizer_path = path_join(dir, FILES[0]);
+    f->tokenizer_config_path = path_join(dir, FILES[1]);
     json_t *config = json_pack("{s:s, s:s, s:s, s:b, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "bos_token",
                                BOS_TEXT, "eos_token", EOS_TEXT, "add_bos_token", 0, "clean_up_tokenization_spaces", 0);
-    return dir_make(dir) && write_json(f->tokenizer_path, byte_tokenizer()) &&
-           write_json(f->tokenizer_config_path, config);
+    if (!dir_make(dir))
+        return false;
+    folder_lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder_lock >= 0)
+        flock(folder_lock, LOCK_EX | LOCK_NB); // where there are no locks the number must do
+    return write_json(f->tokenizer_path, byte_tokenizer()) && write_json(f->tokenizer_config_path, config);
 }
 
 // The embedding must have a row for every token of a borrowed tokenizer. What its model's config does not say, it says itself.
@@ -137,9 +184,10 @@ bool scratch_open(struct ModelFile *f, const char *shape, const char *tokenizer)
 void scratch_close(struct ModelFile *f) {
     char *dir = byte_tokenizer_folder();
     if (f->path && strcmp(f->path, dir) == 0) {
-        unlink(f->tokenizer_path);
-        unlink(f->tokenizer_config_path);
-        rmdir(dir);
+        folder_remove(dir);
+        if (folder_lock >= 0)
+            close(folder_lock);
+        folder_lock = -1;
     }
     free(dir);
     modelfile_close(f);

@@ -115,6 +115,16 @@ fi
 refused 1 "$work/tiny: a whole model is no adapter: there is no adapter_config.json" merge "$work/tiny" --adapter "$work/tiny" --out "$work/none"
 refused 1 "$work/tiny.gguf: a whole model is no adapter" merge "$work/tiny" --adapter "$work/tiny.gguf" --out "$work/none"
 
+# The tokenizer that init lays down for a while in the cache goes, that of a killed run too; others' stay.
+for name in 9999999 $$ mine; do
+    mkdir -p "$work/cache/byte-tokenizer-$name"
+    : >"$work/cache/byte-tokenizer-$name/tokenizer.json"
+done
+VKMOE_CACHE=$work/cache run 0 init --preset tiny --out "$work/cached"
+left=$(cd "$work/cache" && echo byte-tokenizer-*)
+[[ $left == "byte-tokenizer-$$ byte-tokenizer-mine" ]]
+note $? "in the cache: $left"
+
 # quantize: to a mix, with what the file says of itself; to a folder, an unknown mix and a matrix that is none are refused.
 run 0 quantize "$work/tiny" --out "$work/mixed.gguf"
 says "$err" "parameters as q4_k_m"
