@@ -317,6 +317,13 @@ static void on_sample(void *context, uint64_t step, const char *text) {
     fprintf(stderr, "\n");
 }
 
+// transformers 5 holds the experts of these classes in one tensor a projection, which PEFT does not find by the names of single experts.
+static bool is_beyond_peft(const struct Train *t) {
+    const struct Config *c = &t->m->config;
+    return train_adapts(t->o.method) && (t->o.lora.targets & LORA_EXPERTS) && config_moe_layers(c) > 0 &&
+           (c->arch == ARCH_QWEN2MOE || c->arch == ARCH_OLMOE);
+}
+
 static void show_result(const struct Watch *w, double before) {
     const struct Train *t = w->t;
     char took[16];
@@ -329,6 +336,12 @@ static void show_result(const struct Watch *w, double before) {
         fprintf(stderr, " (kept: %.4f after step %llu)", t->best.loss, (unsigned long long)t->best.step);
     fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
             train_adapts(t->o.method) ? "adapter" : "model", t->o.out, took);
+    if (is_beyond_peft(t))
+        fprintf(
+            stderr,
+            "PEFT does not load adapters of this model's experts with transformers 5: for use there make one model of "
+            "both, vkmoe merge %s --adapter %s --out PATH\n",
+            t->o.base_name, t->o.out);
 }
 
 // What was not measured is left out.

@@ -129,6 +129,17 @@ wrong "expert 2 of layer 1 is named twice" "$(list "1 2 3" "2, 2")"
 wrong "names nothing to train" "$(list "1 2 3" " ")"
 wrong '"experts" must be an object' '{"experts": [1]}'
 
+# An adapter that PEFT does not read is said to be one.
+mkdir "$work/shape"
+cp "$VKMOE_SOURCE_DIR/tests/golden/olmoe/config.json" "$work/shape"
+train 0 shape olmoe --from-scratch --tokenizer "$work/model" --steps 1
+for targets in all experts attention; do
+    train 0 olmoe "olmoe-$targets" --method lora --lora-targets $targets --steps 1
+    [[ $targets != attention ]] && says "$err" "vkmoe merge $work/olmoe --adapter $work/olmoe-$targets" || says_not "$err" "vkmoe merge"
+done
+train 0 model others --method lora --lora-targets all --steps 1
+says_not "$err" "vkmoe merge"
+
 # What a method cannot do.
 run 0 init --preset tiny --out "$work/dense"
 train 1 dense new --method esft
