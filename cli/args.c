@@ -209,7 +209,7 @@ static bool parse_flag(struct Args *args, int argc, char **argv, int *i) {
     } else {
         flag = arg[2] ? NULL : find_short(command, arg[1], &index);
     }
-    if (!flag)
+    if (!flag || !args_takes(command, flag))
         return unknown_flag(command, arg, length);
     if (args->values[index] && flag->kind != ARG_LIST)
         return fail("%s: --%s is given twice", command->name, flag->name);
@@ -368,27 +368,7 @@ int args_wrong(const struct Args *args, const char *format, ...) {
 
 // ---- Help ----
 
-enum { HELP_COLUMN = 26 };
-
-// Text in columns start .. width, broken at spaces; the cursor is at `start`.
-static void print_wrapped(FILE *to, const char *text, uint32_t start, uint32_t width) {
-    uint32_t column = start;
-    while (*text) {
-        size_t word = strcspn(text, " ");
-        if (column > start && column + 1 + word > width) {
-            fprintf(to, "\n%*s", (int)start, "");
-            column = start;
-        } else if (column > start) {
-            fputc(' ', to);
-            column++;
-        }
-        fprintf(to, "%.*s", (int)word, text);
-        column += (uint32_t)word;
-        text += word;
-        text += strspn(text, " ");
-    }
-    fputc('\n', to);
-}
+enum { HELP_COLUMN = 26, OPERANDS_COLUMN = 18, SUMMARY_COLUMN = 33 };
 
 static void help_flag(const struct Flag *f, FILE *to, uint32_t width) {
     if (!f->name) {
@@ -409,7 +389,7 @@ static void help_flag(const struct Flag *f, FILE *to, uint32_t width) {
     if (strlen(head) + 2 > HELP_COLUMN)
         fputc('\n', to);
     fprintf(to, "%*s", strlen(head) + 2 > HELP_COLUMN ? HELP_COLUMN : HELP_COLUMN - (int)strlen(head), "");
-    print_wrapped(to, text, HELP_COLUMN, width);
+    term_print_wrapped(to, text, HELP_COLUMN, width);
 }
 
 void args_help(const struct Command *command, FILE *to) {
@@ -419,8 +399,14 @@ void args_help(const struct Command *command, FILE *to) {
     if (!command) {
         fprintf(to, "vkmoe trains and runs DeepSeekMoE language models on any Vulkan 1.3 device.\n\n");
         for (const struct Command *c = COMMANDS; c->name; c++) {
-            fprintf(to, "  %svkmoe %-9s%s %-15s", bold, c->name, none, c->operands);
-            print_wrapped(to, c->summary, 2 + 6 + 9 + 1 + 15, width);
+            fprintf(to, "  %svkmoe %-9s%s ", bold, c->name, none);
+            if (strlen(c->name) <= 9 && strlen(c->operands) < SUMMARY_COLUMN - OPERANDS_COLUMN) {
+                fprintf(to, "%-*s", SUMMARY_COLUMN - OPERANDS_COLUMN, c->operands);
+            } else { // the summary begins on a line of its own
+                term_print_wrapped(to, c->operands, OPERANDS_COLUMN, width);
+                fprintf(to, "%*s", SUMMARY_COLUMN, "");
+            }
+            term_print_wrapped(to, c->summary, SUMMARY_COLUMN, width);
         }
         fprintf(to,
                 "\nMODEL is a Hugging Face folder, a .gguf file or, where no weights are needed, a preset.\n"
@@ -433,7 +419,8 @@ void args_help(const struct Command *command, FILE *to) {
     for (const struct Flag *f = command->flags; f && (f->name || f->help); f++)
         help_flag(f, to, width);
     for (const struct Flag *f = COMMON_FLAGS; f->name || f->help; f++)
-        help_flag(f, to, width);
+        if (args_takes(command, f))
+            help_flag(f, to, width);
     fprintf(to, "\n%sExample%s\n", bold, none);
     for (const char *line = command->example; line;) {
         const char *end = strchr(line, '\n');

@@ -38,6 +38,8 @@ struct Command {
 };
 extern const struct Command COMMANDS[]; // up to a zeroed entry
 extern const struct Flag COMMON_FLAGS[];
+// Whether a common flag says anything to this command; what it would ignore is refused. True of the command's own.
+bool args_takes(const struct Command *command, const struct Flag *flag);
 
 enum { ARGS_MAX_OPERANDS = 16, ARGS_MAX_FLAGS = 96, ARGS_MAX_LIST = 32, ARGS_MAX_CHOICE = 24 };
 struct Args {

@@ -39,15 +39,18 @@ static int by_hash(const void *a, const void *b) {
     return x->example < y->example ? -1 : x->example > y->example;
 }
 
+// Of pairs both answers must be the same.
 static void find_duplicates(struct Survey *s, const struct Dataset *d) {
-    struct Hashed *all = xmalloc(d->n * sizeof *all);
-    for (size_t i = 0; i < d->n; i++) {
-        const struct Example *e = &d->examples[i];
-        all[i] = (struct Hashed){
-            hash_bytes(e->labels, e->n * sizeof *e->labels, hash_bytes(e->ids, e->n * sizeof *e->ids, 0)), i};
+    size_t n = dataset_groups(d), each = d->pairs ? 2 : 1;
+    struct Hashed *all = xmalloc(n * sizeof *all);
+    for (size_t i = 0; i < n; i++) {
+        all[i] = (struct Hashed){0, each * i};
+        for (const struct Example *e = &d->examples[each * i]; e < &d->examples[each * (i + 1)]; e++)
+            all[i].hash =
+                hash_bytes(e->labels, e->n * sizeof *e->labels, hash_bytes(e->ids, e->n * sizeof *e->ids, all[i].hash));
     }
-    qsort(all, d->n, sizeof *all, by_hash);
-    for (size_t i = 1, first = 0; i < d->n; i++) {
+    qsort(all, n, sizeof *all, by_hash);
+    for (size_t i = 1, first = 0; i < n; i++) {
         if (all[i].hash != all[first].hash) {
             first = i;
             continue;
@@ -99,6 +102,8 @@ static void print_json(const struct Survey *s, const struct Dataset *d, const st
                   (json_int_t)d->n_overlong, "pieces", (json_int_t)d->n_pieces, "left_out", (json_int_t)d->n_beyond,
                   "skipped", (json_int_t)d->n_skipped, "spelled_tokens", (json_int_t)d->n_spelled, "duplicates",
                   (json_int_t)s->duplicates, "examples_per_epoch", (json_int_t)s->per_epoch);
+    if (d->pairs)
+        json_object_set_new(j, "pairs", json_integer((json_int_t)dataset_groups(d)));
     json_object_set_new(j, "packing",
                         json_pack("{s:I, s:I, s:I, s:f}", "context", (json_int_t)args_int(args, "context"), "batch",
                                   (json_int_t)args_int(args, "batch"), "rows", (json_int_t)s->rows, "efficiency",
@@ -126,16 +131,19 @@ static void print_lengths(const struct Survey *s, const struct Dataset *d) {
 }
 
 static void print_survey(const struct Survey *s, const struct Dataset *d, const struct Args *args) {
-    printf("%zu examples, %llu tokens: %llu trained, %llu read alone; the longest has %u, the mean %.0f\n", d->n,
-           (unsigned long long)d->n_tokens, (unsigned long long)d->n_labels,
+    if (d->pairs)
+        printf("%zu pair%s: ", dataset_groups(d), plural(dataset_groups(d)));
+    printf("%zu example%s, %llu tokens: %llu trained, %llu read alone; the longest has %u, the mean %.0f\n", d->n,
+           plural(d->n), (unsigned long long)d->n_tokens, (unsigned long long)d->n_labels,
            (unsigned long long)(d->n_tokens - d->n_labels), d->longest, (double)d->n_tokens / (double)d->n);
     print_lengths(s, d);
-    printf(
-        "an epoch: %zu examples in %llu rows of up to %lld tokens, %lld examples a step: %.2f %% of what is computed "
-        "are their tokens\n",
-        s->per_epoch, (unsigned long long)s->rows, (long long)args_int(args, "context"),
-        (long long)args_int(args, "batch"), 100 * (double)s->packed / (double)s->computed);
-    printf("%zu examples are there before\n", s->duplicates);
+    printf("an epoch: %zu %s%s in %llu row%s of up to %lld tokens, %lld a step: %.2f %% of what is computed "
+           "are their tokens\n",
+           s->per_epoch, d->pairs ? "pair" : "example", plural(s->per_epoch), (unsigned long long)s->rows,
+           plural(s->rows), (long long)args_int(args, "context"), (long long)args_int(args, "batch"),
+           100 * (double)s->packed / (double)s->computed);
+    printf("%zu duplicate%s (%s that occurred earlier)\n", s->duplicates, plural(s->duplicates),
+           d->pairs ? "pairs" : "examples");
     for (size_t i = 0; i < s->n_shown; i++) {
         const struct Example *a = &d->examples[s->shown[i][0]], *b = &d->examples[s->shown[i][1]];
         printf("  %s:%u is %s:%u\n", d->paths[b->file], b->line, d->paths[a->file], a->line);
@@ -143,12 +151,13 @@ static void print_survey(const struct Survey *s, const struct Dataset *d, const 
 }
 
 static void print_samples(const struct Dataset *d, const struct Tokenizer *tokenizer, const struct Args *args) {
-    size_t n = min_u64((uint64_t)args_int(args, "samples"), d->n);
-    uint32_t *order = xmalloc(d->n * sizeof *order);
-    data_permute(order, d->n, (uint64_t)args_int(args, "seed"), 0);
-    for (size_t i = 0; i < n; i++) {
+    size_t groups = dataset_groups(d), each = d->pairs ? 2 : 1,
+           n = min_u64((uint64_t)args_int(args, "samples"), groups);
+    uint32_t *order = xmalloc(groups * sizeof *order);
+    data_permute(order, groups, (uint64_t)args_int(args, "seed"), 0);
+    for (size_t i = 0; i < n * each; i++) { // of a pair the chosen answer, then the rejected one
         printf("\n");
-        reading_show_example(stdout, d, &d->examples[order[i]], tokenizer, 2000);
+        reading_show_example(stdout, d, &d->examples[order[i / each] * each + i % each], tokenizer, 2000);
     }
     free(order);
 }
@@ -191,6 +200,7 @@ int cmd_data(const struct Args *args) {
     if (!reading_open(&r, args, args->operands, args->n_operands))
         return EXIT_FAILED;
     r.options.max_tokens = (uint32_t)args_int(args, "context");
+    r.options.pairs = args_choice(args, "loss", "dpo");
     bool ok = load_open(&f, args_text(args, "model"), false);
     if (ok) {
         ok = survey(args, &r, &f);

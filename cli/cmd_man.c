@@ -86,7 +86,8 @@ static void page_command(FILE *to, const struct Command *c) {
     for (const struct Flag *f = c->flags; f && (f->name || f->help); f++)
         put_flag(to, f);
     for (const struct Flag *f = COMMON_FLAGS; f->name || f->help; f++)
-        put_flag(to, f);
+        if (args_takes(c, f))
+            put_flag(to, f);
     put_status(to);
     fputs(".SH EXAMPLES\n.nf\n", to);
     for (const char *line = c->example; line;) {

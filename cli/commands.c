@@ -1,6 +1,7 @@
 // The one table of commands and flags. A flag added here is parsed, checked, listed by --help and suggested when misspelt.
 #include "cli/commands.h"
 #include "model/sampler.h"
+#include <string.h>
 
 // Short forms of the entries: FLAG_xxx(name, short, value, default, help).
 #define SWITCH(name, letter, help)                                                                                     \
@@ -50,8 +51,8 @@ const struct Flag COMMON_FLAGS[] = {
                "where routed experts lie: with cpu, or where they do not fit, the device brings in those it needs")
 #define TUNE                                                                                                           \
     TEXT("tune", 0, "off|auto|SECONDS", "auto",                                                                        \
-         "so long ways to cut the work are tried at the most, to take the fastest and remember it: nothing else "      \
-         "changes (auto: 3 on a card, off on a processor)")
+         "time to spend on measuring kernel settings; the fastest are remembered. Results do not change (auto: 3 on "  \
+         "a card, off on a processor)")
 #define READING                                                                                                        \
     TEXT("columns", 0, "LIST", NULL, "other names of keys, by commas: prompt=question,completion=answer"),             \
         CHOICE("overlong", "cut|split|drop", "cut", "what becomes of examples longer than --context"),                 \
@@ -64,16 +65,21 @@ const struct Flag COMMON_FLAGS[] = {
         FLOAT("top-p", "0.95", 0.000001, 1, "only the likeliest tokens that together reach this probability"),         \
         FLOAT("min-p", "0", 0, 1, "only tokens at least this probable, measured by the likeliest one"),                \
         FLOAT("typical", "1", 0.000001, 1,                                                                             \
-              "only tokens about as surprising as the text is on the whole, that together reach this probability"),    \
+              "typical sampling: keep the tokens whose surprise is nearest to the expected one, up to this total "     \
+              "probability; 1: off"),                                                                                  \
         FLOAT("repeat-penalty", "1", 0.01, 100, "above 1: makes tokens that were seen lately less likely"),            \
         FLOAT("presence-penalty", "0", -100, 100, "taken from the logit of each token that was seen lately"),          \
         FLOAT("frequency-penalty", "0", -100, 100, "the same for each time that it was seen"),                         \
-        INT("penalty-window", 0, "64", 1, SAMPLER_MAX_WINDOW, "last tokens, the prompt's included, that were lately"), \
+        INT("penalty-window", 0, "64", 1, SAMPLER_MAX_WINDOW,                                                          \
+            "how many of the latest tokens (prompt included) the penalties look at"),                                  \
         FLOAT(                                                                                                         \
             "mirostat", "0", 0, 100,                                                                                   \
             "holds the surprise of tokens at so many bits (mirostat 2), instead of top-k, top-p, min-p and typical"),  \
         FLOAT("mirostat-rate", "0.1", 0.000001, 1, "how fast mirostat learns"),                                        \
-        LIST("stop", "TEXT", "ends an answer before this text, which is not printed; may be given several times")
+        LIST("stop", "TEXT",                                                                                           \
+             "ends an answer before this text, which is not printed; \\n, \\t and \\\\ stand for newline, tab and "    \
+             "\\; may be "                                                                                             \
+             "given several times")
 #define TEMPLATE                                                                                                       \
     TEXT("template", 0, "NAME|FILE", NULL,                                                                             \
          "chat template: plain, deepseek, deepseek-coder, deepseek-v3, llama2, llama3, chatml, qwen2, qwen2.5, "       \
@@ -118,7 +124,8 @@ static const struct Flag generate_flags[] = {
     INT("max-tokens", 'n', "128", 1, 1048576, "tokens to generate at most"),
     SWITCH("ignore-eos", 0, "never end before --max-tokens: no end-of-sequence token is taken"),
     FILENAME("grammar", 0, "FILE|TEXT",
-             "the answer is a text of this grammar in GBNF: a file, rules, or json; it is whole within --max-tokens"),
+             "the answer follows this grammar in GBNF: a file, the rules themselves, or the word json; the answer is "
+             "always complete, even at --max-tokens"),
     INT("top-logprobs", 0, "0", 0, 100, "with --json: so many likeliest tokens in the place of each, and theirs"),
     TYPE_AS_FILE,
     ADAPTER,
@@ -221,6 +228,7 @@ static const struct Flag data_flags[] = {
     NEEDED("model", 'm', "MODEL", "whose tokenizer and chat template read the data; no weights are needed"),
     TEMPLATE,
     READING,
+    CHOICE("loss", "sft|dpo", "sft", "what `train` will learn from; dpo: pairs {\"prompt\", \"chosen\", \"rejected\"}"),
     INT("context", 'c', "1024", 8, 1048576, "tokens of a row, as in `train`"),
     INT("batch", 'b', "16", 1, 1048576, "examples a step, as in `train`: what is packed together"),
     INT("samples", 'n', "3", 0, 1000000, "examples to show, drawn by --seed"),
@@ -367,7 +375,7 @@ static const struct Flag upcycle_flags[] = {
     INT("active", 0, NULL, 1, 4096, "routed experts a token takes (default: half of them)"),
     INT("dense-layers", 0, "1", 0, 4096, "first layers left as they are"),
     FILENAME("calibrate", 0, "FILE",
-             "a little text: neurons are grouped by what they do on it, and the router starts from them"),
+             "a little text: neurons are grouped by what they do on that text, and the router starts from them"),
     CHOICE("type", TYPES, NULL, "type of the matrices in the file (default: as they are)"),
     END,
 };
@@ -443,3 +451,12 @@ const struct Command COMMANDS[] = {
      "vkmoe man generate | man -l -\nvkmoe man --out ~/.local/share/man/man1"},
     {NULL, NULL, NULL, NULL, 0, 0, NULL, NULL},
 };
+
+bool args_takes(const struct Command *command, const struct Flag *flag) {
+    static const char *const OF_MODELS[] = {"device", "seed", "json"};
+    bool words = command->run == cmd_completion || command->run == cmd_man; // these print what they print
+    for (size_t i = 0; words && flag->name && i < sizeof OF_MODELS / sizeof *OF_MODELS; i++)
+        if (strcmp(flag->name, OF_MODELS[i]) == 0)
+            return false;
+    return true;
+}

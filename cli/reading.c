@@ -82,8 +82,8 @@ void reading_show(const struct Dataset *d, const char *name, const struct DataOp
         return;
     term_format_count((double)d->n_tokens, tokens);
     term_format_count((double)d->n_labels, labels);
-    fprintf(stderr, "%s: %zu examples, %s tokens, %s of them trained, the longest has %u\n", name, d->n, tokens, labels,
-            d->longest);
+    fprintf(stderr, "%s: %zu example%s, %s tokens, %s of them trained, the longest has %u\n", name, d->n, plural(d->n),
+            tokens, labels, d->longest);
     if (d->n_skipped)
         warn("%s: %llu bad records are skipped; each is named above", name, (unsigned long long)d->n_skipped);
     if (d->n_spelled)

@@ -263,3 +263,22 @@ void progress_end(struct Progress *p) {
         fputc('\n', stderr);
     p->shown = false;
 }
+
+void term_print_wrapped(FILE *to, const char *text, uint32_t start, uint32_t width) {
+    uint32_t column = start;
+    while (*text) {
+        size_t word = strcspn(text, " ");
+        if (column > start && column + 1 + word > width) {
+            fprintf(to, "\n%*s", (int)start, "");
+            column = start;
+        } else if (column > start) {
+            fputc(' ', to);
+            column++;
+        }
+        fprintf(to, "%.*s", (int)word, text);
+        column += (uint32_t)word;
+        text += word;
+        text += strspn(text, " ");
+    }
+    fputc('\n', to);
+}

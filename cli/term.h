@@ -15,6 +15,11 @@ uint32_t term_text_width(const char *text);    // columns of a text without esca
 // no text can drive the terminal or look like another.
 void term_write(FILE *to, const char *text, size_t bytes);
 
+// Text in columns start .. width, broken at spaces, and a newline; the cursor is at `start`.
+void term_print_wrapped(FILE *to, const char *text, uint32_t start, uint32_t width);
+
+static inline const char *plural(uint64_t n) { return n == 1 ? "" : "s"; }
+
 // A text of unicode bars, one column a value, `width` columns at most: "▁▂▄▇". malloc'ed.
 char *term_sparkline(const double *values, size_t n, uint32_t width);
 void term_format_duration(double seconds, char out[16]); // "1:05", "2:03:04"

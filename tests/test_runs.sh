@@ -12,6 +12,7 @@ says "$out" '"examples": 3'
 says "$out" '"trained_tokens": 11' # this vocabulary begins no text: the x is read alone
 says "$out" '"duplicates": 1'
 run 0 data "$work/a.jsonl" --model "$work/model" --samples 9
+says "$out" "1 duplicate (examples that occurred earlier)"
 says "$out" "$work/a.jsonl:3 is $work/a.jsonl:1"
 says "$out" "ab[[cde<"
 run 0 data "$work/b,c.csv.gz" --model "$work/model" --columns prompt=question,completion=answer
@@ -25,6 +26,15 @@ says "$out" '"spelled_tokens": 1'
 says "$err" "1 records spell the names of special tokens out, as $work/spelled.jsonl:2 does '<|end|>'"
 run 0 data "$work/a.jsonl" "$work/a.jsonl" --model "$work/model" --data-weights 2,0.5 --json
 says "$out" '"examples_per_epoch": 8'
+printf '%s\n' '{"prompt": "q", "chosen": "ab", "rejected": "cd"}' '{"prompt": "q", "chosen": "ab", "rejected": "ef"}' \
+    '{"prompt": "q", "chosen": "ab", "rejected": "ef"}' >"$work/pairs.jsonl"
+run 0 data "$work/pairs.jsonl" --model "$work/model" --loss dpo --samples 1
+says "$out" "3 pairs: 6 examples"
+says "$out" "1 duplicate (pairs that occurred earlier)"
+says "$out" "$work/pairs.jsonl:3 is $work/pairs.jsonl:2"
+says "$out" "[[ab<"
+run 0 data "$work/pairs.jsonl" --model "$work/model" --loss dpo --json
+says "$out" '"pairs": 3'
 long=$(printf '%0100d' 0)
 echo "{\"text\": \"$long\"}" >"$work/long.jsonl"
 for way in "0 cut are cut there" "0 split became 4 pieces" "1 drop every example is longer"; do

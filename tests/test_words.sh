@@ -61,6 +61,29 @@ offers -generate vkmoe generate m --seed ""
 note $? "a number is completed by '${COMPREPLY[*]}'"
 is zsh vkmoe completion z
 is generate vkmoe man gen
+# Words of a command beside files, and a list by commas.
+offers model vkmoe bench ""
+offers train vkmoe bench ""
+offers deepseek-moe-16b vkmoe bench model deep
+offers "$work/model.gguf" vkmoe bench model "$work/mod"
+offers -deepseek-moe-16b vkmoe bench shader deep
+offers report vkmoe eval ""
+offers tasks vkmoe eval ""
+offers "$work/model.gguf" vkmoe eval "$work/mod"
+offers deepseek-llm-7b vkmoe info deep
+is hellaswag vkmoe eval m --tasks hel
+is hellaswag,piqa vkmoe eval m --tasks hellaswag,pi
+is chatml vkmoe generate m --template chatm
+is "$work/model.gguf" vkmoe generate m --template "$work/mod"
+# What a command would ignore is neither offered nor taken.
+offers ---json vkmoe man --js
+"$VKMOE" man --json >"$work/out" 2>&1
+[[ $? == 2 && $(<"$work/out") == *"there is no flag --json"* ]]
+note $? "man --json: $(<"$work/out")"
+# The overview: a summary begins in its column, whatever stands before it.
+"$VKMOE" help >"$work/out"
+grep -qE '^ {33}benchmarks of the' "$work/out" && ! grep -q 'tasksbench' "$work/out"
+note $? "the overview: $(grep -A3 -E '^  vkmoe (eval|bench)' "$work/out")"
 
 # Manual pages.
 "$VKMOE" man --out "$work/man1" 2>"$work/err"
@@ -79,7 +102,7 @@ if command -v groff >/dev/null; then
         text=$(groff -man -ww -Tutf8 -P-cbou "$page" 2>"$work/err")
         [[ -z $(grep -v 'cannot \(adjust\|break\) line' "$work/err") ]]
         note $? "$page: $(<"$work/err")"
-        [[ $text == *NAME*SYNOPSIS*"EXIT STATUS"* && $text == *"--seed"* ]]
+        [[ $text == *NAME*SYNOPSIS*"EXIT STATUS"* && $text == *"--help"* ]]
         note $? "$page lacks a part"
     done
 else
