@@ -244,12 +244,16 @@ static int report(const struct Args *args) {
     struct Report r;
     if (args->n_operands < 2)
         return args_wrong(args, "report needs files of results");
+    if (args_switch(args, "json") && args_switch(args, "md"))
+        return args_wrong(args, "--json and --md exclude each other");
     if (!report_read(&r, args->operands + 1, args->n_operands - 1, args_switch(args, "subjects")))
         return EXIT_FAILED;
     bool ok = true;
     if (args_given(args, "png"))
         ok = table_draw(&r, args_text(args, "png"));
-    if (args_switch(args, "md"))
+    if (args_switch(args, "json"))
+        ok = table_print_json(&r, stdout) && ok;
+    else if (args_switch(args, "md"))
         table_print_markdown(&r, stdout);
     else
         table_print(&r, stdout);
@@ -257,17 +261,28 @@ static int report(const struct Args *args) {
     return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
-static int list_tasks(void) {
+static int list_tasks(bool as_json) {
     bool ok = true;
+    json_t *list = json_array();
     for (const struct TaskSource *source = TASKS; ok && source->name; source++) {
         struct Task t;
         ok = task_parse(&t, source->text, source->bytes, source->name, source->name);
         if (ok) {
-            printf("%-17s %-17s %-9s %u shots  after %s\n", t.name, t.title, eval_metric_name(t.metric), t.shots,
-                   t.source);
+            if (as_json)
+                json_array_append_new(list,
+                                      json_pack("{s:s, s:s, s:s, s:i, s:s}", "task", t.name, "title", t.title, "metric",
+                                                eval_metric_name(t.metric), "shots", (int)t.shots, "source", t.source));
+            else
+                printf("%-17s %-17s %-9s %u shots  after %s\n", t.name, t.title, eval_metric_name(t.metric), t.shots,
+                       t.source);
             task_free(&t);
         }
     }
+    if (ok && as_json) {
+        json_dumpf(list, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+        putchar('\n');
+    }
+    json_decref(list);
     return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
@@ -311,7 +326,7 @@ int cmd_eval(const struct Args *args) {
     if (table)
         return report(args);
     if (tasks)
-        return list_tasks();
+        return list_tasks(args_switch(args, "json"));
     if (args->n_operands > 1)
         return args_wrong(args, "one model at a time; `vkmoe eval report` takes several files of results");
     if (!args_given(args, "data"))

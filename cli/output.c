@@ -1,7 +1,9 @@
 // See output.h. The writers pull rows from a source; this one stands between to count them.
 #include "cli/output.h"
 #include "cli/term.h"
+#include "model/json.h"
 #include "model/template.h"
+#include "model/utf8.h"
 #include "runtime/temporary.h"
 
 #include <stdlib.h>
@@ -141,12 +143,25 @@ bool output_write_to(const struct Args *args, const char *to, const struct Confi
     return true;
 }
 
+static bool tell_json(const struct Args *args, const struct Config *c, const char *what) {
+    const char *out = args_text(args, "out");
+    size_t bytes;
+    if (!args_switch(args, "json"))
+        return true;
+    char *path = utf8_repair(out, strlen(out), &bytes), *quoted = json_quote(path, bytes);
+    printf("{\"out\": %s, \"parameters\": %llu, \"type\": \"%s\"}\n", quoted, (unsigned long long)config_parameters(c),
+           what);
+    free(quoted);
+    free(path);
+    return true;
+}
+
 bool output_write_as(const struct Args *args, const struct Config *c, const struct WriteTypes *types,
                      const struct WeightSource *source, const struct ModelFile *tokenizer, const char *name,
                      const char *what) {
     const char *out = args_text(args, "out");
     return output_write_to(args, out, c, types, source, tokenizer, name, what) &&
-           (!tokenizer || output_template(out, NULL, tokenizer->path));
+           (!tokenizer || output_template(out, NULL, tokenizer->path)) && tell_json(args, c, what);
 }
 
 bool output_write(const struct Args *args, const struct Config *c, enum DType type, const struct WeightSource *source,

@@ -2,6 +2,7 @@
 #include "cli/table.h"
 #include "cli/plot.h"
 #include "cli/term.h"
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,6 +82,34 @@ void table_print_markdown(const struct Report *r, FILE *to) {
     }
     if (any_uneven(r))
         fprintf(to, "\n\\* %s\n", UNEVEN);
+}
+
+// A score is a number; what a model costs is the text of the table; null where there is none.
+static json_t *cell_json(const char *text, bool number) {
+    char *end;
+    double value = text ? strtod(text, &end) : 0;
+    return !text || (number && (end == text || *end)) ? json_null() : number ? json_real(value) : json_string(text);
+}
+
+bool table_print_json(const struct Report *r, FILE *to) {
+    json_t *models = json_array(), *rows = json_array();
+    for (uint32_t m = 0; m < r->n_models; m++)
+        json_array_append_new(models, json_string(r->models[m]));
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        const struct ReportRow *row = &r->rows[i];
+        json_t *values = json_array(), *errors = json_array();
+        for (uint32_t m = 0; m < r->n_models; m++) {
+            json_array_append_new(values, cell_json(row->cells[m].text, i >= r->n_costs));
+            json_array_append_new(errors, cell_json(row->cells[m].error, true));
+        }
+        json_array_append_new(rows, json_pack("{s:s, s:s, s:b, s:o, s:o}", "name", row->name, "note", row->note,
+                                              "uneven", row->uneven, "values", values, "errors", errors));
+    }
+    json_t *all = json_pack("{s:o, s:o}", "models", models, "rows", rows);
+    bool ok = all && json_dumpf(all, to, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9)) == 0;
+    fputc('\n', to);
+    json_decref(all);
+    return ok;
 }
 
 bool table_draw(const struct Report *r, const char *path) {

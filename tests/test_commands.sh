@@ -50,10 +50,13 @@ for flags in "--validate-every 2:needs --validation or --validation-split" "--sa
     # shellcheck disable=SC2086
     refused 2 "${flags#*:}" train tiny --data "$work/a.jsonl" --out "$work/none" --dry-run ${flags%%:*}
 done
-run 0 init --preset tiny-moe --out "$work/other" --seed 4
+run 0 init --preset tiny-moe --out "$work/other" --seed 4 --json
+says "$out" '"out": "'"$work/other"'", "parameters": '
 ! cmp -s "$work/tiny/model.safetensors" "$work/other/model.safetensors"
 note $? "another seed gives another file"
-run 0 convert "$work/tiny" --out "$work/tiny.gguf"
+run 0 convert "$work/tiny" --out "$work/tiny.gguf" --json
+[[ $out == '{"out": "'$work/tiny.gguf'", "parameters": '*', "type": "f32"}' ]]
+note $? "convert --json: '$out'"
 run 0 convert "$work/tiny.gguf" --out "$work/back"
 cmp -s "$work/tiny/model.safetensors" "$work/back/model.safetensors"
 note $? "folder, GGUF and folder again hold the same bytes"
@@ -126,7 +129,8 @@ left=$(cd "$work/cache" && echo byte-tokenizer-*)
 note $? "in the cache: $left"
 
 # quantize: to a mix, with what the file says of itself; to a folder, an unknown mix and a matrix that is none are refused.
-run 0 quantize "$work/tiny" --out "$work/mixed.gguf"
+run 0 quantize "$work/tiny" --out "$work/mixed.gguf" --json
+says "$out" '"type": "q4_k_m"}'
 says "$err" "parameters as q4_k_m"
 run 0 generate "$work/mixed.gguf" -p a -n 2 --temperature 0
 run 0 quantize "$work/mixed.gguf" --out "$work/mixed2.gguf" --type q5_0
@@ -221,6 +225,9 @@ one_line
 says "$err" "/dev/null"
 [[ ! -e $work/new ]]
 note $? "nothing is made when upcycle refuses"
+run 0 eval tasks --json
+[[ $(grep -c '"task": "' "$work/out") == 19 ]]
+note $? "eval tasks --json: ${out:0:200}"
 run 0 upcycle "$work/dense" --out "$work/new" --shards 8 --shared 2
 run 0 info "$work/new"
 says "$out" "6 routed (3 active) and 2 shared"

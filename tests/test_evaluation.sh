@@ -145,6 +145,10 @@ says "$out" "chatty"
 says "$out" "Own *"
 [[ $(head -c 4 "$work/table.png" | tail -c 3) == PNG ]]
 note $? "a picture"
+run 0 eval report "$work/one.json" "$work/many.json" --json
+says "$(tr -s ' \n' ' ' <<<"$out")" '"models": [ '
+says "$out" '"name": "Own"'
+run 2 eval report "$work/one.json" --md --json
 run 0 eval report "$work/one.json" "$work/many.json" --md
 says "$out" "| NaturalQuestions (em, 0-shot) | **"
 refused 1 "holds no results" eval report "$work/tiny/config.json"
