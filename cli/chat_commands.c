@@ -17,7 +17,8 @@ static void do_clear(struct Chat *c, char *rest) {
 static void do_undo(struct Chat *c, char *rest) {
     (void)rest;
     bool dropped = chat_undo(c);
-    fprintf(c->say, dropped ? "taken back; %zu messages remain\n" : "there is nothing to take back\n", c->n);
+    fprintf(c->say, dropped ? "taken back; %zu message%s remain%s\n" : "there is nothing to take back\n", c->n,
+            plural(c->n), c->n == 1 ? "s" : "");
 }
 
 static void do_regen(struct Chat *c, char *rest) {
@@ -104,16 +105,18 @@ enum { N_COMMANDS = sizeof TABLE / sizeof TABLE[0] };
 
 static void do_help(struct Chat *c, char *rest) {
     (void)rest;
+    uint32_t width = (uint32_t)min_u64(term_width(c->say), 80);
     for (int i = 0; i < N_COMMANDS; i++)
-        if (TABLE[i].help)
-            fprintf(c->say, "  /%-8s%-11s%s\n", TABLE[i].name, TABLE[i].operand, TABLE[i].help);
-    fputs("Ctrl-C stops an answer. A line that ends with \\ goes on; \"\"\" begins and ends a message of several "
-          "lines, and\n"
-          "what is pasted stays in one piece. // at the beginning of a message stands for one slash. When the context "
-          "is\n"
-          "full, the oldest questions and answers are left out until half of it is free, and that is said; the system\n"
-          "message stays.\n",
-          c->say);
+        if (TABLE[i].help) {
+            fprintf(c->say, "  /%-8s%-11s", TABLE[i].name, TABLE[i].operand);
+            term_print_wrapped(c->say, TABLE[i].help, 3 + 8 + 11, width);
+        }
+    term_print_wrapped(c->say,
+                       "Ctrl-C stops an answer. A line that ends with \\ goes on; \"\"\" begins and ends a message of "
+                       "several lines, and what is pasted stays in one piece. // at the beginning of a message stands "
+                       "for one slash. When the context is full, the oldest questions and answers are left out until "
+                       "half of it is free, and that is said; the system message stays.",
+                       0, width);
 }
 
 static const struct ChatCommand *find(const char *line, size_t *length) {

@@ -99,14 +99,7 @@ static bool set_stop(struct Chat *c, const char *text) {
         chat_clear_stops(c);
         return true;
     }
-    char *stop = xmalloc(strlen(text) + 1), *to = stop;
-    for (const char *at = text; *at; at++) {
-        bool escape = at[0] == '\\' && at[1] && strchr("nt\\", at[1]);
-        *to++ = !escape ? *at : at[1] == 'n' ? '\n' : at[1] == 't' ? '\t' : '\\';
-        at += escape;
-    }
-    *to = 0;
-    return add_stop(c, stop);
+    return add_stop(c, load_unescape(text));
 }
 
 // What was set, for as long as it is not known whether the new settings go together.

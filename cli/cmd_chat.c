@@ -118,10 +118,13 @@ static void banner(const struct Chat *c) {
     term_format_count((double)config_activated_parameters(config), active);
     term_format_bytes(c->l.dev.peak_bytes, memory);
     term_format_bytes(c->l.dev.mapped_bytes, mapped);
-    printf("%s%s%s: %s parameters, %s activated, on %s (%s%s%s), context %u\n/help lists the commands\n",
-           term_paint(stdout, PAINT_BOLD), c->l.file.path, term_paint(stdout, PAINT_NONE), total, active, c->l.dev.name,
-           memory, c->l.dev.mapped_bytes ? ", and of the file " : "", c->l.dev.mapped_bytes ? mapped : "",
-           c->l.session.context);
+    char *about = xsprintf("%s parameters, %s activated, on %s (%s%s%s), context %u", total, active, c->l.dev.name,
+                           memory, c->l.dev.mapped_bytes ? ", and of the file " : "",
+                           c->l.dev.mapped_bytes ? mapped : "", c->l.session.context);
+    printf("%s%s%s\n", term_paint(stdout, PAINT_BOLD), c->l.file.path, term_paint(stdout, PAINT_NONE));
+    term_print_wrapped(stdout, about, 0, (uint32_t)min_u64(term_width(stdout), 80));
+    puts("/help lists the commands");
+    free(about);
 }
 
 static void chat_free(struct Chat *c) {
@@ -145,7 +148,7 @@ static bool chat_open(struct Chat *c) {
     // Room for all that /set may ask for.
     struct SessionOptions o = {.n_sequences = 1, .window = SAMPLER_MAX_WINDOW, .chances = true, .ahead = true};
     struct Stops stops;
-    if (!load_text(&c->l, args, true) || !load_sampling(args, &c->set) || !load_stops(args, &stops) ||
+    if (!load_text(&c->l, args, true) || !load_sampling(args, &c->set) || !load_stops(&c->l, args, &stops) ||
         !load_context(&c->l, args, USUAL_CONTEXT, &o.context) || !load_model(&c->l, args, &o))
         return false;
     for (uint32_t i = 0; i < stops.n; i++)

@@ -243,14 +243,18 @@ static void tell_figures(const struct Job *j) {
     const char *dim = term_paint(stderr, PAINT_DIM), *none = term_paint(stderr, PAINT_NONE);
     const struct Answer *a = &j->answers[0];
     double seconds = j->end - j->begin;
-    if (j->many)
-        fprintf(stderr, "%s%u prompts, %u at once; answers %llu tokens, %.1f/s%s\n", dim, j->prompts.n,
-                j->l.session.n_sequences, (unsigned long long)j->n_tokens,
+    if (j->many) {
+        fprintf(stderr, "%s%u prompt%s, %u at once; answers %llu token%s, %.1f/s%s\n", dim, j->prompts.n,
+                plural(j->prompts.n), j->l.session.n_sequences, (unsigned long long)j->n_tokens, plural(j->n_tokens),
                 seconds > 0 ? (double)j->n_tokens / seconds : 0, none);
-    else
-        fprintf(stderr, "%sprompt %zu tokens, %.1f/s; answer %u tokens, %.1f/s%s%s\n", dim, j->prompts.list[0].n,
-                (double)j->prompts.list[0].n / (j->first - j->begin), a->n, token_rate(j, a),
-                strcmp(a->stopped, "context") == 0 ? "; stopped because the context is full" : "", none);
+    } else {
+        char rate[32] = ""; // the first token comes with the prompt: one alone has no rate
+        if (a->n > 1)
+            snprintf(rate, sizeof rate, ", %.1f/s", token_rate(j, a));
+        fprintf(stderr, "%sprompt %zu token%s, %.1f/s; answer %u token%s%s%s%s\n", dim, j->prompts.list[0].n,
+                plural(j->prompts.list[0].n), (double)j->prompts.list[0].n / (j->first - j->begin), a->n, plural(a->n),
+                rate, strcmp(a->stopped, "context") == 0 ? "; stopped because the context is full" : "", none);
+    }
 }
 
 static bool run(struct Job *j) {
@@ -259,7 +263,7 @@ static bool run(struct Job *j) {
     bool no_end = args_switch(args, "ignore-eos");
     struct SessionOptions o = {.n_sequences = 1, .biased = no_end, .ahead = j->n_top == 0};
     if (!load_text(l, args, args_switch(args, "chat")) || !load_sampling(args, &j->set) ||
-        !load_stops(args, &j->stops) || !load_grammar(args, &j->grammar) || !prompts_load(&j->prompts, l, args) ||
+        !load_stops(l, args, &j->stops) || !load_grammar(args, &j->grammar) || !prompts_load(&j->prompts, l, args) ||
         !load_context(l, args, j->prompts.longest + (uint64_t)j->limit, &o.context))
         return false;
     if (j->prompts.longest >= o.context)

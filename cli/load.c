@@ -185,6 +185,8 @@ void load_free(struct Loaded *l) {
         tokenizer_free(&l->tokenizer);
     if (l->file.path)
         modelfile_close(&l->file);
+    while (l->n_stops)
+        free(l->stops[--l->n_stops]);
     memset(l, 0, sizeof *l);
 }
 
@@ -227,7 +229,18 @@ bool load_sampling(const struct Args *args, struct SamplerSettings *set) {
     return true;
 }
 
-bool load_stops(const struct Args *args, struct Stops *stops) {
+char *load_unescape(const char *text) {
+    char *out = xmalloc(strlen(text) + 1), *to = out;
+    for (const char *at = text; *at; at++) {
+        bool escape = at[0] == '\\' && at[1] && strchr("nt\\", at[1]);
+        *to++ = !escape ? *at : at[1] == 'n' ? '\n' : at[1] == 't' ? '\t' : '\\';
+        at += escape;
+    }
+    *to = 0;
+    return out;
+}
+
+bool load_stops(struct Loaded *l, const struct Args *args, struct Stops *stops) {
     *stops = (struct Stops){0};
     const char *list[ARGS_MAX_LIST];
     uint32_t n = args_list(args, "stop", list);
@@ -237,7 +250,8 @@ bool load_stops(const struct Args *args, struct Stops *stops) {
             return args_good(fail("--stop: an empty text would end every answer before it begins"));
         if (!utf8_valid(list[i], strlen(list[i]), &bad))
             return args_good(fail("--stop: byte %zu is not UTF-8: no text would ever hold it", bad));
-        stops->list[stops->n++] = list[i];
+        l->stops[l->n_stops++] = load_unescape(list[i]);
+        stops->list[stops->n++] = l->stops[i];
     }
     return true;
 }

@@ -17,6 +17,8 @@ struct Loaded {
     uint64_t need_bytes; // of the dry run
     uint32_t positions;  // that the rope table covers where later sessions are longer than the first; 0: as that one
     bool has_tokenizer, has_template, has_device, has_model, has_session;
+    char *stops[STOPS_MAX]; // of --stop
+    uint32_t n_stops;
 };
 
 // The device of --device, with its kernels verified and, as --tune says, its tiles measured.
@@ -51,8 +53,10 @@ bool load_preset(struct ModelFile *f, const char *model);
 bool load_context(const struct Loaded *l, const struct Args *args, uint64_t wanted, uint32_t *context);
 // The flags under "Sampling", and the seed; false after one line.
 bool load_sampling(const struct Args *args, struct SamplerSettings *set);
-// --stop; the texts stay the command line's.
-bool load_stops(const struct Args *args, struct Stops *stops);
+// --stop; the texts are kept by *l. load_text comes first.
+bool load_stops(struct Loaded *l, const struct Args *args, struct Stops *stops);
+// A stop text with \n, \t and \\ made the signs that they stand for; malloc'ed.
+char *load_unescape(const char *text);
 // --grammar into *g, where it is given.
 bool load_grammar(const struct Args *args, struct Grammar *g);
 // The grammar's automaton over the model's vocabulary, with the tokens of load_is_stop.

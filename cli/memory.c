@@ -18,7 +18,7 @@ void memory_show(const struct TrainPlan *p, const struct Device *dev) {
                 {"  of them logits", p->logits},
                 {"staging", p->staging},
                 {"samples", p->samples},
-                {"rounding", p->rounding},
+                {"unused ends of allocations", p->rounding},
                 {"on the device", p->total},
                 {"host: weights", p->host_weights},
                 {"host: moments", p->host_moments},
@@ -30,15 +30,15 @@ void memory_show(const struct TrainPlan *p, const struct Device *dev) {
     for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++)
         if (ROWS[i].bytes) {
             term_format_bytes(ROWS[i].bytes, text);
-            fprintf(stderr, "  %-22s %12s\n", ROWS[i].name, text);
+            fprintf(stderr, "  %-26s %12s\n", ROWS[i].name, text);
         }
     if (unified) {
         term_format_bytes(plan_device_bytes(p, dev), text);
-        fprintf(stderr, "  %-22s %12s\n", "together", text);
+        fprintf(stderr, "  %-26s %12s\n", "together", text);
     }
     term_format_bytes(dev->limits.memory_bytes, text);
     if (dev->limits.memory_bytes != UINT64_MAX)
-        fprintf(stderr, "  %-22s %12s  %.0f %% of it are taken\n", "the device has", text,
+        fprintf(stderr, "  %-26s %12s  %.0f %% used\n", "the device has", text,
                 100 * (double)plan_device_bytes(p, dev) / (double)dev->limits.memory_bytes);
 }
 

@@ -1,5 +1,6 @@
 // See prompts.h.
 #include "cli/prompts.h"
+#include "cli/term.h"
 #include "model/json.h"
 #include "model/utf8.h"
 #include <stdlib.h>
@@ -118,6 +119,8 @@ bool prompts_load(struct Prompts *p, const struct Loaded *l, const struct Args *
         return add_text(&r, prompt, strlen(prompt), "the prompt");
     char *text;
     size_t bytes;
+    if (!many && (!file || strcmp(file, "-") == 0) && term_is_terminal(stdin)) // else it would wait without a word
+        fputs("reads the prompt from standard input; Ctrl-D ends it (or -p TEXT)\n", stderr);
     if (!load_file(many ? many : file ? file : "-", &text, &bytes))
         return false;
     bool marked =

@@ -50,6 +50,14 @@ says "$out" '"stopped": "context"'
 run 0 generate "$tiny" -p abc -n 3 --chat --system 'Be kind.'
 says "$err" "answer "
 
+run 0 generate "$tiny" -p abc -n 1 --ignore-eos
+says "$err" "answer 1 token"
+says_not "$err" "answer 1 token,"
+if command -v script >/dev/null; then # who is to type the prompt is told so
+    out=$(printf 'abc\004\004' | timeout 120 script -qec "'$VKMOE' generate '$tiny' -n 2" /dev/null 2>&1 | tr -d '\0')
+    says "$out" "Ctrl-D ends it (or -p TEXT)"
+fi
+
 # generate: refusals
 refused 1 "prompt is empty" generate "$tiny" -p ''
 refused 1 "prompt is empty" generate "$tiny" --file /dev/null

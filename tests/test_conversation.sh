@@ -74,9 +74,9 @@ is "${answer[0]} ${kept[0]}" "$want 28" "in another context"
 talk 0 'three\n' --load "$work/a.chat" --context 20
 says "$err" "the first"
 # Settings count together, not one after the other; stop texts come back as they are.
-talk 0 "/set top-k 40\n/save $work/s.chat\n" --stop off --stop 'a\n\\' --stop $'new\nline'
+talk 0 "/set top-k 40\n/save $work/s.chat\n" --stop off --stop 'a\\n\\\\' --stop 'x\ny' --stop $'new\nline'
 want=$(grep -o 'stop .*' "$work/err")
-says "$want" 'stop "off"  stop "a\\n\\\\"  stop "new\nline"'
+says "$want" 'stop "off"  stop "a\\n\\\\"  stop "x\ny"  stop "new\nline"'
 talk 0 "/load $work/s.chat\n/set\n" --mirostat 5 --stop gone
 is "$(grep -o 'stop .*' "$work/err")" "$want" "stop texts after /load"
 says "$err" 'top-k 40'
