@@ -44,7 +44,7 @@ for way in "0 cut are cut there" "0 split became 4 pieces" "1 drop every example
 done
 for wrong in "--columns question=a" "--data-weights 1,2" "--data-weights 0"; do
     read -ra words <<<"$wrong"
-    run 1 data "$work/a.jsonl" --model "$work/model" "${words[@]}"
+    run 2 data "$work/a.jsonl" --model "$work/model" "${words[@]}"
     one_line
 done
 run 1 data "$work/model/config.json" --model "$work/model"
