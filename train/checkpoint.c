@@ -445,8 +445,10 @@ bool checkpoint_folder_free(const char *out) {
         const char *name = e->d_name;
         if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
             continue;
-        all = is_half_checkpoint(name) || strncmp(name, "events.out.tfevents.", 20) == 0 || is_own(name, false);
-        *(strcmp(name, LOCK) == 0 ? &locked : &files) = true;
+        bool temporary = is_half_checkpoint(name) || is_own(name, true);
+        all = temporary || strncmp(name, "events.out.tfevents.", 20) == 0 || is_own(name, false);
+        locked = locked || strcmp(name, LOCK) == 0;
+        files = files || !(temporary || strcmp(name, LOCK) == 0);
     }
     if (d)
         closedir(d);
