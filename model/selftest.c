@@ -95,6 +95,12 @@ static void verify(struct Device *dev, enum KernelId kernel) {
     uint64_t bytes;
     bool known = false, ok = false;
     char why[300] = "as was found before";
+    static bool told;
+    if (!file_exists(path) && !told) {
+        told = true; // where the cache cannot be written, too
+        fprintf(stderr, "%s: every kernel is tried on a known answer before its first use with this driver, once\n",
+                dev->name);
+    }
     if (file_exists(path) && file_read(path, 1 << 22, &text, &bytes)) {
         ok = cache_has((char *)text, kernel, "ok\n");
         known = ok || cache_has((char *)text, kernel, "bad\n");
@@ -147,11 +153,6 @@ static void verify(struct Device *dev, enum KernelId kernel) {
 bool selftest_device_open(struct Device *dev, const char *which) {
     if (!device_open(dev, which))
         return false;
-    char *path = cache_path(dev);
-    if (!file_exists(path))
-        fprintf(stderr, "%s: every kernel is tried on a known answer before its first use with this driver, once\n",
-                dev->name);
-    free(path);
     dev->verify = verify;
     return true;
 }
