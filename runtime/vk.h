@@ -63,10 +63,9 @@ struct Block {
     uint64_t address;
     uint64_t bytes; // usable; padding follows
     void *host;
-    bool on_host; // counted there
-    bool
-        slow_to_read; // mapped, but past the processor's caches (AMD's integrated cards): what is read goes through staging
-    bool imported; // a file's mapping: counted nowhere, never written
+    bool on_host;      // counted there
+    bool slow_to_read; // mapped past the processor's caches (AMD's integrated cards): read through staging
+    bool imported;     // a file's mapping: counted nowhere, never written
 };
 
 struct Pipeline {

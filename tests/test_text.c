@@ -1,5 +1,6 @@
 // Text to tokens and back: golden ids of Hugging Face's tokenizers library (tests/golden/tokenizer), the published vectors of
-// DeepSeek LLM where they are at hand, refusals by name, and the chat templates with their masks.
+// DeepSeek LLM where they are at hand, refusals by name, and the chat templates with their masks. Longer than other files because tokens and
+// templates are asked of the same vocabularies, by the same ways to open and show them.
 #include "check.h"
 #include "model/gguf.h"
 #include "model/json.h"

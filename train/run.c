@@ -1,5 +1,6 @@
 // The run. A step draws its examples from the cursor, packs them, and hands micro-batches to step.c; the loss is that of the whole
-// batch, however it is cut. State on disk changes only through checkpoint.c.
+// batch, however it is cut. State on disk changes only through checkpoint.c. Longer than other files because all of it, from the folder's lock
+// to the result, works on one struct Train, whose parts nobody else needs to see.
 #include "train/run.h"
 #include "model/adapter.h"
 #include "model/utf8.h"
