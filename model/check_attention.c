@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CAUSAL = 1, PACKED, PADDED, FULL };
+enum { CAUSAL = 1, PACKED, PADDED, FULL, QUIET };
+enum { QUIET_ROWS = 70 };
 enum { ROWS, KEY_ROWS, HEADS, KV_HEADS, HEAD_DIM, LAYOUT }; // places in a shape
 // Normalised mean square errors: sums in f32, and operands of matrix units rounded to nearest: queries and weights, and of f32 keys and values too.
 static const double BOUND_F32 = 1e-11, BOUND_F16 = 4e-7, BOUND_BF16 = 2.5e-5;
@@ -36,19 +37,19 @@ static struct AttentionShape heads_of(const uint32_t *shape) {
 
 // span (rows, 2) and key_span (key_rows, 2) of a layout. Row i stands at key i + key_rows - rows. PACKED: documents of 1, 2, 3, ... 40, 1, ...
 // times five rows but the first; PADDED: the same, with every fifth document made of rows that see themselves alone and
-// every seventh of rows that see nothing.
+// every seventh of rows that see nothing. QUIET: two documents, the first of QUIET_ROWS.
 static void spans_make(const uint32_t *shape, uint32_t *span, uint32_t *key_span) {
     uint32_t rows = shape[ROWS], key_rows = shape[KEY_ROWS], behind = key_rows - rows;
     for (uint32_t key = 0; key < key_rows; key++)
         key_span[2 * key] = rows, key_span[2 * key + 1] = 0;
-    uint32_t begin = 0, length = 1, document = 1;
+    uint32_t begin = 0, length = shape[LAYOUT] == QUIET ? QUIET_ROWS : 1, document = 1;
     for (uint32_t i = 0; i < rows; i++) {
         if (shape[LAYOUT] != CAUSAL && shape[LAYOUT] != FULL && i == begin + length) {
             begin = i;
-            length = document % 9 * 5 + 1;
+            length = shape[LAYOUT] == QUIET ? rows : document % 9 * 5 + 1;
             document++;
         }
-        span[2 * i] = shape[LAYOUT] == PACKED || shape[LAYOUT] == PADDED ? begin + behind : 0;
+        span[2 * i] = shape[LAYOUT] == CAUSAL || shape[LAYOUT] == FULL ? 0 : begin + behind;
         span[2 * i + 1] = shape[LAYOUT] == FULL ? key_rows : i + behind + 1;
         if (shape[LAYOUT] == PADDED && document % 5 == 0)
             span[2 * i] = i + behind;
@@ -210,13 +211,27 @@ static bool run_forward(struct Check *ck, const struct OpCase *oc, const uint32_
     return ok;
 }
 
+// The gradient of o. QUIET: none in the first document, as where it has no labels, and great ones beside it.
+static struct CheckTensor *dout_make(struct CheckRun *r, const uint32_t *shape, const struct CheckTensor *like) {
+    struct CheckTensor *random = checkrun_random(r, DT_F32, 2, like->t.dim, 1);
+    if (shape[LAYOUT] != QUIET)
+        return random;
+    float *value = xmalloc(random->n * sizeof *value);
+    uint64_t quiet = (uint64_t)QUIET_ROWS * shape[HEADS] * shape[HEAD_DIM];
+    for (uint64_t i = 0; i < random->n; i++)
+        value[i] = i < quiet ? 0 : 100 * (float)random->value[i];
+    struct CheckTensor *dout = checkrun_values(r, DT_F32, 2, like->t.dim, value);
+    free(value);
+    return dout;
+}
+
 static bool run_backward(struct Check *ck, const struct OpCase *oc, const uint32_t *shape) {
     uint32_t *spans = xmalloc(8 * (size_t)shape[ROWS]), *key_spans = xmalloc(8 * (size_t)shape[KEY_ROWS]);
     spans_make(shape, spans, key_spans);
     struct CheckRun r;
     checkrun_begin(&r, ck);
     struct Inputs in = inputs_make(&r, oc->type, shape, spans, key_spans);
-    struct CheckTensor *dout = checkrun_random(&r, DT_F32, 2, in.q->t.dim, 1);
+    struct CheckTensor *dout = dout_make(&r, shape, in.q);
     // o and lse come from the device's own forward, as in training; whether they are right is the forward case's question.
     struct CheckTensor *o = checkrun_output(&r, 2, in.q->t.dim);
     struct CheckTensor *lse = checkrun_output(&r, 2, (uint32_t[]){shape[ROWS], shape[HEADS]});
@@ -354,10 +369,11 @@ static const int DECODE[] = {KERNEL_attention_decode, KERNEL_attention_decode_cp
 
 // rows, key rows, heads, key heads, head_dim, layout
 static const uint32_t SHAPES[][OP_SHAPE] = {
-    {33, 33, 4, 2, 16, CAUSAL}, {1, 1, 1, 1, 8, CAUSAL},      {7, 7, 3, 1, 24, CAUSAL},
-    {64, 64, 4, 1, 64, PACKED}, {129, 129, 3, 1, 64, PADDED}, {129, 129, 3, 3, 80, PACKED},
-    {7, 129, 4, 4, 96, CAUSAL}, {33, 64, 4, 1, 128, FULL},    {33, 40, 6, 2, 32, PADDED},
-    {1, 129, 3, 1, 64, CAUSAL}, {129, 200, 2, 1, 8, PACKED},  {64, 65, 2, 2, 256, CAUSAL},
+    {33, 33, 4, 2, 16, CAUSAL},  {1, 1, 1, 1, 8, CAUSAL},      {7, 7, 3, 1, 24, CAUSAL},
+    {64, 64, 4, 1, 64, PACKED},  {129, 129, 3, 1, 64, PADDED}, {129, 129, 3, 3, 80, PACKED},
+    {7, 129, 4, 4, 96, CAUSAL},  {33, 64, 4, 1, 128, FULL},    {33, 40, 6, 2, 32, PADDED},
+    {1, 129, 3, 1, 64, CAUSAL},  {129, 200, 2, 1, 8, PACKED},  {160, 160, 2, 1, 32, QUIET},
+    {64, 65, 2, 2, 256, CAUSAL},
 };
 enum { NARROW = sizeof SHAPES / sizeof *SHAPES - 1 }; // the last head is too wide for matrix units' registers
 static const uint32_t DECODE_SHAPES[][OP_SHAPE] = {
@@ -388,7 +404,7 @@ static const uint32_t CM2_SHAPES[][OP_SHAPE] = {
 static const uint32_t BACK_SHAPES[][OP_SHAPE] = {
     {33, 33, 4, 2, 16, CAUSAL}, {64, 64, 4, 1, 64, PACKED},   {129, 129, 3, 1, 64, PADDED}, {1, 129, 3, 1, 64, CAUSAL},
     {33, 40, 6, 2, 16, PADDED}, {130, 200, 2, 1, 16, PACKED}, {129, 129, 3, 3, 80, PACKED}, {7, 129, 4, 4, 96, CAUSAL},
-    {33, 64, 4, 1, 128, FULL},  {65, 130, 6, 2, 128, CAUSAL},
+    {33, 64, 4, 1, 128, FULL},  {65, 130, 6, 2, 128, CAUSAL}, {160, 160, 2, 1, 32, QUIET},
 };
 static const uint32_t PACK_SHAPES[][OP_SHAPE] = {{33, 64, 3, 1, 16}, {64, 64, 2, 2, 128}, {1, 32, 5, 1, 24}};
 static const uint32_t PACK_BENCH[][OP_SHAPE] = {{512, 512, 9, 3, 64}, {4096, 4096, 16, 16, 128}};

@@ -3,6 +3,9 @@
 #include "model/dispatch.h"
 #include <assert.h>
 
+// Of a tensor: kernels count a chunk or a workgroup beyond its end.
+static const uint64_t MOST_ELEMENTS = UINT32_MAX - (1u << 23);
+
 // A row of logits per workgroup; spec[0] is VEC4, spec[1] the kernel's own switch.
 static struct Dispatch logits_dispatch(const struct Device *dev, enum KernelId kernel, const struct Tensor *logits,
                                        uint32_t own) {
@@ -70,7 +73,7 @@ static void sum_dispatch(struct Cmd *c, const struct Tensor *x, uint32_t n, uint
 void op_sum(struct Cmd *c, struct Arena *scratch, const struct Tensor *x, const struct Tensor *out, uint32_t index) {
     uint64_t n = tensor_elements(x);
     uint32_t chunk, parts = sum_parts(n, &chunk);
-    assert(n <= UINT32_MAX && x->type == DT_F32);
+    assert(n <= MOST_ELEMENTS && x->type == DT_F32);
     if (parts <= 1) {
         sum_dispatch(c, x, (uint32_t)n, chunk, out, index, false, true);
         return;
@@ -90,7 +93,7 @@ uint32_t norm_parts(uint64_t elements) {
 void op_norm_parts(struct Cmd *c, const struct Tensor *grad, const struct Tensor *part, uint32_t first) {
     uint64_t elements = tensor_elements(grad);
     uint32_t chunk;
-    assert(elements <= UINT32_MAX && grad->type == DT_F32);
+    assert(elements <= MOST_ELEMENTS && grad->type == DT_F32);
     sum_parts(elements, &chunk);
     sum_dispatch(c, grad, (uint32_t)elements, chunk, part, first, true, false);
 }
@@ -125,7 +128,7 @@ void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, con
               const struct Tensor *m2, const struct Tensor *params, const struct Tensor *result, uint32_t tensor_index,
               uint32_t first, float decay) {
     uint64_t n = tensor_elements(w);
-    assert((w->type == DT_F32 || w->type == DT_BF16) && n % 8 == 0 && n <= UINT32_MAX);
+    assert((w->type == DT_F32 || w->type == DT_BF16) && n % 8 == 0 && n <= MOST_ELEMENTS);
     assert(first % 64 == 0);
     bool narrow = tensor_elements(m1) != n;
     assert(tensor_elements(g) == n && tensor_elements(m1) == (narrow ? adamw8_words(n) : n) && m1->bytes == m2->bytes);

@@ -116,7 +116,8 @@ void put_rows(uint first, uint head) {
         spans[i] = uvec2(p.span.v[2 * row], p.span.v[2 * row + 1]);
         lses[i] = p.lse.v[at];
         deltas[i] = p.delta.v[2 * at];
-        powers[i] = p.delta.v[2 * at + 1] * uintBitsToFloat((254u << 23) - most);
+        // A row out of range may be infinitely greater than `most`, and 0 of it no number.
+        powers[i] = min(p.delta.v[2 * at + 1] * uintBitsToFloat((254u << 23) - most), 1.0);
     }
 }
 // The greatest power of the rows that this workgroup walks over.

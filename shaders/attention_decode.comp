@@ -35,7 +35,6 @@ void main() {
     for (uint first = range.x; first < range.y; first += KEYS) {
         const uint keys = min(KEYS, range.y - first);
         f32x4_in k4 = f32x4_in(moved(uvec2(p.k), first, row_bytes)), v4 = f32x4_in(moved(uvec2(p.v), first, row_bytes));
-        barrier();
         for (uint i = t / PER_KEY; i < KEYS; i += THREADS / PER_KEY) {
             const uvec2 base = cache_place(min(i, keys - 1), p.n_kv_heads, kv_head, HEAD_DIM);
             float s = 0;
@@ -62,7 +61,6 @@ void main() {
         most = new_most;
         o *= shrink;
         sum *= shrink;
-        barrier();
         weights[t / 4][t % 4] = seen ? exp2(score - most) : 0;
         barrier();
         if (sharer < SHARERS)

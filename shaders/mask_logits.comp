@@ -13,5 +13,5 @@ void main() {
     uint row = i / p.vocab, token = i % p.vocab;
     bool allowed = MASKED == 0 || (p.mask.v[row * p.mask_words + token / 32] >> token % 32 & 1) != 0;
     float l = p.logits.v[i];
-    p.y.v[i] = allowed || isnan(l) ? l : FORBIDDEN;
+    p.y.v[i] = allowed || is_nan(l) ? l : FORBIDDEN;
 }

@@ -214,6 +214,11 @@ bug(N14c "a kernel states that it only reads what it writes, so no barrier stand
   FIND [=[RW(f32, dh) IN(f32, weights)]=]
   PUT [=[IN(f32, dh) IN(f32, weights)]=]
   TEST rows SAYS "is written by a kernel that states to read it")
+bug(N14d "nothing stands between who finds which part of a result is last and who reads it" FILE shaders/last_part.glsl
+  FIND [=[    barrier();
+    memoryBarrierBuffer();]=]
+  PUT [=[    memoryBarrierBuffer();]=]
+  TEST order SAYS "reversed: ")
 
 # ---- N15 to N17: weights in bf16
 bug(N15a "an update is rounded to nearest, and is lost" FILE shaders/adamw.comp
