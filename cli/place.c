@@ -64,13 +64,6 @@ static bool layers_asked(const struct Args *args, uint32_t n_layers, bool *autom
     return true;
 }
 
-static bool has_experts(const struct Config *c) {
-    for (uint32_t i = 0; i < c->n_layers; i++)
-        if (config_is_moe(c, i))
-            return true;
-    return false;
-}
-
 // As many slots as what is left on the device holds.
 static bool slots_grow(struct Loaded *l, const struct Args *args, const struct SessionOptions *session,
                        struct ModelOptions *o, struct Plan *p) {
@@ -142,7 +135,7 @@ static bool refuse(const struct Loaded *l, const struct Args *args, const struct
 bool place_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *session,
                  struct ModelOptions *o) {
     const struct Config *c = &l->file.config;
-    bool automatic, moe = has_experts(c), off = moe && args_choice(args, "experts-on", "cpu");
+    bool automatic, moe = config_moe_layers(c) > 0, off = moe && args_choice(args, "experts-on", "cpu");
     bool may_stream = moe && !args_choice(args, "experts-on", "gpu");
     struct Plan all, p;
     if (!layers_asked(args, c->n_layers, &automatic, &o->host_layers))

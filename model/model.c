@@ -433,7 +433,7 @@ static bool run_once(struct Cmd *c) {
 // Whether a product reads p->w where it lies. What is trained in host memory would go over the bus once more each step.
 static bool keeps_peaks(const struct Model *m, const struct Param *p) {
     bool embedding = p == m->embed && p != m->head, streamed = m->experts && p->spec.role == ROLE_EXPERTS;
-    return p->spec.n_dims > 1 && !embedding && !streamed && !(tensor_exists(&p->g) && p->on_host) &&
+    return p->spec.n_dims > 1 && !embedding && !streamed && !(param_is_trained(p) && p->on_host) &&
            linear_wants_peaks(m->dev, p->w.type);
 }
 

@@ -18,6 +18,7 @@ struct Param {
     const uint32_t *chosen;
     uint32_t n_chosen;
 };
+static inline bool param_is_trained(const struct Param *p) { return p && tensor_exists(&p->g); } // NULL: there is none
 // What is trained of a parameter, in pieces that lie side by side: all of it, or a run of chosen experts with consecutive numbers.
 struct ParamRun {
     uint32_t first, slot, n; // number of the first expert, its place among the chosen, experts

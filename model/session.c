@@ -168,13 +168,6 @@ static struct Program *prefill_program(struct Session *s, uint32_t t, enum Prefi
 
 // ---- Setting up
 
-static bool has_experts(const struct Config *c) {
-    for (uint32_t layer = 0; layer < c->n_layers; layer++)
-        if (config_is_moe(c, layer))
-            return true;
-    return false;
-}
-
 // Every sequence begins at a multiple of what the attention kernels take at once: what it says does not depend on its number.
 static uint32_t sequence_rows(const struct Session *s) { return (uint32_t)align_up(s->context, 64); }
 
@@ -206,11 +199,11 @@ static void take_memory(struct Session *s, const struct SessionOptions *o) {
         s->shaped = TENSOR(&s->scratch, DT_F32, n, c->vocab_size);
         s->chances = TENSOR(&s->host, DT_F32, n);
     }
-    if (has_experts(c))
+    if (config_moe_layers(c) > 0)
         s->chosen = TENSOR(&s->host, DT_U32, c->n_layers, t, c->n_active);
     if (o->ahead)
         s->drawn = TENSOR(&s->host, DT_U32, n, 2);
-    if (o->ahead && has_experts(c))
+    if (o->ahead && config_moe_layers(c) > 0)
         s->drawn_chosen = TENSOR(&s->host, DT_U32, c->n_layers, n, c->n_active);
 }
 

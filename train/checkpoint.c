@@ -139,8 +139,6 @@ static bool file_hash(const char *path, uint64_t *bytes, uint64_t *hash) {
 
 // ---- Saving
 
-static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
-
 // Of a trained parameter: what is trained of the weights, in the gradient's shape, and the moments.
 static const char REFERENCE[] = "reference";
 enum { PARTS = 3 };
@@ -167,7 +165,7 @@ static bool state_write(const char *path, struct Model *m, const struct Checkpoi
     safetensors_writer_init(&w);
     for (uint32_t i = 0; i < m->n_params; i++) {
         const struct Param *p = &m->params[i];
-        for (int k = 0; k < PARTS && trained(p); k++) {
+        for (int k = 0; k < PARTS && param_is_trained(p); k++) {
             const struct Tensor *shape = part_shape(p, k);
             uint64_t dim[4];
             for (uint32_t d = 0; d < shape->n_dims; d++)
@@ -181,7 +179,7 @@ static bool state_write(const char *path, struct Model *m, const struct Checkpoi
     bool ok = safetensors_writer_begin(&w, path);
     uint8_t *chunk = xmalloc(HASH_CHUNK);
     for (uint32_t i = 0; i < m->n_params && ok; i++)
-        for (int k = 0; k < PARTS && trained(&m->params[i]); k++)
+        for (int k = 0; k < PARTS && param_is_trained(&m->params[i]); k++)
             for (struct ParamRun r = {0}; ok && param_next_run(&m->params[i], &r);)
                 ok = tensor_write(m, &w, run_part(&r, k), chunk);
     if (ok && s->n_reference)
@@ -359,7 +357,7 @@ static bool state_read(const char *folder, struct Model *m, struct CheckpointSta
     bool opened = ok;
     uint8_t *chunk = xmalloc(HASH_CHUNK);
     for (uint32_t i = 0; i < m->n_params && ok; i++)
-        for (int k = 0; k < PARTS && ok && trained(&m->params[i]); k++)
+        for (int k = 0; k < PARTS && ok && param_is_trained(&m->params[i]); k++)
             ok = part_read(m, &s, &m->params[i], k, chunk);
     if (ok && state->n_reference) {
         const struct SafetensorsEntry *e = safetensors_find(&s, REFERENCE);

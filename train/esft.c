@@ -120,7 +120,7 @@ static uint64_t copy_of(const struct Param *p, uint32_t k, char name[ESFT_NAME_B
     return p->spec.role == ROLE_EXPERTS ? (uint64_t)e * p->spec.dim[1] : 0;
 }
 static uint32_t copies_of(const struct Param *p) {
-    return !tensor_exists(&p->g) ? 0 : p->spec.role == ROLE_EXPERTS ? p->g.dim[0] : 1;
+    return !param_is_trained(p) ? 0 : p->spec.role == ROLE_EXPERTS ? p->g.dim[0] : 1;
 }
 
 bool esft_save(struct Model *m, const char *dir) {

@@ -4,10 +4,8 @@
 #include <assert.h>
 #include <math.h>
 
-static bool trained(const struct Param *w) { return w && tensor_exists(&w->g); }
-
 static const struct BackwardOptions WRITE = {NEITHER, false}, ADD = {NEITHER, true}; // of dense layers
-static const struct Tensor *gradient(const struct Param *w) { return trained(w) ? &w->g : NULL; }
+static const struct Tensor *gradient(const struct Param *w) { return param_is_trained(w) ? &w->g : NULL; }
 
 // dw += alpha * dy^T x, of the chosen experts alone where there is a choice: a run of them is a routing of fewer experts, whose rows the same
 // list of offsets bounds.
@@ -31,21 +29,21 @@ void linear_backward(struct Pass *p, const struct Linear *l, const struct Tensor
                      const struct Tensor *dx, const struct Routing *g, struct BackwardOptions o) {
     enum DType like = linear_like(l);
     bool gather_dy = o.by_token == DY_BY_TOKEN, gather_x = o.by_token == X_BY_TOKEN;
-    bool adapter_learns = x && trained(l->a);
+    bool adapter_learns = x && param_is_trained(l->a);
     bool adapted = l->a && l->scale != 0 && (dx || adapter_learns);
-    if (!dx && !adapted && !(x && (trained(l->w) || trained(l->bias))))
+    if (!dx && !adapted && !(x && (param_is_trained(l->w) || param_is_trained(l->bias))))
         return;
     struct ArenaMark mark = arena_mark(p->arena);
     enum OperandOf dy_of = dx || adapted ? OF_PRODUCT : OF_GRADIENT, x_of = adapter_learns ? OF_PRODUCT : OF_GRADIENT;
     struct Operand packed_dy = op_operand(p->c, p->arena, dy, g, gather_dy, dy_of, like), packed_x = {0};
     struct Tensor dh, h;
     struct LinearOptions of_dy = {.gather = gather_dy, .like = like, .scratch = p->arena, .packed = &packed_dy};
-    if (x && (adapter_learns || trained(l->w)))
+    if (x && (adapter_learns || param_is_trained(l->w)))
         packed_x = op_operand(p->c, p->arena, x, g, gather_x, x_of, like);
-    if (x && trained(l->w))
+    if (x && param_is_trained(l->w))
         weight_backward(p, l->w, dy, x, g, o.by_token,
                         (struct LinearOptions){.like = like, .packed = &packed_dy, .packed_x = &packed_x});
-    if (x && trained(l->bias)) {
+    if (x && param_is_trained(l->bias)) {
         assert(!g); // experts have none
         op_bias_back(p->c, p->arena, dy, &l->bias->g);
     }

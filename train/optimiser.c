@@ -8,8 +8,6 @@
 
 static const uint64_t STAGE_ELEMENTS = UINT64_C(4) << 20; // 16 MiB of f32
 
-static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
-
 bool device_is_unified(const struct Device *dev) {
     return (dev->is_cpu || dev->is_integrated) && device_can(dev, CAP_host_visible);
 }
@@ -19,7 +17,7 @@ static uint32_t group_of(const struct Model *m, const struct Param *p) {
 }
 
 static bool in_group(const struct Optimiser *o, const struct Param *p, uint32_t group) {
-    return trained(p) && (group == GROUP_ALL || group_of(o->m, p) == group);
+    return param_is_trained(p) && (group == GROUP_ALL || group_of(o->m, p) == group);
 }
 
 // ---- Setting up
@@ -69,7 +67,7 @@ static void staging_init(struct Optimiser *o) {
         return;
     uint64_t most = 0;
     for (uint32_t i = 0; i < m->n_params; i++)
-        if (trained(&m->params[i]))
+        if (param_is_trained(&m->params[i]))
             most = max_u64(most, tensor_elements(&m->params[i].g));
     o->stage_elements = min_u64(o->o.stage_elements ? o->o.stage_elements : STAGE_ELEMENTS, align_up(most, 64));
     uint32_t n = (uint32_t)o->stage_elements, words = o->o.moments8 ? (uint32_t)adamw8_words(n) : n;
@@ -130,7 +128,7 @@ void optimiser_free(struct Optimiser *o) {
 bool optimiser_reset(struct Optimiser *o) {
     struct Cmd *c = cmd_begin(o->m->dev, "zero moments");
     for (uint32_t i = 0; i < o->m->n_params; i++)
-        if (trained(&o->m->params[i])) {
+        if (param_is_trained(&o->m->params[i])) {
             cmd_fill(c, &o->m->params[i].m1, 0);
             cmd_fill(c, &o->m->params[i].m2, 0);
         }
@@ -153,7 +151,7 @@ void optimiser_norm(struct Optimiser *o, struct Cmd *c, uint32_t group) {
         const struct Param *p = &o->m->params[i];
         if (in_group(o, p, group))
             op_norm_parts(c, &p->g, &o->parts, first);
-        first += trained(p) ? norm_parts(tensor_elements(&p->g)) : 0;
+        first += param_is_trained(p) ? norm_parts(tensor_elements(&p->g)) : 0;
     }
 }
 

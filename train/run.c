@@ -69,7 +69,7 @@ static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
         for (uint32_t d = 0; d < p->spec.n_dims; d++)
             n *= p->spec.dim[d];
         r->all += n;
-        if (tensor_exists(&p->g))
+        if (param_is_trained(p))
             r->decays = r->decays || p->decay, r->trained += p->n_chosen ? n / p->spec.dim[0] * p->n_chosen : n,
             r->tensors++;
     }

@@ -9,8 +9,6 @@
 
 static const uint32_t NONE = 0xffffffff;
 
-static bool trained(const struct Param *p) { return tensor_exists(&p->g); }
-
 // Shapes are rounded so that few programs serve all batches.
 static uint32_t round_labels(uint32_t n, uint32_t tokens) {
     return (uint32_t)align_up(n ? n : 1, max_u64(16, tokens / 16 / 16 * 16));
@@ -83,7 +81,7 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
             struct Tensor dxn = TENSOR(p->arena, DT_F32, n, c->dim), dxl = TENSOR(p->arena, DT_F32, n, c->dim);
             linear_backward(p, &head, &xn, &logits, &dxn, NULL, (struct BackwardOptions){NEITHER, false});
             op_rmsnorm_back(p->c, p->arena, &xl, &s->m->norm->w, &rstd, &dxn, &dxl, false,
-                            trained(s->m->norm) ? &s->m->norm->g : NULL);
+                            param_is_trained(s->m->norm) ? &s->m->norm->g : NULL);
             op_scatter_rows(p->c, &dxl, &rows, d, false);
         }
         arena_release(p->arena, mark);
@@ -187,7 +185,7 @@ static struct Program *record(struct Step *s, struct StepShape shape, enum StepP
         blocks_backward(s, &p, x, saved, &d, pass);
         if (!tied)
             group_begin(s, c, pass, GROUP_EMBED);
-        if (trained(m->embed))
+        if (param_is_trained(m->embed))
             op_embed_back(c, &d, &s->order, &s->segment_start, &s->segment_id, &s->n_segments, &m->embed->g);
         group_end(s, c, pass, GROUP_EMBED);
     }
