@@ -121,8 +121,7 @@ static bool is_wanted(const struct Bench *b, const struct OpCase *oc, int kernel
         return kernel == (int)b->own->id;
     if (b->filter)
         return strcasestr(name, b->filter) || strcasestr(oc->name, b->filter);
-    size_t n = strlen(name);
-    return b->dev->is_cpu || n < 4 || strcmp(name + n - 4, "_cpu") != 0;
+    return b->dev->is_cpu || !ends_with(name, "_cpu");
 }
 
 static bool takes_last(const struct OpCase *oc, const uint32_t *shape) {

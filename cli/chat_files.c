@@ -217,7 +217,6 @@ static bool experts_picture(const struct Chat *c, const char *path) {
 
 bool chat_experts(struct Chat *c, const char *path) {
     const struct Config *config = &c->l.file.config;
-    size_t n = strlen(path);
     if (config->n_experts == 0) {
         fprintf(c->say, "this model has no experts: every token goes through all of it\n");
         return !*path;
@@ -230,7 +229,7 @@ bool chat_experts(struct Chat *c, const char *path) {
         heat_draw(c->say, &c->heat, config, term_width(c->say));
         return true;
     }
-    if (n < 5 || strcmp(path + n - 4, ".png") != 0)
+    if (!ends_with(path, ".png"))
         return fail("/experts %s: the name of the picture ends in .png", path);
     char *name = path_of(path);
     bool ok = experts_picture(c, name);

@@ -35,7 +35,7 @@ static enum LineEvent read_message(struct Chat *c, char **message, bool *block) 
             text += 3, n -= 3;
         }
         if (*block) {
-            go_on = !(n >= 3 && strcmp(text + n - 3, FENCE) == 0);
+            go_on = !ends_with(text, FENCE);
             if (!go_on)
                 text[n - 3] = 0;
         } else if (n > 0 && text[n - 1] == '\\') {

@@ -9,10 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool output_is_gguf(const char *path) {
-    size_t n = strlen(path);
-    return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
-}
+bool output_is_gguf(const char *path) { return ends_with(path, ".gguf"); }
 
 bool output_check(const struct Args *args) {
     const char *out = args_text(args, "out"), *type = args_text(args, "type");

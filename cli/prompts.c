@@ -94,8 +94,8 @@ static bool add_record(struct Reader *r, const char *line, size_t bytes, const c
 }
 
 static bool add_lines(struct Reader *r, const char *path, const char *text, size_t bytes) {
-    size_t length = strlen(path), line = 0;
-    bool records = length > 6 && strcmp(path + length - 6, ".jsonl") == 0, ok = true;
+    size_t line = 0;
+    bool records = ends_with(path, ".jsonl"), ok = true;
     for (size_t at = 0; ok && at < bytes;) {
         const char *end = memchr(text + at, '\n', bytes - at);
         size_t next = end ? (size_t)(end - text) + 1 : bytes, n = next - at - (end ? 1 : 0);

@@ -226,11 +226,6 @@ static bool bind_gguf_tensor(struct ModelFile *f, struct FileTensor *t) {
     return finish_tensor(t, file, 1);
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 // Names what is there and not used: one line with the first few. A weight of a layer among them (a bias, a layer more than the config has)
 // would change the result: without it this is another model than the file's.
 struct Extras {

@@ -261,11 +261,6 @@ static bool write_text(const char *dir, const char *name, const char *text) {
 
 // ---- Tokenizers ----
 
-static bool is_model(const char *path) { // SentencePiece's
-    size_t n = path ? strlen(path) : 0;
-    return n > 6 && strcmp(path + n - 6, ".model") == 0;
-}
-
 static bool copy_to(const char *from, const char *to_dir, const char *name) {
     char *to = path_join(to_dir, name);
     uint8_t *data = NULL;
@@ -291,9 +286,9 @@ bool modelwrite_tokenizer(const char *dir, const struct Config *c, const struct 
         static const char *const names[] = {"tokenizer.model",   "tokenizer_config.json", "special_tokens_map.json",
                                             "added_tokens.json", "chat_template.jinja",   "chat_template.json"};
         // The one that is read, under its usual name; a tokenizer.model beside a tokenizer.json goes along.
-        bool model = is_model(tokenizer->tokenizer_path);
-        if (tokenizer->tokenizer_path &&
-            !copy_to(tokenizer->tokenizer_path, dir, model ? "tokenizer.model" : "tokenizer.json"))
+        const char *path = tokenizer->tokenizer_path;
+        bool model = path && ends_with(path, ".model");
+        if (path && !copy_to(path, dir, model ? "tokenizer.model" : "tokenizer.json"))
             return false;
         for (size_t i = model; i < sizeof names / sizeof *names; i++)
             if (!copy_file(tokenizer->path, dir, names[i]))
@@ -320,7 +315,7 @@ bool modelwrite_tokenizer(const char *dir, const struct Config *c, const struct 
 static bool write_vocab(struct GgufWriter *w, const struct Config *c, const struct ModelFile *tokenizer,
                         const void *data, uint64_t bytes, const char *config, uint64_t config_bytes) {
     const char *path = tokenizer->tokenizer_path, *chat = tokenizer->chat_template;
-    if (is_model(path))
+    if (ends_with(path, ".model")) // SentencePiece's
         return vocab_model_to_gguf(w, c, data, bytes, config, config_bytes, chat, path);
     return vocab_to_gguf(w, c, data, bytes, config, config_bytes, chat, path);
 }

@@ -410,8 +410,7 @@ bool opcheck_run(struct Check *ck, const struct OpCase *oc, const uint32_t *shap
 
 bool opcheck_concerns(const struct Device *dev, int kernel) {
     const char *name = KERNELS[kernel].name;
-    size_t n = strlen(name);
-    bool for_cpu = n > 4 && strcmp(name + n - 4, "_cpu") == 0;
+    bool for_cpu = ends_with(name, "_cpu");
     return !dev->kernel_off[kernel] && (dev->is_cpu || !for_cpu);
 }
 

@@ -289,11 +289,6 @@ bool tokenizer_open_model(struct Tokenizer *t, const void *data, size_t bytes, c
 
 // ---- A model's ----
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), n_end = strlen(end);
-    return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
 static bool open_json_file(struct Tokenizer *t, const void *text, size_t bytes, const char *config, size_t config_bytes,
                            const char *where) {
     return tokenizer_open_json(t, text, bytes, config, config_bytes, where);

@@ -121,6 +121,11 @@ char *xsprintf(const char *format, ...) {
     return text;
 }
 
+bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), n_end = strlen(end);
+    return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
 FILE *text_begin(char **text, size_t *bytes) {
     *text = NULL;
     *bytes = 0;

@@ -28,6 +28,7 @@ char *xvsprintf(const char *format, va_list args) __attribute__((format(printf, 
 // A text that is put together by fprintf: *text, malloc'ed, and *bytes are right behind fflush() and text_end().
 FILE *text_begin(char **text, size_t *bytes);
 void text_end(FILE *to);
+bool ends_with(const char *text, const char *end);
 
 // Checked unsigned arithmetic: false when the result does not fit; *out is then untouched.
 bool ckd_add(uint64_t a, uint64_t b, uint64_t *out);

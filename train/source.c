@@ -383,7 +383,7 @@ json_t *source_value(const struct Source *s, const struct SourceRecord *r, const
 
 // ---- Begin and end ----
 
-static bool ends_with(const char *text, const char *end) {
+static bool is_called(const char *text, const char *end) { // in capitals too
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcasecmp(text + n - m, end) == 0;
 }
@@ -400,11 +400,11 @@ static bool begin(struct Source *s) {
         return fail("%s: begins as UTF-16; UTF-8 is expected", s->path);
     if (s->end >= 3 && memcmp(s->buffer, "\xef\xbb\xbf", 3) == 0)
         s->begin = 3;
-    if (ends_with(s->path, ".csv") || ends_with(s->path, ".csv.gz")) {
+    if (is_called(s->path, ".csv") || is_called(s->path, ".csv.gz")) {
         s->kind = SOURCE_CSV;
         return csv_header(s);
     }
-    if (ends_with(s->path, ".txt") || ends_with(s->path, ".txt.gz")) {
+    if (is_called(s->path, ".txt") || is_called(s->path, ".txt.gz")) {
         s->kind = SOURCE_TEXT;
         if (!fill_to(s, TEXT_LOOK_BYTES))
             return false;
