@@ -105,9 +105,8 @@ static bool from_alphabet(const char *text, size_t bytes, char *out, size_t *n) 
     return true;
 }
 
-bool build_open(struct Tokenizer *t) {
+void build_open(struct Tokenizer *t) {
     *t = (struct Tokenizer){.bos_id = TOKEN_NONE, .eos_id = TOKEN_NONE, .pad_id = TOKEN_NONE};
-    return true;
 }
 
 void build_begin(struct Tokenizer *t, uint32_t n_vocab, uint32_t n_merges) {

@@ -4,7 +4,7 @@
 #include "model/json.h"
 #include "model/tokenizer.h"
 
-bool build_open(struct Tokenizer *t); // an empty tokenizer, to be filled; always true
+void build_open(struct Tokenizer *t); // an empty tokenizer, to be filled
 void build_begin(struct Tokenizer *t, uint32_t n_vocab, uint32_t n_merges);
 // A token as a vocabulary file writes it, in the alphabet where each byte is a visible character. A text with other characters
 // is kept as it is: no bytes lead to it.

@@ -462,7 +462,8 @@ static bool open_json(struct Tokenizer *t, const json_t *root, const json_t *con
 bool tokenizer_open_json(struct Tokenizer *t, const char *text, size_t bytes, const char *config, size_t config_bytes,
                          const char *where) {
     json_t *root = NULL, *settings = NULL;
-    bool ok = build_open(t) && (root = json_parse(text, bytes, where)) &&
+    build_open(t);
+    bool ok = (root = json_parse(text, bytes, where)) &&
               (!config || (settings = json_parse(config, config_bytes, where))) && open_json(t, root, settings, where);
     json_decref(root);
     json_decref(settings);

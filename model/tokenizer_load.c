@@ -194,7 +194,8 @@ static bool open_gguf(struct Tokenizer *t, const struct Gguf *g, const char *whe
 }
 
 bool tokenizer_open_gguf(struct Tokenizer *t, const struct Gguf *g, const char *where) {
-    bool ok = build_open(t) && open_gguf(t, g, where);
+    build_open(t);
+    bool ok = open_gguf(t, g, where);
     if (!ok)
         tokenizer_free(t);
     return ok;
@@ -278,7 +279,8 @@ bool tokenizer_open_model(struct Tokenizer *t, const void *data, size_t bytes, c
                           const char *where) {
     struct SpmFile s = {0};
     json_t *settings = NULL;
-    bool ok = build_open(t) && spmfile_parse(&s, data, bytes, where) &&
+    build_open(t);
+    bool ok = spmfile_parse(&s, data, bytes, where) &&
               (!config || (settings = json_parse(config, config_bytes, where))) && open_model(t, &s, settings, where);
     json_decref(settings);
     spmfile_free(&s);
@@ -289,18 +291,14 @@ bool tokenizer_open_model(struct Tokenizer *t, const void *data, size_t bytes, c
 
 // ---- A model's ----
 
-static bool open_json_file(struct Tokenizer *t, const void *text, size_t bytes, const char *config, size_t config_bytes,
-                           const char *where) {
-    return tokenizer_open_json(t, text, bytes, config, config_bytes, where);
-}
-
 static bool open_files(struct Tokenizer *t, const char *path, const char *config_path) {
     uint8_t *text = NULL, *config = NULL;
     uint64_t bytes = 0, config_bytes = 0;
-    bool ok = file_read(path, JSON_MAX_BYTES, &text, &bytes) &&
-              (!config_path || file_read(config_path, JSON_MAX_BYTES, &config, &config_bytes)) &&
-              (ends_with(path, ".model") ? tokenizer_open_model : open_json_file)(t, text, bytes, (char *)config,
-                                                                                  config_bytes, path);
+    bool ok =
+        file_read(path, JSON_MAX_BYTES, &text, &bytes) &&
+        (!config_path || file_read(config_path, JSON_MAX_BYTES, &config, &config_bytes)) &&
+        (ends_with(path, ".model") ? tokenizer_open_model(t, text, bytes, (char *)config, config_bytes, path)
+                                   : tokenizer_open_json(t, (char *)text, bytes, (char *)config, config_bytes, path));
     free(text);
     free(config);
     return ok;
