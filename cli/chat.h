@@ -48,7 +48,7 @@ void chat_ask(struct Chat *c, const char *text);
 // Answers the last question again, or with `text` in its place; the old answer comes back where nothing could be said.
 void chat_ask_again(struct Chat *c, const char *text);
 const char *chat_last_question(const struct Chat *c); // NULL: none
-// Tokens of the conversation as the next answer would see it, before anything is left out.
+// Tokens of the conversation without what was left out so far.
 bool chat_count_tokens(struct Chat *c, size_t *n);
 // Nothing in the cache is worth anything any more.
 void chat_forget_cache(struct Chat *c);

@@ -113,10 +113,8 @@ static bool render(struct Chat *c, struct TokenList *ids) {
 
 bool chat_count_tokens(struct Chat *c, size_t *n) {
     struct TokenList ids = {0};
-    size_t left_out = c->left_out;
     bool ok = render(c, &ids);
     *n = ids.n;
-    c->left_out = left_out;
     token_list_free(&ids);
     return ok;
 }

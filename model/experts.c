@@ -32,12 +32,13 @@ static bool same_types(const struct Layer *a, const struct Layer *b) {
            a->routed.down.w->w.type == b->routed.down.w->w.type;
 }
 
-// A slot tensor like `of`, as many slots as the driver lets one allocation hold.
+// A slot tensor like `of`.
 static void pool_tensor(struct Model *m, struct Param *p, const struct Param *of, uint32_t n_slots) {
     *p = (struct Param){.spec = of->spec};
     p->w = TENSOR(&m->pool, of->w.type, n_slots, of->w.dim[1], of->w.dim[2]);
 }
 
+// As many slots as are asked for and the driver lets one allocation hold.
 static void pool_make(struct Model *m, struct Pool *pool, const struct Layer *l, uint32_t slots, uint32_t n_moe) {
     uint32_t n_experts = m->config.n_experts;
     const struct Tensor *w[] = {&l->routed.gate.w->w, &l->routed.up.w->w, &l->routed.down.w->w};
@@ -138,7 +139,7 @@ static bool bring(struct Device *dev, void *context) {
     uint32_t n_experts = k->m->config.n_experts, n = 0;
     const uint32_t *ids = tensor_host(dev, &r->chosen);
     uint32_t *map = tensor_host(dev, &k->map), *slot_of = k->slot_of + (size_t)r->layer * n_experts;
-    bool wanted[256] = {false};
+    bool wanted[CONFIG_MAX_EXPERTS] = {false};
     if (!ids || !map)
         return false;
     struct Pool *pool = &k->pools[k->pool_of[r->layer]];

@@ -400,7 +400,10 @@ static struct Param *source_param(void *context, const struct WeightSpec *w) {
 
 static enum DType source_type(void *context, const struct WeightSpec *w) {
     struct Param *p = source_param(context, w);
-    return p ? p->w.type : DT_COUNT;
+    if (p)
+        return p->w.type;
+    fail("the model has no tensor %s", w->name);
+    return DT_COUNT;
 }
 
 static bool source_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {

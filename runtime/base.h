@@ -13,7 +13,8 @@ bool fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *fail_last(void);
 // Tells one line on stderr ("vkmoe: warning: ...").
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
-// Silences fail() and warn() on stderr; fail_last() still works. Fuzz targets and tests of bad input use it.
+// Silences fail() and warn() on stderr; fail_last() still works. For what is tried and may fail (a plan, a tile, a device's check of itself), and
+// for tests of bad input.
 void fail_quiet(bool quiet);
 
 // Memory. An exhausted host heap ends the program with one line and status 1, from whatever thread, without exit()'s
