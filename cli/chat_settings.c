@@ -18,7 +18,7 @@ static bool can_be_set(const struct Args *args, const struct Flag *f) {
         if (!g->name)
             sampling = strcmp(g->help, "Sampling") == 0;
         else if (g == f)
-            return sampling && (f->kind == ARG_INT || f->kind == ARG_FLOAT || f->kind == ARG_CHOICE);
+            return sampling && (f->kind == ARG_INT || f->kind == ARG_FLOAT);
     }
     return false;
 }
@@ -62,16 +62,6 @@ static char *checked_number(const struct Flag *f, const char *text) {
     if (end == text || *end || !isfinite(x) || (limited && !(x >= f->min && x <= f->max)) || (whole && x != floor(x)))
         return NULL;
     return whole ? xsprintf("%lld", (long long)x) : xstrdup(text);
-}
-
-static char *checked_choice(const struct Flag *f, const char *text) {
-    size_t n = strlen(text);
-    for (const char *at = f->value; n > 0 && at; at = strchr(at, '|')) {
-        at += *at == '|';
-        if (strncmp(at, text, n) == 0 && (at[n] == '|' || at[n] == 0))
-            return xstrdup(text);
-    }
-    return NULL;
 }
 
 void chat_clear_stops(struct Chat *c) {
@@ -128,11 +118,9 @@ static bool put_value(struct Chat *c, const char *name, const char *text, bool q
         }
         return false;
     }
-    char *value = f->kind == ARG_CHOICE ? checked_choice(f, text) : checked_number(f, text);
+    char *value = checked_number(f, text);
     if (!value) {
-        if (!quiet && f->kind == ARG_CHOICE)
-            fprintf(c->say, "%s is one of %s\n", name, f->value);
-        else if (!quiet)
+        if (!quiet)
             fprintf(c->say, "%s takes a %snumber between %.15g and %.15g\n", name, f->kind == ARG_INT ? "whole " : "",
                     f->min, f->max);
         return false;
@@ -273,7 +261,6 @@ static bool try_adapter(struct Chat *c, const char *dir, struct LoraOptions *lor
     struct Model m = {0};
     struct ModelOptions options = {.type = DT_COUNT, .max_positions = c->l.model.max_positions};
     device_open_dry(&dry, &c->l.dev);
-    dry.verify = NULL;
     bool ok = adapter_options(dir, lora) && model_load(&m, &dry, &c->l.file, &options);
     uint64_t before = dry.allocated_bytes, need = 0;
     ok = ok && adapter_load(&m, dir);

@@ -86,7 +86,6 @@ bool load_fits(const struct Device *dev, struct ModelFile *f, const char *adapte
     struct Model m;
     struct ModelOptions o = {.type = DT_COUNT, .max_positions = 1};
     device_open_dry(&dry, dev);
-    dry.verify = NULL;
     bool ok = model_load(&m, &dry, f, &o);
     if (ok) {
         ok = !adapter || adapter_load(&m, adapter);

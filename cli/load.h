@@ -14,8 +14,7 @@ struct Loaded {
     struct Device dev;
     struct Model model;
     struct Session session;
-    uint64_t need_bytes; // of the dry run
-    uint32_t positions;  // that the rope table covers where later sessions are longer than the first; 0: as that one
+    uint32_t positions; // that the rope table covers where later sessions are longer than the first; 0: as that one
     bool has_tokenizer, has_template, has_device, has_model, has_session;
     char *stops[STOPS_MAX]; // of --stop
     uint32_t n_stops;

@@ -23,7 +23,6 @@ static bool plan_make(struct Loaded *l, const struct Args *args, const struct Se
     struct Session s = {0};
     const char *adapter = args_text(args, "adapter");
     device_open_dry(&dry, &l->dev);
-    dry.verify = NULL;
     struct ModelOptions quiet = *o;
     quiet.progress = NULL;
     bool ok = load_weights(l, &dry, &m, &quiet) && (!adapter || adapter_load(&m, adapter));
@@ -158,7 +157,6 @@ bool place_model(struct Loaded *l, const struct Args *args, const struct Session
         return refuse(l, args, session, &all);
     if (o->expert_slots && !slots_grow(l, args, session, o, &p))
         return false;
-    l->need_bytes = on_device(&p);
     tell(l, session, o, &p);
     return true;
 }

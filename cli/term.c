@@ -132,33 +132,6 @@ void term_format_bytes(uint64_t bytes, char out[16]) {
     snprintf(out, 16, "%.*f %s", unit == 0 || value >= 99.95 ? 0 : 1, value, units[unit]);
 }
 
-char *term_sparkline(const double *values, size_t n, uint32_t width) {
-    static const char *const bars[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
-    size_t columns = n < width ? n : width;
-    double least = INFINITY, most = -INFINITY;
-    double *means = xcalloc(columns ? columns : 1, sizeof *means);
-    for (size_t c = 0; c < columns; c++) {
-        size_t from = c * n / columns, to = (c + 1) * n / columns, counted = 0;
-        for (size_t i = from; i < to; i++) {
-            if (isfinite(values[i])) {
-                means[c] += values[i];
-                counted++;
-            }
-        }
-        means[c] = counted ? means[c] / (double)counted : NAN;
-        least = fmin(least, means[c]);
-        most = fmax(most, means[c]);
-    }
-    char *out = xmalloc(3 * columns + 1), *to = out;
-    for (size_t c = 0; c < columns; c++) {
-        double level = most > least ? (means[c] - least) / (most - least) * 7 + 0.5 : 3;
-        to += sprintf(to, "%s", isfinite(level) ? bars[(int)fmin(level, 7)] : " ");
-    }
-    *to = 0;
-    free(means);
-    return out;
-}
-
 // ---- Progress ----
 
 static const double TERMINAL_INTERVAL_S = 0.1, LOG_INTERVAL_S = 10;

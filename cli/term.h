@@ -20,8 +20,6 @@ void term_print_wrapped(FILE *to, const char *text, uint32_t start, uint32_t wid
 
 static inline const char *plural(uint64_t n) { return n == 1 ? "" : "s"; }
 
-// A text of unicode bars, one column a value, `width` columns at most: "▁▂▄▇". malloc'ed.
-char *term_sparkline(const double *values, size_t n, uint32_t width);
 void term_format_duration(double seconds, char out[16]); // "1:05", "2:03:04"
 void term_format_count(double value, char out[16]);      // "1.53M", "16.4B"
 void term_format_bytes(uint64_t bytes, char out[16]);    // "93.8 MiB"

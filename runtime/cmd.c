@@ -45,7 +45,6 @@ struct Cmd {
     struct Access *accesses;
     uint32_t n_accesses, access_slots;
     uint32_t n_barriers;
-    double flops;
 };
 
 struct Segment {
@@ -164,7 +163,6 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
     access_add(c, d->indirect, false);
     node->n_access = c->n_accesses - node->first_access;
     node_grid(dev, d, node->groups);
-    c->flops += d->flops;
     c->n_nodes++;
     if (dev->is_dry && !dev->compile_only)
         return;
@@ -537,7 +535,6 @@ void program_free(struct Program *p) {
     free(p);
 }
 
-double program_flops(const struct Program *p) { return p->log.flops; }
 uint32_t program_dispatches(const struct Program *p) { return p->log.n_nodes; }
 bool program_uses(const struct Program *p, enum KernelId kernel) {
     for (uint32_t i = 0; i < p->log.n_nodes; i++)
@@ -560,7 +557,6 @@ bool program_writes(const struct Program *p, struct View v) {
     return false;
 }
 uint32_t program_barriers(const struct Program *p) { return p->log.n_barriers; }
-uint32_t program_submits(const struct Program *p) { return p->n_segments; }
 
 bool program_time(struct Program *p, uint32_t warm, uint32_t reps, double *us) {
     struct Device *dev = p->log.dev;

@@ -38,13 +38,11 @@ struct Program *cmd_end(struct Cmd *c);
 bool program_submit(struct Program *p); // returns at once; order is kept
 bool program_run(struct Program *p);    // submit and wait
 void program_free(struct Program *p);
-double program_flops(const struct Program *p);
 double program_flops_of(const struct Program *p, enum KernelId kernel); // by the count of its dispatches
 uint32_t program_dispatches(const struct Program *p);
 bool program_uses(const struct Program *p, enum KernelId kernel);
 bool program_writes(const struct Program *p, struct View v); // whether a dispatch states that it writes to some of it
 uint32_t program_barriers(const struct Program *p);
-uint32_t program_submits(const struct Program *p);
 
 // Looks at the finished log pair by pair and returns the number of dispatches that touch memory a former one of the same program
 // wrote (or read, when it writes) without a barrier between, or before one that was recorded ahead of them. `without`: leave out barrier number `without`; -1: none.

@@ -404,7 +404,7 @@ static void cap_set(struct Device *dev, enum Cap cap, bool there, const char *wh
     snprintf(s->why, sizeof s->why, "%s", s->on ? "" : there ? "switched off by VKMOE_OFF" : why_not);
 }
 
-// The largest f32-accumulating shape of matrix multiply at subgroup scope, 16-bit operands first.
+// The f32-accumulating shape of matrix multiply at subgroup scope: bf16 operands first, then f16; then 16x16, then the largest.
 static void coopmat_choose(struct Device *dev) {
     PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR query =
         (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
@@ -568,8 +568,7 @@ static void limits_read(struct Device *dev) {
     for (int i = 0; i < 3; i++)
         out->max_groups[i] = l->maxComputeWorkGroupCount[i];
     out->max_invocations = l->maxComputeWorkGroupInvocations;
-    VkPhysicalDeviceVulkan13Properties *buffers = &v13;
-    dev->vk->max_buffer_bytes = buffers->maxBufferSize;
+    dev->vk->max_buffer_bytes = v13.maxBufferSize;
     out->max_allocation_bytes =
         min_u64(p.properties.limits.maxMemoryAllocationCount ? UINT64_MAX : 0, v13.maxBufferSize);
     VkPhysicalDeviceMaintenance3Properties m3 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};

@@ -16,7 +16,7 @@ struct Arena {
     struct Device *dev;
     const char *name; // for messages and memory tables: "weights", "activations"
     enum ArenaKind kind;
-    uint32_t n_blocks, max_blocks;
+    uint32_t n_blocks;
     struct ArenaBlock *blocks;
     uint32_t current;
     uint64_t used_bytes, peak_bytes; // of tensors, padding included

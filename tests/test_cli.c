@@ -171,12 +171,6 @@ static void test_text(void) {
     CHECK(strcmp(out, "1.00K") == 0, "found %s", out);
     term_format_bytes(98362432, out);
     CHECK(strcmp(out, "93.8 MiB") == 0, "found %s", out);
-    char *bars = term_sparkline((const double[]){0, 1, 2, 3, 4, 5, 6, 7}, 8, 8);
-    CHECK(strcmp(bars, "▁▂▃▄▅▆▇█") == 0, "found %s", bars);
-    free(bars);
-    bars = term_sparkline((const double[]){1, 1, NAN, 3, 3, 3}, 6, 3);
-    CHECK(strcmp(bars, "▁██") == 0, "found %s", bars);
-    free(bars);
 }
 
 static void test_plot(void) {

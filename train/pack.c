@@ -107,7 +107,7 @@ static void lay_padding(struct MicroBatch *m, uint32_t from, uint32_t to, uint32
 
 static void lay_micro(const struct Packing *p, const struct Row *rows, uint32_t n_rows, const struct PackOptions *o,
                       struct MicroBatch *m) {
-    uint32_t last = rows[n_rows - 1].used, n_documents = 0, used = 0;
+    uint32_t last = rows[n_rows - 1].used, n_documents = 0;
     bool weighted = false;
     if (o->round)
         last = (uint32_t)min_u64(align_up(last, o->round), o->seq_len);
@@ -134,10 +134,8 @@ static void lay_micro(const struct Packing *p, const struct Row *rows, uint32_t 
             lay_document(m, p->examples[i], i, at);
             at += p->examples[i]->n;
         }
-        used += rows[r].used;
         lay_padding(m, at, end, o->pad_id);
     }
-    m->efficiency = (double)used / m->n_tokens;
 }
 
 static bool check(const struct Example *const *examples, size_t n, const struct PackOptions *o) {

@@ -23,8 +23,7 @@ struct MicroBatch {
     uint32_t *document;  // (n_tokens) index in documents, or PACK_PADDING: such a token is alone, first = itself
     struct PackedDocument *documents;
     uint32_t n_documents, n_labels;
-    double weight;     // of the labels together
-    double efficiency; // tokens of documents / n_tokens
+    double weight; // of the labels together
 };
 
 struct PackPlan {

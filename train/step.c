@@ -26,10 +26,6 @@ static uint32_t chunk_rows(const struct Step *s, uint32_t labels) {
     return (uint32_t)min_u64(labels, max_u64(16, rows / 16 * 16));
 }
 
-static struct Tensor part_of(const struct Tensor *t, uint32_t first, uint32_t rows) {
-    return tensor_slice(t, first, rows);
-}
-
 // ---- The program of one micro-batch
 
 static bool goes_back(enum StepPass pass) { return pass >= PASS_GRADIENTS; }
@@ -67,15 +63,15 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
     for (uint32_t first = 0; first < labels; first += chunk) {
         uint32_t n = (uint32_t)min_u64(chunk, labels - first);
         struct ArenaMark mark = arena_mark(p->arena);
-        struct Tensor rows = part_of(&s->label_rows, first, n), ids = part_of(&s->label_ids, first, n);
-        struct Tensor loss = part_of(&s->losses, first, n);
+        struct Tensor rows = tensor_slice(&s->label_rows, first, n), ids = tensor_slice(&s->label_ids, first, n);
+        struct Tensor loss = tensor_slice(&s->losses, first, n);
         struct Tensor xl = TENSOR(p->arena, DT_F32, n, c->dim), xn = TENSOR(p->arena, DT_F32, n, c->dim);
         struct Tensor rstd = TENSOR(p->arena, DT_F32, n), logits = TENSOR(p->arena, DT_F32, n, c->vocab_size);
         s->logits_bytes = max_u64(s->logits_bytes, logits.bytes);
         op_gather_rows(p->c, x, &rows, &xl);
         op_rmsnorm(p->c, &xl, &s->m->norm->w, &xn, &rstd, c->norm_eps);
         linear_forward(p, &head, &xn, &logits);
-        struct Tensor weights = part_of(&s->label_weights, first, n);
+        struct Tensor weights = tensor_slice(&s->label_weights, first, n);
         op_xent(p->c, &logits, &ids, &loss, &s->params, s->o.weighted ? &weights : NULL, backward);
         if (backward) {
             struct Tensor dxn = TENSOR(p->arena, DT_F32, n, c->dim), dxl = TENSOR(p->arena, DT_F32, n, c->dim);
@@ -86,7 +82,7 @@ static void head_and_loss(struct Step *s, struct Pass *p, const struct Tensor *x
         }
         arena_release(p->arena, mark);
     }
-    struct Tensor losses = part_of(&s->losses, 0, labels);
+    struct Tensor losses = tensor_slice(&s->losses, 0, labels);
     if (!is_repeated(s, pass))
         op_sum(p->c, p->arena, &losses, &s->result, 0);
 }
@@ -107,12 +103,12 @@ static struct Pass pass_begin(struct Step *s, struct Cmd *c, struct StepShape sh
                      .arena = &s->scratch,
                      .m = s->m,
                      .t = shape.tokens,
-                     .positions = part_of(&s->positions, 0, shape.tokens),
-                     .span = part_of(&s->span, 0, shape.tokens),
-                     .key_span = part_of(&s->key_span, 0, shape.tokens),
-                     .group_start = part_of(&s->group_start, 0, shape.groups + 1),
-                     .token_group = part_of(&s->token_group, 0, shape.tokens),
-                     .group_weight = part_of(&s->group_weight, 0, shape.groups),
+                     .positions = tensor_slice(&s->positions, 0, shape.tokens),
+                     .span = tensor_slice(&s->span, 0, shape.tokens),
+                     .key_span = tensor_slice(&s->key_span, 0, shape.tokens),
+                     .group_start = tensor_slice(&s->group_start, 0, shape.groups + 1),
+                     .token_group = tensor_slice(&s->token_group, 0, shape.tokens),
+                     .group_weight = tensor_slice(&s->group_weight, 0, shape.groups),
                      .n_groups = backward ? shape.groups : 0,
                      .chosen = backward ? chosen_view(s, shape.tokens) : (struct Tensor){0},
                      .balance = {DT_F32, 1, {1, 1, 1, 1}, s->result.address + offsetof(struct StepResult, balance), 4}};
@@ -159,7 +155,7 @@ static struct Program *record(struct Step *s, struct StepShape shape, enum StepP
     struct ArenaMark mark = arena_mark(&s->scratch);
     struct Cmd *c = cmd_begin(m->dev, backward ? "forward and backward" : "evaluate");
     struct Pass p = pass_begin(s, c, shape, pass);
-    struct Tensor ids = part_of(&s->ids, 0, shape.tokens);
+    struct Tensor ids = tensor_slice(&s->ids, 0, shape.tokens);
     struct Tensor *x = xcalloc(n_layers + 1, sizeof *x);
     struct BlockSaved *saved = xcalloc(n_layers, sizeof *saved);
     weightring_begin(&s->weights_ring);
@@ -167,7 +163,7 @@ static struct Program *record(struct Step *s, struct StepShape shape, enum StepP
         x[i] = backward || i < 2 ? TENSOR(&s->scratch, DT_F32, shape.tokens, m->config.dim) : x[i - 2];
     op_embed(c, &ids, &m->embed->w, &x[0]);
     if (is_noisy(s, pass)) {
-        struct Tensor examples = part_of(&s->noise_examples, 0, shape.tokens);
+        struct Tensor examples = tensor_slice(&s->noise_examples, 0, shape.tokens);
         op_noise(c, &x[0], &p.positions, &examples, &s->noise_key);
     }
     blocks_forward(s, &p, x, saved, backward && !s->o.recompute);
