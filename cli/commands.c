@@ -1,5 +1,6 @@
 // The one table of commands and flags. A flag added here is parsed, checked, listed by --help and suggested when misspelt.
 #include "cli/commands.h"
+#include "model/config.h"
 #include "model/sampler.h"
 #include <string.h>
 
@@ -348,8 +349,7 @@ static const struct Flag tokenize_flags[] = {
     END,
 };
 static const struct Flag init_flags[] = {
-    CHOICE("preset", "tiny|tiny-moe|smollm2-135m|deepseek-moe-16b|deepseek-llm-7b|llama2-7b|small|small-wide|small-moe",
-           "tiny-moe", "architecture to make"),
+    CHOICE("preset", CONFIG_PRESETS("|"), "tiny-moe", "architecture to make"),
     NEEDED("out", 'o', "PATH", "folder (Hugging Face layout), or a name that ends in .gguf"),
     FILENAME("tokenizer", 0, "MODEL",
              "model, tokenizer.json or tokenizer.model to take the tokens from (default: one a byte)"),

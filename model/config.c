@@ -98,98 +98,70 @@ bool config_check(const struct Config *c, const char *where) {
 
 // ---- Presets and counts ----
 
-static const char *const PRESET_NAMES[] = {
-    "tiny",      "tiny-moe", "smollm2-135m", "deepseek-moe-16b", "deepseek-llm-7b",
-    "llama2-7b", "small",    "small-wide",   "small-moe"};
-
-const char *config_preset_names(void) {
-    return "tiny, tiny-moe, smollm2-135m, deepseek-moe-16b, deepseek-llm-7b, llama2-7b, small, small-wide, small-moe";
-}
-
-static struct Config dense(uint32_t vocab, uint32_t dim, uint32_t layers, uint32_t heads, uint32_t kv,
-                           uint32_t hidden) {
-    struct Config c = config_defaults();
-    c.vocab_size = vocab;
-    c.dim = dim;
-    c.n_layers = layers;
-    c.n_heads = heads;
-    c.n_kv_heads = kv;
-    c.head_dim = dim / heads;
-    c.hidden = hidden;
-    c.n_eos = 1;
-    return c;
-}
-
-static void experts(struct Config *c, uint32_t count, uint32_t active, uint32_t shared, uint32_t hidden) {
-    c->arch = ARCH_DEEPSEEK;
-    c->n_experts = count;
-    c->n_active = active;
-    c->n_shared = shared;
-    c->moe_hidden = hidden;
-    c->first_dense = 1;
-}
-
-bool config_preset(struct Config *c, const char *name) {
-    size_t which = 0, n = sizeof PRESET_NAMES / sizeof *PRESET_NAMES;
-    while (which < n && strcmp(PRESET_NAMES[which], name) != 0)
-        which++;
-    switch (which) {
-    case 0:
-    case 1:
-        // The vocabulary of the byte tokenizer: 256 bytes, then the special tokens, then room.
-        *c = dense(512, 64, 4, 4, which == 0 ? 2 : 4, which == 0 ? 192 : 256);
-        c->max_context = 512;
-        c->bos_id = 256;
-        c->eos_id[0] = 257;
-        if (which == 1)
-            experts(c, 8, 3, 2, 32);
-        return true;
-    case 2:
-        *c = dense(49152, 576, 30, 9, 3, 1536);
-        c->max_context = 8192;
-        c->norm_eps = 1e-5f;
-        c->rope_base = 100000;
-        c->tied_head = true;
-        c->init_std = 0.041666666666666664f;
-        c->bos_id = 1;
-        c->eos_id[0] = c->pad_id = 2;
-        return true;
-    case 3:
-        *c = dense(102400, 2048, 28, 16, 16, 10944);
-        c->max_context = 4096;
-        c->bos_id = 100000;
-        c->eos_id[0] = 100001;
-        experts(c, 64, 6, 2, 1408);
-        return true;
-    case 4:
-        *c = dense(102400, 4096, 30, 32, 32, 11008);
-        c->max_context = 4096;
-        c->bos_id = 100000;
-        c->eos_id[0] = 100001;
-        return true;
-    case 5:
-        *c = dense(32000, 4096, 32, 32, 32, 11008);
-        c->max_context = 4096;
-        c->norm_eps = 1e-5f;
-        c->bos_id = 1;
-        c->eos_id[0] = 2;
-        return true;
+// What is 0 is as config_defaults() has it.
+static const struct {
+    const char *name;
+    uint32_t vocab_size, dim, n_layers, n_heads, n_kv_heads, hidden, max_context, bos, eos, pad;
+    struct {
+        uint32_t count, active, shared, hidden;
+    } experts;
+    float norm_eps, rope_base, init_std;
+    bool tied_head;
+} PRESETS[] = {
+    // The vocabulary of the byte tokenizer: 256 bytes, then the special tokens, then room.
+    {"tiny", 512, 64, 4, 4, 2, 192, 512, .bos = 256, .eos = 257},
+    {"tiny-moe", 512, 64, 4, 4, 4, 256, 512, .bos = 256, .eos = 257, .experts = {8, 3, 2, 32}},
+    {"smollm2-135m", 49152, 576, 30, 9, 3, 1536, 8192, .bos = 1, .eos = 2, .pad = 2, .norm_eps = 1e-5f,
+     .rope_base = 100000, .init_std = 0.041666666666666664f, .tied_head = true},
+    {"deepseek-moe-16b", 102400, 2048, 28, 16, 16, 10944, 4096, .bos = 100000, .eos = 100001,
+     .experts = {64, 6, 2, 1408}},
+    {"deepseek-llm-7b", 102400, 4096, 30, 32, 32, 11008, 4096, .bos = 100000, .eos = 100001},
+    {"llama2-7b", 32000, 4096, 32, 32, 32, 11008, 4096, .bos = 1, .eos = 2, .norm_eps = 1e-5f},
     // To be trained from nothing on one device. The mixture and two dense models that differ from it in their feed-forward layers alone: `small` has
     // what a token meets in it, `small-wide` all its weights, but for the routers.
-    case 6:
-    case 7:
-    case 8:
-        *c = dense(512, 384, 8, 6, 6, which == 7 ? 3936 : 1024);
-        c->max_context = 1024;
-        c->tied_head = true;
-        c->bos_id = 256;
-        c->eos_id[0] = 257;
-        if (which == 8)
-            experts(c, 32, 6, 2, 128);
-        return true;
-    default:
+    {"small", 512, 384, 8, 6, 6, 1024, 1024, .bos = 256, .eos = 257, .tied_head = true},
+    {"small-wide", 512, 384, 8, 6, 6, 3936, 1024, .bos = 256, .eos = 257, .tied_head = true},
+    {"small-moe", 512, 384, 8, 6, 6, 1024, 1024, .bos = 256, .eos = 257, .experts = {32, 6, 2, 128}, .tied_head = true},
+};
+
+const char *config_preset_names(void) { return CONFIG_PRESETS(", "); }
+
+bool config_preset(struct Config *c, const char *name) {
+    size_t n = sizeof PRESETS / sizeof *PRESETS, i = 0;
+    while (i < n && strcmp(PRESETS[i].name, name) != 0)
+        i++;
+    if (i == n)
         return false;
+    *c = config_defaults();
+    c->vocab_size = PRESETS[i].vocab_size;
+    c->dim = PRESETS[i].dim;
+    c->n_layers = PRESETS[i].n_layers;
+    c->n_heads = PRESETS[i].n_heads;
+    c->n_kv_heads = PRESETS[i].n_kv_heads;
+    c->head_dim = c->dim / c->n_heads;
+    c->hidden = PRESETS[i].hidden;
+    c->max_context = PRESETS[i].max_context;
+    c->bos_id = PRESETS[i].bos;
+    c->n_eos = 1;
+    c->eos_id[0] = PRESETS[i].eos;
+    c->tied_head = PRESETS[i].tied_head;
+    if (PRESETS[i].pad)
+        c->pad_id = PRESETS[i].pad;
+    if (PRESETS[i].norm_eps > 0)
+        c->norm_eps = PRESETS[i].norm_eps;
+    if (PRESETS[i].rope_base > 0)
+        c->rope_base = PRESETS[i].rope_base;
+    if (PRESETS[i].init_std > 0)
+        c->init_std = PRESETS[i].init_std;
+    if (PRESETS[i].experts.count) {
+        c->arch = ARCH_DEEPSEEK;
+        c->n_experts = PRESETS[i].experts.count;
+        c->n_active = PRESETS[i].experts.active;
+        c->n_shared = PRESETS[i].experts.shared;
+        c->moe_hidden = PRESETS[i].experts.hidden;
+        c->first_dense = 1;
     }
+    return true;
 }
 
 // Weights of the matrices that a token meets, or (`all`) of the whole model.

@@ -116,7 +116,10 @@ char *config_to_json(const struct Config *c, const char *torch_dtype);
 bool config_check_json(const struct Config *c, const char *where);
 // The name of a member (its offset in struct Config) in the architecture's config.json, for messages.
 const char *config_key(enum Arch arch, size_t offset);
-// Presets: tiny, tiny-moe, smollm2-135m, deepseek-moe-16b, deepseek-llm-7b, llama2-7b, small, small-wide, small-moe. False (no message) when unknown.
+// Presets, in the order of the table in config.c. False (no message) when unknown.
+#define CONFIG_PRESETS(between)                                                                                        \
+    "tiny" between "tiny-moe" between "smollm2-135m" between "deepseek-moe-16b" between "deepseek-llm-7b" between      \
+    "llama2-7b" between "small" between "small-wide" between "small-moe"
 bool config_preset(struct Config *c, const char *name);
 const char *config_preset_names(void);
 
