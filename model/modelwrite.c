@@ -598,27 +598,20 @@ bool modelwrite_gguf(const char *path, const struct Config *c, const struct Writ
     }
     struct Rows rows = {.source = source, .sink = to_gguf, .writer = &w, .path = path};
     bool ok = check_imatrix(types->imatrix, specs, count);
-    if (!ok)
-        gguf_writer_abort(&w);
     char *final = path_followed(path);
-    ok = ok && gguf_writer_begin(&w, final);
+    ok = ok && gguf_writer_begin(&w, final) && (!divided || gguf_writer_data(&w, divisors, half * sizeof *divisors));
     free(final);
-    if (ok && divided && !gguf_writer_data(&w, divisors, half * sizeof *divisors)) {
-        gguf_writer_abort(&w);
-        ok = false;
-    }
     for (uint32_t i = 0; ok && i < count; i++) {
         const struct WeightSpec *s = &specs[i];
         const float *importance;
         uint64_t n_rows = s->n_dims == 1 ? 1 : s->n_dims == 2 ? s->dim[0] : (uint64_t)s->dim[0] * s->dim[1];
         uint32_t head = weight_has_heads(s) && ARCHS[c->arch].gguf_pairs ? c->head_dim : 0;
-        if (!importance_of(types->imatrix, s, &importance) ||
-            !stream_rows(&rows, s, 0, n_rows, gguf_type(s, c, types), head, importance)) {
-            gguf_writer_abort(&w);
-            ok = false;
-        }
+        ok = importance_of(types->imatrix, s, &importance) &&
+             stream_rows(&rows, s, 0, n_rows, gguf_type(s, c, types), head, importance);
     }
     ok = ok && gguf_writer_end(&w);
+    if (!ok)
+        gguf_writer_abort(&w);
     rows_free(&rows);
     free(specs);
     return ok;
