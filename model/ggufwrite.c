@@ -87,11 +87,8 @@ void gguf_writer_copy(struct GgufWriter *w, const struct GgufValue *value) {
 }
 
 void gguf_writer_tensor(struct GgufWriter *w, const char *name, enum DType type, uint32_t n_dims, const uint64_t *dim) {
-    static const uint32_t numbers[DT_COUNT] = {
-        [DT_F32] = 0,   [DT_F16] = 1,     [DT_BF16] = 30,   [DT_Q4_0] = 2,        [DT_Q4_1] = 3,  [DT_Q8_0] = 8,
-        [DT_Q5_0] = 6,  [DT_Q5_1] = 7,    [DT_Q2_K] = 10,   [DT_Q3_K] = 11,       [DT_Q4_K] = 12, [DT_Q5_K] = 13,
-        [DT_Q6_K] = 14, [DT_IQ4_NL] = 20, [DT_IQ4_XS] = 23, [DT_U32] = UINT32_MAX};
-    assert(n_dims >= 1 && n_dims <= 4 && numbers[type] != UINT32_MAX);
+    uint32_t number = DTYPES[type].ggml;
+    assert(n_dims >= 1 && n_dims <= 4 && number != UINT32_MAX);
     uint64_t name_bytes = strlen(name), bytes = dtype_file_row_bytes(type, dim[n_dims - 1]);
     append(&w->infos, &w->infos_bytes, &w->infos_room, &name_bytes, 8);
     append(&w->infos, &w->infos_bytes, &w->infos_room, name, name_bytes);
@@ -100,7 +97,7 @@ void gguf_writer_tensor(struct GgufWriter *w, const char *name, enum DType type,
         append(&w->infos, &w->infos_bytes, &w->infos_room, &dim[i], 8);
     for (uint32_t i = 0; i + 1 < n_dims; i++)
         bytes *= dim[i];
-    append(&w->infos, &w->infos_bytes, &w->infos_room, &numbers[type], 4);
+    append(&w->infos, &w->infos_bytes, &w->infos_room, &number, 4);
     append(&w->infos, &w->infos_bytes, &w->infos_room, &w->data_bytes, 8);
     w->tensor_bytes = xrealloc(w->tensor_bytes, (w->n_tensors + 1) * sizeof *w->tensor_bytes);
     w->tensor_bytes[w->n_tensors++] = bytes;

@@ -29,6 +29,7 @@ struct DTypeInfo {
     uint32_t block_bytes; // bytes of a block in files (GGUF's layout)
     enum DType narrow;    // what stands in for it where a row is no multiple of the block, as llama.cpp chooses
     uint32_t file_kind;   // llama.cpp's general.file_type of a model that is all of this type
+    uint32_t ggml;        // number of the type in GGUF; UINT32_MAX: none
 };
 extern const struct DTypeInfo DTYPES[DT_COUNT];
 bool dtype_find(const char *name, enum DType *type); // case does not matter; false when unknown, without a message
