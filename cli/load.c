@@ -273,14 +273,6 @@ bool load_grammar(const struct Args *args, struct Grammar *g) {
     return ok;
 }
 
-struct Matching *load_matching(const struct Loaded *l, const struct Grammar *g) {
-    uint32_t stops[SESSION_MAX_BIAS], n = 0;
-    for (uint32_t id = 0; id < l->file.config.vocab_size && n < SESSION_MAX_BIAS; id++)
-        if (load_is_stop(l, id))
-            stops[n++] = id;
-    return matching_open(g, &l->tokenizer, l->file.config.vocab_size, stops, n);
-}
-
 bool load_file(const char *path, char **text, size_t *bytes) {
     uint8_t *data;
     uint64_t n;
@@ -301,13 +293,23 @@ bool load_is_stop(const struct Loaded *l, uint32_t id) {
     return id == l->tokenizer.eos_id;
 }
 
-bool load_forbid_stops(struct Loaded *l) {
-    uint32_t ids[SESSION_MAX_BIAS], n = 0;
-    float bias[SESSION_MAX_BIAS];
+static uint32_t stops_of(const struct Loaded *l, uint32_t ids[SESSION_MAX_BIAS]) {
+    uint32_t n = 0;
     for (uint32_t id = 0; id < l->file.config.vocab_size && n < SESSION_MAX_BIAS; id++)
-        if (load_is_stop(l, id)) {
-            ids[n] = id;
-            bias[n++] = SESSION_FORBID;
-        }
+        if (load_is_stop(l, id))
+            ids[n++] = id;
+    return n;
+}
+
+bool load_forbid_stops(struct Loaded *l) {
+    uint32_t ids[SESSION_MAX_BIAS], n = stops_of(l, ids);
+    float bias[SESSION_MAX_BIAS];
+    for (uint32_t i = 0; i < n; i++)
+        bias[i] = SESSION_FORBID;
     return session_bias(&l->session, n, ids, bias);
+}
+
+struct Matching *load_matching(const struct Loaded *l, const struct Grammar *g) {
+    uint32_t stops[SESSION_MAX_BIAS], n = stops_of(l, stops);
+    return matching_open(g, &l->tokenizer, l->file.config.vocab_size, stops, n);
 }
