@@ -257,12 +257,11 @@ static void show_trained(const struct TrainPlan *plan) {
 
 static void print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p,
                        const struct Device *dev) {
-    static const char *const SCHEDULES[] = {"constant", "cosine", "linear"};
     struct RolePlan sum = plan_sum(p);
     json_t *j =
         json_pack("{s:s, s:f, s:i, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method", TRAIN_METHODS[o->method],
                   "epochs", o->epochs, "batch", (int)o->batch_examples, "micro_batch", (int)o->micro_rows, "context",
-                  (int)o->seq_len, "learning_rate", (double)o->learning_rate, "schedule", SCHEDULES[o->schedule],
+                  (int)o->seq_len, "learning_rate", (double)o->learning_rate, "schedule", TRAIN_SCHEDULES[o->schedule],
                   "warmup", (json_int_t)o->warmup_steps, "weight_decay", (double)o->weight_decay, "trained_parameters",
                   (json_int_t)sum.trained, "parameters", (json_int_t)sum.all);
     if (o->neftune_alpha > 0)

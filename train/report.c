@@ -61,13 +61,12 @@ static void tell_data(struct Card *c, const struct Dataset *d, const char *kind)
 }
 
 static void tell_settings(struct Card *c, const struct Train *t) {
-    static const char *const SCHEDULES[] = {"constant", "cosine", "linear"};
     const struct TrainOptions *o = &t->o;
     card_fact(c, "steps", "%llu of %llu", (unsigned long long)t->state.step, (unsigned long long)t->steps);
     card_fact(c, "examples a step", "%u", o->batch_examples);
     card_fact(c, "context", "%u", o->seq_len);
-    card_fact(c, "learning rate", "%g, %s, %llu steps of warm-up", (double)o->learning_rate, SCHEDULES[o->schedule],
-              (unsigned long long)o->warmup_steps);
+    card_fact(c, "learning rate", "%g, %s, %llu steps of warm-up", (double)o->learning_rate,
+              TRAIN_SCHEDULES[o->schedule], (unsigned long long)o->warmup_steps);
     card_fact(c, "AdamW", "betas %g and %g, epsilon %g, weight decay %g%s", (double)o->beta1, (double)o->beta2,
               (double)o->eps, (double)o->weight_decay, o->moments8 ? ", moments in 8 bits" : "");
     card_fact(c, "gradient clipped at", "%g", (double)o->clip_norm);

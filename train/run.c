@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 const char *const TRAIN_METHODS[] = {"full", "lora", "qlora", "esft"};
+const char *const TRAIN_SCHEDULES[] = {"constant", "cosine", "linear"};
 static const char EXPERTS_FILE[] = "expert_cfg.json", BEST_FOLDER[] = "best";
 
 // ---- Plan

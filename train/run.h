@@ -15,6 +15,7 @@ extern const char *const TRAIN_METHODS[];
 static inline bool train_adapts(enum TrainMethod m) { return m == TRAIN_LORA || m == TRAIN_QLORA; }
 enum TrainLoss { LOSS_SFT, LOSS_DPO };
 enum TrainSchedule { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
+extern const char *const TRAIN_SCHEDULES[];
 
 struct TrainOptions {
     enum TrainMethod method;
