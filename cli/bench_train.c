@@ -115,17 +115,6 @@ static bool step_make(struct Bench *b) {
     return step_init(&b->step, &b->l.model, &so, !train_adapts(o->method));
 }
 
-// Experts that are all alike: the fewest that sum up to the threshold.
-static void experts_choose(struct Bench *b) {
-    const struct Config *c = &b->l.file.config;
-    uint64_t n = (uint64_t)c->n_layers * c->n_experts;
-    double *scores = xcalloc(n, sizeof *scores);
-    for (uint64_t i = 0; i < n; i++)
-        scores[i] = config_is_moe(c, (uint32_t)(i / c->n_experts)) ? 1.0 / c->n_experts : 0;
-    esft_choose(&b->experts, c, scores, b->o.expert_threshold);
-    free(scores);
-}
-
 static bool model_make(struct Bench *b) {
     struct Loaded *l = &b->l;
     enum DType type = weight_type(b);
@@ -141,7 +130,7 @@ static bool model_make(struct Bench *b) {
     struct ModelOptions mo = train_model_options(&b->o, &l->file.config, type);
     l->has_model = load_weights(l, &l->dev, &l->model, &mo);
     if (b->o.method == TRAIN_ESFT)
-        experts_choose(b);
+        esft_choose(&b->experts, &l->file.config, NULL, b->o.expert_threshold);
     return l->has_model && (!train_adapts(b->o.method) || model_add_lora(&l->model, &b->o.lora, b->o.seed)) &&
            step_make(b);
 }
