@@ -84,20 +84,6 @@ static bool counted_rows(void *context, const struct WeightSpec *w, uint64_t fir
     return true;
 }
 
-static uint64_t weights_of(const struct Config *c) {
-    uint32_t n;
-    struct WeightSpec *list = weight_list(c, &n);
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t elements = 1;
-        for (uint32_t d = 0; d < list[i].n_dims; d++)
-            elements *= list[i].dim[d];
-        total += elements;
-    }
-    free(list);
-    return total;
-}
-
 // Half a model is nothing: it goes, and the program ends as the signal would have ended it.
 static void on_signal(int number) {
     temporaries_drop();
@@ -126,8 +112,11 @@ bool output_write_to(const struct Args *args, const char *to, const struct Confi
     struct Counted counted = {.inner = source};
     struct WeightSource outer = {&counted, counted_type, counted_rows};
     struct OutputGuard guard;
+    uint64_t all = config_parameters(c);
+    if (output_is_gguf(out) && c->tied_head && c->n_experts) // the embedding is written twice there
+        all += (uint64_t)c->vocab_size * c->dim;
     output_guard(&guard);
-    progress_begin(&counted.progress, "write", "weight", 0, weights_of(c));
+    progress_begin(&counted.progress, "write", "weight", 0, all);
     bool ok = output_is_gguf(out) ? modelwrite_gguf(to, c, types, &outer, tokenizer, name)
                                   : modelwrite_hf(to, c, types->type, &outer, tokenizer, 0);
     progress_clear(&counted.progress);
