@@ -63,8 +63,8 @@ struct Spread spread_of(double *values, uint32_t n);
 // Whole numbers by commas; false after one line. At most `room`.
 bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint32_t room, uint32_t *n);
 
-// What a model is called in the table: the last part of its path.
-const char *bench_model_name(const char *path);
+// What a model is called in the table: the last part of its path, as UTF-8; malloc'ed.
+char *bench_model_name(const char *path);
 
 // The table of time by operation that was collected since profile_begin, on stderr, and as bars in --png.
 bool bench_operations(const struct Args *args, const char *title);

@@ -211,9 +211,10 @@ static int run_tests(const struct Args *args, struct Loaded *l, const struct Tes
             bench_row(&table, row);
     }
     if (ok && (args_switch(args, "operations") || args_text(args, "png"))) {
-        char name[64], title[256];
+        char name[64], title[256], *model = bench_model_name(l->file.path);
         test_name(&tests[n - 1], name);
-        snprintf(title, sizeof title, "%.100s, %s: time by operation", bench_model_name(l->file.path), name);
+        snprintf(title, sizeof title, "%.100s, %s: time by operation", model, name);
+        free(model);
         json_t *row = test_run(l, like, &tests[n - 1], 1, true);
         ok = row != NULL && bench_operations(args, title);
     }

@@ -1,6 +1,7 @@
 // See bench.h.
 #include "cli/bench.h"
 #include "cli/plot.h"
+#include "model/utf8.h"
 #include "runtime/cmd.h"
 
 #include <stdlib.h>
@@ -32,9 +33,11 @@ bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint3
     return true;
 }
 
-const char *bench_model_name(const char *path) {
-    const char *name = strrchr(path, '/');
-    return name && name[1] ? name + 1 : path;
+char *bench_model_name(const char *path) {
+    size_t bytes;
+    char *name = path_name(path), *text = utf8_repair(name, strlen(name), &bytes);
+    free(name);
+    return text;
 }
 
 // ---- The table

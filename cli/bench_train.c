@@ -210,17 +210,19 @@ static json_t *row_make(struct Bench *b, uint32_t n) {
         part[i] = spread_of(b->seconds[i], n);
     const struct Device *dev = &b->l.dev;
     double gflops = model_flops(b, tokens) / part[0].median / 1e9;
-    return json_pack(
+    char *model = bench_model_name(b->l.file.path);
+    json_t *row = json_pack(
         "{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "model",
-        bench_model_name(b->l.file.path), "type", DTYPES[b->l.model.layers[0].q.w->w.type].name, "method",
-        TRAIN_METHODS[b->o.method], "context", (int)b->o.seq_len, "micro_batch", (int)b->o.micro_rows, "batch",
-        (int)b->o.batch_examples, "recompute", b->o.recompute ? "on" : "off", "moments", b->o.moments8 ? "8bit" : "f32",
-        "tokens_per_second", tokens / part[0].median, "spread_percent", part[0].percent, "forward_ms",
-        1000 * part[1].median, "backward_ms", 1000 * part[2].median, "optimiser_ms", 1000 * part[3].median,
-        "forward_tokens_per_second", tokens / part[1].median, "dispatches_per_token", dispatches(b) / tokens,
-        "cpu_ms_per_token", 1000 * cpu.median / tokens, "model_gflops", gflops, "gemm_gflops", b->gemm_gflops,
-        "gemm_percent", b->gemm_gflops > 0 ? 100 * gflops / b->gemm_gflops : 0, "peak_mib",
-        (double)dev->peak_bytes / 1048576);
+        model, "type", DTYPES[b->l.model.layers[0].q.w->w.type].name, "method", TRAIN_METHODS[b->o.method], "context",
+        (int)b->o.seq_len, "micro_batch", (int)b->o.micro_rows, "batch", (int)b->o.batch_examples, "recompute",
+        b->o.recompute ? "on" : "off", "moments", b->o.moments8 ? "8bit" : "f32", "tokens_per_second",
+        tokens / part[0].median, "spread_percent", part[0].percent, "forward_ms", 1000 * part[1].median, "backward_ms",
+        1000 * part[2].median, "optimiser_ms", 1000 * part[3].median, "forward_tokens_per_second",
+        tokens / part[1].median, "dispatches_per_token", dispatches(b) / tokens, "cpu_ms_per_token",
+        1000 * cpu.median / tokens, "model_gflops", gflops, "gemm_gflops", b->gemm_gflops, "gemm_percent",
+        b->gemm_gflops > 0 ? 100 * gflops / b->gemm_gflops : 0, "peak_mib", (double)dev->peak_bytes / 1048576);
+    free(model);
+    return row;
 }
 
 static const struct BenchColumn COLUMNS[] = {{"model", "model", -20, 0},
@@ -246,10 +248,10 @@ static const struct BenchColumn COLUMNS[] = {{"model", "model", -20, 0},
                                              {0}};
 
 static bool operations(struct Bench *b) {
-    char title[256];
+    char title[256], *model = bench_model_name(b->l.file.path);
     double ignored;
-    snprintf(title, sizeof title, "%.100s, a step of %s: time by operation", bench_model_name(b->l.file.path),
-             TRAIN_METHODS[b->o.method]);
+    snprintf(title, sizeof title, "%.100s, a step of %s: time by operation", model, TRAIN_METHODS[b->o.method]);
+    free(model);
     step_free(&b->step);
     profile_begin(); // what is recorded from here on is timed
     return step_make(b) && step_once(b, 1, &ignored, &ignored) && bench_operations(b->args, title);

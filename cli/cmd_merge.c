@@ -84,14 +84,13 @@ static bool write_merged(const struct Args *args, const char *to, const struct M
     struct WeightSource source = merge_source(g);
     bool like = output_is_gguf(args_text(args, "out")) && f->gguf && !args_given(args, "type");
     char *name = output_name(f);
-    const char *adapter = args_text(args, "adapter"), *slash = strrchr(adapter, '/');
-    char *description = xsprintf("%s with the adapter %s merged into it by vkmoe %s", name,
-                                 slash && slash[1] ? slash + 1 : adapter, VKMOE_VERSION);
+    char *adapter = path_name(args_text(args, "adapter"));
+    char *description = xsprintf("%s with the adapter %s merged into it by vkmoe %s", name, adapter, VKMOE_VERSION);
     struct GgufOrigin origin = {name, description};
     struct WriteTypes types = {.type = type, .embed_type = DT_COUNT, .like = like ? f : NULL, .origin = &origin};
     bool ok = output_write_to(args, to, &g->m->config, &types, &source, f, name,
                               like ? "the base has them" : DTYPES[type].name);
-    free(name), free(description);
+    free(name), free(adapter), free(description);
     return ok;
 }
 

@@ -160,8 +160,7 @@ char *output_name(const struct ModelFile *f) {
     char *name = NULL;
     if (f->gguf && gguf_get_string(f->gguf, "general.name", false, &name) && name)
         return name;
-    const char *slash = strrchr(f->path, '/');
-    name = xstrdup(slash && slash[1] ? slash + 1 : f->path);
+    name = path_name(f->path);
     char *end = strstr(name, ".gguf");
     if (end)
         *end = 0;

@@ -512,8 +512,9 @@ static void gguf_origin_keys(struct GgufWriter *w, const struct GgufOrigin *o) {
 
 // llama.cpp's keys for it.
 static void gguf_imatrix_keys(struct GgufWriter *w, const struct Imatrix *m) {
-    const char *slash = strrchr(m->path, '/');
-    gguf_writer_string(w, "quantize.imatrix.file", slash ? slash + 1 : m->path);
+    char *name = path_name(m->path);
+    gguf_writer_string(w, "quantize.imatrix.file", name);
+    free(name);
     if (*m->datasets)
         gguf_writer_string(w, "quantize.imatrix.dataset", m->datasets);
     gguf_writer_u32(w, "quantize.imatrix.entries_count", m->n_entries);

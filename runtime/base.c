@@ -205,8 +205,19 @@ bool file_read(const char *path, uint64_t max_bytes, uint8_t **data, uint64_t *b
 
 // What is renamed or made is there after a power cut once the folder that holds its name is synchronised.
 char *path_parent(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return !slash ? xstrdup(".") : slash == path ? xstrdup("/") : xsprintf("%.*s", (int)(slash - path), path);
+    char *whole = path_without_slash(path), *slash = strrchr(whole, '/');
+    char *parent = !slash           ? xstrdup(".")
+                   : slash == whole ? xstrdup("/")
+                                    : xsprintf("%.*s", (int)(slash - whole), whole);
+    free(whole);
+    return parent;
+}
+
+char *path_name(const char *path) {
+    char *whole = path_without_slash(path), *slash = strrchr(whole, '/');
+    char *name = xstrdup(slash && slash[1] ? slash + 1 : whole);
+    free(whole);
+    return name;
 }
 
 char *path_without_slash(const char *path) {

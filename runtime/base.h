@@ -52,6 +52,7 @@ bool dir_sync(const char *path);                    // fsync of the folder itsel
 bool parent_sync(const char *path);                 // of the one that a name stands in
 char *path_join(const char *dir, const char *name); // malloc'ed
 char *path_parent(const char *path);                // the folder that a name stands in; malloc'ed
+char *path_name(const char *path);                  // the last part, without slashes behind it; malloc'ed
 char *path_without_slash(const char *path);         // at its end; malloc'ed
 char *path_followed(const char *path);              // where its links lead, to something or not; malloc'ed
 // Folder for what may be lost: $VKMOE_CACHE, else $XDG_CACHE_HOME/vkmoe, else ~/.cache/vkmoe; made with mode 0700.

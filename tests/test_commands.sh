@@ -57,6 +57,9 @@ note $? "another seed gives another file"
 run 0 convert "$work/tiny" --out "$work/tiny.gguf" --json
 [[ $out == '{"out": "'$work/tiny.gguf'", "parameters": '*', "type": "f32"}' ]]
 note $? "convert --json: '$out'"
+run 0 convert "$work/tiny/" --out "$work/slash.gguf" # a folder's name is its last part
+cmp -s "$work/tiny.gguf" "$work/slash.gguf"
+note $? "a slash behind the folder's name gives another file"
 run 0 convert "$work/tiny.gguf" --out "$work/back"
 cmp -s "$work/tiny/model.safetensors" "$work/back/model.safetensors"
 note $? "folder, GGUF and folder again hold the same bytes"
