@@ -68,9 +68,8 @@ static void remove_entry(int fd, const char *name, const void *context) {
     unlinkat(fd, name, 0);
 }
 
-// A file, or a folder of files.
-static void remove_path(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+void path_remove(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
         unlink(path);
         return;
@@ -84,7 +83,7 @@ void temporaries_drop(void) {
     sigset_t before;
     lock(&before); // and never unlock
     for (const struct Temporary *t = list; t; t = t->next)
-        remove_path(t->path);
+        path_remove(t->path);
 }
 
 // ---- What others left
@@ -116,15 +115,14 @@ static void remove_stale(int fd, const char *name, const void *context) {
     if (!is_stale(name, b))
         return;
     char *path = path_join(b->folder, name);
-    remove_path(path);
+    path_remove(path);
     warn("%s: removed; a run that was killed had left it", path);
     free(path);
 }
 
 static void begin(struct Temporary *t, const char *final) {
-    const char *slash = strrchr(final, '/');
-    char *folder = path_parent(final);
-    struct Beside b = {folder, slash ? slash + 1 : final, strlen(slash ? slash + 1 : final)};
+    char *folder = path_parent(final), *name = path_name(final);
+    struct Beside b = {folder, name, strlen(name)};
     *t = (struct Temporary){.path = xsprintf("%s.tmp%ld", final, (long)getpid()), .final = xstrdup(final)};
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
@@ -132,6 +130,7 @@ static void begin(struct Temporary *t, const char *final) {
         close(fd);
     }
     free(folder);
+    free(name);
 }
 
 static void forget(struct Temporary *t) {
@@ -145,8 +144,9 @@ static void forget(struct Temporary *t) {
 int temporary_file(struct Temporary *t, const char *final) {
     sigset_t before;
     begin(t, final);
-    lock(&before); // made and known at once
-    int fd = open(t->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    path_remove(t->path); // of a process that had our number
+    lock(&before);        // made and known at once
+    int fd = open(t->path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (fd >= 0)
         t->next = list, list = t;
     unlock(&before);
@@ -160,7 +160,7 @@ int temporary_file(struct Temporary *t, const char *final) {
 void temporary_name(struct Temporary *t, const char *final) {
     sigset_t before;
     begin(t, final);
-    remove_path(t->path); // of a process that had our number
+    path_remove(t->path); // of a process that had our number
     lock(&before);
     t->next = list, list = t;
     unlock(&before);
@@ -196,7 +196,7 @@ void temporary_drop(struct Temporary *t) {
     if (!t->path)
         return;
     lock(&before);
-    remove_path(t->path);
+    path_remove(t->path);
     unlist(t);
     unlock(&before);
     forget(t);

@@ -16,5 +16,7 @@ void temporary_name(struct Temporary *t, const char *final); // of a file or fol
 // Gives it its own name. False, with errno and without a message, where that failed: it is dropped then.
 bool temporary_keep(struct Temporary *t);
 void temporary_drop(struct Temporary *t); // nothing happens where there is none
+// A file, a folder of files, or a link, which goes alone: what it leads to is somebody's. Only what a signal handler may do.
+void path_remove(const char *path);
 // All of them, of whatever thread. Only what a signal handler may do, and without the heap; nobody can make another one afterwards.
 void temporaries_drop(void);

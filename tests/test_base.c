@@ -221,6 +221,51 @@ static void put_file(const char *path) {
     CHECK(f && fputs("left", f) >= 0 && fclose(f) == 0, "%s", path);
 }
 
+// A link goes alone, whatever it is called: neither what it leads to nor the files of that folder are ours.
+static void test_links(void) {
+    char *kept = path_join(folder, "kept"), *file = path_join(kept, "file"), *path = path_join(folder, "a.gguf");
+    pid_t gone = fork();
+    if (gone == 0)
+        _exit(0);
+    waitpid(gone, NULL, 0);
+    char *stale = xsprintf("%s.tmp%ld", path, (long)gone), *own = xsprintf("%s.tmp%ld", path, (long)getpid());
+    CHECK(dir_make(kept), "%s", fail_last());
+    put_file(file);
+    CHECK(symlink("kept", stale) == 0 && symlink("kept/file", own) == 0, "no links for the test");
+    fail_quiet(true);
+    CHECK(file_write_atomic(path, "new", 3), "%s", fail_last());
+    fail_quiet(false);
+    uint8_t *data = NULL;
+    uint64_t bytes = 0;
+    CHECK(file_read(file, 100, &data, &bytes) && bytes == 4, "what links of temporary names lead to was touched");
+    free(data);
+    CHECK(files_in(folder) == 2, "%u names, the file and the folder expected", files_in(folder));
+    char *hidden = path_join(kept, ".hidden");
+    put_file(hidden);
+    CHECK(symlink("kept", own) == 0, "no link for the test");
+    path_remove(own);
+    CHECK(files_in(folder) == 2 && file_exists(file), "a link to a folder");
+    path_remove(kept);
+    path_remove(path);
+    CHECK(rmdir(folder) == 0 && mkdir(folder, 0700) == 0, "the folder is left clean");
+    free(kept), free(file), free(path), free(stale), free(own), free(hidden);
+}
+
+static void check_parts(const char *path, const char *parent, const char *name) {
+    char *p = path_parent(path), *n = path_name(path);
+    CHECK(strcmp(p, parent) == 0 && strcmp(n, name) == 0, "%s: '%s' and '%s'", path, p, n);
+    free(p), free(n);
+}
+
+static void test_paths(void) {
+    check_parts("run", ".", "run");
+    check_parts("run/", ".", "run");
+    check_parts("a/b//", "a", "b");
+    check_parts("/a", "/", "a");
+    check_parts("/a/", "/", "a");
+    check_parts("/", "/", "/");
+}
+
 // What a killed process left under a temporary name goes when the file is made again; what another one still writes, and names that are like it, stay.
 static void test_stale(void) {
     static const char *const STAY[] = {"a.gguf.tmp%ld7x", "b.gguf.tmp%ld", "a.gguf.tmp", "a.gguf.tmp0%ld"};
@@ -338,6 +383,8 @@ int main(void) {
     test_hashes();
     test_random();
     test_files();
+    test_paths();
+    test_links();
     test_stale();
     test_write_through();
     test_exhausted();

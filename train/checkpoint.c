@@ -6,7 +6,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *FORMAT = "vkmoe-checkpoint-1";
@@ -57,26 +56,6 @@ bool checkpoint_exists(const char *out) {
     return list_steps(out, &step, 1, &n) && n > 0;
 }
 
-// A link goes alone: what it leads to is somebody's.
-static void folder_remove(const char *path) {
-    struct stat st;
-    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) {
-        unlink(path);
-        return;
-    }
-    DIR *d = opendir(path);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        char *file = path_join(path, e->d_name);
-        unlink(file);
-        free(file);
-    }
-    if (d)
-        closedir(d);
-    rmdir(path);
-}
-
 // What a run may leave in its folder before its first checkpoint.
 static const char LOCK[] = ".lock";
 static const char *const OWN[] = {LOCK,          ".result",         "metrics.jsonl", "loss.png",
@@ -108,7 +87,7 @@ static void temporaries_remove(const char *out) {
     for (struct dirent *e; d && (e = readdir(d));) {
         char *path = path_join(out, e->d_name);
         if (is_half_checkpoint(e->d_name))
-            folder_remove(path);
+            path_remove(path);
         else if (is_own(e->d_name, true))
             unlink(path);
         free(path);
@@ -231,19 +210,19 @@ bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity 
     bool ok = dir_make(temporary) && state_write(state, m, s) && file_hash(state, &bytes, &hash) &&
               manifest_write(temporary, id, s, bytes, hash) && dir_sync(temporary);
     if (ok && dir_exists(final)) // a damaged one of the same step, which the resumed run passed over
-        folder_remove(final);
+        path_remove(final);
     if (ok && rename(temporary, final) != 0)
         ok = fail("%s: cannot be renamed to %s: %s", temporary, final, strerror(errno));
     ok = ok && dir_sync(out);
     if (!ok)
-        folder_remove(temporary);
+        path_remove(temporary);
     ok = ok && list_steps(out, steps, MAX_CHECKPOINTS, &n);
     for (uint32_t i = 0; i < n; i++) {
         // What is numbered above this step was damaged and passed over: it must not take the place of a whole one.
         if ((steps[i] <= s->step && kept++ < keep) || steps[i] == also)
             continue;
         char *old = folder_of(out, steps[i]);
-        folder_remove(old);
+        path_remove(old);
         free(old);
     }
     free(final);

@@ -5,7 +5,6 @@
 #include "model/adapter.h"
 #include "model/utf8.h"
 #include "train/report.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -759,22 +758,9 @@ bool train_loop(struct Train *t) {
 
 // ---- End
 
-static void folder_clear(const char *path) {
-    DIR *d = opendir(path);
-    for (struct dirent *e; d && (e = readdir(d));)
-        if (e->d_name[0] != '.') {
-            char *file = path_join(path, e->d_name);
-            unlink(file);
-            free(file);
-        }
-    if (d)
-        closedir(d);
-    rmdir(path);
-}
-
 bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
     char *temporary = path_join(t->o.out, ".result");
-    folder_clear(temporary);
+    path_remove(temporary);
     bool ok = load_best(t);
     if (!ok) {
         free(temporary);
@@ -795,7 +781,7 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
              report_write(t, temporary) && modelwrite_move(temporary, t->o.out, "config.json");
     }
     if (!ok)
-        folder_clear(temporary);
+        path_remove(temporary);
     free(temporary);
     return ok;
 }
