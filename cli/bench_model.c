@@ -3,6 +3,7 @@
 #include "cli/bench.h"
 #include "cli/load.h"
 #include "cli/term.h"
+#include "model/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -147,12 +148,13 @@ static json_t *measure(struct Bench *b, uint32_t repetitions) {
     const struct Device *dev = &b->l->dev;
     char name[64];
     test_name(b->t, name);
-    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:f, s:f, s:f, s:f, s:f}", "model", b->l->file.path,
-                     "type", DTYPES[b->l->model.layers[0].q.w->w.type].name, "test", name, "tokens", (int)b->t->tokens,
-                     "depth", (int)b->t->depth, "sequences", (int)b->t->sequences, "tokens_per_second", speed.median,
-                     "spread_percent", speed.percent, "samples", samples, "dispatches_per_token", n / all,
-                     "barriers_per_token", barriers / all, "cpu_ms_per_token", 1000 * work.median, "peak_mib",
-                     (double)dev->peak_bytes / 1048576, "mapped_mib", (double)dev->mapped_bytes / 1048576);
+    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:f, s:f, s:f, s:f, s:f}", "model",
+                     json_repaired(b->l->file.path), "type", DTYPES[b->l->model.layers[0].q.w->w.type].name, "test",
+                     name, "tokens", (int)b->t->tokens, "depth", (int)b->t->depth, "sequences", (int)b->t->sequences,
+                     "tokens_per_second", speed.median, "spread_percent", speed.percent, "samples", samples,
+                     "dispatches_per_token", n / all, "barriers_per_token", barriers / all, "cpu_ms_per_token",
+                     1000 * work.median, "peak_mib", (double)dev->peak_bytes / 1048576, "mapped_mib",
+                     (double)dev->mapped_bytes / 1048576);
 }
 
 // A session of its own for each test, as large as it needs: so the memory is the test's.

@@ -100,7 +100,7 @@ struct Found {
     double bound;
 };
 
-static void show(const struct Args *args, const struct Found *r) {
+static bool show(const struct Args *args, const struct Found *r) {
     fprintf(stderr,
             "%u tensors changed: rms of the weights %.4g, of the change %.4g, of the rounding %.4g; %.1f %% of the "
             "change is kept\n",
@@ -110,15 +110,13 @@ static void show(const struct Args *args, const struct Found *r) {
             "%.4g, the same likeliest token behind %.0f %%)\n",
             r->moved.divergence, r->gap.divergence, r->gap.logit, 100 * r->gap.same);
     if (!args_switch(args, "json"))
-        return;
-    json_t *j = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "tensors", (int)r->loss.tensors,
+        return true;
+    json_t *j = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "tensors", (int)r->loss.tensors,
                           "rms_weight", r->loss.weight, "rms_change", r->loss.change, "rms_error", r->loss.error,
                           "change_kept", r->loss.kept, "adapter_divergence", r->moved.divergence, "divergence",
                           r->gap.divergence, "bound", r->bound, "largest_logit_difference", r->gap.logit,
-                          "same_likeliest", r->gap.same, "out", args_text(args, "out"));
-    json_dumpf(j, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-    printf("\n");
-    json_decref(j);
+                          "same_likeliest", r->gap.same, "out", json_repaired(args_text(args, "out")));
+    return output_json(j, JSON_INDENT(1));
 }
 
 // README.md in a folder. A GGUF stands in somebody's folder, beside which its own goes: merged.README.md by merged.gguf.
@@ -243,9 +241,8 @@ int cmd_merge(const struct Args *args) {
         const char *path = result.temporary.path;
         ok = fit && merge(args, path, &dev, &f, &asked, type, &adapted, &r) &&
              ask_merged(path, &dev, &asked, &adapted, &r);
-        if (ok)
-            show(args, &r);
-        ok = ok && agrees(args, &r, type) && modelwrite_place_keep(&result) && write_card(args, &r, type, record) &&
+        ok = ok && show(args, &r) && agrees(args, &r, type) && modelwrite_place_keep(&result) &&
+             write_card(args, &r, type, record) &&
              output_template(args_text(args, "out"), args_text(args, "adapter"), args->operands[0]);
         modelwrite_place_drop(&result);
         output_unguard(&guard);

@@ -1,10 +1,11 @@
 // `vkmoe plot DIR...`: the curves of training runs over each other, as a PNG and in the terminal.
 #include "cli/commands.h"
 #include "cli/curves.h"
+#include "cli/output.h"
 #include "cli/plot.h"
 #include "cli/term.h"
+#include "model/json.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ static char *label_of(const struct Args *args, uint32_t run) {
     return xsprintf("%.*s", (int)(end - start), path + start);
 }
 
-static void print_json(const struct PlotSeries *series, size_t n, const char *metric) {
+static bool print_json(const struct PlotSeries *series, size_t n, const char *metric) {
     json_t *all = json_array();
     for (size_t s = 0; s < n; s++) {
         json_t *steps = json_array(), *values = json_array();
@@ -47,12 +48,10 @@ static void print_json(const struct PlotSeries *series, size_t n, const char *me
             json_array_append_new(steps, json_real(series[s].x[i]));
             json_array_append_new(values, json_real(series[s].y[i]));
         }
-        json_array_append_new(all, json_pack("{s:s, s:s, s:o, s:o}", "run", series[s].name, "metric", metric, "steps",
-                                             steps, "values", values));
+        json_array_append_new(all, json_pack("{s:o, s:s, s:o, s:o}", "run", json_repaired(series[s].name), "metric",
+                                             metric, "steps", steps, "values", values));
     }
-    json_dumpf(all, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
-    printf("\n");
-    json_decref(all);
+    return output_json(all, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 }
 
 static bool draw(const struct Args *args, struct PlotSeries *series, uint32_t n, const char *title) {
@@ -60,7 +59,7 @@ static bool draw(const struct Args *args, struct PlotSeries *series, uint32_t n,
     char *out = args_text(args, "out") ? xstrdup(args_text(args, "out")) : xsprintf("%s.png", metric);
     bool ok = plot_lines(out, title, "step", metric, series, n);
     if (ok && args_switch(args, "json"))
-        print_json(series, n, metric);
+        ok = print_json(series, n, metric);
     else if (ok)
         plot_terminal(stdout, title, series, n, (uint32_t)min_u64(term_width(stdout), 100), 16);
     if (ok)

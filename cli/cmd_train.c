@@ -4,9 +4,11 @@
 #include "cli/curves.h"
 #include "cli/load.h"
 #include "cli/memory.h"
+#include "cli/output.h"
 #include "cli/reading.h"
 #include "cli/scratch.h"
 #include "cli/term.h"
+#include "model/json.h"
 #include "train/run.h"
 
 #include <jansson.h>
@@ -206,11 +208,7 @@ static bool out_check(const struct TrainOptions *o) {
 
 // ---- What is shown before the first step
 
-static void print_json(json_t *j) {
-    json_dumpf(j, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(7));
-    printf("\n");
-    json_decref(j);
-}
+static const size_t JSON_FORM = JSON_INDENT(1) | JSON_REAL_PRECISION(7);
 
 static struct RolePlan plan_sum(const struct TrainPlan *plan) {
     struct RolePlan sum = {0};
@@ -255,7 +253,7 @@ static void show_trained(const struct TrainPlan *plan) {
             100 * (double)sum.trained / (double)sum.all);
 }
 
-static void print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p,
+static bool print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p,
                        const struct Device *dev) {
     struct RolePlan sum = plan_sum(p);
     json_t *j =
@@ -269,7 +267,7 @@ static void print_plan(const struct TrainOptions *o, uint64_t steps, const struc
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
     json_object_set_new(j, "memory", memory_json(p, dev));
-    print_json(j);
+    return output_json(j, JSON_FORM);
 }
 
 // ---- While it runs
@@ -344,7 +342,7 @@ static void show_result(const struct Watch *w, double before) {
 }
 
 // What was not measured is left out.
-static void print_result(const struct Watch *w, double before) {
+static bool print_result(const struct Watch *w, double before) {
     const struct Train *t = w->t;
     const struct {
         const char *name;
@@ -354,13 +352,13 @@ static void print_result(const struct Watch *w, double before) {
                    {"validation_before", before},
                    {"validation_after", w->last_validation}};
     const struct Device *dev = t->m->dev;
-    json_t *j = json_pack("{s:I, s:b, s:f, s:s, s:I, s:I}", "steps", (json_int_t)t->state.step, "finished",
-                          t->state.step >= t->steps, "seconds", t->state.seconds, "out", t->o.out, "device_peak_bytes",
-                          (json_int_t)dev->peak_bytes, "host_bytes", (json_int_t)dev->host_bytes);
+    json_t *j = json_pack("{s:I, s:b, s:f, s:o, s:I, s:I}", "steps", (json_int_t)t->state.step, "finished",
+                          t->state.step >= t->steps, "seconds", t->state.seconds, "out", json_repaired(t->o.out),
+                          "device_peak_bytes", (json_int_t)dev->peak_bytes, "host_bytes", (json_int_t)dev->host_bytes);
     for (size_t i = 0; i < sizeof FIGURES / sizeof FIGURES[0]; i++)
         if (isfinite(FIGURES[i].value))
             json_object_set_new(j, FIGURES[i].name, json_real(FIGURES[i].value));
-    print_json(j);
+    return output_json(j, JSON_FORM);
 }
 
 static int run(const struct Args *args, struct Train *t, struct Model *m, const struct ModelFile *file) {
@@ -382,11 +380,8 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         return EXIT_FAILED;
     if (isfinite(before))
         fprintf(stderr, "held-out loss before training: %.4f (%zu examples)\n", before, t->held_out.n);
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
-    bool hangs_up = signal(SIGHUP, on_signal) != SIG_IGN;
-    if (!hangs_up) // nohup
-        signal(SIGHUP, SIG_IGN);
+    struct OutputGuard guard;
+    output_catch(&guard, on_signal);
     t->stop = &stop_asked;
     t->save = &save_asked;
     t->on_step = on_step;
@@ -397,10 +392,7 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
     bool ok = train_loop(t);
     if (t->state.step > first)
         progress_end(&w.progress);
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
-    if (hangs_up)
-        signal(SIGHUP, SIG_DFL);
+    output_unguard(&guard);
     curves_draw_run(t->o.out);
     if (!ok)
         return EXIT_FAILED;
@@ -411,8 +403,8 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
         return EXIT_FAILED;
     else
         show_result(&w, before);
-    if (args_switch(args, "json"))
-        print_result(&w, before);
+    if (args_switch(args, "json") && !print_result(&w, before))
+        return EXIT_FAILED;
     return EXIT_DONE;
 }
 
@@ -446,8 +438,8 @@ static bool plan_run(const struct Args *args, struct Train *t, const struct Mode
     reading_show(&t->held_out, "held out", &t->o.reading, t->o.seq_len);
     if (t->data.n)
         reading_show_example(stderr, &t->data, &t->data.examples[0], t->tokenizer, 400);
-    if (args_switch(args, "dry-run") && args_switch(args, "json"))
-        print_plan(&t->o, t->steps, plan, dev);
+    if (args_switch(args, "dry-run") && args_switch(args, "json") && !print_plan(&t->o, t->steps, plan, dev))
+        return false;
     return memory_check(t, f, type, plan, dev);
 }
 

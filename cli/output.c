@@ -3,7 +3,6 @@
 #include "cli/term.h"
 #include "model/json.h"
 #include "model/template.h"
-#include "model/utf8.h"
 #include "runtime/temporary.h"
 
 #include <stdlib.h>
@@ -93,12 +92,14 @@ static void on_signal(int number) {
 
 static const int ENDS[] = {SIGINT, SIGTERM, SIGHUP};
 
-void output_guard(struct OutputGuard *g) {
-    struct sigaction action = {.sa_handler = on_signal};
+void output_catch(struct OutputGuard *g, void (*handler)(int number)) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
     for (int i = 0; i < 3; i++)
         if (sigaction(ENDS[i], NULL, &g->before[i]) == 0 && g->before[i].sa_handler != SIG_IGN) // as nohup has it
             sigaction(ENDS[i], &action, NULL);
 }
+
+void output_guard(struct OutputGuard *g) { output_catch(g, on_signal); }
 
 void output_unguard(const struct OutputGuard *g) {
     for (int i = 0; i < 3; i++)
@@ -129,17 +130,21 @@ bool output_write_to(const struct Args *args, const char *to, const struct Confi
     return true;
 }
 
+bool output_json(json_t *j, size_t flags) {
+    if (!j)
+        return fail("--json: a text in it is no UTF-8");
+    json_dumpf(j, stdout, flags | JSON_PRESERVE_ORDER);
+    printf("\n");
+    json_decref(j);
+    return true;
+}
+
 static bool tell_json(const struct Args *args, const struct Config *c, const char *what) {
-    const char *out = args_text(args, "out");
-    size_t bytes;
     if (!args_switch(args, "json"))
         return true;
-    char *path = utf8_repair(out, strlen(out), &bytes), *quoted = json_quote(path, bytes);
-    printf("{\"out\": %s, \"parameters\": %llu, \"type\": \"%s\"}\n", quoted, (unsigned long long)config_parameters(c),
-           what);
-    free(quoted);
-    free(path);
-    return true;
+    return output_json(json_pack("{s:o, s:I, s:s}", "out", json_repaired(args_text(args, "out")), "parameters",
+                                 (json_int_t)config_parameters(c), "type", what),
+                       0);
 }
 
 bool output_write_as(const struct Args *args, const struct Config *c, const struct WriteTypes *types,

@@ -1,5 +1,6 @@
 // JSON by jansson behind a scan that limits the nesting (jansson recurses) and turns integers beyond 64 bits into reals.
 #include "model/json.h"
+#include "model/utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -165,6 +166,14 @@ bool json_get_string(const json_t *object, const char *key, const char **out, co
         return fail("%s: %s: a string is expected, %s was found", where, key, type_word(value));
     *out = json_string_value(value);
     return true;
+}
+
+json_t *json_repaired(const char *text) {
+    size_t bytes;
+    char *repaired = utf8_repair(text, strlen(text), &bytes);
+    json_t *string = json_stringn(repaired, bytes);
+    free(repaired);
+    return string;
 }
 
 char *json_quote(const char *text, size_t bytes) {

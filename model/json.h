@@ -15,5 +15,7 @@ bool json_get_u32(const json_t *object, const char *key, uint32_t min, uint32_t 
 bool json_get_float(const json_t *object, const char *key, float min, float max, float *out, const char *where);
 bool json_get_bool(const json_t *object, const char *key, bool *out, const char *where);
 bool json_get_string(const json_t *object, const char *key, const char **out, const char *where); // owned by the object
+// A string of a text that may be no UTF-8, such as a file's name: U+FFFD stands for what is not.
+json_t *json_repaired(const char *text);
 // Text of a JSON string, with quotes; malloc'ed.
 char *json_quote(const char *text, size_t bytes);

@@ -57,7 +57,7 @@ if ! "$VKMOE" devices >"$work/stdout" 2>&1; then
     finish
 fi
 for i in $(seq 24); do echo "{\"prompt\": \"question $i\", \"completion\": \" It is $i.\"}"; done >"$work/data.jsonl"
-command=(env --default-signal=HUP,PIPE "$VKMOE" train "$work/model" --data "$work/data.jsonl" --steps 30 --batch 4 --context 64 --lr 1e-3)
+command=(env --default-signal=HUP,PIPE,INT,TERM "$VKMOE" train "$work/model" --data "$work/data.jsonl" --steps 30 --batch 4 --context 64 --lr 1e-3)
 steps() { # steps OUT: done so far
     [[ ! -e $1/metrics.jsonl ]] || grep -c '"loss"' "$1/metrics.jsonl"
 }
@@ -138,12 +138,21 @@ note $? "SIGHUP loses the run"
 says "$(<"$work/log")" "and saved; --resume goes on"
 command[1]=--ignore-signal=HUP
 begin "$work/nohup"
-command[1]=--default-signal=HUP,PIPE
+command[1]=--default-signal=HUP,PIPE,INT,TERM
 kill -HUP $pid
 wait $pid
 note $? "SIGHUP under nohup: $(tail -n 1 "$work/log")"
 same_weights "$work/nohup"
 note $? "SIGHUP ended a run under nohup: $(tail -n 1 "$work/log")"
+command[1]=--ignore-signal=INT,TERM # as a script's job in the background has SIGINT
+begin "$work/ignored"
+command[1]=--default-signal=HUP,PIPE,INT,TERM
+kill -INT $pid
+kill -TERM $pid
+wait $pid
+note $? "signals that are ignored: $(tail -n 1 "$work/log")"
+same_weights "$work/ignored"
+note $? "signals that are ignored ended a run: $(tail -n 1 "$work/log")"
 "${command[@]}" --out "$work/piped" 2>&1 >"$work/stdout" | head -c 1 >"$work/log"
 [[ ${PIPESTATUS[0]} == 0 ]] && same_weights "$work/piped"
 note $? "a run whose lines nobody reads is lost: $(ls "$work/piped")"
@@ -157,6 +166,12 @@ note $? "no picture of both"
 run 0 plot "$work/whole" --metric lr --smooth 0 --out "$work/lr.png" --json
 (($(grep -c '0.001' <<<"$out") == 30))
 note $? "30 rates: $out"
+# A name that is no UTF-8 costs no figures.
+odd=$work/odd$'\xff'
+run 0 train "$work/model" --data "$work/data.jsonl" --out "$odd" --steps 1 --context 64 --batch 4 --json
+says "$out" "\"out\": \"$work/odd"$'\xef\xbf\xbd'
+run 0 plot "$odd" --out "$work/odd.png" --json
+says "$out" '"run": "odd'$'\xef\xbf\xbd'
 run 1 plot "$work/whole" --metric validation_loss --out "$work/none.png"
 one_line
 says "$err" "no line of metrics.jsonl has 'validation_loss'"
