@@ -92,8 +92,8 @@ void filein_close(struct FileIn *f) {
 }
 
 bool fileout_begin(struct FileOut *f, const char *path) {
-    *f = (struct FileOut){.path = xstrdup(path)};
-    f->fd = temporary_file(&f->temporary, path);
+    *f = (struct FileOut){.path = path_followed(path)};
+    f->fd = temporary_file(&f->temporary, f->path);
     if (f->fd < 0) {
         f->bad = true;
         fileout_abort(f);

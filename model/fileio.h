@@ -24,7 +24,7 @@ struct FileOut {
     uint64_t bytes; // written so far
     bool bad;       // a write failed; told already
 };
-bool fileout_begin(struct FileOut *f, const char *path);
+bool fileout_begin(struct FileOut *f, const char *path); // through links, which stay
 bool fileout_write(struct FileOut *f, const void *data, uint64_t bytes);
 bool fileout_pad(struct FileOut *f, uint64_t alignment); // zeros up to a multiple
 // Flushes, fsyncs and renames; removes the temporary file when anything failed.

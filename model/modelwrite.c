@@ -599,9 +599,7 @@ bool modelwrite_gguf(const char *path, const struct Config *c, const struct Writ
     }
     struct Rows rows = {.source = source, .sink = to_gguf, .writer = &w, .path = path};
     bool ok = check_imatrix(types->imatrix, specs, count);
-    char *final = path_followed(path);
-    ok = ok && gguf_writer_begin(&w, final) && (!divided || gguf_writer_data(&w, divisors, half * sizeof *divisors));
-    free(final);
+    ok = ok && gguf_writer_begin(&w, path) && (!divided || gguf_writer_data(&w, divisors, half * sizeof *divisors));
     for (uint32_t i = 0; ok && i < count; i++) {
         const struct WeightSpec *s = &specs[i];
         const float *importance;

@@ -5,6 +5,7 @@
 #include "model/chatfile.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { CONTEXT = 32, TOKENS = 5 };
@@ -59,6 +60,13 @@ static void test_round_trip(struct Model *m, uint8_t **data, uint64_t *bytes) {
     CHECK(session_prefill(&s, 0, IDS, TOKENS, &GREEDY, &next, NULL), "%s", fail_last());
     CHECK(chatfile_write(path, &state, &OURS, &s), "%s", fail_last());
     CHECK(chatfile_write(path, &state, &OURS, &s), "a second time over the first: %s", fail_last());
+    struct stat st;
+    char *absolute = realpath(path, NULL), *link = xsprintf("%s-link", path);
+    CHECK(absolute && symlink(absolute, link) == 0 && chatfile_write(link, &state, &OURS, &s) &&
+              lstat(link, &st) == 0 && S_ISLNK(st.st_mode),
+          "a link is replaced, not what it leads to: %s", fail_last());
+    unlink(link);
+    free(absolute), free(link);
     CHECK(file_read(path, 1 << 20, data, bytes) && *bytes == chatfile_bytes(&state, &s), "%llu bytes",
           (unsigned long long)*bytes);
     if (!CHECK(chatfile_open(&f, path), "%s", fail_last()))
