@@ -123,6 +123,7 @@ wrong() { # wrong PART LIST
 }
 wrong 'layer "0" of the list has no routed experts' "$(list "0 1 2 3")"
 wrong 'layer "7" of the list has no routed experts' "$(list "1 2 3 7")"
+wrong 'layer "01" of the list has no routed experts' "$(list "1 2 3 01")"
 wrong "layer 3 has routed experts, and no list" "$(list "1 2")"
 wrong "an expert of layer 2 is none of 0 to 7" "$(list "1 3" | sed 's/"3"/"2": [8], "3"/')"
 wrong "expert 2 of layer 1 is named twice" "$(list "1 2 3" "2, 2")"

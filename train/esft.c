@@ -35,9 +35,10 @@ uint64_t esft_hash(const struct ExpertList *l) {
 
 static bool layer_read(struct ExpertList *l, const char *key, const json_t *list, const struct Config *c,
                        const char *path) {
-    char *end;
+    char *end, one_way[24]; // to write a number: "01" would be layer 1 once more
     unsigned long layer = strtoul(key, &end, 10);
-    if (*key == 0 || *end || layer >= c->n_layers || !config_is_moe(c, (uint32_t)layer))
+    snprintf(one_way, sizeof one_way, "%lu", layer);
+    if (strcmp(key, one_way) != 0 || layer >= c->n_layers || !config_is_moe(c, (uint32_t)layer))
         return fail("%s: layer \"%.20s\" of the list has no routed experts in this model of %u layers", path, key,
                     c->n_layers);
     size_t n = json_array_size(list);
