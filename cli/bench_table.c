@@ -55,10 +55,17 @@ static bool is_shown(const struct BenchTable *t, const struct BenchColumn *c) {
     return c->heading || format_of(t->args) == FORMAT_CSV;
 }
 
+static void print_csv(const char *text, bool first) {
+    bool quoted = strpbrk(text, ",\"\r\n") != NULL;
+    printf(quoted ? "%s\"" : "%s", first ? "" : ",");
+    for (const char *c = text; *c; c++)
+        printf(quoted && *c == '"' ? "\"%c" : "%c", *c);
+    printf(quoted ? "\"" : "");
+}
+
 static void print_cell(enum Format format, const char *text, int width, bool first) {
-    bool quoted = format == FORMAT_CSV && strpbrk(text, ",\"");
     if (format == FORMAT_CSV)
-        printf(quoted ? "%s\"%s\"" : "%s%s", first ? "" : ",", text);
+        print_csv(text, first);
     else if (format == FORMAT_MARKDOWN)
         printf(" %*s |", width, text);
     else
