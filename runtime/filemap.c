@@ -40,8 +40,9 @@ static void say(const char *text) {
 static void on_bus_error(int number, siginfo_t *info, void *context) {
     (void)context;
     const uint8_t *at = info->si_addr;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE); // the last one of a file goes as a whole
     for (const struct FileMap *f = opened; f; f = f->next) {
-        if (at < f->base || at >= f->base + f->bytes)
+        if (at < f->base || at >= f->base + align_up(f->bytes, page))
             continue;
         say("vkmoe: "), say(f->name), say(": was made shorter, or cannot be read any more, while it was in use\n");
         temporaries_drop();
