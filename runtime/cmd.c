@@ -88,6 +88,9 @@ struct Device *cmd_device(struct Cmd *c) {
 }
 
 void cmd_host(struct Cmd *c, bool (*call)(struct Device *dev, void *context), const void *context, uint32_t bytes) {
+    if (c->dev->state != DEVICE_OK) // nothing more is recorded
+        return;
+    assert(c->n_calls == 0 || c->calls[c->n_calls - 1].node < c->n_nodes);
     c->calls = xrealloc(c->calls, (c->n_calls + 1) * sizeof *c->calls);
     struct HostCall *h = &c->calls[c->n_calls++];
     *h = (struct HostCall){c->n_nodes, call, xmalloc(bytes)};
@@ -257,6 +260,7 @@ static void order(struct Cmd *c) {
 struct Program *cmd_end(struct Cmd *c) {
     struct Program *p = NULL;
     if (c->dev->state == DEVICE_OK) {
+        assert(c->n_calls == 0 || c->calls[c->n_calls - 1].node < c->n_nodes);
         order(c);
         p = xcalloc(1, sizeof *p);
         p->log = *c;

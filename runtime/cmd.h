@@ -31,6 +31,7 @@ void cmd_fill(struct Cmd *c, const struct Tensor *t, uint32_t value);           
 void cmd_copy(struct Cmd *c, const struct Tensor *from, const struct Tensor *to); // same bytes
 // What follows waits until all before it has run and the host has made this call: it may read what the device wrote to host memory, and what it
 // writes or copies is seen by what follows. `context` is copied. Where it returns false (after a message) the run fails.
+// It is made before the next dispatch: one must follow, and one must lie between two calls.
 void cmd_host(struct Cmd *c, bool (*call)(struct Device *dev, void *context), const void *context, uint32_t bytes);
 // NULL (after a message) when anything failed. The Cmd is gone either way.
 struct Program *cmd_end(struct Cmd *c);
