@@ -382,7 +382,7 @@ static void check_off(void) {
         bool known = false;
         for (int i = 0; i < CAP_COUNT; i++)
             known |= strlen(CAP_NAMES[i]) == n && strncmp(CAP_NAMES[i], at, n) == 0;
-        if (!known)
+        if (!known && n) // none before a comma is no mistake
             warn("VKMOE_OFF: there is no capability '%.*s'; `vkmoe devices` lists them", (int)n, at);
         at += n;
     }
@@ -561,9 +561,13 @@ static void limits_read(struct Device *dev) {
     if (dev->vendor_id == 0x8086)
         out->subgroup_size = out->subgroup_min;
     const char *forced = getenv("VKMOE_SUBGROUP_SIZE");
-    uint32_t want = forced ? (uint32_t)strtoul(forced, NULL, 10) : 0;
-    if (want >= out->subgroup_min && want <= out->subgroup_max && (want & (want - 1)) == 0)
-        out->subgroup_size = want;
+    char *end = NULL;
+    unsigned long want = forced && forced[0] != '-' ? strtoul(forced, &end, 10) : 0;
+    if (end && *end == 0 && want >= out->subgroup_min && want <= out->subgroup_max && (want & (want - 1)) == 0)
+        out->subgroup_size = (uint32_t)want;
+    else if (forced && forced[0])
+        warn("VKMOE_SUBGROUP_SIZE=%s: a power of two from %u to %u is expected; it is not used", forced,
+             out->subgroup_min, out->subgroup_max);
     out->shared_bytes = l->maxComputeSharedMemorySize;
     for (int i = 0; i < 3; i++)
         out->max_groups[i] = l->maxComputeWorkGroupCount[i];

@@ -18,6 +18,10 @@ run 0 devices --json
 for key in '"name"' '"subgroup_size"' '"coopmat"' '"why"' '"memory_bytes"' '"timestamps"'; do says "$out" "$key"; done
 VKMOE_OFF=subgroup,f16 run 0 devices
 says "$out" "switched off by VKMOE_OFF"
+VKMOE_OFF=,f16 run 0 devices
+says_not "$err" "there is no capability"
+VKMOE_SUBGROUP_SIZE=abc run 0 devices
+says "$err" "warning: VKMOE_SUBGROUP_SIZE=abc: a power of two from "
 VKMOE_OFF=subgrop run 0 devices
 says "$err" "there is no capability 'subgrop'"
 run 0 devices --device 0
