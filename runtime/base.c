@@ -18,6 +18,8 @@
 
 static char last_failure[2048];
 static bool quiet_failures;
+static pthread_mutex_t telling =
+    PTHREAD_MUTEX_INITIALIZER; // a batch that is made ahead may fail beside the main thread
 
 // File names and text from files may hold anything: control characters would break the one line or drive the terminal.
 static void harmless(char *text) {
@@ -41,10 +43,12 @@ bool fail(const char *format, ...) {
     char message[sizeof last_failure]; // the arguments may point into last_failure
     va_list args;
     va_start(args, format);
+    pthread_mutex_lock(&telling);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     tell("", message);
     memcpy(last_failure, message, sizeof message);
+    pthread_mutex_unlock(&telling);
     return false;
 }
 
@@ -56,7 +60,9 @@ void warn(const char *format, ...) {
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    pthread_mutex_lock(&telling);
     tell("warning: ", message);
+    pthread_mutex_unlock(&telling);
 }
 
 void fail_quiet(bool quiet) { quiet_failures = quiet; }

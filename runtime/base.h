@@ -8,7 +8,8 @@
 #include <stdio.h>
 
 // Tells one line on stderr ("vkmoe: ...") and returns false, so that a caller can write `return fail(...)`.
-// The last line is kept for fail_last(), which tests and --json use.
+// The last line is kept for fail_last(), which tests and --json use. Any thread may tell one, with warn() too: lines come whole, one by one.
+// fail_last() and fail_quiet() are for a thread beside which no other one works.
 bool fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *fail_last(void);
 // Tells one line on stderr ("vkmoe: warning: ...").
