@@ -517,7 +517,7 @@ static int with_device(const struct Args *args, struct Train *t, const struct Mo
 
 // The plan of a preset, which has neither weights nor a tokenizer to read the data with.
 static int preset_plan(const struct Args *args, const struct ModelFile *f, const struct TrainOptions *o) {
-    struct Train t = {.o = *o, .steps = o->steps};
+    struct Train t = {.o = *o, .steps = o->steps, .lock = -1};
     fprintf(stderr, "%s is a preset without a tokenizer: --data is not read\n", f->path);
     return with_device(args, &t, f, weight_type(args, o->method));
 }
@@ -531,7 +531,7 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
         return EXIT_FAILED;
     char *name = load_template_name(args, NULL, o->from_scratch ? NULL : args->operands[0]);
     if (template_open(&chat, name, f->chat_template, &tokenizer, f->path)) {
-        struct Train t = {0};
+        struct Train t = {.lock = -1};
         char *text = name ? template_source(name) : NULL; // as it is now: the file may be gone when the run ends
         with.template_text = text;
         with.template_name = name;

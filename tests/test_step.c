@@ -554,7 +554,7 @@ static void check_run(struct Device *dev, const struct Tokenizer *tokenizer, con
     char *data = path_join(dir, "data.jsonl"), *out = xsprintf("%s/out-%u", dir, rows);
     struct TrainStatus want, got = {0};
     struct Model m;
-    struct Train t = {0};
+    struct Train t = {.lock = -1};
     const char *const paths[] = {data};
     struct TrainOptions o = {.steps = 1,
                              .batch_examples = 11,

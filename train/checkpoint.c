@@ -1,6 +1,7 @@
 // Saving and loading checkpoints. The order of the system calls is the contract: data, fsync, manifest, fsync, folder, rename, parent.
 #include "train/checkpoint.h"
 #include "model/safetensors.h"
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
@@ -9,15 +10,20 @@
 #include <unistd.h>
 
 static const char *FORMAT = "vkmoe-checkpoint-1";
+static const char WHOLE_FACTS[] = "whole_facts";
+enum { CUT_FACT_BYTES = 95 }; // of a manifest without it
 enum { HASH_CHUNK = 1 << 20, MAX_CHECKPOINTS = 4096 };
 
 void identity_add(struct RunIdentity *id, const char *name, const char *format, ...) {
+    assert(id->n < sizeof id->facts / sizeof id->facts[0]);
     struct RunFact *f = &id->facts[id->n++];
     f->name = name;
     va_list args;
     va_start(args, format);
-    vsnprintf(f->value, sizeof f->value, format, args);
+    int length = vsnprintf(f->value, sizeof f->value, format, args);
     va_end(args);
+    assert(length >= 0 && (size_t)length < sizeof f->value); // runs that differ behind a cut would be the same
+    (void)length;
 }
 
 // ---- Folders
@@ -111,9 +117,10 @@ static bool file_hash(const char *path, uint64_t *bytes, uint64_t *hash) {
     for (size_t n; (n = fread(chunk, 1, HASH_CHUNK, f)) > 0; *bytes += n)
         *hash = hash_bytes(chunk, n, *hash);
     bool ok = !ferror(f);
+    int error = errno;
     fclose(f);
     free(chunk);
-    return ok || fail("%s: read error: %s", path, strerror(errno));
+    return ok || fail("%s: read error: %s", path, strerror(error));
 }
 
 // ---- Saving
@@ -179,10 +186,10 @@ static bool manifest_write(const char *folder, const struct RunIdentity *id, con
             json_object_set_new(run, id->facts[i].name, json_string(id->facts[i].value));
     char hex[20];
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
-    json_t *root =
-        json_pack("{s:s, s:I, s:I, s:I, s:f, s:s, s:o, s:{s:I, s:s}}", "format", FORMAT, "step", (json_int_t)s->step,
-                  "epoch", (json_int_t)s->cursor.epoch, "next", (json_int_t)s->cursor.next, "seconds", s->seconds,
-                  "device", s->device, "run", run, "state.safetensors", "bytes", (json_int_t)bytes, "hash", hex);
+    json_t *root = json_pack("{s:s, s:I, s:I, s:I, s:f, s:s, s:o, s:b, s:{s:I, s:s}}", "format", FORMAT, "step",
+                             (json_int_t)s->step, "epoch", (json_int_t)s->cursor.epoch, "next",
+                             (json_int_t)s->cursor.next, "seconds", s->seconds, "device", s->device, "run", run,
+                             WHOLE_FACTS, 1, "state.safetensors", "bytes", (json_int_t)bytes, "hash", hex);
     char *text = json_dumps(root, JSON_INDENT(1));
     json_decref(root);
     if (!text)
@@ -285,8 +292,10 @@ static const char *state_check(const char *folder, const struct Manifest *mf) {
     char *path = path_join(folder, "state.safetensors"), hex[20];
     uint64_t bytes = 0, hash = 0;
     const char *wrong = NULL;
-    if (!file_exists(path) || !file_hash(path, &bytes, &hash))
+    if (!file_exists(path))
         wrong = "state.safetensors is missing";
+    else if (!file_hash(path, &bytes, &hash))
+        wrong = "state.safetensors cannot be read";
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
     if (!wrong && bytes != mf->bytes)
         wrong = "state.safetensors has another size than its manifest states";
@@ -296,11 +305,17 @@ static const char *state_check(const char *folder, const struct Manifest *mf) {
     return wrong;
 }
 
+// Manifests of before have the first bytes of a long one alone.
+static bool same_fact(const struct Manifest *mf, const char *had, const char *now) {
+    bool cut = strlen(had) == CUT_FACT_BYTES && !json_is_true(json_object_get(mf->root, WHOLE_FACTS));
+    return cut ? strncmp(had, now, CUT_FACT_BYTES) == 0 : strcmp(had, now) == 0;
+}
+
 static bool identity_check(const char *folder, const struct Manifest *mf, const struct RunIdentity *id) {
     json_t *run = json_object_get(mf->root, "run");
     for (uint32_t i = 0; i < id->n; i++) {
         const char *had = json_string_value(json_object_get(run, id->facts[i].name)), *now = id->facts[i].value;
-        if (strcmp(had ? had : "", now) != 0)
+        if (!same_fact(mf, had ? had : "", now))
             return fail("%s is of another run: its %s is %s, now it is %s; give the same flags, or another --out",
                         folder, id->facts[i].name, had ? had : "not stated", now[0] ? now : "not stated");
     }

@@ -15,7 +15,7 @@
 struct RunIdentity {
     struct RunFact {
         const char *name; // static text
-        char value[96];
+        char value[256];
     } facts[32];
     uint32_t n;
 };

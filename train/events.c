@@ -99,6 +99,7 @@ static uint32_t masked_crc(const void *data, size_t bytes) {
 
 static bool write_record(struct Events *e, const struct Wire *w) {
     struct Wire frame = {.n = 0};
+    errno = 0; // of a write before this one it may be another's by now
     put_little(&frame, w->n, 8);
     put_little(&frame, masked_crc(frame.bytes, 8), 4);
     fwrite(frame.bytes, 1, frame.n, e->file);
@@ -106,7 +107,8 @@ static bool write_record(struct Events *e, const struct Wire *w) {
     frame.n = 0;
     put_little(&frame, masked_crc(w->bytes, w->n), 4);
     fwrite(frame.bytes, 1, frame.n, e->file);
-    return (fflush(e->file) == 0 && !ferror(e->file)) || fail("%s: cannot be written: %s", e->path, strerror(errno));
+    return (fflush(e->file) == 0 && !ferror(e->file)) ||
+           fail("%s: cannot be written: %s", e->path, strerror(errno ? errno : EIO));
 }
 
 bool events_open(struct Events *e, const char *dir, uint64_t first_step) {

@@ -173,8 +173,7 @@ static uint64_t whole_steps(const struct TrainOptions *o, const struct Dataset *
 
 bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct Tokenizer *tokenizer,
                      const struct Template *chat) {
-    memset(t, 0, sizeof *t);
-    t->o = *o;
+    *t = (struct Train){.o = *o, .lock = -1};
     t->tokenizer = tokenizer;
     struct DataOptions options = o->reading;
     options.max_tokens = o->seq_len;
@@ -595,8 +594,9 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
 }
 
 static bool metrics_told(struct Train *t) {
+    errno = 0; // of a write before this one it may be another's by now
     return (fflush(t->metrics) == 0 && !ferror(t->metrics)) ||
-           fail("%s/metrics.jsonl: cannot be written: %s", t->o.out, strerror(errno));
+           fail("%s/metrics.jsonl: cannot be written: %s", t->o.out, strerror(errno ? errno : EIO));
 }
 
 // To the last bit: a run that goes on reads the best from here.
@@ -789,12 +789,12 @@ bool train_finish(struct Train *t, const struct ModelFile *tokenizer) {
 void train_end(struct Train *t) {
     if (t->metrics)
         fclose(t->metrics);
-    if (t->lock > 0)
+    if (t->lock >= 0)
         close(t->lock);
     events_close(&t->events);
     feed_free(&t->feed);
     t->metrics = NULL;
-    t->lock = 0;
+    t->lock = -1;
     step_free(&t->step);
     esft_free(&t->experts);
 }
@@ -805,5 +805,5 @@ void train_free(struct Train *t) {
     free(t->state.reference);
     dataset_free(&t->data);
     dataset_free(&t->held_out);
-    memset(t, 0, sizeof *t);
+    *t = (struct Train){.lock = -1};
 }

@@ -111,7 +111,7 @@ struct Train {
     uint64_t best_saved; // its step as the newest checkpoint knows it; 0: none
     FILE *metrics;
     struct Events events;
-    int lock;                          // of the output folder; 0: none
+    int lock;                          // of the output folder; -1: none
     const volatile sig_atomic_t *stop; // not 0: finish the step, save, return; NULL: never
     volatile sig_atomic_t *save;       // not 0: finish the step, save, go on (and 0 again); NULL: never
     void (*on_step)(void *context, const struct TrainStatus *s);
