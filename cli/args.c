@@ -82,7 +82,7 @@ static void meant_flags(const struct Command *command, const char *name, size_t 
     size_t used = 0;
     out[0] = 0;
     for (uint32_t i = 0; (f = flag_at(command, i)); i++) {
-        if (!f->name)
+        if (!f->name || !args_takes(command, f))
             continue;
         uint32_t d = distance(name, length, f->name, strlen(f->name));
         if (length >= 3 && strncmp(f->name, name, length) == 0 && used < room)

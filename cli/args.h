@@ -26,6 +26,9 @@ struct Flag {
     bool required;
 };
 
+// The common flags that are not of every command.
+enum { TAKES_DEVICE = 1, TAKES_SEED = 2, TAKES_JSON = 4, TAKES_ALL = TAKES_DEVICE | TAKES_SEED | TAKES_JSON };
+
 struct Args;
 struct Command {
     const char *name;
@@ -34,6 +37,7 @@ struct Command {
     const char *operands; // "MODEL [FILTER]"
     uint32_t min_operands, max_operands;
     const struct Flag *flags; // up to a zeroed entry
+    unsigned takes;           // TAKES_...
     const char *example;      // one or more whole lines
 };
 extern const struct Command COMMANDS[]; // up to a zeroed entry

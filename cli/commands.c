@@ -401,29 +401,29 @@ static const struct Flag man_flags[] = {
 
 const struct Command COMMANDS[] = {
     {"devices", cmd_devices, "what can run here, which fast paths are on, and why others are off", "", 0, 0,
-     devices_flags, "vkmoe devices"},
-    {"info", cmd_info, "architecture, parameters, FLOPs per 4K tokens, memory", "MODEL", 1, 1, info_flags,
+     devices_flags, TAKES_DEVICE | TAKES_JSON, "vkmoe devices"},
+    {"info", cmd_info, "architecture, parameters, FLOPs per 4K tokens, memory", "MODEL", 1, 1, info_flags, TAKES_JSON,
      "vkmoe info deepseek-moe-16b"},
-    {"chat", cmd_chat, "talk to a model", "MODEL", 1, 1, chat_flags, "vkmoe chat tuned --temperature 0.3"},
-    {"generate", cmd_generate, "one answer or many, for scripts and pipes", "MODEL", 1, 1, generate_flags,
+    {"chat", cmd_chat, "talk to a model", "MODEL", 1, 1, chat_flags, TAKES_ALL, "vkmoe chat tuned --temperature 0.3"},
+    {"generate", cmd_generate, "one answer or many, for scripts and pipes", "MODEL", 1, 1, generate_flags, TAKES_ALL,
      "vkmoe generate smollm2.gguf --chat -p \"What is a mixture of experts?\"\n"
      "vkmoe generate smollm2.gguf --prompts questions.txt --chat --json --stop \"###\"\n"
      "vkmoe generate smollm2.gguf --chat -p \"A cat as JSON, please.\" --grammar json"},
     {"train", cmd_train, "fine-tune a model: all weights, LoRA, QLoRA, chosen experts; SFT or DPO", "MODEL", 1, 1,
-     train_flags, "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
+     train_flags, TAKES_ALL, "vkmoe train smollm2-moe --data chats.jsonl --out tuned --method lora --lr 2e-4"},
     {"data", cmd_data, "what training would see of data files", "FILE...", 1, ARGS_MAX_OPERANDS, data_flags,
-     "vkmoe data chats.jsonl --model smollm2.gguf --context 2048"},
+     TAKES_SEED | TAKES_JSON, "vkmoe data chats.jsonl --model smollm2.gguf --context 2048"},
     {"plot", cmd_plot, "the curves of training runs, one over the other", "DIR...", 1, ARGS_MAX_OPERANDS, plot_flags,
-     "vkmoe plot tuned tuned-lora --metric validation_loss --out curves.png"},
+     TAKES_JSON, "vkmoe plot tuned tuned-lora --metric validation_loss --out curves.png"},
     {"score", cmd_score, "log-probabilities and perplexity of a text", "MODEL", 1, 1, score_flags,
-     "vkmoe score smollm2.gguf --file wiki.txt --json"},
+     TAKES_DEVICE | TAKES_JSON, "vkmoe score smollm2.gguf --file wiki.txt --json"},
     {"eval", cmd_eval, "benchmarks of the DeepSeekMoE paper, and tables of their results",
-     "MODEL | report RESULTS... | tasks", 1, ARGS_MAX_OPERANDS, eval_flags,
+     "MODEL | report RESULTS... | tasks", 1, ARGS_MAX_OPERANDS, eval_flags, TAKES_DEVICE | TAKES_JSON,
      "vkmoe eval smollm2.gguf --tasks hellaswag,piqa --data benchmarks --limit 100\n"
      "vkmoe eval report dense.json moe.json --png table.png"},
     {"bench", cmd_bench, "speed of models, of every kernel beside this device's own measured peak, and of the device",
      "model MODEL | train MODEL | kernels [FILTER] | shader FILE [FILTER] | device | static [FILTER]", 1, 3,
-     bench_flags,
+     bench_flags, TAKES_ALL,
      "vkmoe bench model smollm2.gguf -p 512,4096 -d 0,4096 -b 1,8\n"
      "vkmoe bench model deepseek-moe-16b --type q4_k --json >before.json\n"
      "vkmoe bench model deepseek-moe-16b --type q4_k --compare before.json\n"
@@ -433,30 +433,32 @@ const struct Command COMMANDS[] = {
      "vkmoe bench shader my_gemv.comp --as gemv_q4_0\n"
      "vkmoe bench shader scale.comp --grid 4096 --buffer x=f32:1M --buffer y=f32:1M:out --push n=1M --push a=0.5 "
      "--bytes 8e6"},
-    {"tokenize", cmd_tokenize, "text to token numbers, and back", "MODEL", 1, 1, tokenize_flags,
+    {"tokenize", cmd_tokenize, "text to token numbers, and back", "MODEL", 1, 1, tokenize_flags, TAKES_JSON,
      "vkmoe tokenize smollm2.gguf -p \"Hello, world\""},
-    {"init", cmd_init, "make a model with random weights", "", 0, 0, init_flags,
+    {"init", cmd_init, "make a model with random weights", "", 0, 0, init_flags, TAKES_SEED | TAKES_JSON,
      "vkmoe init --preset tiny-moe --out tiny"},
-    {"convert", cmd_convert, "write a model in another format or type", "MODEL", 1, 1, convert_flags,
+    {"convert", cmd_convert, "write a model in another format or type", "MODEL", 1, 1, convert_flags, TAKES_JSON,
      "vkmoe convert smollm2-folder --out smollm2-q4_1.gguf --type q4_1"},
     {"quantize", cmd_quantize, "make a model small: a GGUF with llama.cpp's mix of types", "MODEL", 1, 1,
-     quantize_flags, "vkmoe quantize smollm2-folder --out smollm2-q4_k_m.gguf --type q4_k_m"},
-    {"upcycle", cmd_upcycle, "cut a dense model into a DeepSeekMoE", "MODEL", 1, 1, upcycle_flags,
+     quantize_flags, TAKES_JSON, "vkmoe quantize smollm2-folder --out smollm2-q4_k_m.gguf --type q4_k_m"},
+    {"upcycle", cmd_upcycle, "cut a dense model into a DeepSeekMoE", "MODEL", 1, 1, upcycle_flags, TAKES_ALL,
      "vkmoe upcycle smollm2.gguf --out smollm2-moe --shards 16 --shared 4 --active 6 --calibrate some.txt"},
     {"merge", cmd_merge, "add a LoRA adapter, or trained experts, to their model", "MODEL", 1, 1, merge_flags,
-     "vkmoe merge smollm2.gguf --adapter tuned --out merged.gguf"},
+     TAKES_DEVICE | TAKES_JSON, "vkmoe merge smollm2.gguf --adapter tuned --out merged.gguf"},
     {"completion", cmd_completion, "a script with which a shell completes commands, flags and values", "SHELL", 1, 1,
-     completion_flags, "vkmoe completion bash >~/.local/share/bash-completion/completions/vkmoe"},
-    {"man", cmd_man, "manual pages, in roff", "[COMMAND]", 0, 1, man_flags,
+     completion_flags, 0, "vkmoe completion bash >~/.local/share/bash-completion/completions/vkmoe"},
+    {"man", cmd_man, "manual pages, in roff", "[COMMAND]", 0, 1, man_flags, 0,
      "vkmoe man generate | man -l -\nvkmoe man --out ~/.local/share/man/man1"},
-    {NULL, NULL, NULL, NULL, 0, 0, NULL, NULL},
+    {NULL, NULL, NULL, NULL, 0, 0, NULL, 0, NULL},
 };
 
 bool args_takes(const struct Command *command, const struct Flag *flag) {
-    static const char *const OF_MODELS[] = {"device", "seed", "json"};
-    bool words = command->run == cmd_completion || command->run == cmd_man; // these print what they print
-    for (size_t i = 0; words && flag->name && i < sizeof OF_MODELS / sizeof *OF_MODELS; i++)
-        if (strcmp(flag->name, OF_MODELS[i]) == 0)
-            return false;
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } SOME[] = {{"device", TAKES_DEVICE}, {"seed", TAKES_SEED}, {"json", TAKES_JSON}}; // the others are everybody's
+    for (size_t i = 0; flag->name && i < sizeof SOME / sizeof *SOME; i++)
+        if (strcmp(flag->name, SOME[i].name) == 0)
+            return command->takes & SOME[i].bit;
     return true;
 }

@@ -86,6 +86,12 @@ static void test_parsing(void) {
     check_refused("train m --data a --out b --method ful", "full|lora");
     check_refused("train m --data a --out b --method full|lora", "full|lora");
     check_refused("train m --data a --out b --resume=yes", "takes no value");
+    // Common flags that a command would ignore.
+    check_refused("tokenize m --device x", "no flag --device; `vkmoe tokenize --help` lists them");
+    check_refused("tokenize m --seed 5", "no flag --seed");
+    check_refused("plot run --device x", "no flag --device");
+    check_refused("convert m --out a --device 0", "no flag --device");
+    check_refused("man --json", "no flag --json");
     fail_quiet(false);
     CHECK(strcmp(args_nearest_command("trian"), "train") == 0, "nearest to trian");
     CHECK(args_nearest_command("xyzzy") == NULL, "nothing is near xyzzy");
