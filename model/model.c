@@ -390,16 +390,15 @@ bool model_fill(struct Model *m, uint64_t seed) {
     return true;
 }
 
-static struct Param *source_param(void *context, const struct WeightSpec *w) {
-    struct Model *m = context;
+struct Param *model_param(const struct Model *m, const char *name) {
     for (uint32_t i = 0; i < m->n_base; i++)
-        if (strcmp(m->params[i].spec.name, w->name) == 0)
+        if (strcmp(m->params[i].spec.name, name) == 0)
             return &m->params[i];
     return NULL;
 }
 
 static enum DType source_type(void *context, const struct WeightSpec *w) {
-    struct Param *p = source_param(context, w);
+    struct Param *p = model_param(context, w->name);
     if (p)
         return p->w.type;
     fail("the model has no tensor %s", w->name);
@@ -407,7 +406,7 @@ static enum DType source_type(void *context, const struct WeightSpec *w) {
 }
 
 static bool source_rows(void *context, const struct WeightSpec *w, uint64_t first, uint64_t count, void *out) {
-    struct Param *p = source_param(context, w);
+    struct Param *p = model_param(context, w->name);
     if (!p)
         return fail("the model has no tensor %s", w->name);
     uint64_t cols = tensor_cols(&p->w), row = dtype_row_bytes(p->w.type, cols),
@@ -540,6 +539,19 @@ static void layer_linears(struct Layer *l, struct Targeted list[LAYER_LINEARS]) 
         {LORA_ROUTER, &l->router},
     };
     memcpy(list, all, sizeof all);
+}
+
+const struct Linear *model_adapted(const struct Model *m, const char *name) {
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        struct Targeted list[LAYER_LINEARS];
+        layer_linears(&m->layers[i], list);
+        for (uint32_t k = 0; k < LAYER_LINEARS; k++) {
+            const struct Linear *l = list[k].linear;
+            if (l->w && l->a && strcmp(l->w->spec.name, name) == 0)
+                return l;
+        }
+    }
+    return NULL;
 }
 
 bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed) {

@@ -105,6 +105,7 @@ bool param_write(struct Device *dev, const struct Param *p, uint64_t first_row, 
 bool model_find_peaks(struct Model *m);
 // The host has written to p->w: finds its peaks again, where there are any.
 bool param_written(struct Device *dev, const struct Param *p);
+struct Param *model_param(const struct Model *m, const char *name); // of the base; NULL: there is none
 // A source for modelwrite: the weights on the device, adapters left out.
 struct WeightSource model_source(struct Model *m);
 
@@ -131,6 +132,8 @@ float lora_scale(const struct LoraOptions *o);
 bool model_add_lora(struct Model *m, const struct LoraOptions *o, uint64_t seed);
 // The adapters' scale times `factor` from now on, by the scale they were made with; programs recorded before know nothing of it.
 void model_scale_lora(struct Model *m, const struct LoraOptions *o, float factor);
+// The linear with this weight, where it has an adapter; else NULL.
+const struct Linear *model_adapted(const struct Model *m, const char *name);
 // Takes all adapters off; nothing that was recorded with them may run any more.
 void model_remove_lora(struct Model *m);
 static inline uint32_t lora_padded_rank(uint32_t rank) { return (rank + 7) / 8 * 8; }

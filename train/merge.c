@@ -10,26 +10,6 @@
 
 // ---- What is changed
 
-static const struct Linear *linear_of(const struct Model *m, const char *name) {
-    for (uint32_t i = 0; i < m->config.n_layers; i++) {
-        const struct Layer *l = &m->layers[i];
-        const struct Linear *all[] = {&l->q,         &l->k,           &l->v,        &l->o,
-                                      &l->ffn.gate,  &l->ffn.up,      &l->ffn.down, &l->routed.gate,
-                                      &l->routed.up, &l->routed.down, &l->router};
-        for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
-            if (all[k]->w && all[k]->a && strcmp(all[k]->w->spec.name, name) == 0)
-                return all[k];
-    }
-    return NULL;
-}
-
-static const struct Param *param_of(const struct Model *m, const char *name) {
-    for (uint32_t i = 0; i < m->n_base; i++)
-        if (strcmp(m->params[i].spec.name, name) == 0)
-            return &m->params[i];
-    return NULL;
-}
-
 // Of expert e where the weight is stacked by expert, else of the weight; NULL: it stays.
 static const struct SafetensorsEntry *entry_of(const struct Merge *g, const struct WeightSpec *w, uint32_t e) {
     char name[ESFT_NAME_BYTES];
@@ -40,7 +20,7 @@ static const struct SafetensorsEntry *entry_of(const struct Merge *g, const stru
 }
 
 static bool changes(const struct Merge *g, const struct WeightSpec *w) {
-    bool any = linear_of(g->m, w->name) != NULL;
+    bool any = model_adapted(g->m, w->name) != NULL;
     for (uint32_t e = 0; e < (w->role == ROLE_EXPERTS ? w->dim[0] : 1); e++)
         any = any || entry_of(g, w, e);
     return any;
@@ -116,8 +96,8 @@ static bool replace(const struct Merge *g, const struct WeightSpec *w, uint64_t 
 
 // Merged rows in f32; of a tensor that is not changed they are the model's.
 static bool merged_rows(struct Merge *g, const struct WeightSpec *w, uint64_t first, uint64_t count, float *out) {
-    const struct Linear *l = linear_of(g->m, w->name);
-    const struct Param *p = param_of(g->m, w->name);
+    const struct Linear *l = model_adapted(g->m, w->name);
+    const struct Param *p = model_param(g->m, w->name);
     return param_read(g->m->dev, p, first, count, out) && (!l || add_adapter(g, l, w, first, count, out)) &&
            replace(g, w, first, count, out);
 }
