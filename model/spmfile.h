@@ -3,6 +3,7 @@
 #pragma once
 #include "runtime/base.h"
 
+// GGUF's tokenizer.ggml.token_type has the same numbers.
 enum SpmType { SPM_NORMAL = 1, SPM_UNKNOWN, SPM_CONTROL, SPM_USER, SPM_UNUSED, SPM_BYTE };
 struct SpmPiece {
     const char *text; // in the file's bytes, not ended by a 0 byte; valid UTF-8

@@ -33,5 +33,7 @@ bool build_end(struct Tokenizer *t, const char *where);
 // Special ids, add_bos_token and the like of a tokenizer_config.json (NULL: none). `template_bos` is the token that a post processor
 // puts in front, or NULL.
 bool build_config(struct Tokenizer *t, const json_t *config, const char *template_bos, const char *where);
+// Converters fill a GGUF's vocabulary up to the embedding's rows with such names; no text means them.
+bool build_is_filler(const char *text, size_t bytes, uint64_t id);
 // Token of the vocabulary with these decoded bytes, or TOKEN_NONE.
 uint32_t build_find(const struct Tokenizer *t, const char *text, size_t bytes);

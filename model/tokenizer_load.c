@@ -13,35 +13,26 @@ enum { JSON_MAX_BYTES = 256 << 20 };
 
 // ---- GGUF ----
 
-enum {
-    GGUF_TOKEN_NORMAL = 1,
-    GGUF_TOKEN_UNKNOWN,
-    GGUF_TOKEN_CONTROL,
-    GGUF_TOKEN_USER,
-    GGUF_TOKEN_UNUSED,
-    GGUF_TOKEN_BYTE
-};
-
-// Converters fill the vocabulary up to the embedding's rows with such names; no text means them.
-static bool is_filler(struct GgufString text, uint32_t id) {
-    char filler[24];
-    int n = snprintf(filler, sizeof filler, "[PAD%u]", id);
-    return text.bytes == (size_t)n && memcmp(text.text, filler, text.bytes) == 0;
+bool build_is_filler(const char *text, size_t bytes, uint64_t id) {
+    char filler[32];
+    int n = snprintf(filler, sizeof filler, "[PAD%llu]", (unsigned long long)id);
+    return bytes == (size_t)n && memcmp(text, filler, bytes) == 0;
 }
 
 static bool read_gguf_tokens(struct Tokenizer *t, const struct GgufString *tokens, const int32_t *types,
                              const char *where) {
     for (uint32_t id = 0; id < t->n_vocab; id++)
-        if (types[id] == GGUF_TOKEN_NORMAL)
+        if (types[id] == SPM_NORMAL)
             build_vocab(t, id, tokens[id].text, tokens[id].bytes);
     build_bytes(t);
     for (uint32_t id = 0; id < t->n_vocab; id++) {
-        if (types[id] == GGUF_TOKEN_NORMAL || types[id] == GGUF_TOKEN_UNUSED || is_filler(tokens[id], id))
+        if (types[id] == SPM_NORMAL || types[id] == SPM_UNUSED ||
+            build_is_filler(tokens[id].text, tokens[id].bytes, id))
             continue;
-        if (types[id] < GGUF_TOKEN_UNKNOWN || types[id] > GGUF_TOKEN_USER)
+        if (types[id] < SPM_UNKNOWN || types[id] > SPM_USER)
             return fail("%s: tokenizer.ggml.token_type[%u] is %d, which byte-level BPE does not have", where, id,
                         types[id]);
-        enum PieceKind kind = types[id] == GGUF_TOKEN_USER ? PIECE_ADDED : PIECE_SPECIAL;
+        enum PieceKind kind = types[id] == SPM_USER ? PIECE_ADDED : PIECE_SPECIAL;
         if (!build_added(t, id, tokens[id].text, tokens[id].bytes, kind, ADDED_BEFORE, where))
             return false;
     }
@@ -52,27 +43,27 @@ static bool read_gguf_tokens(struct Tokenizer *t, const struct GgufString *token
 static bool read_spm_pieces(struct Tokenizer *t, const struct GgufString *tokens, const int32_t *types,
                             enum AddedWhen user, const char *where) {
     for (uint32_t id = 0; id < t->n_vocab; id++) {
-        int byte = types[id] == GGUF_TOKEN_BYTE ? build_parse_byte(tokens[id].text, tokens[id].bytes) : -1;
-        if (types[id] < GGUF_TOKEN_NORMAL || types[id] > GGUF_TOKEN_BYTE)
+        int byte = types[id] == SPM_BYTE ? build_parse_byte(tokens[id].text, tokens[id].bytes) : -1;
+        if (types[id] < SPM_NORMAL || types[id] > SPM_BYTE)
             return fail("%s: the type of token %u is %d, which is not known", where, id, types[id]);
-        if (types[id] == GGUF_TOKEN_BYTE && byte < 0)
+        if (types[id] == SPM_BYTE && byte < 0)
             return fail("%s: token %u is of the type byte, but its text '%.*s' is not of the form <0x41>", where, id,
                         (int)min_u64(tokens[id].bytes, 80), tokens[id].text);
         if (byte >= 0)
             build_byte(t, id, (uint8_t)byte);
-        else if (types[id] == GGUF_TOKEN_NORMAL && !build_text(t, id, tokens[id].text, tokens[id].bytes, where))
+        else if (types[id] == SPM_NORMAL && !build_text(t, id, tokens[id].text, tokens[id].bytes, where))
             return false;
     }
     if (!build_chars(t, where))
         return false;
     for (uint32_t id = 0; id < t->n_vocab; id++) {
         // SentencePiece would merge unused pieces and take them apart again; the fillers of converters are not reached.
-        if (types[id] == GGUF_TOKEN_UNUSED && !is_filler(tokens[id], id))
+        if (types[id] == SPM_UNUSED && !build_is_filler(tokens[id].text, tokens[id].bytes, id))
             return fail("%s: token %u, '%.*s', is of the type unused, which is not known here", where, id,
                         (int)min_u64(tokens[id].bytes, 80), tokens[id].text);
-        if (types[id] == GGUF_TOKEN_NORMAL || types[id] == GGUF_TOKEN_BYTE || is_filler(tokens[id], id))
+        if (types[id] == SPM_NORMAL || types[id] == SPM_BYTE || build_is_filler(tokens[id].text, tokens[id].bytes, id))
             continue;
-        bool plain = types[id] == GGUF_TOKEN_USER;
+        bool plain = types[id] == SPM_USER;
         if (!build_added(t, id, tokens[id].text, tokens[id].bytes, plain ? PIECE_ADDED : PIECE_SPECIAL,
                          plain ? user : ADDED_BEFORE, where))
             return false;

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
-
 // ---- Pre-tokenizers ----
 
 // \x{..} as the characters themselves: the way tokenizer.json writes its patterns. With `ends` line ends as well, which it writes
@@ -106,12 +104,6 @@ static bool is_chain(const json_t *pre, const struct Chain *chain) {
 
 // ---- GGUF to JSON ----
 
-static bool is_filler(const struct GgufString *token, uint64_t id) {
-    char text[32];
-    int n = snprintf(text, sizeof text, "[PAD%llu]", (unsigned long long)id);
-    return token->bytes == (size_t)n && memcmp(token->text, text, token->bytes) == 0;
-}
-
 struct Vocab {
     const struct GgufString *tokens, *merges;
     int32_t *types;
@@ -176,7 +168,7 @@ static bool read_vocab(struct Vocab *v, const struct Gguf *g) {
         return fail("%s: %s is true, which is not supported", g->file.name,
                     v->add_eos ? "tokenizer.ggml.add_eos_token" : "tokenizer.ggml.add_space_prefix");
     for (uint64_t i = 0; i < v->n_tokens && v->spm && v->unknown == UINT32_MAX; i++)
-        if (v->types[i] == TOKEN_UNKNOWN)
+        if (v->types[i] == SPM_UNKNOWN)
             v->unknown = (uint32_t)i;
     return true;
 }
@@ -184,7 +176,8 @@ static bool read_vocab(struct Vocab *v, const struct Gguf *g) {
 // Pieces and added tokens. Fillers behind the last real token stay out: the library numbers by what is listed.
 static bool vocab_pieces(const struct Vocab *v, const struct Gguf *g, json_t *pieces, json_t *added) {
     uint64_t n = v->n_tokens;
-    while (n > 0 && (is_filler(&v->tokens[n - 1], n - 1) || v->types[n - 1] == TOKEN_UNUSED))
+    while (n > 0 &&
+           (build_is_filler(v->tokens[n - 1].text, v->tokens[n - 1].bytes, n - 1) || v->types[n - 1] == SPM_UNUSED))
         n--;
     for (uint64_t i = 0; i < n; i++) {
         const struct GgufString *token = &v->tokens[i];
@@ -197,8 +190,8 @@ static bool vocab_pieces(const struct Vocab *v, const struct Gguf *g, json_t *pi
                         text ? "has the same text as another" : "is no UTF-8 text");
         }
         json_object_set_new(pieces, json_string_value(text), json_integer((json_int_t)i));
-        bool special = v->types[i] == TOKEN_CONTROL || v->types[i] == TOKEN_UNKNOWN;
-        if ((special || v->types[i] == TOKEN_USER) && !is_filler(token, i))
+        bool special = v->types[i] == SPM_CONTROL || v->types[i] == SPM_UNKNOWN;
+        if ((special || v->types[i] == SPM_USER) && !build_is_filler(token->text, token->bytes, i))
             json_array_append_new(added, json_pack("{s:I, s:O, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i,
                                                    "content", text, "single_word", 0, "lstrip", 0, "rstrip", 0,
                                                    "normalized", 0, "special", (int)special));
@@ -348,7 +341,7 @@ static bool set_token(struct TokenList *l, const json_t *id, const char *text, i
         return fail("%s: token \"%.80s\" has the id %lld, but the embedding has %u rows", where, text, (long long)i,
                     l->n);
     const struct GgufString *old = &l->tokens[i];
-    if (l->types[i] != TOKEN_UNUSED && (old->bytes != strlen(text) || memcmp(old->text, text, old->bytes) != 0))
+    if (l->types[i] != SPM_UNUSED && (old->bytes != strlen(text) || memcmp(old->text, text, old->bytes) != 0))
         return fail("%s: tokens \"%.*s\" and \"%.80s\" have the same id %lld", where, (int)min_u64(old->bytes, 80),
                     old->text, text, (long long)i);
     l->tokens[i] = (struct GgufString){text, strlen(text)};
@@ -364,12 +357,12 @@ static bool fill_tokens(struct TokenList *l, const json_t *root, const json_t *p
     for (uint32_t i = 0; i < l->n; i++) {
         char *text = l->fillers + (size_t)i * FILLER_BYTES;
         l->tokens[i] = (struct GgufString){text, (size_t)snprintf(text, FILLER_BYTES, "[PAD%u]", i)};
-        l->types[i] = TOKEN_UNUSED;
+        l->types[i] = SPM_UNUSED;
     }
     const char *text;
     json_t *id, *token;
     json_object_foreach((json_t *)pieces, text, id) {
-        if (!set_token(l, id, text, TOKEN_NORMAL, where))
+        if (!set_token(l, id, text, SPM_NORMAL, where))
             return false;
     }
     size_t i;
@@ -378,7 +371,7 @@ static bool fill_tokens(struct TokenList *l, const json_t *root, const json_t *p
         bool special = json_is_true(json_object_get(token, "special"));
         if (!content)
             return fail("%s: added_tokens[%zu] has no content", where, i);
-        if (!set_token(l, json_object_get(token, "id"), content, special ? TOKEN_CONTROL : TOKEN_USER, where))
+        if (!set_token(l, json_object_get(token, "id"), content, special ? SPM_CONTROL : SPM_USER, where))
             return false;
     }
     return true;
@@ -465,7 +458,7 @@ static void write_special(struct GgufWriter *w, const char *key, const struct To
     const char *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
     uint32_t id = 0;
     while (text && id < l->n &&
-           (l->types[id] == TOKEN_UNUSED || l->tokens[id].bytes != strlen(text) ||
+           (l->types[id] == SPM_UNUSED || l->tokens[id].bytes != strlen(text) ||
             memcmp(l->tokens[id].text, text, l->tokens[id].bytes) != 0))
         id++;
     if (!text || id == l->n)
@@ -556,10 +549,10 @@ static bool write_json_spm(struct GgufWriter *w, const json_t *root, struct Toke
     const char *unknown = json_string_value(json_object_get(model, "unk_token"));
     float *scores = xcalloc(l->n, sizeof *scores);
     for (uint32_t i = 0; i < l->n; i++) {
-        if (l->types[i] == TOKEN_NORMAL && build_parse_byte(l->tokens[i].text, l->tokens[i].bytes) >= 0)
-            l->types[i] = TOKEN_BYTE;
-        if (unknown && l->types[i] != TOKEN_UNUSED && strcmp(l->tokens[i].text, unknown) == 0)
-            l->types[i] = TOKEN_UNKNOWN;
+        if (l->types[i] == SPM_NORMAL && build_parse_byte(l->tokens[i].text, l->tokens[i].bytes) >= 0)
+            l->types[i] = SPM_BYTE;
+        if (unknown && l->types[i] != SPM_UNUSED && strcmp(l->tokens[i].text, unknown) == 0)
+            l->types[i] = SPM_UNKNOWN;
     }
     bool ok = vocabspm_scores(json_object_get(model, "vocab"), json_object_get(model, "merges"), scores, l->n, where);
     if (ok)
@@ -624,7 +617,7 @@ static bool write_model_vocab(struct GgufWriter *w, const struct Config *c, cons
         const char *text = json_string_value(json_object_get(value, "content"));
         bool special = json_is_true(json_object_get(value, "special"));
         if (ok && text && json_integer_value(id) >= (json_int_t)s->n) { // those below are pieces
-            ok = set_token(&l, id, text, special ? TOKEN_CONTROL : TOKEN_USER, where);
+            ok = set_token(&l, id, text, special ? SPM_CONTROL : SPM_USER, where);
             lost_add(&lost, value, true);
         }
         json_decref(id);
