@@ -257,8 +257,8 @@ bug(N18a "with recomputation nothing below the head has a gradient where the emb
 ]=]
   TEST training SAYS "is zero after a step")
 bug(N18b "an adapter has a gradient only where its base has one" FILE train/layers_back.c
-  FIND [=[adapter_learns = x && trained(l->a);]=]
-  PUT [=[adapter_learns = x && trained(l->a) && trained(l->w);]=]
+  FIND [=[adapter_learns = x && param_is_trained(l->a);]=]
+  PUT [=[adapter_learns = x && param_is_trained(l->a) && param_is_trained(l->w);]=]
   TEST training SAYS "is zero after a step")
 bug(N18c "an adapter's gradients lack its scale" FILE train/layers_back.c
   FIND [=[        narrow.alpha = l->scale;

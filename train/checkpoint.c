@@ -14,18 +14,6 @@ static const char WHOLE_FACTS[] = "whole_facts";
 enum { CUT_FACT_BYTES = 95 }; // of a manifest without it
 enum { HASH_CHUNK = 1 << 20, MAX_CHECKPOINTS = 4096 };
 
-void identity_add(struct RunIdentity *id, const char *name, const char *format, ...) {
-    assert(id->n < sizeof id->facts / sizeof id->facts[0]);
-    struct RunFact *f = &id->facts[id->n++];
-    f->name = name;
-    va_list args;
-    va_start(args, format);
-    int length = vsnprintf(f->value, sizeof f->value, format, args);
-    va_end(args);
-    assert(length >= 0 && (size_t)length < sizeof f->value); // runs that differ behind a cut would be the same
-    (void)length;
-}
-
 // ---- Folders
 
 static int descending(const void *a, const void *b) {
@@ -123,7 +111,19 @@ static bool file_hash(const char *path, uint64_t *bytes, uint64_t *hash) {
     return ok || fail("%s: read error: %s", path, strerror(error));
 }
 
-// ---- Saving
+// ---- Writing
+
+void identity_add(struct RunIdentity *id, const char *name, const char *format, ...) {
+    assert(id->n < sizeof id->facts / sizeof id->facts[0]);
+    struct RunFact *f = &id->facts[id->n++];
+    f->name = name;
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(f->value, sizeof f->value, format, args);
+    va_end(args);
+    assert(length >= 0 && (size_t)length < sizeof f->value); // runs that differ behind a cut would be the same
+    (void)length;
+}
 
 // Of a trained parameter: what is trained of the weights, in the gradient's shape, and the moments.
 static const char REFERENCE[] = "reference";
