@@ -86,6 +86,8 @@ void reading_show(const struct Dataset *d, const char *name, const struct DataOp
             tokens, labels, d->longest);
     if (d->n_skipped)
         warn("%s: %llu bad records are skipped; each is named above", name, (unsigned long long)d->n_skipped);
+    if (d->unused)
+        warn("%s: keys of the records that are not read: %s", name, d->unused);
     if (d->n_spelled)
         warn("%s: %llu records spell the names of special tokens out, as %s:%u does '%s': in texts these are letters, "
              "and "

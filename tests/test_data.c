@@ -11,6 +11,10 @@
 #define BOS "<｜begin▁of▁sentence｜>"
 #define EOS "<｜end▁of▁sentence｜>"
 
+#define USER   "{\"role\": \"user\", \"content\": \"Hi\"}"
+#define DENIED "{\"role\": \"assistant\", \"content\": \"No\"}"
+#define SAID   "{\"role\": \"assistant\", \"content\": \"Yes\"}"
+
 static struct Tokenizer tokenizer;
 static struct Template deepseek;
 static const struct DataOptions OPTIONS = {.max_tokens = 4096};
@@ -136,6 +140,62 @@ static void test_other_forms(void) {
     fail_quiet(false);
 }
 
+// TRL's prompts and completions of messages, names of keys in the other list, and an instruction of no words.
+static void test_mixed_forms(void) {
+    static const char text[] =
+        "{\"prompt\": [" USER ", " SAID ", " USER
+        "], \"completion\": [{\"role\": \"assistant\", \"content\": \"No\"}]}\n"
+        "{\"prompt\": \"Hi\", \"completion\": [" SAID "]}\n"
+        "{\"prompt\": [" USER "], \"completion\": \"Yes\"}\n"
+        "{\"conversations\": [" USER ", {\"role\": \"gpt\", \"content\": \"Yes\"}]}\n"
+        "{\"messages\": [{\"from\": \"human\", \"value\": \"Hi\"}, {\"from\": \"gpt\", \"value\": \"Yes\"}]}\n"
+        "{\"instruction\": \"\", \"input\": \"Hi\", \"output\": \"Yes\"}\n";
+    struct Dataset d;
+    if (!CHECK(load(&d, text, sizeof text - 1, &OPTIONS), "%s", fail_last()))
+        return;
+    if (CHECK(d.n == 6 && !d.unused, "%zu examples, '%s' not read", d.n, d.unused)) {
+        check_example(&d.examples[0], BOS "User: Hi\n\nAssistant: Yes" EOS "User: Hi\n\nAssistant: No" EOS, " No" EOS);
+        for (size_t i = 1; i < d.n; i++)
+            check_example(&d.examples[i], BOS "User: Hi\n\nAssistant: Yes" EOS, " Yes" EOS);
+    }
+    dataset_free(&d);
+}
+
+// Keys that no form reads are noted once; a record of two forms is read by --columns as the message says.
+static void test_unused_keys(void) {
+    static const char text[] =
+        "{\"text\": \"a\", \"id\": 1, \"label\": 1, \"images\": [], \"system\": null}\n"
+        "{\"messages\": [" USER ", " SAID "], \"source\": \"b\", \"id\": 2, \"tools\": \"[]\"}\n";
+    struct Dataset d;
+    if (CHECK(load(&d, text, sizeof text - 1, &OPTIONS), "%s", fail_last())) {
+        CHECK(d.unused && strcmp(d.unused, "id, label, source") == 0, "'%s'", d.unused);
+        dataset_free(&d);
+    }
+    static const char *const both[][2] = {
+        {"{\"instruction\": \"Hi\", \"input\": \"\", \"output\": \"Yes\", \"text\": \"Below\"}",
+         "both 'instruction' and 'text': it could mean two things; --columns "
+         "instruction=instruction,input=input,output=output reads the first alone"},
+        {"{\"prompt\": \"Hi\", \"messages\": [" USER ", " SAID "]}",
+         "both 'messages' and 'prompt': it could mean two things; --columns messages=messages reads the first alone"}};
+    for (size_t i = 0; i < 2; i++) {
+        fail_quiet(true);
+        bool loaded = load(&d, both[i][0], strlen(both[i][0]), &OPTIONS);
+        CHECK(!loaded && strstr(fail_last(), both[i][1]), "'%s'", fail_last());
+        fail_quiet(false);
+        struct Columns c;
+        struct DataOptions options = {.max_tokens = 4096, .columns = &c};
+        char *columns = xstrdup(strstr(both[i][1], "--columns ") + strlen("--columns "));
+        *strchr(columns, ' ') = 0;
+        if (CHECK(columns_parse(&c, columns) && load(&d, both[i][0], strlen(both[i][0]), &options), "%s",
+                  fail_last())) {
+            check_example(&d.examples[0], BOS "User: Hi\n\nAssistant: Yes" EOS, " Yes" EOS);
+            dataset_free(&d);
+        }
+        columns_free(&c);
+        free(columns);
+    }
+}
+
 // The share of what steps compute that is tokens of examples, over an epoch with 16 examples a step.
 static double packed_share(const struct Dataset *d, uint32_t context) {
     struct Batcher b;
@@ -225,8 +285,6 @@ static void check_bad(const char *line, size_t bytes, const char *part) {
 }
 
 #define BAD(line, part) check_bad(line, sizeof(line) - 1, part)
-#define USER            "{\"role\": \"user\", \"content\": \"Hi\"}"
-#define SAID            "{\"role\": \"assistant\", \"content\": \"Yes\"}"
 
 static void test_bad_lines(void) {
     fail_quiet(true);
@@ -254,7 +312,23 @@ static void test_bad_lines(void) {
     BAD("{\"prompt\": \"a\"}", "'completion' must be a text, and is missing");
     BAD("{\"completion\": \"a\"}", "'prompt' must be a text, and is missing");
     BAD("{\"prompt\": \"a\", \"completion\": \"\"}", "'completion' is empty");
-    BAD("{\"prompt\": [" USER "], \"completion\": \"a\"}", "'prompt' must be a text");
+    BAD("{\"prompt\": [" USER ", " SAID "], \"completion\": [" USER "]}", "no message of the assistant counts");
+    BAD("{\"prompt\": [], \"completion\": [" SAID "]}", "'prompt' must be an array of 1 to");
+    BAD("{\"prompt\": [7], \"completion\": \"a\"}", "prompt[0] must be an object");
+    // an answer of no words, in any form
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"\"}]}",
+        "an answer of the assistant is empty");
+    BAD("{\"instruction\": \"a\", \"output\": \"\"}", "an answer of the assistant is empty");
+    BAD("{\"prompt\": [" USER "], \"completion\": \"\"}", "an answer of the assistant is empty");
+    // what would change what a record means
+    BAD("{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}", "'label' is not known here beside 'prompt'");
+    BAD("{\"prompt\": \"a\", \"completion\": \"b\", \"system\": \"c\"}", "'system' is not known here beside 'prompt'");
+    BAD("{\"text\": \"a\", \"system\": \"c\"}", "'system' is not known here beside 'text'");
+    BAD("{\"text\": \"a\", \"weight\": 0.5}", "'weight' is not known here");
+    BAD("{\"messages\": [" USER ", " SAID "], \"loss_weight\": 0.5}", "'loss_weight' is not known here");
+    BAD("{\"messages\": [" USER ", " SAID "], \"images\": [\"a.png\"]}", "'images' is not known here");
+    BAD("{\"text\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "a pair of answers: --loss dpo");
+    BAD("{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "a pair of answers: --loss dpo");
     BAD("{\"messages\": []}", "'messages' must be an array");
     BAD("{\"messages\": \"a\"}", "'messages' must be an array");
     BAD("{\"messages\": [7]}", "messages[0] must be an object");
@@ -265,6 +339,8 @@ static void test_bad_lines(void) {
     BAD("{\"messages\": [" USER ", {\"role\": \"tool\", \"content\": \"a\"}]}", "messages[1]: the role 'tool'");
     BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": \"a\", \"tool_calls\": [1]}]}",
         "'tool_calls'");
+    BAD("{\"messages\": [" USER ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [1]}]}",
+        "messages[1]: 'tool_calls' is not known here");
     BAD("{\"messages\": [" USER ", " SAID "], \"tools\": [1]}", "'tools'");
     char deep[400];
     memset(deep, '[', sizeof deep);
@@ -750,15 +826,28 @@ static void test_weights(void) {
 
 // Chosen and rejected answers stay side by side, through cuts, a split and the order of an epoch.
 static void test_pairs(void) {
-    static const char text[] = "{\"prompt\": \"1 + 1 =\", \"chosen\": \" 2\", \"rejected\": \" 3\"}\n"
-                               "{\"prompt\": [" USER "], \"chosen\": \"Yes\", \"rejected\": \"No\"}\n";
+    static const char text[] =
+        "{\"prompt\": \"1 + 1 =\", \"chosen\": \" 2\", \"rejected\": \" 3\", \"score\": 1}\n"
+        "{\"prompt\": [" USER "], \"chosen\": \"Yes\", \"rejected\": \"No\"}\n"
+        // as TRL writes them: answers as lists, their prompt a list, a text, the turns that they begin with, or both of these
+        "{\"prompt\": [" USER "], \"chosen\": [" SAID "], \"rejected\": [" DENIED "]}\n"
+        "{\"prompt\": \"Hi\", \"chosen\": [" SAID "], \"rejected\": [" DENIED "]}\n"
+        "{\"chosen\": [" USER ", " SAID "], \"rejected\": [" USER ", " DENIED "], \"prompt_id\": \"a\"}\n"
+        "{\"prompt\": \"Hi\", \"chosen\": [" USER ", " SAID "], \"rejected\": [" USER ", " DENIED
+        "], \"messages\": [7]}\n"
+        "{\"chosen\": [" USER ", " SAID ", " USER ", " DENIED "], \"rejected\": [" USER ", " SAID ", " USER ", " SAID
+        "]}\n";
     struct DataOptions options = {.max_tokens = 4096, .pairs = true};
     struct Dataset d, held;
-    if (CHECK(load(&d, text, sizeof text - 1, &options) && d.n == 4 && dataset_groups(&d) == 2, "%s", fail_last())) {
+    if (CHECK(load(&d, text, sizeof text - 1, &options) && d.n == 14 && dataset_groups(&d) == 7, "%s", fail_last())) {
         check_example(&d.examples[0], BOS "1 + 1 = 2" EOS, " 2" EOS);
         check_example(&d.examples[1], BOS "1 + 1 = 3" EOS, " 3" EOS);
-        check_example(&d.examples[2], BOS "User: Hi\n\nAssistant: Yes" EOS, " Yes" EOS);
-        check_example(&d.examples[3], BOS "User: Hi\n\nAssistant: No" EOS, " No" EOS);
+        for (size_t i = 2; i < 12; i += 2) {
+            check_example(&d.examples[i], BOS "User: Hi\n\nAssistant: Yes" EOS, " Yes" EOS);
+            check_example(&d.examples[i + 1], BOS "User: Hi\n\nAssistant: No" EOS, " No" EOS);
+        }
+        check_example(&d.examples[12], BOS "User: Hi\n\nAssistant: Yes" EOS "User: Hi\n\nAssistant: No" EOS, " No" EOS);
+        CHECK(d.unused && strcmp(d.unused, "score, prompt_id, messages") == 0, "'%s'", d.unused);
         dataset_free(&d);
     }
     static const struct {
@@ -768,7 +857,17 @@ static void test_pairs(void) {
         {"{\"prompt\": \"a\", \"chosen\": \"b\"}", "'rejected' must be a text"},
         {"{\"chosen\": \"a\", \"rejected\": \"b\"}", "'prompt' must be a text"},
         {"{\"prompt\": \"a\", \"chosen\": \"\", \"rejected\": \"b\"}", "'chosen' must be a text, and not an empty one"},
-        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\", \"x\": 1}", "'x' is not known"},
+        {"{\"chosen\": \"a b\", \"rejected\": \"a c\"}",
+         "'prompt' must be a text, and is missing: 'chosen' and 'rejected' are"},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\", \"label\": 1}", "'label' is not known here"},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": [" SAID "]}", "must both be texts, or both lists"},
+        {"{\"chosen\": [" USER ", " SAID "], \"rejected\": [" USER ", " DENIED ", " USER ", " SAID "]}",
+         "lists of the same turns with one message"},
+        {"{\"chosen\": [" SAID "], \"rejected\": [" DENIED "]}", "'prompt' must be a text, and is missing"},
+        {"{\"prompt\": \"Ho\", \"chosen\": [" USER ", " SAID "], \"rejected\": [" USER ", " DENIED "]}",
+         "both 'prompt' and turns that 'chosen' and 'rejected' begin with"},
+        {"{\"prompt\": \"a\", \"chosen\": [" USER "], \"rejected\": [" DENIED "]}", "no message of the assistant"},
+        {"{\"messages\": [" USER ", " SAID "]}", "--loss dpo learns from pairs"},
         {"[]", "no example in it"}};
     fail_quiet(true);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -869,6 +968,8 @@ int main(void) {
     if (open_tools()) {
         test_forms();
         test_other_forms();
+        test_mixed_forms();
+        test_unused_keys();
         test_published();
         test_cut();
         test_bad_lines();

@@ -83,7 +83,7 @@ bad "'chosen' and 'rejected' are equal" '{"prompt": "a", "chosen": "b", "rejecte
 bad "'rejected' must be a text" '{"prompt": "a", "chosen": "b"}'
 bad "'chosen' must be a text" '{"prompt": "a", "chosen": "", "rejected": "b"}'
 bad "'prompt' must be a text" '{"chosen": "b", "rejected": "c"}'
-bad "'completion' is not known here" '{"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"}'
+bad "'label' is not known here" '{"prompt": "a", "chosen": "b", "rejected": "c", "label": true}'
 data=$work/data.jsonl
 
 # What is frozen takes no memory: a list of one expert a layer of eight, three matrices of 64 x 32 each, weights and moments apart.

@@ -200,6 +200,13 @@ static void count(struct Dataset *d) {
 
 static bool finish(struct Reader *r, bool ok) {
     struct Dataset *d = r->d;
+    const char *key;
+    json_t *value;
+    json_object_foreach(r->form.unused, key, value) {
+        char *names = d->unused ? xsprintf("%s, %.40s", d->unused, key) : xsprintf("%.40s", key);
+        free(d->unused);
+        d->unused = names;
+    }
     form_free(&r->form);
     token_list_free(&r->chosen);
     free(r->labels);
@@ -298,6 +305,7 @@ void dataset_free(struct Dataset *d) {
     free(d->paths);
     free(d->sha256);
     free(d->weights);
+    free(d->unused);
     *d = (struct Dataset){0};
 }
 

@@ -58,6 +58,7 @@ struct Dataset {
         char name[64];
         uint32_t file, line;
     } spelled;        // the first of them
+    char *unused;     // names of keys of the records that were not read, with commas; NULL: none
     uint64_t hash;    // of all ids, labels and their order, and of the weights: the checkpoint contract
     uint32_t longest; // tokens of the longest example
 };

@@ -102,12 +102,19 @@ static bool get_text(const json_t *object, const char *key, const char **text, s
     return true;
 }
 
-// Keys that would change what the model sees and that are not known here, null apart.
+// What says nothing, as files have it in which every record has every key.
+static bool is_nothing(const json_t *v) {
+    return !v || json_is_null(v) ||
+           ((json_is_array(v) || json_is_object(v)) && !json_array_size(v) && !json_object_size(v)) ||
+           (json_is_string(v) && (json_string_length(v) == 0 || strcmp(json_string_value(v), "[]") == 0));
+}
+
+// Keys of a message that would change what the model sees and that are not known here.
 static bool check_keys(const json_t *object, const char *const *known, size_t n, const char *where) {
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)object, key, value) {
-        bool found = json_is_null(value);
+        bool found = is_nothing(value);
         for (size_t i = 0; i < n; i++)
             found |= strcmp(key, known[i]) == 0;
         if (!found)
@@ -176,17 +183,21 @@ static bool read_weight(const struct FormReader *r, const json_t *message, struc
 
 static bool read_message(struct FormReader *r, const json_t *value, bool sharegpt, struct Message *m,
                          const char *where) {
-    const char *known[] = {their_name(r, sharegpt ? "from" : "role"), their_name(r, sharegpt ? "value" : "content"),
+    // ShareGPT's names in "messages", and ours in "conversations", are as plain as where they belong.
+    bool from = json_object_get(value, their_name(r, "from")) != NULL,
+         ours = json_object_get(value, their_name(r, "role")) != NULL, named = from != ours ? from : sharegpt;
+    const char *known[] = {their_name(r, named ? "from" : "role"), their_name(r, named ? "value" : "content"),
                            their_name(r, "weight"), their_name(r, "mask"), "loss_weight"};
     const char *role;
     size_t role_bytes;
     *m = (struct Message){0};
     if (!json_is_object(value))
         return fail("%s must be an object with %s and %s", where, known[0], known[1]);
-    if (!get_text(value, known[0], &role, &role_bytes, where) ||
-        !get_content(value, known[1], &m->text, &m->bytes, where) || !check_keys(value, known, 5, where))
+    // the keys first: a call of a tool has no content, and is to be told by its name
+    if (!check_keys(value, known, 5, where) || !get_text(value, known[0], &role, &role_bytes, where) ||
+        !get_content(value, known[1], &m->text, &m->bytes, where))
         return false;
-    if (!find_role(role, sharegpt, &m->role))
+    if (!find_role(role, sharegpt || named, &m->role))
         return fail("%s: the role '%.40s' is not known here; system, user and assistant are", where, role);
     return read_weight(r, value, m, where);
 }
@@ -198,35 +209,54 @@ static bool read_system(const json_t *object, struct Message *m, const char *whe
     return !system || json_is_null(system) || get_text(object, "system", &m->text, &m->bytes, where);
 }
 
-static bool read_messages(struct FormReader *r, const json_t *object, bool sharegpt, const char *where) {
-    const char *list = sharegpt ? "conversations" : "messages";
-    const json_t *array = json_object_get(object, list);
-    size_t n = json_array_size(array), i;
+// The list's messages go to r->messages from *n on. The first `only_read` of them are not learnt.
+static bool read_list(struct FormReader *r, const json_t *array, const char *list, bool sharegpt, size_t only_read,
+                      size_t *n, const char *where) {
+    size_t size = json_array_size(array), i;
     json_t *value;
-    bool answered = false, learnt = false;
-    if (!json_is_array(array) || n == 0 || n > MESSAGES_MAX)
+    if (!json_is_array(array) || size == 0 || size > MESSAGES_MAX)
         return fail("%s: '%s' must be an array of 1 to %d messages", where, list, MESSAGES_MAX);
-    reserve_messages(r, n + 1);
-    if (!read_system(object, &r->messages[0], where))
-        return false;
-    size_t before = r->messages[0].bytes > 0;
+    reserve_messages(r, *n + size);
     json_array_foreach(array, i, value) {
-        struct Message *m = &r->messages[before + i];
+        struct Message *m = &r->messages[(*n)++];
         char place[512];
         snprintf(place, sizeof place, "%.400s: %s[%zu]", where, list, i);
         if (!read_message(r, value, sharegpt, m, place))
             return false;
-        if (r->pair && i + 1 < n) // what was said before is no part of the answer that a preference is of
+        if (i < only_read)
             m->weighted = true, m->weight = 0;
-        if (before && m->role == ROLE_SYSTEM)
-            return fail("%s: both 'system' and a message of the system (%s[%zu]): it could mean two things", where,
-                        list, i);
-        answered |= m->role == ROLE_ASSISTANT;
-        learnt |= m->role == ROLE_ASSISTANT && message_weight(m) > 0;
+    }
+    return true;
+}
+
+static bool render(struct FormReader *r, size_t n, const char *where) {
+    bool answered = false, learnt = false;
+    for (const struct Message *m = r->messages; m < r->messages + n; m++) {
+        if (m->role != ROLE_ASSISTANT)
+            continue;
+        answered = true;
+        learnt |= message_weight(m) > 0;
+        if (message_weight(m) > 0 && m->bytes == 0)
+            return fail("%s: an answer of the assistant is empty: nothing to learn", where);
     }
     if (!learnt)
         return fail("%s: no message of the assistant%s: nothing to learn", where, answered ? " counts" : "");
-    return template_render(r->chat, r->tokenizer, r->messages, before + n, false, &r->list);
+    return template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
+}
+
+static bool read_messages(struct FormReader *r, const json_t *object, bool sharegpt, const char *where) {
+    const char *list = sharegpt ? "conversations" : "messages";
+    reserve_messages(r, 1);
+    if (!read_system(object, &r->messages[0], where))
+        return false;
+    size_t before = r->messages[0].bytes > 0, n = before;
+    if (!read_list(r, json_object_get(object, list), list, sharegpt, 0, &n, where))
+        return false;
+    for (size_t i = before; before && i < n; i++)
+        if (r->messages[i].role == ROLE_SYSTEM)
+            return fail("%s: both 'system' and a message of the system (%s[%zu]): it could mean two things", where,
+                        list, i - before);
+    return render(r, n, where);
 }
 
 // [["question", "answer"], ...], the turns before. They go to r->messages from *n on.
@@ -271,14 +301,15 @@ static bool read_instruction(struct FormReader *r, const json_t *object, const c
     if (!read_history(r, history, &n, where))
         return false;
     char *both = xmalloc(question.bytes + input_bytes + 1);
+    size_t between = question.bytes && input_bytes; // a line feed
     memcpy(both, question.text, question.bytes);
     both[question.bytes] = '\n';
-    memcpy(both + question.bytes + 1, input, input_bytes);
+    memcpy(both + question.bytes + between, input, input_bytes);
     question.text = both;
-    question.bytes += input_bytes ? input_bytes + 1 : 0;
+    question.bytes += between + input_bytes;
     r->messages[n++] = question;
     r->messages[n++] = answer;
-    bool ok = template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
+    bool ok = render(r, n, where);
     free(both);
     return ok;
 }
@@ -308,14 +339,30 @@ static bool read_text(struct FormReader *r, const json_t *object, const char *wh
     return true;
 }
 
-static bool read_completion(struct FormReader *r, const json_t *object, const char *where) {
+// A list of messages, or a text that is the words of `role`; to r->messages from *n on.
+static bool read_turns(struct FormReader *r, const json_t *object, const char *key, enum Role role, size_t *n,
+                       const char *where) {
+    const json_t *value = json_object_get(object, key);
+    if (json_is_array(value))
+        return read_list(r, value, key, false, role == ROLE_USER ? SIZE_MAX : 0, n, where);
+    reserve_messages(r, *n + 1);
+    struct Message *m = &r->messages[(*n)++];
+    *m = (struct Message){.role = role};
+    return get_text(object, key, &m->text, &m->bytes, where);
+}
+
+// "prompt" and an answer to it: two texts are joined as they are; where one is a list of messages both are turns of a conversation.
+static bool read_completion(struct FormReader *r, const json_t *object, const char *answer, const char *where) {
     const char *prompt = "", *completion = "";
-    size_t prompt_bytes = 0, completion_bytes = 0;
+    size_t prompt_bytes = 0, completion_bytes = 0, n = 0;
+    if (json_is_array(json_object_get(object, "prompt")) || json_is_array(json_object_get(object, answer)))
+        return read_turns(r, object, "prompt", ROLE_USER, &n, where) &&
+               read_turns(r, object, answer, ROLE_ASSISTANT, &n, where) && render(r, n, where);
     if (!get_text(object, "prompt", &prompt, &prompt_bytes, where) ||
-        !get_text(object, "completion", &completion, &completion_bytes, where))
+        !get_text(object, answer, &completion, &completion_bytes, where))
         return false;
     if (completion_bytes == 0)
-        return fail("%s: 'completion' is empty: nothing to learn", where);
+        return fail("%s: '%s' is empty: nothing to learn", where, answer);
     unsigned place = prompt_bytes ? TOKENIZE_MIDDLE : 0; // no blank that nobody wrote goes between the two
     if (!append_text(r, prompt, prompt_bytes, TOKENIZE_BOS, false) ||
         !append_text(r, completion, completion_bytes, place, true))
@@ -324,7 +371,7 @@ static bool read_completion(struct FormReader *r, const json_t *object, const ch
     return true;
 }
 
-enum Form { FORM_MESSAGES, FORM_CONVERSATIONS, FORM_INSTRUCTION, FORM_COMPLETION, FORM_TEXT };
+enum Form { FORM_MESSAGES, FORM_CONVERSATIONS, FORM_INSTRUCTION, FORM_COMPLETION, FORM_TEXT, FORM_PAIR };
 
 static bool find_form(const json_t *object, enum Form *form, const char *where) {
     static const struct {
@@ -332,14 +379,22 @@ static bool find_form(const json_t *object, enum Form *form, const char *where) 
         enum Form form;
     } keys[] = {{"messages", FORM_MESSAGES}, {"conversations", FORM_CONVERSATIONS}, {"instruction", FORM_INSTRUCTION},
                 {"prompt", FORM_COMPLETION}, {"completion", FORM_COMPLETION},       {"text", FORM_TEXT}};
+    static const char *const columns[] = {"messages=messages", "conversations=conversations",
+                                          "instruction=instruction,input=input,output=output",
+                                          "prompt=prompt,completion=completion", "text=text"};
     const char *found = NULL;
     if (!json_is_object(object))
         return fail("%s: an object is expected", where);
+    if (!is_nothing(json_object_get(object, "chosen")) || !is_nothing(json_object_get(object, "rejected")))
+        return fail("%s: 'chosen' and 'rejected' are a pair of answers: --loss dpo learns from these (and --columns "
+                    "with the keys of another form reads those alone)",
+                    where);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         if (!json_object_get(object, keys[i].key))
             continue;
         if (found && *form != keys[i].form)
-            return fail("%s: both '%s' and '%s': it could mean two things", where, found, keys[i].key);
+            return fail("%s: both '%s' and '%s': it could mean two things; --columns %s reads the first alone", where,
+                        found, keys[i].key, columns[*form]);
         found = keys[i].key;
         *form = keys[i].form;
     }
@@ -348,13 +403,41 @@ static bool find_form(const json_t *object, enum Form *form, const char *where) 
                          where);
 }
 
+// Keys that the form does not read: what would change a record's meaning is refused, others are noted.
+static bool check_record(struct FormReader *r, const json_t *object, enum Form form, const char *where) {
+    enum { UNUSED_MAX = 32 }; // a file with a million names does not get them all told
+    static const char *const known[][5] = {[FORM_MESSAGES] = {"messages", "system"},
+                                           [FORM_CONVERSATIONS] = {"conversations", "system"},
+                                           [FORM_INSTRUCTION] = {"instruction", "input", "output", "system", "history"},
+                                           [FORM_COMPLETION] = {"prompt", "completion"},
+                                           [FORM_TEXT] = {"text"},
+                                           [FORM_PAIR] = {"prompt", "chosen", "rejected"}},
+                             *const telling[] = {"label",   "kto_tag", "weight",    "loss_weight", "system",
+                                                 "history", "tools",   "functions", "image",       "images",
+                                                 "videos",  "audio",   "audios"};
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)object, key, value) {
+        bool found = is_nothing(value);
+        for (size_t i = 0; i < 5 && known[form][i]; i++)
+            found |= strcmp(key, known[form][i]) == 0;
+        for (size_t i = 0; !found && i < sizeof telling / sizeof *telling; i++)
+            if (strcmp(key, telling[i]) == 0 && (i > 0 || form != FORM_TEXT)) // a text's label is its class
+                return fail("%s: '%s' is not known here beside '%s', and would change what is learnt (what --columns "
+                            "does not name is not read)",
+                            where, key, known[form][0]);
+        if (!found && !r->unused)
+            r->unused = json_object();
+        if (!found && json_object_size(r->unused) < UNUSED_MAX)
+            json_object_set_new(r->unused, key, json_null());
+    }
+    return true;
+}
+
 static bool read_known(struct FormReader *r, const json_t *object, const char *where) {
     enum Form form = FORM_TEXT;
-    if (!find_form(object, &form, where))
+    if (!find_form(object, &form, where) || !check_record(r, object, form, where))
         return false;
-    const json_t *tools = json_object_get(object, "tools");
-    if (json_array_size(tools) || json_string_length(tools) > strlen("[]"))
-        return fail("%s: 'tools' are not known here", where);
     switch (form) {
     case FORM_MESSAGES:
         return read_messages(r, object, false, where);
@@ -363,9 +446,11 @@ static bool read_known(struct FormReader *r, const json_t *object, const char *w
     case FORM_INSTRUCTION:
         return read_instruction(r, object, where);
     case FORM_COMPLETION:
-        return read_completion(r, object, where);
+        return read_completion(r, object, "completion", where);
     case FORM_TEXT:
         return read_text(r, object, where);
+    case FORM_PAIR:
+        break;
     }
     return false;
 }
@@ -380,43 +465,62 @@ bool form_read(struct FormReader *r, const json_t *object, const char *where) {
     return ok;
 }
 
-// One answer in the words of the forms above: a completion of a text, or the assistant's next message.
-static bool read_answer(struct FormReader *r, const json_t *pair, const char *key, const char *where) {
-    json_t *prompt = json_object_get(pair, "prompt"), *answer = json_object_get(pair, key), *whole;
-    if (!json_is_string(answer) || json_string_length(answer) == 0)
-        return fail("%s: '%s' must be a text, and not an empty one", where, key);
-    if (json_is_array(prompt)) {
-        json_t *list = json_copy(prompt), *message = json_object();
-        json_object_set_new(message, their_name(r, "role"), json_string("assistant"));
-        json_object_set(message, their_name(r, "content"), answer);
-        json_array_append_new(list, message);
-        whole = json_pack("{s:o}", "messages", list);
-    } else {
-        whole = json_pack("{s:O, s:O}", "prompt", prompt ? prompt : json_null(), "completion", answer);
-    }
-    bool ok = json_is_array(prompt) ? read_messages(r, whole, false, where) : read_completion(r, whole, where);
-    json_decref(whole);
-    return ok;
+// A list: the turns that both answers begin with, which are the prompt, and then a message of the assistant.
+static bool read_answer_list(struct FormReader *r, const json_t *pair, const char *key, const char *where) {
+    const json_t *prompt = json_object_get(pair, "prompt"), *answer = json_object_get(pair, key),
+                 *chosen = json_object_get(pair, "chosen"), *rejected = json_object_get(pair, "rejected");
+    size_t common = 0, n = 0;
+    bool said = false;
+    for (json_t *turn; (turn = json_array_get(chosen, common)) && json_equal(turn, json_array_get(rejected, common));
+         common++)
+        said |= json_equal(prompt, json_object_get(turn, their_name(r, "content")));
+    if (json_array_size(chosen) != common + 1 || json_array_size(rejected) != common + 1)
+        return fail("%s: 'chosen' and 'rejected' must both be texts, or both lists of the same turns with one message "
+                    "of the assistant behind them",
+                    where);
+    if (common && (json_is_array(prompt) || (json_is_string(prompt) && !said)))
+        return fail("%s: both 'prompt' and turns that 'chosen' and 'rejected' begin with: it could mean two things",
+                    where);
+    if (common)
+        return read_list(r, answer, key, false, common, &n, where) && render(r, n, where);
+    return read_completion(r, pair, key, where);
 }
 
 bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, const char *where) {
-    static const char *const keys[] = {"prompt", "chosen", "rejected"};
+    static const char *const keys[] = {"rejected", "chosen"};
     r->list.n = 0;
     r->spelled = TOKEN_NONE;
     r->pair = true;
     if (!json_is_object(object))
         return fail("%s: an object is expected", where);
     json_t *pair = map_columns(r, (json_t *)object, where);
-    bool ok = pair && check_keys(pair, keys, 3, where);
-    if (ok && json_equal(json_object_get(pair, "chosen"), json_object_get(pair, "rejected")))
+    const json_t *a = json_object_get(pair, keys[chosen]), *b = json_object_get(pair, keys[!chosen]);
+    bool ok = pair != NULL;
+    if (ok && !a && !b)
+        ok = fail("%s: 'chosen' and 'rejected' are missing: --loss dpo learns from pairs, {\"prompt\", \"chosen\", "
+                  "\"rejected\"}; other forms are --loss sft's",
+                  where);
+    ok = ok && check_record(r, pair, FORM_PAIR, where);
+    if (ok && json_equal(a, b))
         ok = fail("%s: 'chosen' and 'rejected' are equal: nothing to prefer", where);
-    ok = ok && read_answer(r, pair, chosen ? "chosen" : "rejected", where);
+    if (ok && (json_is_array(a) || json_is_array(b)))
+        ok = read_answer_list(r, pair, keys[chosen], where);
+    else if (ok && (!json_is_string(a) || json_string_length(a) == 0))
+        ok = fail("%s: '%s' must be a text, and not an empty one", where, keys[chosen]);
+    else if (ok && !json_object_get(pair, "prompt"))
+        ok = fail("%s: 'prompt' must be a text, and is missing: 'chosen' and 'rejected' are the answers alone; what "
+                  "both begin with is to be the prompt",
+                  where);
+    else
+        ok = ok && read_completion(r, pair, keys[chosen], where);
     json_decref(pair);
     return ok;
 }
 
 void form_free(struct FormReader *r) {
     token_list_free(&r->list);
+    json_decref(r->unused);
+    r->unused = NULL;
     free(r->messages);
     r->messages = NULL;
     r->messages_room = 0;

@@ -4,7 +4,9 @@
 //                                                                 "system" beside either list is said before it
 //   {"instruction": "...", "input": "...", "output": "..."}       the same in Alpaca's: input, if any, on a line below; before
 //                                                                 it "system" and "history": [[question, answer], ...]
-//   {"prompt": "...", "completion": "..."}                        joined as they are; learnt are the completion and the end
+//   {"prompt": "...", "completion": "..."}                        joined as they are; learnt are the completion and the end.
+//                                                                 Either may be a list of messages, as above: then both are turns
+//                                                                 of a conversation, and learnt are the completion's answers
 //   {"text": "..."}                                               all of it is learnt, and the end
 // The end is the end-of-sequence token, which stands behind the answer in every form. The loss of a message of the assistant
 // counts as often as its "weight" (or "loss_weight", or "mask": 0 or 1) says, a number of at least 0: 0 (or false) is read and not learnt.
@@ -33,6 +35,7 @@ struct FormReader {
     uint32_t
         spelled; // a special token whose name stands in a text of the object in hand, where it is plain letters; TOKEN_NONE: none
     bool pair;                // weights other than 0 and 1 are refused: a preference is of whole answers
+    json_t *unused;           // names of keys that were not read, of all objects so far (the first 32); NULL: none
     struct Message *messages; // (messages_room)
     size_t messages_room;
 };
@@ -40,5 +43,6 @@ struct FormReader {
 bool form_read(struct FormReader *r, const json_t *object, const char *where);
 // A pair for learning from preferences, {"prompt": ..., "chosen": "...", "rejected": "..."}: the tokens of the prompt with one of its answers.
 // The prompt is a text, joined as it is, or an array of messages, of which the answer is the assistant's next. The answer alone is learnt.
+// The answers may be arrays too: of one message of the assistant, or before it of the same turns in both, which are then the prompt.
 bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, const char *where);
 void form_free(struct FormReader *r); // what the reader itself holds
