@@ -146,7 +146,8 @@ static void print_survey(const struct Survey *s, const struct Dataset *d, const 
            d->pairs ? "pairs" : "examples");
     for (size_t i = 0; i < s->n_shown; i++) {
         const struct Example *a = &d->examples[s->shown[i][0]], *b = &d->examples[s->shown[i][1]];
-        printf("  %s:%u is %s:%u\n", d->paths[b->file], b->line, d->paths[a->file], a->line);
+        printf("  %s:%u%s is %s:%u%s\n", d->paths[b->file], b->line, data_record(b->record).text, d->paths[a->file],
+               a->line, data_record(a->record).text);
     }
 }
 

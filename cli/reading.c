@@ -89,10 +89,12 @@ void reading_show(const struct Dataset *d, const char *name, const struct DataOp
     if (d->unused)
         warn("%s: keys of the records that are not read: %s", name, d->unused);
     if (d->n_spelled)
-        warn("%s: %llu records spell the names of special tokens out, as %s:%u does '%s': in texts these are letters, "
-             "and "
-             "the tokens are not trained; what a template has laid out is to be given as \"messages\"",
-             name, (unsigned long long)d->n_spelled, d->paths[d->spelled.file], d->spelled.line, d->spelled.name);
+        warn(
+            "%s: %llu records spell the names of special tokens out, as %s:%u%s does '%s': in texts these are letters, "
+            "and "
+            "the tokens are not trained; what a template has laid out is to be given as \"messages\"",
+            name, (unsigned long long)d->n_spelled, d->paths[d->spelled.file], d->spelled.line,
+            data_record(d->spelled.record).text, d->spelled.name);
     if (d->n_overlong && options->overlong == OVERLONG_CUT)
         warn("%s: %llu examples are longer than --context %u and are cut there (--overlong split keeps all of them)",
              name, (unsigned long long)d->n_overlong, context);
@@ -111,8 +113,8 @@ void reading_show_example(FILE *to, const struct Dataset *d, const struct Exampl
                           uint32_t most) {
     const char *on = term_paint(to, PAINT_GREEN), *off = term_paint(to, PAINT_NONE);
     bool plain = on[0] == 0, open = false;
-    fprintf(to, "%s line %u, %u tokens, %u of them trained (%s):\n  ", d->paths[e->file], e->line, e->n, e->n_labels,
-            plain ? "in [[ ]]" : "green");
+    fprintf(to, "%s line %u%s, %u tokens, %u of them trained (%s):\n  ", d->paths[e->file], e->line,
+            data_record(e->record).text, e->n, e->n_labels, plain ? "in [[ ]]" : "green");
     for (uint32_t i = 0; i < e->n && i < most; i++) {
         bool trained = i > 0 && e->labels[i - 1] >= 0;
         char piece[256];

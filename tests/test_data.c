@@ -118,21 +118,24 @@ static void test_other_forms(void) {
                       " B" EOS " Yes" EOS);
         CHECK(d.examples[0].line == 2 && d.examples[1].line == 3 && d.examples[2].line == 7, "lines %u %u %u",
               d.examples[0].line, d.examples[1].line, d.examples[2].line);
+        CHECK(d.examples[0].record == 1 && d.examples[3].record == 4, "records %u and %u", d.examples[0].record,
+              d.examples[3].record);
     }
     dataset_free(&d);
     static const struct {
         const char *text, *part;
-    } bad[] = {{"[]", "data.jsonl: no example in it"},
-               {"[", "data.jsonl:1: an object of the array is expected"},
-               {"[\n7]", "data.jsonl:2: an object of the array is expected"},
-               {"[{\"text\": \"a\"}", "',' or ']'"},
-               {"[{\"text\": \"a\"}\n{\"text\": \"b\"}]", "data.jsonl:2: ',' or ']' is expected"},
-               {"[{\"text\": \"a\"},]", "an object of the array is expected"},
-               {"[,{\"text\": \"a\"}]", "an object of the array is expected"},
-               {"[\n\n{\"text\": \"a", "data.jsonl:3: the object that begins here has no end"},
-               {"[{\"text\": \"a\"}]\nx", "data.jsonl:2: more text behind the array"},
-               {"[{\"text\": \"a\"},\n{\"text\"]", "data.jsonl:2: "},
-               {"[{\"text\": \"a\"},\n{\"text\": 7}]", "data.jsonl:2: 'text' must be a text"}};
+    } bad[] = {
+        {"[]", "data.jsonl: no example in it"},
+        {"[", "data.jsonl:1 (record 1): an object of the array is expected"},
+        {"[\n7]", "data.jsonl:2 (record 1): an object of the array is expected"},
+        {"[{\"text\": \"a\"}", "',' or ']'"},
+        {"[{\"text\": \"a\"}\n{\"text\": \"b\"}]", "data.jsonl:2: ',' or ']' is expected behind record 1"},
+        {"[{\"text\": \"a\"},]", "an object of the array is expected"},
+        {"[,{\"text\": \"a\"}]", "an object of the array is expected"},
+        {"[\n\n{\"text\": \"a", "data.jsonl:3 (record 1): the object that begins here has no end"},
+        {"[{\"text\": \"a\"}]\nx", "data.jsonl:2: more text behind the array"},
+        {"[{\"text\": \"a\"},\n{\"text\"]", "data.jsonl:2 (record 2): "},
+        {"[{\"text\": \"a\"}, {\"text\": \"b\"}, {\"text\": 7}]", "data.jsonl:1 (record 3): 'text' must be a text"}};
     fail_quiet(true);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(!load(&d, bad[i].text, strlen(bad[i].text), &OPTIONS) && strstr(fail_last(), bad[i].part),

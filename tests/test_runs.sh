@@ -15,6 +15,10 @@ run 0 data "$work/a.jsonl" --model "$work/model" --samples 9
 says "$out" "1 duplicate (examples that occurred earlier)"
 says "$out" "$work/a.jsonl:3 is $work/a.jsonl:1"
 says "$out" "ab[[cde<"
+echo '[{"text": "xyz", "id": 1}, {"text": "xyz", "source": "a"}]' >"$work/a.json"
+run 0 data "$work/a.json" --model "$work/model"
+says "$out" "$work/a.json:1 (record 2) is $work/a.json:1 (record 1)"
+says "$err" "keys of the records that are not read: id, source"
 run 0 data "$work/b,c.csv.gz" --model "$work/model" --columns prompt=question,completion=answer
 says "$out" $'a "b"\nc[[d<'
 run 0 data "$work/a.jsonl" "$work/b,c.csv.gz" --model "$work/model" --columns text=answer --skip-bad --json

@@ -14,7 +14,7 @@ struct Reader {
     struct Dataset *d;
     const struct DataOptions *options;
     struct FormReader form;
-    uint32_t file;
+    uint32_t file, record;          // in hand
     uint64_t done_bytes, all_bytes; // of the files before the one in hand, of all
     size_t room;                    // examples that fit
     int32_t *labels;                // (labels_room) of the example in hand
@@ -24,6 +24,13 @@ struct Reader {
 };
 
 // ---- One example ----
+
+struct RecordText data_record(uint32_t record) {
+    struct RecordText t = {""};
+    if (record)
+        snprintf(t.text, sizeof t.text, " (record %u)", record);
+    return t;
+}
 
 // Stands for an example's weights until all words have their place: they will lie behind its labels.
 static const float BEHIND_LABELS[1];
@@ -55,8 +62,12 @@ static bool add_tokens(struct Reader *r, const struct TokenList *list, size_t fi
         r->room = r->room ? r->room * 2 : 256;
         d->examples = xrealloc(d->examples, r->room * sizeof *d->examples);
     }
-    d->examples[d->n++] = (struct Example){
-        .weights = weights, .n = (uint32_t)n, .n_labels = (uint32_t)n_labels, .file = r->file, .line = line};
+    d->examples[d->n++] = (struct Example){.weights = weights,
+                                           .n = (uint32_t)n,
+                                           .n_labels = (uint32_t)n_labels,
+                                           .file = r->file,
+                                           .line = line,
+                                           .record = r->record};
     return tokenstore_add(&d->store, ids, n) && tokenstore_add(&d->store, r->labels, n) &&
            (!weights || tokenstore_add(&d->store, r->weights, n));
 }
@@ -94,7 +105,7 @@ static void count_spelled(struct Reader *r, uint32_t id, uint32_t line) {
     struct Spelled *s = &r->d->spelled;
     if (id == TOKEN_NONE || r->d->n_spelled++)
         return;
-    *s = (struct Spelled){.file = r->file, .line = line};
+    *s = (struct Spelled){.file = r->file, .line = line, .record = r->record};
     tokenizer_piece(r->form.tokenizer, id, s->name, sizeof s->name - 1);
 }
 
@@ -126,7 +137,8 @@ static enum Outcome read_pair(struct Reader *r, const json_t *value, uint32_t li
 
 static enum Outcome read_example(struct Reader *r, const struct Source *s, const struct SourceRecord *record) {
     char where[512];
-    snprintf(where, sizeof where, "%.480s:%u", s->path, record->line);
+    r->record = record->number;
+    snprintf(where, sizeof where, "%.450s:%u%s", s->path, record->line, data_record(record->number).text);
     json_t *value = source_value(s, record, where);
     enum Outcome outcome = READ_BAD;
     bool added = true;

@@ -1,7 +1,7 @@
 // Training data: the records of files (train/source.h), in the forms people use (train/forms.h), become examples of token ids and labels.
 // Everything is read strictly: a bad record stops the run with file, line and reason.
 //
-// A file is read once, from its first byte to its last. What stays in memory is an index of 44 bytes an example (`struct Example`, and its place in an
+// A file is read once, from its first byte to its last. What stays in memory is an index of 52 bytes an example (`struct Example`, and its place in an
 // epoch's order); ids and labels, 8 bytes a token (12 in examples with weights), lie in memory up to 64 MiB and beyond that in a file that the kernel pages in and out
 // (train/tokenstore.h).
 #pragma once
@@ -15,7 +15,13 @@ struct Example {
     uint32_t n, n_labels;
     uint32_t file : 31, goes_on : 1; // goes_on: a piece of the same record as the example before
     uint32_t line;                   // where it came from: Dataset.paths[file], the line it begins on, from 1
+    uint32_t record;                 // and in an array the object's number, from 1; else 0
 };
+// " (record 7)" behind a line, where there is one: a whole array may stand on it.
+struct RecordText {
+    char text[24];
+};
+struct RecordText data_record(uint32_t record);
 
 // What becomes of an example that is longer than max_tokens.
 enum Overlong {
@@ -56,7 +62,7 @@ struct Dataset {
     uint64_t n_spelled; // records with the name of a special token in a text, where it is plain letters
     struct Spelled {
         char name[64];
-        uint32_t file, line;
+        uint32_t file, line, record;
     } spelled;        // the first of them
     char *unused;     // names of keys of the records that were not read, with commas; NULL: none
     uint64_t hash;    // of all ids, labels and their order, and of the weights: the checkpoint contract

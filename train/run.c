@@ -511,8 +511,8 @@ static bool not_finite(const struct Train *t, const struct Example *const *batch
     char where[400] = "";
     size_t used = 0;
     for (size_t i = 0; i < n && i < 8 && used < sizeof where; i++)
-        used += (size_t)snprintf(where + used, sizeof where - used, "%s%s:%u", i ? ", " : "",
-                                 t->data.paths[batch[i]->file], batch[i]->line);
+        used += (size_t)snprintf(where + used, sizeof where - used, "%s%s:%u%s", i ? ", " : "",
+                                 t->data.paths[batch[i]->file], batch[i]->line, data_record(batch[i]->record).text);
     return fail("step %llu: the loss is %g and the gradient norm %g; %s. Samples of the step: %s%s. Lower "
                 "--lr, or look at the samples",
                 (unsigned long long)step, fabs((double)r->loss), fabs((double)r->grad_norm),

@@ -161,24 +161,26 @@ static bool next_line(struct Source *s, struct SourceRecord *r) {
 static bool next_object(struct Source *s, struct SourceRecord *r) {
     static const char blanks[] = " \t\r\n";
     int c = peek_past(s, blanks);
-    if (c == ',' && !s->first) {
+    if (c == ',' && s->records) {
         s->begin++;
         c = peek_past(s, blanks);
     } else if (c == ']') {
         s->begin++;
         return peek_past(s, blanks) < 0 ? s->ended : fail("%s:%u: more text behind the array", s->path, s->line);
-    } else if (!s->first && (c >= 0 || s->ended)) {
-        return fail("%s:%u: ',' or ']' is expected behind an object of the array", s->path, s->line);
+    } else if (s->records && (c >= 0 || s->ended)) {
+        return fail("%s:%u: ',' or ']' is expected behind record %u of the array", s->path, s->line, s->records);
     }
     if (c != '{')
-        return c < 0 && !s->ended ? false : fail("%s:%u: an object of the array is expected", s->path, s->line);
+        return c < 0 && !s->ended
+                   ? false
+                   : fail("%s:%u (record %u): an object of the array is expected", s->path, s->line, s->records + 1);
     size_t n = 0, depth = 0, feeds = 0;
     bool in_string = false, escaped = false;
     do {
         if (s->begin + n == s->end && !fill_to(s, n + 1))
             return false;
         if (s->begin + n == s->end)
-            return fail("%s:%u: the object that begins here has no end", s->path, s->line);
+            return fail("%s:%u (record %u): the object that begins here has no end", s->path, s->line, s->records + 1);
         char byte = s->buffer[s->begin + n++];
         feeds += byte == '\n';
         if (in_string) {
@@ -190,8 +192,7 @@ static bool next_object(struct Source *s, struct SourceRecord *r) {
             depth -= byte == '}' || byte == ']';
         }
     } while (depth);
-    s->first = false;
-    *r = (struct SourceRecord){s->buffer + s->begin, n, s->line};
+    *r = (struct SourceRecord){s->buffer + s->begin, n, s->line, ++s->records};
     s->begin += n;
     s->line += (uint32_t)feeds;
     return true;
@@ -220,7 +221,7 @@ static bool next_row(struct Source *s, struct SourceRecord *r) {
     }
     if (field == QUOTED)
         return fail("%s:%u: a quoted field of the row that begins here has no end", s->path, s->line);
-    *r = (struct SourceRecord){s->buffer + s->begin, n, s->line};
+    *r = (struct SourceRecord){s->buffer + s->begin, n, s->line, 0};
     s->begin += n; // the line feed is the next call's to count
     s->line += (uint32_t)feeds;
     r->bytes -= r->bytes && r->text[r->bytes - 1] == '\r';
@@ -248,7 +249,7 @@ static bool next_document(struct Source *s, struct SourceRecord *r) {
             blank = byte == '\n' || (blank && byte && strchr(blanks, byte));
             feeds += byte == '\n';
         }
-        *r = (struct SourceRecord){s->buffer + s->begin, 0, s->line};
+        *r = (struct SourceRecord){s->buffer + s->begin, 0, s->line, 0};
         end = found && s->marked ? n - mark : n;
         while (end && r->text[end - 1] && strchr(blanks, r->text[end - 1]))
             end--;
@@ -391,7 +392,6 @@ static bool is_called(const char *text, const char *end) { // in capitals too
 static bool begin(struct Source *s) {
     s->buffer = xmalloc(s->capacity = GZIP_CHUNK);
     s->line = 1;
-    s->first = true;
     if (!fill_to(s, 3))
         return false;
     if (s->end >= 2 && memcmp(s->buffer, "\x1f\x8b", 2) == 0 && (!gzip_begin(s) || !fill_to(s, 3)))

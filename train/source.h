@@ -23,16 +23,17 @@ struct Source {
     struct Sha256 sha256; // of these
     uint32_t line;        // on which `begin` stands, from 1
     enum SourceKind kind;
-    bool first;      // of the array: no object was given out yet
-    bool marked;     // of a text: its documents end at SOURCE_TEXT_MARK
-    json_t *columns; // of a CSV: the names in its header
+    uint32_t records; // of the array: objects that were given out
+    bool marked;      // of a text: its documents end at SOURCE_TEXT_MARK
+    json_t *columns;  // of a CSV: the names in its header
     const char *path;
 };
 
 struct SourceRecord {
     const char *text; // (bytes) lives until the next call; NULL: there is none left
     size_t bytes;
-    uint32_t line; // it begins there
+    uint32_t line;   // it begins there
+    uint32_t number; // of an object of an array, from 1: all of them may stand on one line; else 0
 };
 
 // False after a message: the file cannot be opened, read or unpacked, or a CSV has no sound header.
