@@ -563,7 +563,7 @@ static void test_csv(void) {
                {"text\na\nb\"\"c\nd", "data.CSV:3: a quote within a field that is not quoted, at byte 2", false},
                {"text\na\n\"b\"c\nd", "data.CSV:3: text behind a quoted field, at byte 4", false},
                {"text\na\n\"\"\nd", "data.CSV:3: 'text' is empty", false},
-               {"words\na", "none of {\"messages\"}", true},
+               {"words,id\na,1", "and {\"text\"}; found are: words, id (--columns tells which is which)", true},
                {"text\n", "no example in it", true},
                {"", "no example in it", true}};
     fail_quiet(true);
@@ -577,6 +577,25 @@ static void test_csv(void) {
         if (skipped)
             dataset_free(&d);
     }
+    fail_quiet(false);
+}
+
+// Tables of other kinds are told by their kind, not by the byte that is no JSON.
+static void test_other_files(void) {
+    static const struct {
+        const char *path, *text, *part;
+    } cases[] = {
+        {"a.parquet", "PAR1\x15\x04", "a.parquet: a file of Parquet, which is not read: export it as JSON lines"},
+        {"a.arrow", "ARROW1", "a.arrow: a file of Arrow, "},
+        {"a.arrow", "\xff\xff\xff\xff\x01", "a file of Arrow's stream, "},
+        {"a.tsv", "text\tid\na\t1", "a.tsv: values between tabs are not read"}};
+    struct Dataset d;
+    fail_quiet(true);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        CHECK(!dataset_load_memory(&d, cases[i].text, strlen(cases[i].text), cases[i].path, &tokenizer, &deepseek,
+                                   &OPTIONS) &&
+                  strstr(fail_last(), cases[i].part),
+              "'%s', expected '%s'", fail_last(), cases[i].part);
     fail_quiet(false);
 }
 
@@ -982,6 +1001,7 @@ int main(void) {
         test_gzip();
         test_csv();
         test_many_fields();
+        test_other_files();
         test_text();
         test_columns();
         test_unlearnt();

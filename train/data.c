@@ -212,13 +212,7 @@ static void count(struct Dataset *d) {
 
 static bool finish(struct Reader *r, bool ok) {
     struct Dataset *d = r->d;
-    const char *key;
-    json_t *value;
-    json_object_foreach(r->form.unused, key, value) {
-        char *names = d->unused ? xsprintf("%s, %.40s", d->unused, key) : xsprintf("%.40s", key);
-        free(d->unused);
-        d->unused = names;
-    }
+    d->unused = form_key_names(r->form.unused);
     form_free(&r->form);
     token_list_free(&r->chosen);
     free(r->labels);

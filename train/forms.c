@@ -91,6 +91,21 @@ static json_t *map_columns(const struct FormReader *r, json_t *object, const cha
 
 // ---- Parts of an object ----
 
+char *form_key_names(json_t *object) {
+    enum { NAMES_BYTES = 500 };
+    char *names = NULL;
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value) {
+        if (names && strlen(names) > NAMES_BYTES)
+            break;
+        char *longer = names ? xsprintf("%s, %.40s", names, key) : xsprintf("%.40s", key);
+        free(names);
+        names = longer;
+    }
+    return names;
+}
+
 static bool get_text(const json_t *object, const char *key, const char **text, size_t *bytes, const char *where) {
     const json_t *value = json_object_get(object, key);
     *text = "";
@@ -398,9 +413,15 @@ static bool find_form(const json_t *object, enum Form *form, const char *where) 
         found = keys[i].key;
         *form = keys[i].form;
     }
-    return found || fail("%s: none of {\"messages\"}, {\"conversations\"}, {\"instruction\", \"output\"}, {\"prompt\", "
-                         "\"completion\"} and {\"text\"}",
-                         where);
+    if (found)
+        return true;
+    char *names = form_key_names((json_t *)object);
+    fail("%s: none of {\"messages\"}, {\"conversations\"}, {\"instruction\", \"output\"}, {\"prompt\", \"completion\"} "
+         "and "
+         "{\"text\"}%s%s%s",
+         where, names ? "; found are: " : "", names ? names : "", names ? " (--columns tells which is which)" : "");
+    free(names);
+    return false;
 }
 
 // Keys that the form does not read: what would change a record's meaning is refused, others are noted.

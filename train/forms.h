@@ -45,4 +45,6 @@ bool form_read(struct FormReader *r, const json_t *object, const char *where);
 // The prompt is a text, joined as it is, or an array of messages, of which the answer is the assistant's next. The answer alone is learnt.
 // The answers may be arrays too: of one message of the assistant, or before it of the same turns in both, which are then the prompt.
 bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, const char *where);
+// The first names of an object's keys, with commas: malloc'ed; NULL: there are none.
+char *form_key_names(json_t *object);
 void form_free(struct FormReader *r); // what the reader itself holds

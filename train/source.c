@@ -412,6 +412,19 @@ static bool begin(struct Source *s) {
                            strlen(SOURCE_TEXT_MARK));
         return true;
     }
+    static const struct {
+        const char *magic, *name;
+    } others[] = {
+        {"PAR1", "Parquet"}, {"ARROW1", "Arrow"}, {"FEA1", "Feather"}, {"\xff\xff\xff\xff", "Arrow's stream"}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        size_t n = strlen(others[i].magic);
+        if (!fill_to(s, n))
+            return false;
+        if (s->end - s->begin >= n && memcmp(s->buffer + s->begin, others[i].magic, n) == 0)
+            return fail("%s: a file of %s, which is not read: export it as JSON lines", s->path, others[i].name);
+    }
+    if (is_called(s->path, ".tsv") || is_called(s->path, ".tsv.gz"))
+        return fail("%s: values between tabs are not read: export it as CSV or as JSON lines", s->path);
     if (peek_past(s, " \t\r\n") == '[') {
         s->kind = SOURCE_ARRAY;
         s->begin++;
