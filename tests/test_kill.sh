@@ -145,6 +145,11 @@ if mount -t tmpfs -o size=$(($(du -sb "$work/whole/checkpoint-8" | cut -f1) * 5 
     cp -r "$work/full/out" "$work/moved"
     train "$work/moved" --resume "${flags[@]}" 2>"$work/log"
     check "and lead to the same end" test "$want" = "$(hash_of "$work/moved")"
+    umount "$work/full"
+    mount -t tmpfs -o size=$(($(du -sb "$work/whole/checkpoint-8" | cut -f1) * 5 / 6)) tmpfs "$work/full"
+    train "$work/full/out" --data "$work/data.jsonl" 2>"$work/log"
+    check "a disk with room for the result alone has it" test "$want" = "$(hash_of "$work/full/out")"
+    check "and the checkpoint that it lacks is told" grep -q "without its last checkpoint" "$work/log"
 else
     echo "SKIP: no right to mount a small tmpfs: the full disk was not tried"
 fi

@@ -35,8 +35,12 @@ struct Setup {
 
 // ---- The run
 
+static const struct FaultPlan *in_last_save; // begins with it; NULL: none
+
 static void mark_saved(void *context, const struct TrainStatus *s) { // called before this step's own save
     (void)context;
+    if (in_last_save && s->step == STEPS)
+        fault_begin(in_last_save);
     fault_mark((s->step - 1) / SAVE_EVERY * SAVE_EVERY);
 }
 
@@ -507,6 +511,29 @@ static void test_failing_calls(struct Setup *s) {
     free(out);
 }
 
+// The last checkpoint has no room: the result is there all the same.
+static void test_last_save(struct Setup *s) {
+    char *root = path_join(s->work, "last"), *out = path_join(root, "run"), line[400];
+    for (uint64_t at = 1; at <= 6; at++) {
+        struct FaultPlan plan = {.kind = FAULT_FILE, .at = at, .error = ENOSPC};
+        mkdir(root, 0777);
+        fault_watch(root, false);
+        in_last_save = &plan;
+        struct Run r = run_in(s, out);
+        in_last_save = NULL;
+        fault_end();
+        fault_watch(NULL, false);
+        CHECK(fault_fired() && r.ok && complaints(s->messages, line) == 0, "call %d, %s: '%s'", (int)at,
+              fault_fired_name(), line);
+        CHECK(same_file(out, RESULT, s->want, s->want_bytes) && has(out, LAST) && !leftover(out),
+              "call %d, %s: no result, or leftovers", (int)at, fault_fired_name());
+        check_goes_on(s, out, SAVE_EVERY, "no last checkpoint");
+        remove_tree(root);
+    }
+    free(root);
+    free(out);
+}
+
 // ----
 
 static bool set_up(struct Setup *s) {
@@ -546,6 +573,7 @@ int main(void) {
     if (CHECK(r.ok && file_read(result, 1 << 24, &s.want, &s.want_bytes) && metrics_whole(whole), "%s", fail_last())) {
         if (s.from == 1)
             test_power_cuts(&s);
+        test_last_save(&s);
         test_failing_calls(&s);
     }
     remove_tree(s.work);

@@ -723,6 +723,20 @@ static bool sample(struct Train *t) {
     return ok;
 }
 
+// Whether the run goes on. Behind the last step the model may have room where a checkpoint, with its moments, has none: it is written all the same.
+static bool saved(struct Train *t, bool (*how)(struct Train *)) {
+    bool end = t->state.step == t->steps;
+    fail_quiet(end);
+    bool ok = how(t);
+    fail_quiet(false);
+    if (ok || !end)
+        return ok;
+    if (t->m->dev->state != DEVICE_OK)
+        return fail("%s", fail_last());
+    warn("%s: the run goes on to its result without its last checkpoint", fail_last());
+    return true;
+}
+
 bool train_loop(struct Train *t) {
     uint64_t sample_every = t->o.samples.every;
     if (sample_every && t->state.step == 0 && !sample(t))
@@ -735,7 +749,7 @@ bool train_loop(struct Train *t) {
         bool look = end || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
         if (look && !train_validate(t, &status.validation_loss))
             return false;
-        if (look && is_best(&t->best, t->state.step, status.validation_loss) && t->o.keep_best && !save_best(t))
+        if (look && is_best(&t->best, t->state.step, status.validation_loss) && t->o.keep_best && !saved(t, save_best))
             return false;
         if (!metrics_write(t, &status))
             return false;
@@ -747,7 +761,7 @@ bool train_loop(struct Train *t) {
         if (asked)
             *t->save = 0;
         if (last || asked || (t->o.save_every && t->state.step % t->o.save_every == 0)) {
-            if (!save(t))
+            if (!saved(t, save))
                 return false;
         }
         if (last)
