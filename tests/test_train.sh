@@ -132,9 +132,22 @@ run 1 train "$work/other" --out "$work/new" --context 64 --batch 4 --data "$work
     --lr 0.001 --resume
 says "$err" "is of another run: its base is"
 train 1 --data "$work/long.jsonl" --steps 4 --schedule linear --lr 0.001 --resume
-says "$err" "is of another run: its data is"
+says "$err" "is of another run: its data is $work/data.jsonl, now it is $work/long.jsonl"
 train 1 --data "$work/data.jsonl" --steps 4 --schedule linear --lr 0.002 --resume
-says "$err" "is of another run: its learning rate is"
+says "$err" "is of another run: its learning rate is 0.001, schedule linear, 0 steps of warm-up, now it is 0.002, schedule"
+# What a flag says is told before the hashes that follow from it, and the template or the file that changed the data before its hash.
+again() { # again SAYS FLAGS...
+    run 1 train "$work/model" --out "$work/new" --batch 4 --steps 4 --schedule linear --lr 0.001 --resume "${@:2}"
+    says "$err" "is of another run: its $1"
+}
+again "context is 64, now it is 16" --context 16 --micro-batch 1 --data "$work/data.jsonl"
+again "weight type is f32, now it is bf16" --context 64 --type bf16 --data "$work/data.jsonl"
+again "chat template is the model's own, now it is deepseek" --context 64 --template deepseek --data "$work/data.jsonl"
+cp "$work/data.jsonl" "$work/kept.jsonl"
+echo "$good" >>"$work/data.jsonl"
+again "data $work/data.jsonl has changed" --context 64 --data "$work/data.jsonl"
+again "optimiser is betas 0.9 0.95, eps 1e-08, decay 0.1, clip 1, now it is betas 0.9 0.9, eps" --context 64 --beta2 0.9 --data "$work/kept.jsonl"
+mv "$work/kept.jsonl" "$work/data.jsonl"
 rm -rf "$work/new"
 
 # A run of two epochs that was cut in the middle of the second goes on to the weights of the undisturbed one, which bf16 makes a matter of the

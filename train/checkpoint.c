@@ -1,6 +1,8 @@
 // Saving and loading checkpoints. The order of the system calls is the contract: data, fsync, manifest, fsync, folder, rename, parent.
 #include "train/checkpoint.h"
+#include "model/json.h"
 #include "model/safetensors.h"
+#include "train/run.h"
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -10,9 +12,9 @@
 #include <unistd.h>
 
 static const char *FORMAT = "vkmoe-checkpoint-1";
-static const char WHOLE_FACTS[] = "whole_facts";
+static const char WHOLE_FACTS[] = "whole_facts", TEMPLATE[] = "template", FILES[] = "data_files";
 enum { CUT_FACT_BYTES = 95 }; // of a manifest without it
-enum { HASH_CHUNK = 1 << 20, MAX_CHECKPOINTS = 4096 };
+enum { HASH_CHUNK = 1 << 20, MAX_CHECKPOINTS = 4096, MAX_FILES_BYTES = 1 << 16 };
 
 // ---- Folders
 
@@ -178,6 +180,22 @@ static bool state_write(const char *path, struct Model *m, const struct Checkpoi
     return safetensors_writer_end(&w);
 }
 
+static json_t *template_json(const struct RunIdentity *id) {
+    char hash[20];
+    const char *text = id->template_text ? id->template_text : "";
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)hash_bytes(text, strlen(text), 0));
+    return json_pack("{s:o, s:s}", "name", json_repaired(id->template_name ? id->template_name : "the model's own"),
+                     "hash", hash);
+}
+
+static json_t *files_json(const struct Dataset *d) {
+    json_t *files = json_array();
+    size_t bytes = 0; // a manifest is small
+    for (size_t i = 0; d && i < d->n_paths && (bytes += strlen(d->paths[i]) + 100) < MAX_FILES_BYTES; i++)
+        json_array_append_new(files, json_pack("{s:o, s:s}", "path", json_repaired(d->paths[i]), "hash", d->sha256[i]));
+    return files;
+}
+
 static bool manifest_write(const char *folder, const struct RunIdentity *id, const struct CheckpointState *s,
                            uint64_t bytes, uint64_t hash) {
     json_t *run = json_object();
@@ -190,6 +208,8 @@ static bool manifest_write(const char *folder, const struct RunIdentity *id, con
                              (json_int_t)s->step, "epoch", (json_int_t)s->cursor.epoch, "next",
                              (json_int_t)s->cursor.next, "seconds", s->seconds, "device", s->device, "run", run,
                              WHOLE_FACTS, 1, "state.safetensors", "bytes", (json_int_t)bytes, "hash", hex);
+    json_object_set_new(root, TEMPLATE, template_json(id));
+    json_object_set_new(root, FILES, files_json(id->data));
     char *text = json_dumps(root, JSON_INDENT(1));
     json_decref(root);
     if (!text)
@@ -311,13 +331,71 @@ static bool same_fact(const struct Manifest *mf, const char *had, const char *no
     return cut ? strncmp(had, now, CUT_FACT_BYTES) == 0 : strcmp(had, now) == 0;
 }
 
+// A fact as its user wrote it: 0.00100000005 was 0.001, and schedule 1 has a name.
+static void tell_fact(const char *value, char *out, size_t bytes) {
+    static const char SCHEDULE[] = "schedule ";
+    size_t used = 0;
+    while (*value && used + 32 < bytes) {
+        size_t digits = strspn(value, "0123456789.");
+        unsigned long n = strtoul(value, NULL, 10);
+        if (used >= strlen(SCHEDULE) && strncmp(out + used - strlen(SCHEDULE), SCHEDULE, strlen(SCHEDULE)) == 0 &&
+            digits == 1 && n <= SCHEDULE_LINEAR) {
+            used += (size_t)snprintf(out + used, bytes - used, "%s", TRAIN_SCHEDULES[n]);
+            value++;
+        } else if (digits > 7 && value[1] == '.' && (used == 0 || out[used - 1] == ' ')) {
+            char *end;
+            used += (size_t)snprintf(out + used, bytes - used, "%g", strtod(value, &end));
+            value = end;
+        } else {
+            out[used++] = *value++;
+        }
+    }
+    out[used] = 0;
+}
+
+// The data is another: the template or the file that made it so.
+static bool data_differs(const char *folder, const struct Manifest *mf, const struct RunIdentity *id) {
+    const json_t *had = json_object_get(mf->root, FILES), *chat = json_object_get(mf->root, TEMPLATE);
+    json_t *now = files_json(id->data), *chat_now = template_json(id);
+    size_t n = json_array_size(had), n_now = json_array_size(now);
+    const char *what = NULL, *was = NULL, *is = NULL, *hash = json_string_value(json_object_get(chat, "hash"));
+    if (hash && strcmp(hash, json_string_value(json_object_get(chat_now, "hash"))) != 0)
+        what = "chat template", was = json_string_value(json_object_get(chat, "name")),
+        is = json_string_value(json_object_get(chat_now, "name"));
+    for (size_t i = 0; n && !what && i < max_u64(n, n_now); i++) {
+        const json_t *a = json_array_get(had, i), *b = json_array_get(now, i);
+        if (json_equal(json_object_get(a, "hash"), json_object_get(b, "hash")))
+            continue;
+        what = DATA_FACT;
+        was = a ? json_string_value(json_object_get(a, "path")) : "no file more";
+        is = b ? json_string_value(json_object_get(b, "path")) : "no file more";
+    }
+    if (what && was && strcmp(was, is) == 0)
+        fail("%s is of another run: its %s %s has changed since; give it as it was, or another --out", folder, what,
+             was);
+    else if (what && was)
+        fail("%s is of another run: its %s is %s, now it is %s; give the same flags, or another --out", folder, what,
+             was, is);
+    json_decref(now), json_decref(chat_now);
+    return what && was;
+}
+
 static bool identity_check(const char *folder, const struct Manifest *mf, const struct RunIdentity *id) {
     json_t *run = json_object_get(mf->root, "run");
     for (uint32_t i = 0; i < id->n; i++) {
         const char *had = json_string_value(json_object_get(run, id->facts[i].name)), *now = id->facts[i].value;
-        if (!same_fact(mf, had ? had : "", now))
-            return fail("%s is of another run: its %s is %s, now it is %s; give the same flags, or another --out",
-                        folder, id->facts[i].name, had ? had : "not stated", now[0] ? now : "not stated");
+        char was[sizeof id->facts[i].value + 32] = "not stated", is[sizeof was] = "not stated";
+        if (same_fact(mf, had ? had : "", now))
+            continue;
+        if (strcmp(id->facts[i].name, DATA_FACT) == 0 && data_differs(folder, mf, id))
+            return false;
+        if (had)
+            tell_fact(had, was, sizeof was);
+        if (now[0])
+            tell_fact(now, is, sizeof is);
+        bool told = strcmp(was, is) != 0; // not a difference that is rounded away
+        return fail("%s is of another run: its %s is %s, now it is %s; give the same flags, or another --out", folder,
+                    id->facts[i].name, told ? was : had, told ? is : now);
     }
     return true;
 }

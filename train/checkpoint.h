@@ -18,7 +18,11 @@ struct RunIdentity {
         char value[256];
     } facts[32];
     uint32_t n;
+    // Kept beside the facts, to tell what made the data another: its files, and the template (NULL: the model's own).
+    const struct Dataset *data;
+    const char *template_name, *template_text;
 };
+#define DATA_FACT "data"
 void identity_add(struct RunIdentity *id, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -221,29 +221,20 @@ static bool identify(struct Train *t) {
     uint64_t weights;
     if (!weights_hash(t->m, &weights))
         return false;
-    char *config = config_to_json(&t->m->config, "float32");
-    id->n = 0;
-    identity_add(id, "model", "%016llx", (unsigned long long)hash_bytes(config, strlen(config), 0));
-    free(config);
-    identity_add(id, "base", "%016llx", (unsigned long long)weights);
-    identity_add(id, "weight type", "%s", DTYPES[t->m->params[0].w.type].name);
+    *id = (struct RunIdentity){.data = &t->data, .template_name = o->template_name, .template_text = o->template_text};
+    // The first that differs is told: what a flag says stands before the hashes, which depend on it.
     identity_add(id, "method", "%s", TRAIN_METHODS[o->method]);
+    identity_add(id, "weight type", "%s", DTYPES[t->m->params[0].w.type].name);
     if (train_adapts(o->method))
         identity_add(id, "LoRA", "rank %u%s, alpha %g, targets %#x", o->lora.rank,
                      o->lora.rank_stabilised ? " (stabilised)" : "", (double)o->lora.alpha, o->lora.targets);
-    if (o->loss == LOSS_DPO) { // the reference is of the held-out pairs too
+    if (o->loss == LOSS_DPO)
         identity_add(id, "loss", "dpo, beta %.9g", (double)o->dpo_beta);
-        identity_add(id, "held-out data", "%016llx", (unsigned long long)t->held_out.hash);
-    } else {
+    else
         identity_add(id, "loss", "%s", "");
-    }
-    if (chooses_experts(o))
-        identity_add(id, "experts", "%016llx", (unsigned long long)esft_hash(&t->experts));
     if (chooses_experts(o) && !o->expert_config)
         identity_add(id, "choice of experts", "score %d, threshold %.9g, share %.9g, sample %llu", o->expert_score,
                      o->expert_threshold, o->lora_experts_share, (unsigned long long)o->expert_sample);
-    identity_add(id, "data", "%016llx", (unsigned long long)t->data.hash);
-    identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
     identity_add(id, "examples a step", "%u", o->batch_examples);
     identity_add(id, "context", "%u", o->seq_len);
     identity_add(id, MICRO_ROWS_FACT, "%u", o->micro_rows);
@@ -262,6 +253,16 @@ static bool identify(struct Train *t) {
     identity_add(id, "NEFTune", "%s", noise);
     identity_add(id, "router", "%s, balance %.9g%s", o->freeze_router ? "frozen" : "trained",
                  (double)t->m->config.aux_alpha, t->m->config.seq_aux ? " by document" : "");
+    char *config = config_to_json(&t->m->config, "float32");
+    identity_add(id, "model", "%016llx", (unsigned long long)hash_bytes(config, strlen(config), 0));
+    free(config);
+    identity_add(id, "base", "%016llx", (unsigned long long)weights);
+    identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
+    identity_add(id, DATA_FACT, "%016llx", (unsigned long long)t->data.hash);
+    if (o->loss == LOSS_DPO) // the reference is of the held-out pairs too
+        identity_add(id, "held-out data", "%016llx", (unsigned long long)t->held_out.hash);
+    if (chooses_experts(o))
+        identity_add(id, "experts", "%016llx", (unsigned long long)esft_hash(&t->experts));
     return true;
 }
 
