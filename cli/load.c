@@ -14,6 +14,24 @@ static const uint64_t TEXT_MAX_BYTES = UINT64_C(1) << 31;
 
 static bool is_there(const char *path) { return file_exists(path) || dir_exists(path); }
 
+// OWNER/NAME, and no folder of the owner's name.
+static bool is_hub_name(const char *model) {
+    const char *slash = strchr(model, '/');
+    if (is_there(model) || !slash || slash == model || !slash[1] || strchr(slash + 1, '/') || *model == '.' ||
+        *model == '~')
+        return false;
+    char *owner = path_parent(model);
+    bool hub = !is_there(owner);
+    free(owner);
+    return hub;
+}
+
+static bool tell_hub_name(const char *model) {
+    return fail("%s: there is no such file or folder; a model is named by its path, and `hf download %s --local-dir "
+                "DIR` fetches one of Hugging Face to a folder",
+                model, model);
+}
+
 bool load_open(struct ModelFile *f, const char *model, bool with_weights) {
     struct Config preset;
     *f = (struct ModelFile){0};
@@ -21,12 +39,16 @@ bool load_open(struct ModelFile *f, const char *model, bool with_weights) {
         return fail("%s is a preset: it has no weights and no tokenizer; `vkmoe init --preset %s --out DIR` makes a "
                     "model of it",
                     model, model);
+    if (is_hub_name(model))
+        return tell_hub_name(model);
     return (with_weights ? modelfile_open : modelfile_open_config)(f, model);
 }
 
 bool load_open_any(struct ModelFile *f, const char *model, bool with_weights) {
     if (load_preset(f, model))
         return true;
+    if (is_hub_name(model))
+        return tell_hub_name(model);
     if (!is_there(model))
         return fail("%s: there is no such file or folder, nor a preset of that name (%s)", model,
                     config_preset_names());

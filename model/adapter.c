@@ -150,8 +150,16 @@ static bool is_model(const char *path) {
 
 static json_t *config_open(const char *dir, char **path) {
     *path = path_join(dir, "adapter_config.json");
-    if (!file_exists(*path) && is_model(dir)) {
-        fail("%s: a whole model is no adapter: there is no adapter_config.json", dir);
+    char *experts = path_join(dir, "esft.safetensors"), *manifest = path_join(dir, "manifest.sha256");
+    const char *what = file_exists(*path)      ? NULL
+                       : is_model(dir)         ? "a whole model is no adapter"
+                       : file_exists(experts)  ? "trained experts are no adapter; `vkmoe merge` makes a model of them"
+                       : file_exists(manifest) ? "a checkpoint of a run, no adapter; `vkmoe train --resume` goes on "
+                                                 "from it"
+                                               : NULL;
+    free(experts), free(manifest);
+    if (what) {
+        fail("%s: %s: there is no adapter_config.json", dir, what);
         return NULL;
     }
     return json_parse_file(*path, CONFIG_MAX_BYTES);

@@ -457,15 +457,36 @@ static bool find_tokenizer(struct ModelFile *f) {
     return read_template(f);
 }
 
+// A folder without config.json. What else is there may tell what it is.
+static bool not_a_model(const struct ModelFile *f) {
+    if (has_file(f->path, "adapter_config.json")) {
+        char *path = path_join(f->path, "adapter_config.json");
+        json_t *root = json_load_file(path, 0, NULL); // one that cannot be read is no second complaint
+        const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
+        fail("%s: no config.json in this folder; it holds an adapter, not a model: name the model and give "
+             "--adapter, as in `vkmoe chat %s --adapter %s`",
+             f->path, base ? base : "BASE", f->path);
+        json_decref(root);
+        free(path);
+        return false;
+    }
+    const char *what = has_file(f->path, "manifest.sha256")
+                           ? "; it is a checkpoint of a run: `vkmoe train --resume` goes on from it"
+                       : has_file(f->path, "esft.safetensors")
+                           ? "; it holds trained experts: `vkmoe merge BASE --adapter` makes a model of them"
+                           : "";
+    return fail("%s: no config.json in this folder%s", f->path, what);
+}
+
 static bool open_folder_config(struct ModelFile *f) {
-    if (!has_file(f->path, "config.json") && !has_file(f->path, "adapter_config.json") &&
+    bool weights = has_file(f->path, "model.safetensors") || has_file(f->path, "model.safetensors.index.json");
+    if (!weights && !has_file(f->path, "config.json") && !has_file(f->path, "adapter_config.json") &&
         (has_file(f->path, "tokenizer.json") || has_file(f->path, "tokenizer.model"))) {
         f->vocab_only = true;
         return find_tokenizer(f);
     }
     if (!has_file(f->path, "config.json"))
-        return fail("%s: no config.json in this folder%s", f->path,
-                    has_file(f->path, "adapter_config.json") ? "; it holds an adapter, not a model" : "");
+        return not_a_model(f);
     char *text = NULL, *where = path_join(f->path, "config.json");
     uint64_t bytes;
     bool ok = read_text(f->path, "config.json", &text, &bytes) && config_from_json(&f->config, text, bytes, where);
@@ -502,6 +523,11 @@ static bool open_config(struct ModelFile *f, const char *path) {
         return open_folder_config(f);
     if (ends_with(path, ".safetensors"))
         return fail("%s: holds tensors alone; name the folder that it lies in, with its config.json", path);
+    char *name = path_name(path);
+    bool config = strcmp(name, "config.json") == 0;
+    free(name);
+    if (config)
+        return fail("%s: is the config of a model alone; name the folder that it lies in", path);
     if (ends_with(path, ".json") || ends_with(path, ".model"))
         return open_tokenizer_file(f);
     bool complete;

@@ -39,6 +39,25 @@ refused 1 "no-such: cannot be opened: No such file or directory" generate no-suc
 refused 1 "no-such: there is no such file or folder, nor a preset of that name (tiny, " bench model no-such
 refused 1 "no-such: there is no such file or folder, nor a preset of that name (tiny, " bench train no-such
 
+# What is no model says what it is, or how to name one.
+refused 1 "\`hf download meta-llama/Llama-3-8B --local-dir DIR\`" generate meta-llama/Llama-3-8B -p a
+refused 1 "\`hf download meta-llama/Llama-3-8B --local-dir DIR\`" info meta-llama/Llama-3-8B
+run 0 init --preset tiny-moe --out "$work/tiny" --seed 3
+refused 1 "config.json: is the config of a model alone; name the folder" generate "$work/tiny/config.json" -p a
+mv "$work/tiny/config.json" "$work/config"
+refused 1 "$work/tiny: no config.json in this folder" generate "$work/tiny" -p a
+rm -r "$work/tiny"
+mkdir "$work/part"
+: >"$work/part/esft.safetensors"
+refused 1 "no config.json in this folder; it holds trained experts: \`vkmoe merge" info "$work/part"
+: >"$work/part/manifest.sha256"
+refused 1 "no config.json in this folder; it is a checkpoint of a run: \`vkmoe train --resume\`" info "$work/part"
+for base in BASE hub/name; do
+    echo "{\"base_model_name_or_path\": \"$base\"}" >"$work/part/adapter_config.json"
+    refused 1 "as in \`vkmoe chat $base --adapter $work/part\`" info "$work/part"
+done
+rm -r "$work/part"
+
 # init, convert and back: the same weights, the same tokens.
 run 0 init --preset tiny-moe --out "$work/tiny" --seed 3
 run 0 init --preset tiny-moe --out "$work/again" --seed 3
