@@ -85,28 +85,28 @@ void reading_show(const struct Dataset *d, const char *name, const struct DataOp
     fprintf(stderr, "%s: %zu example%s, %s tokens, %s of them trained, the longest has %u\n", name, d->n, plural(d->n),
             tokens, labels, d->longest);
     if (d->n_skipped)
-        warn("%s: %llu bad records are skipped; each is named above", name, (unsigned long long)d->n_skipped);
+        warn("%s: %llu bad record%s skipped; each is named above", name, (unsigned long long)d->n_skipped,
+             d->n_skipped == 1 ? " is" : "s are");
     if (d->unused)
         warn("%s: keys of the records that are not read: %s", name, d->unused);
     if (d->n_spelled)
-        warn(
-            "%s: %llu records spell the names of special tokens out, as %s:%u%s does '%s': in texts these are letters, "
-            "and "
-            "the tokens are not trained; what a template has laid out is to be given as \"messages\"",
-            name, (unsigned long long)d->n_spelled, d->paths[d->spelled.file], d->spelled.line,
-            data_record(d->spelled.record).text, d->spelled.name);
+        warn("%s: %llu record%s the names of special tokens out, as %s:%u%s does '%s': in texts these are letters, "
+             "and the tokens are not trained; what a template has laid out is to be given as \"messages\"",
+             name, (unsigned long long)d->n_spelled, d->n_spelled == 1 ? " spells" : "s spell",
+             d->paths[d->spelled.file], d->spelled.line, data_record(d->spelled.record).text, d->spelled.name);
+    const char *longer = d->n_overlong == 1 ? " is" : "s are", *pronoun = d->n_overlong == 1 ? "is" : "are";
     if (d->n_overlong && options->overlong == OVERLONG_CUT)
-        warn("%s: %llu examples are longer than --context %u and are cut there (--overlong split keeps all of them)",
-             name, (unsigned long long)d->n_overlong, context);
+        warn("%s: %llu example%s longer than --context %u and %s cut there (--overlong split keeps all of %s)", name,
+             (unsigned long long)d->n_overlong, longer, context, pronoun, d->n_overlong == 1 ? "it" : "them");
     else if (d->n_overlong && options->overlong == OVERLONG_SPLIT)
-        warn("%s: %llu examples are longer than --context %u and became %llu pieces", name,
-             (unsigned long long)d->n_overlong, context, (unsigned long long)d->n_pieces);
+        warn("%s: %llu example%s longer than --context %u and became %llu pieces", name,
+             (unsigned long long)d->n_overlong, longer, context, (unsigned long long)d->n_pieces);
     else if (d->n_overlong)
-        warn("%s: %llu examples are longer than --context %u and are left out", name, (unsigned long long)d->n_overlong,
-             context);
+        warn("%s: %llu example%s longer than --context %u and %s left out", name, (unsigned long long)d->n_overlong,
+             longer, context, pronoun);
     if (d->n_beyond && options->overlong != OVERLONG_DROP)
-        warn("%s: %llu of these are left out, because no answer begins before that", name,
-             (unsigned long long)d->n_beyond);
+        warn("%s: %llu of these %s left out, because no answer begins before that", name,
+             (unsigned long long)d->n_beyond, d->n_beyond == 1 ? "is" : "are");
 }
 
 void reading_show_example(FILE *to, const struct Dataset *d, const struct Example *e, const struct Tokenizer *tokenizer,

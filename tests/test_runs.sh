@@ -27,7 +27,7 @@ says "$err" "3 bad records are skipped"
 printf '%s\n' '{"text": "ab"}' '{"text": "ab<|end|>"}' >"$work/spelled.jsonl"
 run 0 data "$work/spelled.jsonl" --model "$work/model" --json
 says "$out" '"spelled_tokens": 1'
-says "$err" "1 records spell the names of special tokens out, as $work/spelled.jsonl:2 does '<|end|>'"
+says "$err" "1 record spells the names of special tokens out, as $work/spelled.jsonl:2 does '<|end|>'"
 run 0 data "$work/a.jsonl" "$work/a.jsonl" --model "$work/model" --data-weights 2,0.5 --json
 says "$out" '"examples_per_epoch": 8'
 printf '%s\n' '{"prompt": "q", "chosen": "ab", "rejected": "cd"}' '{"prompt": "q", "chosen": "ab", "rejected": "ef"}' \
@@ -41,7 +41,7 @@ run 0 data "$work/pairs.jsonl" --model "$work/model" --loss dpo --json
 says "$out" '"pairs": 3'
 long=$(printf '%0100d' 0)
 echo "{\"text\": \"$long\"}" >"$work/long.jsonl"
-for way in "0 cut are cut there" "0 split became 4 pieces" "1 drop every example is longer"; do
+for way in "0 cut 1 example is longer than --context 32 and is cut there" "0 split became 4 pieces" "1 drop every example is longer"; do
     read -r status overlong said <<<"$way"
     run "$status" data "$work/long.jsonl" --model "$work/model" --context 32 --overlong "$overlong"
     says "$err" "$said"
