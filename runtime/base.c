@@ -65,7 +65,11 @@ void warn(const char *format, ...) {
     pthread_mutex_unlock(&telling);
 }
 
-void fail_quiet(bool quiet) { quiet_failures = quiet; }
+bool fail_quiet(bool quiet) {
+    bool before = quiet_failures;
+    quiet_failures = quiet;
+    return before;
+}
 
 // ---- Memory ----
 
@@ -379,7 +383,10 @@ const char *cache_dir(void) {
         snprintf(path, sizeof path, "%s/vkmoe", xdg);
     else
         snprintf(path, sizeof path, "%s/.cache/vkmoe", home && home[0] ? home : ".");
-    make_with_parents(path, 0700); // a cache that cannot be made has been told once; its users carry on without
+    bool before = fail_quiet(true), made = make_with_parents(path, 0700);
+    fail_quiet(before);
+    if (!made) // its users carry on without
+        warn("%s: nothing is cached", last_failure);
     return path;
 }
 

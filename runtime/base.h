@@ -15,8 +15,8 @@ const char *fail_last(void);
 // Tells one line on stderr ("vkmoe: warning: ...").
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // Silences fail() and warn() on stderr; fail_last() still works. For what is tried and may fail (a plan, a tile, a device's check of itself), and
-// for tests of bad input.
-void fail_quiet(bool quiet);
+// for tests of bad input. Returns what was before.
+bool fail_quiet(bool quiet);
 
 // Memory. An exhausted host heap ends the program with one line and status 1, from whatever thread, without exit()'s
 // handlers: nothing useful can be done after it. Sizes that come from a file must be bounded by the file's size first.

@@ -189,7 +189,10 @@ static void cache_save(struct Device *dev) {
         struct CacheHeader h = cache_header(dev, data + sizeof h, bytes);
         memcpy(data, &h, sizeof h);
         char *path = cache_path(dev);
-        file_write_atomic(path, data, sizeof h + bytes);
+        bool before = fail_quiet(true), ok = file_write_atomic(path, data, sizeof h + bytes);
+        fail_quiet(before);
+        if (!ok && dir_exists(cache_dir())) // one that could not be made has been told
+            warn("%s: kernels are compiled anew each time", fail_last());
         free(path);
     }
     free(data);

@@ -11,6 +11,12 @@ fi
 run 0 init --preset tiny-moe --out "$work/tiny" --seed 3
 tiny=$work/tiny
 
+# A cache that cannot be written is no failure.
+VKMOE_CACHE=/dev/null/none run 0 generate "$tiny" -p a -n 2
+says "$err" "nothing is cached"
+[[ $(grep -c '^vkmoe: ' <<<"$err") == 1 ]] && grep -q '^vkmoe: warning: ' <<<"$err"
+note $? "not one warning: '$err'"
+
 # Many prompts: an answer each, in their order, the same ones however many run at once and alone.
 for ((i = 0; i < 37; i++)); do printf '%*s prompt\n' $((i * 7 % 23 + 1)) "$i"; done >"$work/prompts"
 draw=(-n 12 --temperature 1.3 --top-k 300 --repeat-penalty 1.2 --seed 5)
