@@ -9,7 +9,7 @@
 #include "cli/scratch.h"
 #include "cli/term.h"
 #include "model/json.h"
-#include "train/run.h"
+#include "train/report.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -199,6 +199,10 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
 }
 
 static bool out_check(const struct TrainOptions *o) {
+    if (output_is_gguf(o->out) && !dir_exists(o->out))
+        return fail("--out %s: training makes a folder; give another name, and behind the run `vkmoe %s` makes a GGUF "
+                    "of it",
+                    o->out, train_adapts(o->method) || o->experts_only ? "merge" : "convert");
     if (!train_check_out(o))
         return false;
     if (o->resume && !checkpoint_exists(o->out))
@@ -267,6 +271,7 @@ static bool print_plan(const struct TrainOptions *o, uint64_t steps, const struc
     if (steps)
         json_object_set_new(j, "steps", json_integer((json_int_t)steps));
     json_object_set_new(j, "memory", memory_json(p, dev));
+    json_object_set_new(j, "disk", json_integer((json_int_t)plan_disk_bytes(p, o, steps)));
     return output_json(j, JSON_FORM);
 }
 
@@ -275,23 +280,16 @@ static bool print_plan(const struct TrainOptions *o, uint64_t steps, const struc
 struct Watch {
     struct Train *t;
     struct Progress progress;
-    double draw_at, first_loss, last_loss, best_validation, last_validation, rate;
+    double draw_at, last_validation;
 };
 
 static void on_step(void *context, const struct TrainStatus *s) {
     struct Watch *w = context;
-    if (isnan(w->first_loss))
-        w->first_loss = s->loss;
-    w->last_loss = s->loss;
-    w->rate = s->tokens_per_second;
     char validation[40] = "", balance[40] = "", preferred[60] = "";
     if (isfinite(s->dpo.loss))
         snprintf(preferred, sizeof preferred, "  preferred %.0f %%, margin %.3f", 100 * s->dpo.accuracy, s->dpo.margin);
-    if (isfinite(s->validation_loss)) {
+    if (isfinite(s->validation_loss))
         w->last_validation = s->validation_loss;
-        if (!(w->best_validation <= s->validation_loss))
-            w->best_validation = s->validation_loss;
-    }
     if (isfinite(w->last_validation))
         snprintf(validation, sizeof validation, "  held out %.4f", w->last_validation);
     if (s->balance > 0)
@@ -321,18 +319,22 @@ static bool is_beyond_peft(const struct Train *t) {
            (c->arch == ARCH_QWEN2MOE || c->arch == ARCH_OLMOE);
 }
 
-static void show_result(const struct Watch *w, double before) {
-    const struct Train *t = w->t;
+static void show_result(const struct Train *t, const struct TrainLosses *l) {
     char took[16];
     term_format_duration(t->state.seconds, took);
-    if (isfinite(w->first_loss))
-        fprintf(stderr, "loss %.4f -> %.4f", w->first_loss, w->last_loss);
-    if (isfinite(w->last_validation) && isfinite(before))
-        fprintf(stderr, ", held out %.4f -> %.4f", before, w->last_validation);
+    if (isfinite(l->first))
+        fprintf(stderr, "loss %.4f -> %.4f", l->first, l->last);
+    if (isfinite(l->held_before))
+        fprintf(stderr, ", held out %.4f -> %.4f", l->held_before, l->held_last);
     if (t->o.keep_best && t->best.step)
         fprintf(stderr, " (kept: %.4f after step %llu)", t->best.loss, (unsigned long long)t->best.step);
-    fprintf(stderr, "%s%s in %s after %s\n", isfinite(w->first_loss) ? "; " : "",
-            train_adapts(t->o.method) ? "adapter" : "model", t->o.out, took);
+    fprintf(stderr, "%s%s in %s after %s\n", isfinite(l->first) ? "; " : "",
+            train_adapts(t->o.method) ? "adapter"
+            : t->o.experts_only       ? "trained experts"
+                                      : "model",
+            t->o.out, took);
+    if (t->o.experts_only)
+        fprintf(stderr, "vkmoe merge %s --adapter %s --out PATH makes a model of them\n", t->o.base_name, t->o.out);
     if (is_beyond_peft(t))
         fprintf(
             stderr,
@@ -342,15 +344,14 @@ static void show_result(const struct Watch *w, double before) {
 }
 
 // What was not measured is left out.
-static bool print_result(const struct Watch *w, double before) {
-    const struct Train *t = w->t;
+static bool print_result(const struct Train *t, const struct TrainLosses *l) {
     const struct {
         const char *name;
         double value;
-    } FIGURES[] = {{"first_loss", w->first_loss},
-                   {"last_loss", w->last_loss},
-                   {"validation_before", before},
-                   {"validation_after", w->last_validation}};
+    } FIGURES[] = {{"first_loss", l->first},
+                   {"last_loss", l->last},
+                   {"validation_before", l->held_before},
+                   {"validation_after", l->held_last}};
     const struct Device *dev = t->m->dev;
     json_t *j = json_pack("{s:I, s:b, s:f, s:o, s:I, s:I}", "steps", (json_int_t)t->state.step, "finished",
                           t->state.step >= t->steps, "seconds", t->state.seconds, "out", json_repaired(t->o.out),
@@ -362,12 +363,8 @@ static bool print_result(const struct Watch *w, double before) {
 }
 
 static int run(const struct Args *args, struct Train *t, struct Model *m, const struct ModelFile *file) {
-    struct Watch w = {.t = t,
-                      .draw_at = clock_seconds() + 15,
-                      .first_loss = NAN,
-                      .last_loss = NAN,
-                      .best_validation = NAN,
-                      .last_validation = NAN};
+    struct Watch w = {.t = t, .draw_at = clock_seconds() + 15, .last_validation = NAN};
+    struct TrainLosses losses;
     double before = NAN;
     if (!train_begin(t, m))
         return EXIT_FAILED;
@@ -401,11 +398,11 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
                 (unsigned long long)t->state.step, (unsigned long long)t->steps);
     else if (!train_finish(t, file))
         return EXIT_FAILED;
-    else
-        show_result(&w, before);
-    if (args_switch(args, "json") && !print_result(&w, before))
+    if (!report_losses(t, &losses))
         return EXIT_FAILED;
-    return EXIT_DONE;
+    if (t->state.step >= t->steps)
+        show_result(t, &losses);
+    return args_switch(args, "json") && !print_result(t, &losses) ? EXIT_FAILED : EXIT_DONE;
 }
 
 // ---- The command
@@ -431,6 +428,7 @@ static bool plan_run(const struct Args *args, struct Train *t, const struct Mode
         return false;
     show_trained(plan);
     memory_show(plan, dev);
+    disk_show(plan, &t->o, t->steps);
     fprintf(stderr, "micro-batch: %u rows of %u tokens\n", t->o.micro_rows, t->o.seq_len);
     if (t->o.in_backward && t->o.clip_norm > 0)
         fprintf(stderr, "the norm for --clip takes a second forward and backward a step; --clip 0 saves it\n");

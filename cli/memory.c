@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/statvfs.h>
 
 void memory_show(const struct TrainPlan *p, const struct Device *dev) {
     const struct {
@@ -40,6 +41,24 @@ void memory_show(const struct TrainPlan *p, const struct Device *dev) {
     if (dev->limits.memory_bytes != UINT64_MAX)
         fprintf(stderr, "  %-26s %12s  %.0f %% used\n", "the device has", text,
                 100 * (double)plan_device_bytes(p, dev) / (double)dev->limits.memory_bytes);
+}
+
+void disk_show(const struct TrainPlan *p, const struct TrainOptions *o, uint64_t steps) {
+    char need[16], has[16], *at = xstrdup(o->out);
+    struct statvfs fs;
+    uint64_t bytes = plan_disk_bytes(p, o, steps);
+    while (!dir_exists(at) && strcmp(at, ".") != 0) { // the folder will be made in that one
+        char *parent = path_parent(at);
+        free(at);
+        at = parent;
+    }
+    term_format_bytes(bytes, need);
+    fprintf(stderr, "disk: %s for checkpoints and result\n", need);
+    if (statvfs(at, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < bytes) {
+        term_format_bytes((uint64_t)fs.f_bavail * fs.f_frsize, has);
+        warn("%s: %s are free there, and checkpoints and result may take %s", o->out, has, need);
+    }
+    free(at);
 }
 
 json_t *memory_json(const struct TrainPlan *p, const struct Device *dev) {

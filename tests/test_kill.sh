@@ -150,6 +150,7 @@ if mount -t tmpfs -o size=$(($(du -sb "$work/whole/checkpoint-8" | cut -f1) * 5 
     train "$work/full/out" --data "$work/data.jsonl" 2>"$work/log"
     check "a disk with room for the result alone has it" test "$want" = "$(hash_of "$work/full/out")"
     check "and the checkpoint that it lacks is told" grep -q "without its last checkpoint" "$work/log"
+    check "as is before the run what it may lack" grep -q "warning: $work/full/out: .* are free there" "$work/log"
 else
     echo "SKIP: no right to mount a small tmpfs: the full disk was not tried"
 fi

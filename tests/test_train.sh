@@ -64,7 +64,7 @@ echo "${good//ho/$long}" >"$work/long.jsonl"
 echo "${good//hi/$long}" >"$work/beyond.jsonl"
 train 0 --data "$work/data.jsonl,$work/long.jsonl,$work/beyond.jsonl" --dry-run
 says "$err" "2 examples are longer than --context 64"
-says "$err" "1 of these are left out"
+says "$err" "1 of these is left out"
 says "$err" "data: 25 examples"
 train 1 --data "$work/beyond.jsonl"
 says "$err" "no answer begins within the first 64 tokens"
@@ -81,7 +81,11 @@ bytes=$(grep -o '"total": [0-9]*' <<<"$out" | tr -dc 0-9)
 all=$(grep -o '"parameters": [0-9]*' <<<"$out" | tr -dc 0-9)
 train 0 --data "$work/data.jsonl" --freeze-router --dry-run --json
 same "frozen" $((all - $(grep -o '"trained_parameters": [0-9]*' <<<"$out" | tr -dc 0-9))) $((3 * 8 * 64))
+disk=$(grep -o '"disk": [0-9]*' <<<"$out" | tr -dc 0-9)
 VKMOE_MEMORY_MIB=$(((bytes + 1048575) / 1048576)) train 0 --data "$work/data.jsonl" --steps 1
+took=$(cat "$work"/new/model.safetensors "$work"/new/checkpoint-1/state.safetensors | wc -c)
+((disk <= took && took < disk + disk / 50))
+note $? "$took bytes of checkpoint and result, and not $disk"
 rm -rf "$work/new"
 
 # What asks for the frozen routers alone asks for nothing.
@@ -183,6 +187,19 @@ same "runs that differ" "$(sort -u <<<"${told%$'\n'}" | wc -l)" 2
 same "weights of 2" "$(sed -n 1p <<<"$told")" "$(sed -n 2p <<<"$told")"
 train 1 --data "$work/data.jsonl" --steps 2 --lr 0.001 --validation-split 0.2 --resume
 says "$err" "is of another run: its data is"
+rm -rf "$work/new"
+
+# A resumed run tells of all of the run, not of its own steps.
+echo '{"text": "the same words again and again"}' >"$work/held.jsonl"
+train 0 --data "$work/data.jsonl" --validation "$work/held.jsonl" --steps 2 --lr 0.001 --json
+begins=$(grep -oE '"(first_loss|validation_before)": [0-9.]*' <<<"$out")
+train 0 --data "$work/data.jsonl" --validation "$work/held.jsonl" --steps 3 --lr 0.001 --json --resume
+same "where a resumed run began" "$(grep -oE '"(first_loss|validation_before)": [0-9.]*' <<<"$out")" "$begins"
+says "$err" "loss $(sed -nE 's/.*first_loss": ([0-9]*\.[0-9]{2}).*/\1/p' <<<"$begins")"
+says "$err" ", held out "
+run 1 train "$work/model" --data "$work/data.jsonl" --out "$work/tuned.gguf" --steps 1
+says "$err" "training makes a folder; give another name, and behind the run \`vkmoe convert\`"
+gone "$work/tuned.gguf"
 rm -rf "$work/new"
 
 # merge: the merged model scores as the adapter on top does, over every linear, from a quantised base too; and not as the base.
@@ -290,6 +307,12 @@ for only in "" --esft-only; do
     train 0 --data "$work/data.jsonl" --steps 2 --method esft --esft-threshold 0.4 --lr 0.01 $only
     mv "$work/new" "$work/tuned$only"
 done
+says "$err" "trained experts in $work/new after"
+says "$err" "vkmoe merge $work/model --adapter $work/new --out PATH makes a model of them"
+run 1 generate "$work/model" -p a --adapter "$work/tuned--esft-only"
+says "$err" "trained experts are no adapter; \`vkmoe merge\`"
+run 1 generate "$work/model" -p a --adapter "$work/tuned/checkpoint-2"
+says "$err" "a checkpoint of a run, no adapter; \`vkmoe train --resume\`"
 run 0 merge "$work/model" --adapter "$work/tuned--esft-only" --out "$work/merged" --json
 cmp -s "$work/merged/model.safetensors" "$work/tuned/model.safetensors"
 note $? "merged experts are not those of the whole model"

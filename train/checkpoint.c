@@ -180,6 +180,16 @@ static bool state_write(const char *path, struct Model *m, const struct Checkpoi
     return safetensors_writer_end(&w);
 }
 
+uint64_t checkpoint_bytes(const struct Model *m) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < m->n_params; i++)
+        for (int k = 0; k < PARTS && param_is_trained(&m->params[i]); k++) {
+            const struct Tensor *shape = part_shape(&m->params[i], k);
+            bytes += tensor_rows(shape) * dtype_row_bytes(part_type(&m->params[i], k), tensor_cols(shape));
+        }
+    return bytes;
+}
+
 static json_t *template_json(const struct RunIdentity *id) {
     char hash[20];
     const char *text = id->template_text ? id->template_text : "";

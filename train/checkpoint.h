@@ -39,6 +39,8 @@ struct CheckpointState {
 // Writes OUT/checkpoint-<step> and then removes all but the newest `keep` and that of step `also` (0: none). On failure what was there stays.
 bool checkpoint_save(const char *out, struct Model *m, const struct RunIdentity *id,
                      const struct CheckpointState *state, uint32_t keep, uint64_t also);
+// What one of a model takes on disk.
+uint64_t checkpoint_bytes(const struct Model *m);
 // Loads that of a step, or with 0 the newest one that is whole; damaged ones are named and passed over. *found false: there is none. Fails when
 // the newest whole one is of another run, naming the first fact that differs.
 bool checkpoint_load(const char *out, struct Model *m, const struct RunIdentity *id, uint64_t step,

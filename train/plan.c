@@ -14,6 +14,12 @@ bool plan_fits(const struct TrainPlan *p, const struct Device *dev) {
            (device_is_unified(dev) ? on_device : p->host) <= dev->limits.host_bytes;
 }
 
+uint64_t plan_disk_bytes(const struct TrainPlan *p, const struct TrainOptions *o, uint64_t steps) {
+    uint64_t saves = !o->save_every ? 1 : steps ? div_up(steps, o->save_every) : UINT64_MAX;
+    uint64_t most = o->resume ? 1 : min_u64(saves, max_u64(1, o->keep) + 1);
+    return p->result + p->checkpoint * (most + (o->keep_best ? 2 : 0));
+}
+
 // ---- Micro-batch
 
 // The most rows that the examples of a step can need.

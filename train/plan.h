@@ -7,6 +7,9 @@
 uint64_t plan_device_bytes(const struct TrainPlan *p, const struct Device *dev);
 bool plan_fits(const struct TrainPlan *p, const struct Device *dev);
 
+// What checkpoints, one of them half written, and the result take on disk, beside what an earlier part of the run has there. steps 0: not known.
+uint64_t plan_disk_bytes(const struct TrainPlan *p, const struct TrainOptions *o, uint64_t steps);
+
 // Where t->o.micro_rows is 0 (auto): as many rows as keep the device busy and fit, or those of the run that is to be resumed. Where the optimiser
 // runs in the backward: the rows of the largest step; fewer that were asked for are refused.
 bool plan_micro_rows(struct Train *t, const struct ModelFile *f, enum DType type, const struct Device *dev);

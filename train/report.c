@@ -7,17 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct Losses {
-    double first, last, held_before, held_last, held_best;
-    uint64_t held_best_step;
-};
-
-// From the metrics, which go back to the first step whatever a run was interrupted by. A card without them would say less than the run knows.
-static bool read_losses(const struct Train *t, struct Losses *l) {
+bool report_losses(const struct Train *t, struct TrainLosses *l) {
     char *path = path_join(t->o.out, "metrics.jsonl");
     uint8_t *text = NULL;
     uint64_t bytes = 0;
-    *l = (struct Losses){NAN, NAN, NAN, NAN, NAN, 0};
+    *l = (struct TrainLosses){NAN, NAN, NAN, NAN, NAN, 0};
     bool ok = !file_exists(path) || file_read(path, UINT64_C(1) << 30, &text, &bytes);
     for (uint64_t at = 0; at < bytes;) {
         const uint8_t *end = memchr(text + at, '\n', bytes - at);
@@ -95,9 +89,9 @@ static bool write_template(const struct TrainOptions *o, const char *dir) {
 bool report_write(const struct Train *t, const char *dir) {
     const struct TrainOptions *o = &t->o;
     bool adapts = train_adapts(o->method);
-    struct Losses l;
+    struct TrainLosses l;
     struct Card c;
-    if (!read_losses(t, &l))
+    if (!report_losses(t, &l)) // a card without them would say less than the run knows
         return false;
     char *tags = xsprintf("%s,%s%s", o->loss == LOSS_DPO ? "dpo" : "sft", TRAIN_METHODS[o->method],
                           t->m->config.n_experts ? ",moe" : "");

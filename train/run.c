@@ -75,6 +75,15 @@ static void plan_roles(const struct Model *m, struct TrainPlan *plan) {
     }
 }
 
+static uint64_t result_bytes(const struct Model *m, const struct TrainOptions *o, const struct TrainPlan *plan) {
+    uint64_t trained = 0, all = 0;
+    enum DType type = m->params[0].w.type;
+    for (size_t i = 0; i < sizeof plan->role / sizeof plan->role[0]; i++)
+        trained += plan->role[i].trained, all += plan->role[i].all;
+    return train_adapts(o->method) ? dtype_row_bytes(DT_F32, trained)
+                                   : dtype_row_bytes(type, o->experts_only ? trained : all);
+}
+
 // A quantised base is what qlora promises; one that is not would take four times the memory without a word.
 static bool check_base(const struct Model *m, const struct TrainOptions *o) {
     if (o->method != TRAIN_QLORA)
@@ -158,6 +167,8 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
     plan->rounding = plan->total - (plan->weights + plan->adapters + plan->gradients + plan->moments +
                                     plan->activations + plan->staging + plan->samples);
     plan_roles(&m, plan);
+    plan->checkpoint = ok ? checkpoint_bytes(&m) : 0;
+    plan->result = result_bytes(&m, o, plan);
     step_free(&s);
     model_free(&m);
     esft_free(&experts);
@@ -727,9 +738,8 @@ static bool sample(struct Train *t) {
 // Whether the run goes on. Behind the last step the model may have room where a checkpoint, with its moments, has none: it is written all the same.
 static bool saved(struct Train *t, bool (*how)(struct Train *)) {
     bool end = t->state.step == t->steps;
-    fail_quiet(end);
-    bool ok = how(t);
-    fail_quiet(false);
+    bool before = fail_quiet(end), ok = how(t);
+    fail_quiet(before);
     if (ok || !end)
         return ok;
     if (t->m->dev->state != DEVICE_OK)

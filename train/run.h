@@ -85,6 +85,7 @@ struct TrainPlan {
     uint64_t total;                                   // of the device
     uint64_t logits;                                  // most at once, among the activations
     uint64_t host_weights, host_moments, batch, host; // in host memory, and all of that
+    uint64_t checkpoint, result;                      // on disk, one of each
     struct RolePlan {
         uint32_t tensors;      // trained ones
         uint64_t trained, all; // parameters
