@@ -72,6 +72,8 @@ static bool add_messages(struct Reader *r, const json_t *array, const char *wher
         m->text = json_string_value(content);
         m->bytes = json_string_length(content);
     }
+    if (ok && messages[first + n - 1].role == ROLE_ASSISTANT)
+        ok = fail("%s: the last message is the assistant's: a question is expected, which is to be answered", where);
     ok = ok && add(r, messages, first + n, true, where);
     free(messages);
     return ok;

@@ -54,6 +54,8 @@ run 0 generate "$tiny" --prompts "$work/records.jsonl" --chat -n 3 --json
 note $? "two records, two answers: '$out'"
 refused 1 'records.jsonl:3: "messages" needs --chat' generate "$tiny" --prompts "$work/records.jsonl" -n 3
 printf '{"prompt": "one"}\n{"prompt": 2}\n' >"$work/bad.jsonl"
+printf '%s\n' '{"messages": [{"role": "user", "content": "two"}, {"role": "assistant", "content": "three"}]}' >"$work/answered.jsonl"
+refused 1 "answered.jsonl:1: the last message is the assistant's" generate "$tiny" --prompts "$work/answered.jsonl" --chat --template plain -n 3
 refused 1 'bad.jsonl:2: expected an object with the text "prompt"' generate "$tiny" --prompts "$work/bad.jsonl"
 printf '{"prompt": "one"}\n{"prompt": ' >"$work/bad.jsonl"
 refused 1 'bad.jsonl:2' generate "$tiny" --prompts "$work/bad.jsonl"
