@@ -169,7 +169,7 @@ static bool survey(const struct Args *args, const struct Reading *r, const struc
     if (!tokenizer_open(&tokenizer, f))
         return false;
     char *name = load_template_name(args, NULL, args_text(args, "model"));
-    bool ok = template_open(&chat, name, f->chat_template, &tokenizer, f->path);
+    bool ok = template_open_late(&chat, name, f->chat_template, &tokenizer, f->path);
     free(name);
     if (ok) {
         struct Dataset d;
@@ -180,6 +180,8 @@ static bool survey(const struct Args *args, const struct Reading *r, const struc
                 s.bins[bin_of(d.examples[i].n)]++;
             find_duplicates(&s, &d);
             reading_show(&d, "data", &r->options, r->options.max_tokens);
+            if (d.n_templated)
+                template_warn(&chat, f->path);
             ok = pack_epoch(&s, &d, args);
             if (ok && args_switch(args, "json"))
                 print_json(&s, &d, args);

@@ -257,8 +257,8 @@ static void show_trained(const struct TrainPlan *plan) {
             100 * (double)sum.trained / (double)sum.all);
 }
 
-static bool print_plan(const struct TrainOptions *o, uint64_t steps, const struct TrainPlan *p,
-                       const struct Device *dev) {
+static bool print_plan(const struct Train *t, const struct TrainPlan *p, const struct Device *dev) {
+    const struct TrainOptions *o = &t->o;
     struct RolePlan sum = plan_sum(p);
     json_t *j =
         json_pack("{s:s, s:f, s:i, s:i, s:i, s:f, s:s, s:I, s:f, s:I, s:I}", "method", TRAIN_METHODS[o->method],
@@ -268,8 +268,10 @@ static bool print_plan(const struct TrainOptions *o, uint64_t steps, const struc
                   (json_int_t)sum.trained, "parameters", (json_int_t)sum.all);
     if (o->neftune_alpha > 0)
         json_object_set_new(j, "neftune_alpha", json_real((double)o->neftune_alpha));
-    if (steps)
-        json_object_set_new(j, "steps", json_integer((json_int_t)steps));
+    if (t->steps)
+        json_object_set_new(j, "steps", json_integer((json_int_t)t->steps));
+    if (train_template(t))
+        json_object_set_new(j, "chat_template", json_repaired(train_template(t)));
     json_object_set_new(j, "memory", memory_json(p, dev));
     json_object_set_new(j, "disk", json_integer((json_int_t)plan_disk_bytes(p, o, steps)));
     return output_json(j, JSON_FORM);
@@ -434,9 +436,13 @@ static bool plan_run(const struct Args *args, struct Train *t, const struct Mode
         fprintf(stderr, "the norm for --clip takes a second forward and backward a step; --clip 0 saves it\n");
     reading_show(&t->data, "data", &t->o.reading, t->o.seq_len);
     reading_show(&t->held_out, "held out", &t->o.reading, t->o.seq_len);
+    if (train_template(t)) {
+        fprintf(stderr, "chat template: %s\n", train_template(t));
+        template_warn(t->chat, f->path);
+    }
     if (t->data.n)
         reading_show_example(stderr, &t->data, &t->data.examples[0], t->tokenizer, 400);
-    if (args_switch(args, "dry-run") && args_switch(args, "json") && !print_plan(&t->o, t->steps, plan, dev))
+    if (args_switch(args, "dry-run") && args_switch(args, "json") && !print_plan(t, plan, dev))
         return false;
     return memory_check(t, f, type, plan, dev);
 }
@@ -528,7 +534,7 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
     if (!tokenizer_open(&tokenizer, f))
         return EXIT_FAILED;
     char *name = load_template_name(args, NULL, o->from_scratch ? NULL : args->operands[0]);
-    if (template_open(&chat, name, f->chat_template, &tokenizer, f->path)) {
+    if (template_open_late(&chat, name, f->chat_template, &tokenizer, f->path)) {
         struct Train t = {.lock = -1};
         char *text = name ? template_source(name) : NULL; // as it is now: the file may be gone when the run ends
         with.template_text = text;

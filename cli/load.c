@@ -73,6 +73,8 @@ static bool load_words(struct Loaded *l, const struct Args *args, bool with_temp
         char *name = load_template_name(args, args_text(args, "adapter"), path);
         l->has_template = template_open(&l->template, name, l->file.chat_template, &l->tokenizer, path);
         free(name);
+        if (l->has_template)
+            template_warn(&l->template, path);
     }
     return l->has_template || !with_template;
 }

@@ -94,14 +94,16 @@ static bool open_named(struct Template *t, const char *name, const struct Tokeni
 static bool open_any(struct Template *t, const char *name, const char *jinja, const struct Tokenizer *tokenizer,
                      const char *where) {
     char fingerprint[17], *default_system = NULL;
-    if (!name && (!jinja || !*jinja))
+    t->presumed = !name && (!jinja || !*jinja);
+    if (t->presumed)
         name = "plain";
     const char *found = name ? name : template_recognise(jinja, &default_system, fingerprint);
-    if (!found)
-        return fail(
-            "%s: the model's chat template '%.60s...' (fingerprint %s) is not known here; --template chooses one "
-            "(%s) or a file",
-            where, jinja, fingerprint, template_names());
+    if (!found) {
+        t->refusal = xsprintf("%s: the model's chat template '%.60s...' (fingerprint %s) is not known here; "
+                              "--template chooses one (%s) or a file",
+                              where, jinja, fingerprint, template_names());
+        return false;
+    }
     bool ok = open_named(t, found, tokenizer, where);
     if (ok && default_system) {
         free(t->default_system);
@@ -112,10 +114,12 @@ static bool open_any(struct Template *t, const char *name, const char *jinja, co
     return ok;
 }
 
-bool template_open(struct Template *t, const char *name, const char *chat_template, const struct Tokenizer *tokenizer,
-                   const char *where) {
+bool template_open_late(struct Template *t, const char *name, const char *chat_template,
+                        const struct Tokenizer *tokenizer, const char *where) {
     *t = (struct Template){.turn_id = TOKEN_NONE};
     if (!open_any(t, name, chat_template, tokenizer, where)) {
+        if (t->refusal)
+            return true;
         template_free(t);
         return false;
     }
@@ -127,6 +131,22 @@ bool template_open(struct Template *t, const char *name, const char *chat_templa
     return true;
 }
 
+bool template_open(struct Template *t, const char *name, const char *chat_template, const struct Tokenizer *tokenizer,
+                   const char *where) {
+    if (!template_open_late(t, name, chat_template, tokenizer, where))
+        return false;
+    if (!t->refusal)
+        return true;
+    fail("%s", t->refusal);
+    template_free(t);
+    return false;
+}
+
+void template_warn(const struct Template *t, const char *model) {
+    if (t->presumed)
+        warn("%s names no chat template: plain is used; --template chooses another", model);
+}
+
 void template_free(struct Template *t) {
     for (unsigned i = 0; i < TEXT_COUNT; i++) {
         for (unsigned j = 0; j < t->texts[i].n; j++)
@@ -135,6 +155,7 @@ void template_free(struct Template *t) {
     }
     free(t->name);
     free(t->default_system);
+    free(t->refusal);
     *t = (struct Template){.turn_id = TOKEN_NONE};
 }
 

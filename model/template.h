@@ -38,6 +38,8 @@ struct Template {
     uint32_t turn_id;             // token that ends the assistant's turn
     uint32_t stop[4];             // ids that end generation: turn_id and, where different, the end of sequence
     uint32_t n_stop;
+    bool presumed; // plain, because the model names none
+    char *refusal; // of template_open_late: why nothing can be laid out; NULL: all is well
 };
 
 struct Message {
@@ -58,6 +60,11 @@ struct TokenList {
 // plain). A template text that is not known is refused with its first words and its fingerprint.
 bool template_open(struct Template *t, const char *name, const char *chat_template, const struct Tokenizer *tokenizer,
                    const char *where);
+// The same for data that may need no template: a template text that is not known leaves only `refusal`, for who comes to need it.
+bool template_open_late(struct Template *t, const char *name, const char *chat_template,
+                        const struct Tokenizer *tokenizer, const char *where);
+// To be told where a conversation is laid out: that nobody chose the template, if so.
+void template_warn(const struct Template *t, const char *model);
 void template_free(struct Template *t);
 // The template that a model or an adapter was trained with, where that is not the model's own: in its folder, or beside NAME.gguf as
 // NAME.chat.template. Any template file may lie there.

@@ -130,4 +130,40 @@ echo '{{ messages }}' >bare/chat_template.jinja
 "$VKMOE" init --preset tiny --tokenizer bare/llama.model --out other 2>log || fail "init: $(<log)"
 if "$VKMOE" generate other --chat -p x 2>log; then fail "an unknown template is taken"; fi
 grep -q "the model's chat template '{{ messages }}.*' (fingerprint" log || fail "message: $(<log)"
+# In training it is missed where a conversation comes, and by texts never.
+learn() { "$VKMOE" train other --out learnt --steps 1 --batch 2 --context 128 --data "$@" >out 2>&1; }
+printf '{"text": "abc"}\n{"prompt": "a", "completion": "b"}\n' >texts.jsonl
+printf '{"prompt": "a", "chosen": "b", "rejected": "c"}\n' >pairs.jsonl
+learn texts.jsonl && [[ ! -e learnt/chat.template ]] || fail "texts need no template: $(<out)"
+if grep -q "chat template" learnt/README.md; then fail "a template that laid nothing out is named"; fi
+rm -r learnt
+learn pairs.jsonl --loss dpo || fail "pairs of texts need no template: $(<out)"
+rm -r learnt
+"$VKMOE" data texts.jsonl --model other >out 2>&1 || fail "data of texts needs no template: $(<out)"
+cat texts.jsonl chat.jsonl >both.jsonl
+if learn both.jsonl --skip-bad; then fail "a conversation is laid out by an unknown template"; fi
+grep -q "both.jsonl:3: other: the model's chat template '{{ messages }}.*' (fingerprint" out || fail "message: $(<out)"
+if "$VKMOE" data both.jsonl --model other >out 2>&1; then fail "data lays a conversation out by an unknown template"; fi
+learn both.jsonl --template plain || fail "train --template: $(<out)"
+rm -r learnt
+# A model without any: plain is taken, and told where it lays something out.
+rm bare/chat_template.jinja
+"$VKMOE" init --preset tiny --tokenizer bare/llama.model --out mute 2>log || fail "init: $(<log)"
+told() { grep -c "warning: mute names no chat template: plain is used; --template chooses another" log; }
+for use in "generate mute --chat" "chat mute" "train mute --out learnt --dry-run --data chat.jsonl" "data chat.jsonl --model mute"; do
+    [[ $use == generate* ]] && use+=" -p x"
+    "$VKMOE" $use >out 2>log </dev/null || fail "$use: $(<log)"
+    [[ $(told) == 1 ]] || fail "$use: $(<log)"
+    "$VKMOE" $use --template plain >out 2>log </dev/null || fail "$use: $(<log)"
+    [[ $(told) == 0 ]] || fail "$use: a template that was chosen is warned of: $(<log)"
+done
+for use in "generate mute -p x" "train mute --out learnt --dry-run --data texts.jsonl" "data texts.jsonl --model mute"; do
+    "$VKMOE" $use >out 2>log || fail "$use: $(<log)"
+    [[ $(told) == 0 ]] || fail "$use: $(<log)"
+done
+"$VKMOE" train folder --out learnt --steps 1 --batch 2 --context 128 --data chat.jsonl --dry-run --json >out 2>log || fail "train: $(<log)"
+grep -qx "chat template: llama2" log && grep -q '"chat_template": "llama2"' out || fail "the plan: $(cat log out)"
+"$VKMOE" train folder --out learnt --steps 1 --batch 2 --context 128 --data chat.jsonl >out 2>&1 || fail "train: $(<out)"
+grep -qF "| \`chat template\` | \`llama2, the model's own\` |" learnt/README.md || fail "the card: $(grep template learnt/README.md)"
+grep -A 1 '"chat template"' learnt/recipe.json | grep -q "llama2, the model's own" || fail "the record: $(<learnt/recipe.json)"
 ((fails == 0)) && echo "ok"

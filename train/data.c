@@ -171,8 +171,10 @@ static bool read_source(struct Reader *r, struct Source *s) {
             untold = 0;
         }
         enum Outcome outcome = read_example(r, s, &record);
-        if (outcome == READ_STOP || (outcome == READ_BAD && !r->options->skip_bad))
+        bool lacking = r->form.templated && r->form.chat->refusal; // what every conversation would lack
+        if (outcome == READ_STOP || (outcome == READ_BAD && (!r->options->skip_bad || lacking)))
             return false;
+        r->d->n_templated += outcome == READ_GOOD && r->form.templated;
         r->d->n_skipped += outcome == READ_BAD;
     }
     return false;

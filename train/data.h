@@ -59,7 +59,8 @@ struct Dataset {
     uint64_t n_pieces;    // of those, with OVERLONG_SPLIT: the examples that they became
     uint64_t n_beyond;  // of those: left out whole, by OVERLONG_DROP or because nothing is to be learnt in what is kept
     uint64_t n_skipped; // left out by skip_bad
-    uint64_t n_spelled; // records with the name of a special token in a text, where it is plain letters
+    uint64_t n_templated; // records that the chat template laid out
+    uint64_t n_spelled;   // records with the name of a special token in a text, where it is plain letters
     struct Spelled {
         char name[64];
         uint32_t file, line, record;

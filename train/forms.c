@@ -224,6 +224,11 @@ static bool read_system(const json_t *object, struct Message *m, const char *whe
     return !system || json_is_null(system) || get_text(object, "system", &m->text, &m->bytes, where);
 }
 
+static bool lacks_template(struct FormReader *r, const char *where) {
+    r->templated = true;
+    return fail("%s: %s", where, r->chat->refusal);
+}
+
 // The list's messages go to r->messages from *n on. The first `only_read` of them are not learnt.
 static bool read_list(struct FormReader *r, const json_t *array, const char *list, bool sharegpt, size_t only_read,
                       size_t *n, const char *where) {
@@ -256,6 +261,9 @@ static bool render(struct FormReader *r, size_t n, const char *where) {
     }
     if (!learnt)
         return fail("%s: no message of the assistant%s: nothing to learn", where, answered ? " counts" : "");
+    if (r->chat->refusal)
+        return lacks_template(r, where);
+    r->templated = true;
     return template_render(r->chat, r->tokenizer, r->messages, n, false, &r->list);
 }
 
@@ -329,8 +337,12 @@ static bool read_instruction(struct FormReader *r, const json_t *object, const c
     return ok;
 }
 
-static uint32_t end_id(const struct FormReader *r) {
-    return r->tokenizer->eos_id != TOKEN_NONE ? r->tokenizer->eos_id : r->chat->turn_id;
+static bool append_end(struct FormReader *r, const char *where) {
+    uint32_t id = r->tokenizer->eos_id != TOKEN_NONE ? r->tokenizer->eos_id : r->chat->turn_id;
+    if (id == TOKEN_NONE)
+        return lacks_template(r, where);
+    token_list_push(&r->list, id, true);
+    return true;
 }
 
 // A text that is learnt as it is. What looks like a control token in it is none: whoever laid it out by a template is to know.
@@ -350,8 +362,7 @@ static bool read_text(struct FormReader *r, const json_t *object, const char *wh
         return fail("%s: 'text' is empty: nothing to learn", where);
     if (!append_text(r, text, bytes, TOKENIZE_BOS, true))
         return false;
-    token_list_push(&r->list, end_id(r), true);
-    return true;
+    return append_end(r, where);
 }
 
 // A list of messages, or a text that is the words of `role`; to r->messages from *n on.
@@ -382,8 +393,7 @@ static bool read_completion(struct FormReader *r, const json_t *object, const ch
     if (!append_text(r, prompt, prompt_bytes, TOKENIZE_BOS, false) ||
         !append_text(r, completion, completion_bytes, place, true))
         return false;
-    token_list_push(&r->list, end_id(r), true);
-    return true;
+    return append_end(r, where);
 }
 
 enum Form { FORM_MESSAGES, FORM_CONVERSATIONS, FORM_INSTRUCTION, FORM_COMPLETION, FORM_TEXT, FORM_PAIR };
@@ -479,6 +489,7 @@ static bool read_known(struct FormReader *r, const json_t *object, const char *w
 bool form_read(struct FormReader *r, const json_t *object, const char *where) {
     r->list.n = 0;
     r->spelled = TOKEN_NONE;
+    r->templated = false;
     r->pair = false;
     json_t *mapped = map_columns(r, (json_t *)object, where);
     bool ok = mapped && read_known(r, mapped, where);
@@ -511,6 +522,7 @@ bool form_read_pair(struct FormReader *r, const json_t *object, bool chosen, con
     static const char *const keys[] = {"rejected", "chosen"};
     r->list.n = 0;
     r->spelled = TOKEN_NONE;
+    r->templated = false;
     r->pair = true;
     if (!json_is_object(object))
         return fail("%s: an object is expected", where);

@@ -34,6 +34,7 @@ struct FormReader {
     struct TokenList list;         // of the object in hand
     uint32_t
         spelled; // a special token whose name stands in a text of the object in hand, where it is plain letters; TOKEN_NONE: none
+    bool templated;           // the object in hand is one that needs the chat template
     bool pair;                // weights other than 0 and 1 are refused: a preference is of whole answers
     json_t *unused;           // names of keys that were not read, of all objects so far (the first 32); NULL: none
     struct Message *messages; // (messages_room)

@@ -107,6 +107,9 @@ bool report_write(const struct Train *t, const char *dir) {
               (unsigned long long)config_activated_parameters(&t->m->config));
     if (o->template_name)
         card_fact(&c, "chat template", "%s, in " TEMPLATE_FILE, o->template_name);
+    else if (train_template(t))
+        card_fact(&c, "chat template", "%s, %s", train_template(t),
+                  t->chat->presumed ? "as the model names none" : "the model's own");
     card_fact(&c, "made with", "vkmoe %s on %s", VKMOE_VERSION, t->state.device);
     card_heading(&c, "Data");
     tell_data(&c, &t->data, "training");

@@ -186,6 +186,7 @@ bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct
                      const struct Template *chat) {
     *t = (struct Train){.o = *o, .lock = -1};
     t->tokenizer = tokenizer;
+    t->chat = chat;
     struct DataOptions options = o->reading;
     options.max_tokens = o->seq_len;
     options.pairs = o->loss == LOSS_DPO;
@@ -204,6 +205,10 @@ bool train_load_data(struct Train *t, const struct TrainOptions *o, const struct
     t->steps = whole_steps(o, &t->data);
     batcher_init(&t->batcher, &t->data, o->seed);
     return true;
+}
+
+const char *train_template(const struct Train *t) {
+    return t->data.n_templated + t->held_out.n_templated ? template_name(t->chat) : NULL;
 }
 
 // ---- Begin

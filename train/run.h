@@ -97,6 +97,7 @@ struct Train {
     struct TrainOptions o;
     struct Model *m;
     const struct Tokenizer *tokenizer;
+    const struct Template *chat;
     struct Step step;
     struct ExpertList experts;     // where not all are trained
     struct Dataset data, held_out; // held_out.n 0: none
@@ -144,6 +145,8 @@ bool train_validate(struct Train *t, double *loss);
 // Whether a line of metrics.jsonl has its held-out loss from the held-out data of now.
 struct json_t;
 bool train_same_held_out(const struct Train *t, const struct json_t *metrics);
+// The name of the template that laid conversations of the data out; NULL: there are none.
+const char *train_template(const struct Train *t);
 // The result: a Hugging Face folder, or a PEFT adapter, whose files appear in `out` one by one, config last.
 bool train_finish(struct Train *t, const struct ModelFile *tokenizer);
 void train_free(struct Train *t);
