@@ -74,6 +74,48 @@ static uint32_t distance(const char *a, size_t n_a, const char *b, size_t n_b) {
 
 static bool is_near(uint32_t d, size_t length) { return d <= (length < 6 ? 1 : length < 10 ? 2 : 3); }
 
+// What other programs call it.
+static const struct {
+    const char *theirs, *ours; // ours: a flag, perhaps with its value
+} SYNONYMS[] = {{"learning-rate", "lr"},
+                {"lr-scheduler-type", "schedule"},
+                {"warmup-steps", "warmup"},
+                {"num-epochs", "epochs"},
+                {"num-train-epochs", "epochs"},
+                {"max-steps", "steps"},
+                {"batch-size", "batch"},
+                {"per-device-train-batch-size", "batch"},
+                {"gradient-accumulation-steps", "batch"},
+                {"max-seq-length", "context"},
+                {"max-length", "context"},
+                {"ctx-size", "context"},
+                {"output-dir", "out"},
+                {"bf16", "type bf16"},
+                {"load-in-4bit", "method qlora"},
+                {"n-predict", "max-tokens"},
+                {"max-new-tokens", "max-tokens"},
+                {"repetition-penalty", "repeat-penalty"}};
+
+// The flag of a synonym, or of a name with underscores; NULL: neither.
+static const char *synonym(const struct Command *command, const char *name, size_t length) {
+    char dashed[40];
+    if (length >= sizeof dashed)
+        return NULL;
+    for (size_t i = 0; i < length; i++)
+        dashed[i] = name[i] == '_' ? '-' : name[i];
+    dashed[length] = 0;
+    const char *ours = dashed;
+    for (size_t i = 0; i < sizeof SYNONYMS / sizeof *SYNONYMS; i++)
+        if (strcmp(SYNONYMS[i].theirs, dashed) == 0)
+            ours = SYNONYMS[i].ours;
+    uint32_t index;
+    const struct Flag *flag = find_flag(command, ours, strcspn(ours, " "), &index);
+    const char *value = strchr(ours, ' ');
+    if (!flag || !args_takes(command, flag) || (value && !strstr(flag->value, value + 1)))
+        return NULL;
+    return ours == dashed ? flag->name : ours;
+}
+
 // What may have been meant: all flags that begin so ("--temp" for --temperature), else the nearest one. "" when none is near.
 static void meant_flags(const struct Command *command, const char *name, size_t length, char *out, size_t room) {
     const char *best = NULL;
@@ -81,6 +123,11 @@ static void meant_flags(const struct Command *command, const char *name, size_t 
     const struct Flag *f;
     size_t used = 0;
     out[0] = 0;
+    const char *ours = synonym(command, name, length);
+    if (ours) {
+        snprintf(out, room, "--%s", ours);
+        return;
+    }
     for (uint32_t i = 0; (f = flag_at(command, i)); i++) {
         if (!f->name || !args_takes(command, f))
             continue;
@@ -170,7 +217,7 @@ static bool check_value(const struct Command *command, const struct Flag *flag, 
                fail("%s: --%s is %s, not '%s'", command->name, flag->name, flag->value, value);
     case ARG_INT:
         if (!parse_int(value, &whole))
-            return fail("%s: --%s takes a whole number, not '%s'", command->name, flag->name, value);
+            return fail("%s: --%s takes a whole number, not '%s': %s", command->name, flag->name, value, flag->help);
         number = (double)whole;
         break;
     case ARG_FLOAT:
@@ -212,7 +259,9 @@ static bool parse_flag(struct Args *args, int argc, char **argv, int *i) {
     if (!flag || !args_takes(command, flag))
         return unknown_flag(command, arg, length);
     if (args->values[index] && flag->kind != ARG_LIST)
-        return fail("%s: --%s is given twice", command->name, flag->name);
+        return fail("%s: --%s is given twice%s", command->name, flag->name,
+                    flag->value && strcmp(flag->value, "FILES") == 0 ? "; several files are written with commas: A,B"
+                                                                     : "");
     if (flag->kind == ARG_SWITCH) {
         if (equals)
             return fail("%s: --%s takes no value", command->name, flag->name);

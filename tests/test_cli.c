@@ -64,6 +64,17 @@ static void test_parsing(void) {
     fail_quiet(true);
     check_refused("train m --data a --out b --epohcs 3", "is --epochs meant?");
     check_refused("generate m --temp 3", "--temperature meant?");
+    // As other programs call it, where the command has such a flag.
+    check_refused("train m --data a --out b --learning-rate 1e-4", "is --lr meant?");
+    check_refused("train m --data a --out b --learning_rate=1e-4", "is --lr meant?");
+    check_refused("train m --data a --out b --bf16", "is --type bf16 meant?");
+    check_refused("train m --data a --out b --num-train-epochs 3", "is --epochs meant?");
+    check_refused("train m --data a --out b --per-device-train-batch-size 3", "is --batch meant?");
+    check_refused("generate m --top_k 3", "is --top-k meant?");
+    check_refused("generate m --n-predict 3", "is --max-tokens meant?");
+    check_refused("generate m --ctx-size 3", "is --context meant?");
+    check_refused("generate m --learning-rate 3", "--help` lists them");
+    check_refused("quantize m --out a --bf16", "--help` lists them");
     check_refused("generate m --qwertyuiop", "--help` lists them");
     check_refused("generate m -z 3", "no flag -z");
     check_refused("train m --data a", "--out DIR is needed");
@@ -75,7 +86,10 @@ static void test_parsing(void) {
     check_refused("train m --data a --out=", "train: --out is empty");
     check_refused("eval m --data a --out=", "eval: --out is empty");
     check_refused("quantize m --out a.gguf --imatrix=", "quantize: --imatrix is empty");
-    check_refused("train m --data a --data b --out c", "--data is given twice");
+    check_refused("train m --data a --data b --out c",
+                  "--data is given twice; several files are written with commas: A,B");
+    check_refused("train m --data a --out b --lr 1 --lr 2", "--lr is given twice");
+    check_refused("train m --data a --out b --warmup 0.1", "not '0.1': steps over which");
     check_refused("train m --data a --out b --lr fast", "takes a number, not 'fast'");
     check_refused("train m --data a --out b --lr nan", "takes a number");
     check_refused("train m --data a --out b --lr 1e999", "takes a number");
