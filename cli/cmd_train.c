@@ -273,7 +273,7 @@ static bool print_plan(const struct Train *t, const struct TrainPlan *p, const s
     if (train_template(t))
         json_object_set_new(j, "chat_template", json_repaired(train_template(t)));
     json_object_set_new(j, "memory", memory_json(p, dev));
-    json_object_set_new(j, "disk", json_integer((json_int_t)plan_disk_bytes(p, o, steps)));
+    json_object_set_new(j, "disk", json_integer((json_int_t)plan_disk_bytes(p, o, t->steps)));
     return output_json(j, JSON_FORM);
 }
 
@@ -283,17 +283,27 @@ struct Watch {
     struct Train *t;
     struct Progress progress;
     double draw_at, last_validation;
+    struct DpoFigures preferred; // of the last look at the held-out pairs; NaN: none
 };
+
+static const char *preferred_text(const struct Watch *w, char out[60]) {
+    out[0] = 0;
+    if (isfinite(w->preferred.margin))
+        snprintf(out, 60, " (preferred %.0f %%, margin %.3f)", 100 * w->preferred.accuracy, w->preferred.margin);
+    return out;
+}
 
 static void on_step(void *context, const struct TrainStatus *s) {
     struct Watch *w = context;
-    char validation[40] = "", balance[40] = "", preferred[60] = "";
+    char validation[120] = "", balance[40] = "", preferred[60] = "", held[60];
     if (isfinite(s->dpo.loss))
         snprintf(preferred, sizeof preferred, "  preferred %.0f %%, margin %.3f", 100 * s->dpo.accuracy, s->dpo.margin);
-    if (isfinite(s->validation_loss))
-        w->last_validation = s->validation_loss;
+    if (isfinite(s->validation.loss)) {
+        w->preferred = s->validation;
+        w->last_validation = s->validation.loss;
+    }
     if (isfinite(w->last_validation))
-        snprintf(validation, sizeof validation, "  held out %.4f", w->last_validation);
+        snprintf(validation, sizeof validation, "  held out %.4f%s", w->last_validation, preferred_text(w, held));
     if (s->balance > 0)
         snprintf(balance, sizeof balance, "  balance %.5f", s->balance);
     progress_update(&w->progress, s->step, "epoch %.2f  loss %.4f%s%s%s  |g| %.3f  %.0f tok/s", s->epoch, s->loss,
@@ -321,13 +331,14 @@ static bool is_beyond_peft(const struct Train *t) {
            (c->arch == ARCH_QWEN2MOE || c->arch == ARCH_OLMOE);
 }
 
-static void show_result(const struct Train *t, const struct TrainLosses *l) {
-    char took[16];
+static void show_result(const struct Watch *w, const struct TrainLosses *l) {
+    const struct Train *t = w->t;
+    char took[16], held[60];
     term_format_duration(t->state.seconds, took);
     if (isfinite(l->first))
         fprintf(stderr, "loss %.4f -> %.4f", l->first, l->last);
     if (isfinite(l->held_before))
-        fprintf(stderr, ", held out %.4f -> %.4f", l->held_before, l->held_last);
+        fprintf(stderr, ", held out %.4f -> %.4f%s", l->held_before, l->held_last, preferred_text(w, held));
     if (t->o.keep_best && t->best.step)
         fprintf(stderr, " (kept: %.4f after step %llu)", t->best.loss, (unsigned long long)t->best.step);
     fprintf(stderr, "%s%s in %s after %s\n", isfinite(l->first) ? "; " : "",
@@ -346,14 +357,17 @@ static void show_result(const struct Train *t, const struct TrainLosses *l) {
 }
 
 // What was not measured is left out.
-static bool print_result(const struct Train *t, const struct TrainLosses *l) {
+static bool print_result(const struct Watch *w, const struct TrainLosses *l) {
+    const struct Train *t = w->t;
     const struct {
         const char *name;
         double value;
     } FIGURES[] = {{"first_loss", l->first},
                    {"last_loss", l->last},
                    {"validation_before", l->held_before},
-                   {"validation_after", l->held_last}};
+                   {"validation_after", l->held_last},
+                   {"validation_margin", w->preferred.margin},
+                   {"validation_accuracy", w->preferred.accuracy}};
     const struct Device *dev = t->m->dev;
     json_t *j = json_pack("{s:I, s:b, s:f, s:o, s:I, s:I}", "steps", (json_int_t)t->state.step, "finished",
                           t->state.step >= t->steps, "seconds", t->state.seconds, "out", json_repaired(t->o.out),
@@ -365,9 +379,10 @@ static bool print_result(const struct Train *t, const struct TrainLosses *l) {
 }
 
 static int run(const struct Args *args, struct Train *t, struct Model *m, const struct ModelFile *file) {
-    struct Watch w = {.t = t, .draw_at = clock_seconds() + 15, .last_validation = NAN};
+    struct Watch w = {
+        .t = t, .draw_at = clock_seconds() + 15, .last_validation = NAN, .preferred = {NAN, NAN, NAN, NAN, NAN}};
     struct TrainLosses losses;
-    double before = NAN;
+    struct DpoFigures found = {.loss = NAN};
     if (!train_begin(t, m))
         return EXIT_FAILED;
     if (t->state.step >= t->steps)
@@ -375,8 +390,9 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
     else if (t->state.step)
         fprintf(stderr, "goes on at step %llu of %llu\n", (unsigned long long)t->state.step + 1,
                 (unsigned long long)t->steps);
-    else if (!train_validate(t, &before))
+    else if (!train_validate(t, &found))
         return EXIT_FAILED;
+    double before = found.loss;
     if (isfinite(before))
         fprintf(stderr, "held-out loss before training: %.4f (%zu examples)\n", before, t->held_out.n);
     struct OutputGuard guard;
@@ -403,8 +419,8 @@ static int run(const struct Args *args, struct Train *t, struct Model *m, const 
     if (!report_losses(t, &losses))
         return EXIT_FAILED;
     if (t->state.step >= t->steps)
-        show_result(t, &losses);
-    return args_switch(args, "json") && !print_result(t, &losses) ? EXIT_FAILED : EXIT_DONE;
+        show_result(&w, &losses);
+    return args_switch(args, "json") && !print_result(&w, &losses) ? EXIT_FAILED : EXIT_DONE;
 }
 
 // ---- The command
@@ -423,6 +439,22 @@ static void show_load(void *context, uint64_t done, uint64_t all) {
     progress_update(context, done >> 20, "MiB of weights");
 }
 
+// What is taken as it was asked for and can hardly be meant.
+static void warn_of_settings(const struct Args *args, const struct Train *t) {
+    const struct TrainOptions *o = &t->o;
+    if (o->learning_rate == 0)
+        warn("--lr 0: nothing is learnt");
+    else if (train_adapts(o->method) && o->loss == LOSS_SFT && !args_given(args, "lr") && !args_text(args, "recipe"))
+        warn("--lr %s is the rate of full fine-tuning; adapters usually take 1e-4 to 1e-3", setting(args, "lr"));
+    if (t->steps && o->warmup_steps >= t->steps)
+        warn("--warmup %llu: the run has %llu step%s: the learning rate rises to its end",
+             (unsigned long long)o->warmup_steps, (unsigned long long)t->steps, plural(t->steps));
+    for (size_t i = 0; o->validation && i < t->data.n_paths; i++)
+        if (t->held_out.n && strcmp(t->data.sha256[i], t->held_out.sha256[0]) == 0)
+            warn("--validation %s is what --data has too: its loss says nothing about examples that were not learnt",
+                 o->validation);
+}
+
 // The table of what is trained, the memory, one sample; false where the run does not fit.
 static bool plan_run(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type,
                      const struct Device *dev, struct TrainPlan *plan) {
@@ -436,6 +468,7 @@ static bool plan_run(const struct Args *args, struct Train *t, const struct Mode
         fprintf(stderr, "the norm for --clip takes a second forward and backward a step; --clip 0 saves it\n");
     reading_show(&t->data, "data", &t->o.reading, t->o.seq_len);
     reading_show(&t->held_out, "held out", &t->o.reading, t->o.seq_len);
+    warn_of_settings(args, t);
     if (train_template(t)) {
         fprintf(stderr, "chat template: %s\n", train_template(t));
         template_warn(t->chat, f->path);

@@ -59,6 +59,20 @@ done
 run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 6 --lr 0 --loss dpo --steps 1 --validation-split 0.2
 [[ $(grep -oE '"(validation_)?loss": [0-9.]*' "$work/new/metrics.jsonl" | sed 's/.*: //' | cut -c 1-8 | sort -u) == 0.693147 ]]
 note $? "a loss before training that is not log 2: $(cat "$work/new/metrics.jsonl")"
+says "$err" "warning: --lr 0: nothing is learnt"
+rm -rf "$work/new"
+# What training prefers, it prefers on pairs that were held out too: these are of one kind.
+run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 24 --lr 3e-3 --loss dpo --steps 3 --validation-split 0.2 --json
+held=$(tail -n 1 "$work/new/metrics.jsonl" | sed 's/.*"validation_rewards_margin": \([-0-9.]*\), "validation_rewards_accuracy": \([0-9.]*\).*/\1 \2/')
+awk '{ exit !(NF == 2 && $1 > 0.01 && $2 > 0.9) }' <<<"$held"
+note $? "held-out rewards: $held"
+read -r margin accuracy <<<"$held"
+says "$out" "\"validation_margin\": $(sed 's/[0-9]\{4\}$//' <<<"$margin")"
+says "$out" "\"validation_accuracy\": ${accuracy%%.*}"
+grep -qE 'held out 0\.[0-9]+ -> 0\.[0-9]+ \(preferred [0-9]+ %, margin [0-9.]+\)' <<<"$err"
+note $? "the held-out line: $err"
+grep -q 'validation/rewards_margin' "$work"/new/events.out.tfevents.*
+note $? "no held-out rewards in the event file"
 rm -rf "$work/new"
 # The rewards that are told: nothing at the first step, then a margin that is their difference and grows, as the share of pairs does.
 run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 24 --lr 3e-3 --loss dpo --steps 3

@@ -88,6 +88,17 @@ took=$(cat "$work"/new/model.safetensors "$work"/new/checkpoint-1/state.safetens
 note $? "$took bytes of checkpoint and result, and not $disk"
 rm -rf "$work/new"
 
+# Settings that can do nothing, or hardly what was meant.
+train 0 --data "$work/data.jsonl" --dry-run --steps 4 --warmup 3 --lr 1e-4 --method lora
+says_not "$err" "warning: --"
+train 0 --data "$work/data.jsonl" --dry-run --steps 4 --warmup 4 --method lora
+says "$err" "warning: --warmup 4: the run has 4 steps"
+says "$err" "warning: --lr 1e-5 is the rate of full fine-tuning; adapters usually take 1e-4 to 1e-3"
+cp "$work/data.jsonl" "$work/same.jsonl"
+train 0 --data "$work/data.jsonl" --dry-run --lr 0 --validation "$work/same.jsonl"
+says "$err" "warning: --lr 0: nothing is learnt"
+says "$err" "warning: --validation $work/same.jsonl is what --data has too"
+
 # What asks for the frozen routers alone asks for nothing.
 train 1 --data "$work/data.jsonl" --method lora --lora-targets gate --freeze-router --steps 1
 says "$err" "nothing would be trained"

@@ -552,6 +552,8 @@ static double load_max(const struct Train *t) {
     return most;
 }
 
+static const struct DpoFigures NO_FIGURES = {NAN, NAN, NAN, NAN, NAN};
+
 static bool one_step(struct Train *t, struct TrainStatus *status) {
     struct Prepared batch;
     double start = clock_seconds();
@@ -569,7 +571,7 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
     struct StepResult r;
     double *logp = t->o.loss == LOSS_DPO ? xcalloc(n, sizeof *logp) : NULL;
     float *weight = xcalloc(n, sizeof *weight);
-    struct DpoFigures dpo = {NAN, NAN, NAN, NAN, NAN};
+    struct DpoFigures dpo = NO_FIGURES;
     step_noise(&t->step, step);
     bool ok = !logp || measure(t, &plan, n, true, logp);
     if (ok && logp)
@@ -599,7 +601,7 @@ static bool one_step(struct Train *t, struct TrainStatus *status) {
                                  .learning_rate = lr,
                                  .tokens_per_second = (double)tokens / seconds,
                                  .data_wait = t->step.data_seconds,
-                                 .validation_loss = NAN,
+                                 .validation = NO_FIGURES,
                                  .packing = (double)tokens / (double)plan.n_computed,
                                  .load_max = load_max(t),
                                  .tokens = tokens,
@@ -617,29 +619,33 @@ static bool metrics_told(struct Train *t) {
 }
 
 // To the last bit: a run that goes on reads the best from here.
-static void write_held_out(const struct Train *t, double loss) {
-    fprintf(t->metrics, ", \"validation_loss\": %.17g, \"%s\": \"%016llx\"", loss, HELD_OUT_KEY,
+static void write_held_out(const struct Train *t, const struct DpoFigures *f) {
+    fprintf(t->metrics, ", \"validation_loss\": %.17g, \"%s\": \"%016llx\"", f->loss, HELD_OUT_KEY,
             (unsigned long long)t->held_out.hash);
+    if (isfinite(f->margin))
+        fprintf(t->metrics, ", \"validation_rewards_margin\": %.6f, \"validation_rewards_accuracy\": %.4f", f->margin,
+                f->accuracy);
 }
 
-bool train_validate(struct Train *t, double *loss) {
-    *loss = NAN;
+bool train_validate(struct Train *t, struct DpoFigures *found) {
+    *found = NO_FIGURES;
     if (t->held_out.n == 0)
         return true;
     double *logp = xcalloc(t->held_out.n, sizeof *logp), sum = 0;
     bool ok = measure_set(t, &t->held_out, logp);
     for (size_t i = 0; i < t->held_out.n; i++)
         sum -= logp[i];
-    if (ok)
-        *loss = t->o.loss == LOSS_DPO ? preference(t, &t->held_out, NULL, t->held_out.n, logp, NULL).loss
-                                      : sum / t->held_out.label_weight;
+    if (ok && t->o.loss == LOSS_DPO)
+        *found = preference(t, &t->held_out, NULL, t->held_out.n, logp, NULL);
+    else if (ok)
+        found->loss = sum / t->held_out.label_weight;
     free(logp);
-    if (ok && !isfinite(*loss))
-        ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, *loss);
+    if (ok && !isfinite(found->loss))
+        ok = fail("step %llu: the loss on the held-out examples is %g", (unsigned long long)t->state.step, found->loss);
     if (ok && t->state.step == 0) { // before training: the point from which the curve falls
-        struct EventScalar scalar = {"validation/loss", *loss};
+        struct EventScalar scalar = {"validation/loss", found->loss};
         fprintf(t->metrics, "{\"step\": 0");
-        write_held_out(t, *loss);
+        write_held_out(t, found);
         fprintf(t->metrics, "}\n");
         ok = metrics_told(t) && events_scalars(&t->events, 0, &scalar, 1);
     }
@@ -682,8 +688,8 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
                 ", \"rewards_chosen\": %.6f, \"rewards_rejected\": %.6f, \"rewards_margin\": %.6f, "
                 "\"rewards_accuracy\": %.4f",
                 s->dpo.chosen, s->dpo.rejected, s->dpo.margin, s->dpo.accuracy);
-    if (isfinite(s->validation_loss))
-        write_held_out(t, s->validation_loss);
+    if (isfinite(s->validation.loss))
+        write_held_out(t, &s->validation);
     write_loads(t, s->step);
     fprintf(t->metrics, "}\n");
     const struct EventScalar scalars[] = {{"train/loss", s->loss},
@@ -697,7 +703,9 @@ static bool metrics_write(struct Train *t, const struct TrainStatus *s) {
                                           {"train/rewards_rejected", s->dpo.rejected},
                                           {"train/rewards_margin", s->dpo.margin},
                                           {"train/rewards_accuracy", s->dpo.accuracy},
-                                          {"validation/loss", s->validation_loss}};
+                                          {"validation/loss", s->validation.loss},
+                                          {"validation/rewards_margin", s->validation.margin},
+                                          {"validation/rewards_accuracy", s->validation.accuracy}};
     return metrics_told(t) && events_scalars(&t->events, s->step, scalars, sizeof scalars / sizeof *scalars);
 }
 
@@ -763,9 +771,9 @@ bool train_loop(struct Train *t) {
             return false;
         bool end = t->state.step == t->steps, last = end || (t->stop && *t->stop);
         bool look = end || (t->o.validate_every && t->state.step % t->o.validate_every == 0);
-        if (look && !train_validate(t, &status.validation_loss))
+        if (look && !train_validate(t, &status.validation))
             return false;
-        if (look && is_best(&t->best, t->state.step, status.validation_loss) && t->o.keep_best && !saved(t, save_best))
+        if (look && is_best(&t->best, t->state.step, status.validation.loss) && t->o.keep_best && !saved(t, save_best))
             return false;
         if (!metrics_write(t, &status))
             return false;

@@ -70,11 +70,11 @@ struct TrainStatus {
     double epoch;
     double loss, balance, grad_norm, learning_rate;
     double tokens_per_second; // of documents, padding apart
-    double data_wait;       // seconds that the device was idle for want of its batch: drawing, packing, filling buffers
-    double validation_loss; // NaN: not measured after this step
-    double packing;         // tokens of documents / tokens computed
-    double load_max;        // the busiest expert of all layers, measured by an even load; NaN: no experts
-    struct DpoFigures dpo;  // of the step's pairs before its update; not dpo: all NaN
+    double data_wait;      // seconds that the device was idle for want of its batch: drawing, packing, filling buffers
+    double packing;        // tokens of documents / tokens computed
+    double load_max;       // the busiest expert of all layers, measured by an even load; NaN: no experts
+    struct DpoFigures dpo; // of the step's pairs before its update; not dpo: all NaN
+    struct DpoFigures validation; // loss NaN: not measured after this step; not dpo: the others NaN
     uint64_t tokens, labels;
 };
 
@@ -140,8 +140,8 @@ bool train_begin(struct Train *t, struct Model *m);
 void train_end(struct Train *t);
 // Steps until done or told to stop. Saves checkpoints as asked, and one where it stops.
 bool train_loop(struct Train *t);
-// Loss per labelled token on the held-out data; NaN when there is none.
-bool train_validate(struct Train *t, double *loss);
+// On the held-out data: the loss, per labelled token or with dpo per pair, NaN when there is none; not dpo: the others NaN.
+bool train_validate(struct Train *t, struct DpoFigures *found);
 // Whether a line of metrics.jsonl has its held-out loss from the held-out data of now.
 struct json_t;
 bool train_same_held_out(const struct Train *t, const struct json_t *metrics);
