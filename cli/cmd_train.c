@@ -462,7 +462,6 @@ static bool plan_run(const struct Args *args, struct Train *t, const struct Mode
         return false;
     show_trained(plan);
     memory_show(plan, dev);
-    disk_show(plan, &t->o, t->steps);
     fprintf(stderr, "micro-batch: %u rows of %u tokens\n", t->o.micro_rows, t->o.seq_len);
     if (t->o.in_backward && t->o.clip_norm > 0)
         fprintf(stderr, "the norm for --clip takes a second forward and backward a step; --clip 0 saves it\n");
@@ -477,7 +476,11 @@ static bool plan_run(const struct Args *args, struct Train *t, const struct Mode
         reading_show_example(stderr, &t->data, &t->data.examples[0], t->tokenizer, 400);
     if (args_switch(args, "dry-run") && args_switch(args, "json") && !print_plan(t, plan, dev))
         return false;
-    return memory_check(t, f, type, plan, dev);
+    if (!memory_check(t, f, type, plan, dev))
+        return false;
+    if (!args_text(args, "assume-memory")) // whose disk is another one, too
+        disk_show(plan, &t->o, t->steps);
+    return true;
 }
 
 static int load_and_run(const struct Args *args, struct Train *t, const struct ModelFile *f, enum DType type,

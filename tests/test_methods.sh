@@ -125,7 +125,7 @@ cp "$work/other.json" "$work/new/expert_cfg.json"
 train 1 model new --method esft --esft-config "$work/list.json" --steps 4 --esft-only --resume
 says "$err" "trains other experts"
 train 1 model new --method esft --steps 4 --esft-only --resume
-says "$err" "its experts is"
+says "$err" "its choice of experts is not stated"
 rm -rf "$work/new"
 
 # Lists that are not this model's.
