@@ -26,7 +26,7 @@ nearest() { # nearest MEMORY FLAGS...
     plan 1 "$@"
     [[ $err == *" has "*"this one fits ("*"): --"* ]]
     note $? "$*: no nearest plan: $err"
-    [[ $(grep -c '^vkmoe: ' <<<"$err") == 1 ]] # what a plan that was tried lacked is no answer
+    [[ $(grep '^vkmoe: ' <<<"$err" | grep -vc '^vkmoe: warning: ') == 1 ]] # what a plan that was tried lacked is no answer
     note $? "$*: not one complaint: $err"
     local flags=(${err##*):}) kept=("$1")
     shift
