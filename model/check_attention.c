@@ -404,7 +404,7 @@ static const uint32_t CM2_SHAPES[][OP_SHAPE] = {
 static const uint32_t BACK_SHAPES[][OP_SHAPE] = {
     {33, 33, 4, 2, 16, CAUSAL}, {64, 64, 4, 1, 64, PACKED},   {129, 129, 3, 1, 64, PADDED}, {1, 129, 3, 1, 64, CAUSAL},
     {33, 40, 6, 2, 16, PADDED}, {130, 200, 2, 1, 16, PACKED}, {129, 129, 3, 3, 80, PACKED}, {7, 129, 4, 4, 96, CAUSAL},
-    {33, 64, 4, 1, 128, FULL},  {65, 130, 6, 2, 128, CAUSAL}, {160, 160, 2, 1, 32, QUIET},
+    {33, 64, 4, 1, 128, FULL},  {65, 130, 6, 2, 128, CAUSAL}, {160, 160, 2, 1, 16, QUIET},
 };
 static const uint32_t PACK_SHAPES[][OP_SHAPE] = {{33, 64, 3, 1, 16}, {64, 64, 2, 2, 128}, {1, 32, 5, 1, 24}};
 static const uint32_t PACK_BENCH[][OP_SHAPE] = {{512, 512, 9, 3, 64}, {4096, 4096, 16, 16, 128}};
