@@ -100,6 +100,16 @@ static bool accepted_load(int kernel) {
     return fits;
 }
 
+// Word for word: there is nothing to measure, and what the clock says of one module beside itself moves by as much as 25 % where memory lies otherwise.
+static bool unchanged(const struct Row *row) {
+    for (const int *k = row->kernels; *k >= 0; k++) {
+        const struct KernelInfo *a = accepted[*k], *b = &KERNELS[*k];
+        if (a->n_words != b->n_words || memcmp(a->words, b->words, (size_t)a->n_words * 4) != 0)
+            return false;
+    }
+    return true;
+}
+
 // Puts the accepted modules of a row in the place of today's, or back.
 static void exchange(struct Device *dev, const struct Row *row) {
     for (const int *k = row->kernels; *k >= 0; k++) {
@@ -135,6 +145,8 @@ static double ratio_measure(struct Device *dev, const struct Row *row) {
     for (const int *k = row->kernels; *k >= 0; k++)
         if (!accepted_load(*k))
             return 0;
+    if (unchanged(row))
+        return run(dev, row) > 0 ? 1 : 0;
     exchange(dev, row);
     double before = run(dev, row), now = 0, behind = before;
     exchange(dev, row);
