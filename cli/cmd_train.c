@@ -147,6 +147,7 @@ static bool options_read(const struct Args *args, const struct Config *c, const 
                                         .alpha = (float)args_float(args, "lora-alpha"),
                                         .rank_stabilised = args_switch(args, "rslora")},
                                .lora_experts_share = args_float(args, "lora-experts-share"),
+                               .adapter = args_text(args, "adapter"),
                                .expert_score = args_choice(args, "esft-score", "gate") ? EXPERT_GATE : EXPERT_TOKEN,
                                .expert_threshold = args_float(args, "esft-threshold"),
                                .expert_sample = (uint64_t)args_int(args, "expert-sample"),
@@ -462,6 +463,9 @@ static bool plan_run(const struct Args *args, struct Train *t, const struct Mode
         return false;
     show_trained(plan);
     memory_show(plan, dev);
+    if (t->o.adapter)
+        fprintf(stderr, "trained further: the adapter %s, rank %u, alpha %g%s\n", t->o.adapter, t->o.lora.rank,
+                (double)t->o.lora.alpha, t->o.lora.rank_stabilised ? " (stabilised)" : "");
     fprintf(stderr, "micro-batch: %u rows of %u tokens\n", t->o.micro_rows, t->o.seq_len);
     if (t->o.in_backward && t->o.clip_norm > 0)
         fprintf(stderr, "the norm for --clip takes a second forward and backward a step; --clip 0 saves it\n");
@@ -569,7 +573,7 @@ static int train_on_file(const struct Args *args, const struct ModelFile *f, con
     int status = EXIT_FAILED;
     if (!tokenizer_open(&tokenizer, f))
         return EXIT_FAILED;
-    char *name = load_template_name(args, NULL, o->from_scratch ? NULL : args->operands[0]);
+    char *name = load_template_name(args, o->adapter, o->from_scratch ? NULL : args->operands[0]);
     if (template_open_late(&chat, name, f->chat_template, &tokenizer, f->path)) {
         struct Train t = {.lock = -1};
         char *text = name ? template_source(name) : NULL; // as it is now: the file may be gone when the run ends
@@ -595,6 +599,11 @@ int cmd_train(const struct Args *args) {
     for (size_t i = 0; i < sizeof LORA_FLAGS / sizeof LORA_FLAGS[0]; i++)
         if (args_given(args, LORA_FLAGS[i]) && !train_adapts(method_of(args)))
             return args_wrong(args, "--%s needs --method lora or qlora", LORA_FLAGS[i]);
+        else if (args_given(args, LORA_FLAGS[i]) && args_given(args, "adapter"))
+            return args_wrong(args, "--adapter and --%s exclude each other: an adapter keeps what it was made with",
+                              LORA_FLAGS[i]);
+    if (args_given(args, "adapter") && !train_adapts(method_of(args)))
+        return args_wrong(args, "--adapter needs --method lora or qlora; `vkmoe merge` makes it part of the weights");
     for (size_t i = 0; i < sizeof ESFT_FLAGS / sizeof ESFT_FLAGS[0]; i++)
         if (args_given(args, ESFT_FLAGS[i]) && method_of(args) != TRAIN_ESFT)
             return args_wrong(args, "--%s needs --method esft", ESFT_FLAGS[i]);
@@ -635,7 +644,7 @@ int cmd_train(const struct Args *args) {
     struct Reading reading = {0};
     int status = EXIT_FAILED;
     if (reading_open_list(&reading, args, args_text(args, "data")) && options_read(args, &f.config, &reading, &o) &&
-        out_check(&o)) {
+        out_check(&o) && (!o.adapter || train_adapter(&o, &f))) {
         if (o.seq_len > f.config.max_context)
             fail("--context %u is above the model's context of %u", o.seq_len, f.config.max_context);
         else if (o.seq_len < 2)
@@ -648,5 +657,6 @@ int cmd_train(const struct Args *args) {
     scratch ? scratch_close(&f) : modelfile_close(&f);
     reading_free(&reading);
     free((void *)o.command);
+    free((void *)o.adapted);
     return status;
 }

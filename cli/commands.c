@@ -194,6 +194,8 @@ static const struct Flag train_flags[] = {
     SWITCH("rslora", 0, "scale is alpha / sqrt(rank): large ranks learn as fast as small ones"),
     FLOAT("lora-experts-share", "1", 0.000001, 1,
           "adapters for this share of each layer's experts, the most used on the data"),
+    FILENAME("adapter", 0, "DIR",
+             "train this adapter (PEFT layout) further, on other data or by pairs, instead of a new one"),
     HEADING("Experts that matter (ESFT)"),
     CHOICE("esft-score", "token|gate", "token", "an expert's score: share of tokens sent to it, or mean gate weight"),
     FLOAT("esft-threshold", "0.2", 0.000001, 1,

@@ -395,37 +395,90 @@ static bool load_part(struct Model *m, const struct Safetensors *s, const struct
     return ok;
 }
 
-static bool load_tensors(struct Model *m, const struct Safetensors *s, struct Modules *all, struct LoraOptions *o) {
-    if (!place_entries(s, all, o->rank) || !check_whole(s, all, &o->targets) || !model_add_lora(m, o, 0))
-        return false;
-    for (uint32_t k = 0; k < all->n && !m->dev->is_dry; k++)
-        for (int part = 0; part < 2; part++)
-            if (all->list[k].entry[part] && !load_part(m, s, &all->list[k], part))
-                return false;
-    return true;
+struct Folder {
+    struct LoraOptions o;
+    struct Modules all; // with their tensors
+    struct Safetensors s;
+};
+
+static void folder_close(struct Folder *f) {
+    safetensors_close(&f->s);
+    free(f->all.list);
+}
+
+static bool folder_open(struct Folder *f, const struct Model *m, const char *dir) {
+    char *where, *path = path_join(dir, "adapter_model.safetensors");
+    json_t *c = config_open(dir, &where);
+    f->all = modules_of(m);
+    bool ok = c && read_options(c, where, &f->o) && read_targets(c, &f->all, where);
+    if (ok && !m->dev->is_dry) // whose adapter is loaded once more
+        warn_of_unknown_keys(c, where);
+    bool opened = ok && safetensors_open(&f->s, path);
+    ok = opened && place_entries(&f->s, &f->all, f->o.rank) && check_whole(&f->s, &f->all, &f->o.targets);
+    if (opened && !ok)
+        safetensors_close(&f->s);
+    if (!ok)
+        free(f->all.list);
+    json_decref(c);
+    free(where);
+    free(path);
+    return ok;
 }
 
 bool adapter_load(struct Model *m, const char *dir) {
     if (m->n_params != m->n_base)
         return fail("%s: the model has an adapter already", dir);
-    char *where, *path = path_join(dir, "adapter_model.safetensors");
-    struct LoraOptions o;
-    struct Safetensors s;
-    struct Modules all = modules_of(m);
-    json_t *c = config_open(dir, &where);
-    bool ok = c && read_options(c, where, &o) && read_targets(c, &all, where);
-    if (ok && !m->dev->is_dry) // whose adapter is loaded once more
-        warn_of_unknown_keys(c, where);
-    if (ok && safetensors_open(&s, path)) {
-        ok = load_tensors(m, &s, &all, &o);
-        safetensors_close(&s);
-    } else {
-        ok = false;
+    struct Folder f;
+    if (!folder_open(&f, m, dir))
+        return false;
+    bool ok = model_add_lora(m, &f.o, 0);
+    for (uint32_t k = 0; k < f.all.n && ok && !m->dev->is_dry; k++)
+        for (int part = 0; part < 2 && ok; part++)
+            ok = !f.all.list[k].entry[part] || load_part(m, &f.s, &f.all.list[k], part);
+    folder_close(&f);
+    return ok;
+}
+
+// Marks an expert whose three projections have an adapter, all of them or none.
+static bool mark_experts(const struct Modules *all, const struct Config *c, const char *dir, uint8_t *marked) {
+    uint32_t *parts = xcalloc((size_t)c->n_layers * c->n_experts + 1, sizeof *parts);
+    bool ok = true;
+    for (uint32_t k = 0; k < all->n; k++)
+        if (all->list[k].base->spec.role == ROLE_EXPERTS && all->list[k].entry[0])
+            parts[all->list[k].base->spec.layer * c->n_experts + all->list[k].expert]++;
+    for (uint32_t layer = 0; layer < c->n_layers && ok; layer++) {
+        uint32_t n = 0;
+        for (uint32_t e = 0; e < c->n_experts && ok; e++) {
+            uint32_t has = parts[layer * c->n_experts + e];
+            marked[layer * c->n_experts + e] = has > 0;
+            n += has > 0;
+            if (has && has < 3)
+                ok = fail("%s: expert %u of layer %u has an adapter on some of its three projections only, which "
+                          "cannot be trained further",
+                          dir, e, layer);
+        }
+        if (ok && config_is_moe(c, layer) && n == 0)
+            ok = fail("%s: no expert of layer %u has an adapter, those of other layers have; this cannot be trained "
+                      "further",
+                      dir, layer);
     }
-    json_decref(c);
-    free(all.list);
-    free(where);
-    free(path);
+    free(parts);
+    return ok;
+}
+
+bool adapter_describe(const struct Model *m, const char *dir, struct LoraOptions *o, uint8_t *marked) {
+    struct Folder f;
+    if (!folder_open(&f, m, dir))
+        return false;
+    *o = f.o;
+    bool ok = !(o->targets & LORA_EXPERTS) || mark_experts(&f.all, &m->config, dir, marked);
+    for (uint32_t k = 0; k < f.all.n && ok; k++) {
+        const struct WeightSpec *w = &f.all.list[k].base->spec;
+        if (w->role != ROLE_EXPERTS && (o->targets & role_target(w->role)) && !f.all.list[k].entry[0])
+            ok = fail("%s: %s has no adapter, its like in other layers have; this cannot be trained further", dir,
+                      w->name);
+    }
+    folder_close(&f);
     return ok;
 }
 

@@ -86,6 +86,7 @@ static void test_round_trip(struct Device *dev, const char *preset, uint32_t ran
 struct Wrong {
     const char *config; // NULL: as it should be
     const char *skip;   // tensor left out
+    const char *part;   // of the names of tensors that are left out
     const char *rename; // tensor that gets the name `extra`
     const char *extra;
     bool wide;           // lora_A of q_proj of layer 0 has a column too many
@@ -103,7 +104,7 @@ static bool write_wrong(const struct Wrong *w, const struct Safetensors *good, c
             bool wide = w->wide && strstr(e->name, "layers.0.self_attn.q_proj.lora_A");
             uint64_t dim[2] = {e->dim[0], e->dim[1] + wide}, bytes = dim[0] * dim[1] * 4;
             const char *name = w->rename && strcmp(e->name, w->rename) == 0 ? w->extra : e->name;
-            if (w->skip && strcmp(e->name, w->skip) == 0)
+            if ((w->skip && strcmp(e->name, w->skip) == 0) || (w->part && strstr(e->name, w->part)))
                 continue;
             if (!pass) {
                 safetensors_writer_add(&out, name, DT_F32, 2, dim);
@@ -199,6 +200,48 @@ static void test_refusals(struct Device *dev) {
               "%s: %s", SOUND[i] ? SOUND[i] : "the folder without a fault", fail_last());
         model_free(&m);
     }
+    safetensors_close(&good);
+    unlink(kept);
+    free(path), free(kept);
+}
+
+// What is trained further has an adapter in every layer, of routed experts on whole ones; which of them, is told.
+static void test_describe(struct Device *dev) {
+    static const char CONFIG_Q[] = CONFIG("\"r\": 4, \"target_modules\": [\"layers.1.self_attn.q_proj\"]");
+    static const struct Wrong CASES[] = {
+        {.part = NULL},
+        {.part = "layers.1.mlp.experts.3."},
+        {.part = "layers.0.self_attn", .message = "layers.0.self_attn.q_proj.weight has no adapter, its like"},
+        {.part = "layers.1.mlp.experts.3.up", .message = "expert 3 of layer 1 has an adapter on some of its three"},
+        {.part = "layers.1.mlp.experts.", .message = "no expert of layer 1 has an adapter"},
+    };
+    struct Model m;
+    struct LoraOptions o = {.rank = 4, .alpha = 8, .targets = LORA_Q | LORA_EXPERTS};
+    struct Safetensors good;
+    char *path = path_join(folder, "adapter_model.safetensors"), *kept = path_join(folder, "good.safetensors");
+    if (!CHECK(make_model(&m, dev, "tiny-moe") && model_add_lora(&m, &o, 1) && adapter_save(&m, folder, &o, NULL) &&
+                   rename(path, kept) == 0 && safetensors_open(&good, kept),
+               "%s", fail_last()))
+        return;
+    model_remove_lora(&m);
+    const struct Config *c = &m.config;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct LoraOptions read = {0};
+        uint8_t *marked = xcalloc((size_t)c->n_layers * c->n_experts, 1);
+        CHECK(write_wrong(&CASES[i], &good, CONFIG_Q), "%s", fail_last());
+        fail_quiet(CASES[i].message != NULL);
+        bool ok = adapter_describe(&m, folder, &read, marked);
+        fail_quiet(false);
+        CHECK(CASES[i].message ? !ok && strstr(fail_last(), CASES[i].message) : ok, "case %zu: '%s'", i, fail_last());
+        CHECK(read.rank == 4 && read.alpha == 8 && read.targets == o.targets && !read.rank_stabilised,
+              "case %zu: targets %#x", i, read.targets);
+        for (uint32_t k = 0; k < c->n_layers * c->n_experts && ok; k++) {
+            bool has = config_is_moe(c, k / c->n_experts) && !(i == 1 && k == c->n_experts + 3);
+            CHECK(marked[k] == has, "case %zu: expert %u of layer %u", i, k % c->n_experts, k / c->n_experts);
+        }
+        free(marked);
+    }
+    model_free(&m);
     safetensors_close(&good);
     unlink(kept);
     free(path), free(kept);
@@ -305,6 +348,7 @@ int main(int argc, char **argv) {
     test_round_trip(&dev, "tiny-moe", 2, LORA_EXPERTS | LORA_ROUTER);
     if (!brief) {
         test_refusals(&dev);
+        test_describe(&dev);
         test_p9_side_loader_lies(&dev);
     }
     test_golden(&dev);

@@ -55,6 +55,49 @@ for method in "${methods[@]}"; do
     rm -rf "$work/whole" "$work/cut"
 done
 
+data=$work/data.jsonl
+
+# An adapter is trained further: it begins as it is, keeps what it was made with, and where it is on some experts goes on with these.
+figure() { # of the JSON that a run prints
+    grep -o "\"$1\": [0-9.e+-]*" <<<"$out" | sed 's/.*: //'
+}
+for flags in "--lora-rank 5 --lora-alpha 7 --rslora --lora-targets q_proj,mlp,gate" "--lora-experts-share 0.3"; do
+    # shellcheck disable=SC2086
+    train 0 model.gguf first --method qlora $flags --steps 3 --validation "$data" --json
+    after=$(figure validation_after)
+    run 0 train "$work/model.gguf" --out "$work/same" --data "$data" --context 64 --batch 6 --lr 0 --method qlora --adapter "$work/first" \
+        --steps 1 --validation "$data" --json
+    [[ -n $after && $(figure validation_before) == "$after" ]]
+    note $? "$flags: the held-out loss was $after and is $(figure validation_before)"
+    says "$err" "trained further: the adapter $work/first, rank "
+    grep -qF "the adapter $work/first" "$work/same/README.md"
+    note $? "the card does not name the adapter"
+    [[ $(hash_of first) == "$(hash_of same)" ]] && cmp -s "$work/first/adapter_config.json" "$work/same/adapter_config.json"
+    note $? "$flags: without learning the adapter is another: $(cat "$work/first/adapter_config.json" "$work/same/adapter_config.json")"
+    [[ ! -e $work/first/expert_cfg.json ]] || cmp "$work/first/expert_cfg.json" "$work/same/expert_cfg.json"
+    note $? "$flags: other experts are trained"
+    data=$work/pairs.jsonl
+    train 0 model.gguf whole --method qlora --adapter "$work/first" --loss dpo --steps 3
+    [[ $(head -n 1 "$work/whole/metrics.jsonl" | grep -o '"loss": [0-9.]*') == '"loss": 0.693147' ]]
+    note $? "the reference is not the model with its adapter: $(head -n 1 "$work/whole/metrics.jsonl")"
+    train 0 model.gguf cut --method qlora --adapter "$work/first" --loss dpo --steps 2
+    train 0 model.gguf cut --method qlora --adapter "$work/first" --loss dpo --steps 3 --resume
+    [[ $(hash_of whole) == "$(hash_of cut)" && $(hash_of whole) != "$(hash_of first)" ]]
+    note $? "$flags: a resumed run of an adapter that goes on ends with other bits"
+    train 1 model.gguf cut --method qlora --adapter "$work/whole" --loss dpo --steps 4 --resume
+    says "$err" "adapter"
+    data=$work/data.jsonl
+    [[ $flags == *share* ]] || rm -rf "$work/first"
+    rm -rf "$work/same" "$work/whole" "$work/cut"
+done
+train 2 model.gguf new --method qlora --adapter "$work/first" --lora-rank 8
+says "$err" "--adapter and --lora-rank exclude each other"
+train 2 model.gguf new --method full --adapter "$work/first"
+says "$err" "--adapter needs --method lora or qlora"
+train 1 model.gguf new --method qlora --adapter "$work/model"
+says "$err" "a whole model is no adapter"
+
+data=$work/pairs.jsonl
 # Pairs: before the first step neither answer is preferred; a prompt may be messages; what is no pair is refused with its line.
 run 0 train "$work/model" --out "$work/new" --data "$data" --context 64 --batch 6 --lr 0 --loss dpo --steps 1 --validation-split 0.2
 [[ $(grep -oE '"(validation_)?loss": [0-9.]*' "$work/new/metrics.jsonl" | sed 's/.*: //' | cut -c 1-8 | sort -u) == 0.693147 ]]

@@ -310,3 +310,15 @@ void esft_choose(struct ExpertList *l, const struct Config *c, const double *sco
 void esft_choose_share(struct ExpertList *l, const struct Config *c, const double *scores, double share) {
     choose(l, c, scores, enough_experts, share);
 }
+
+void esft_choose_marked(struct ExpertList *l, const struct Config *c, const uint8_t *marked) {
+    list_init(l, c);
+    for (uint32_t layer = 0; layer < c->n_layers; layer++) {
+        if (!config_is_moe(c, layer))
+            continue;
+        l->ids[layer] = xcalloc(c->n_experts, sizeof *l->ids[layer]);
+        for (uint32_t e = 0; e < c->n_experts; e++)
+            if (marked[(size_t)layer * c->n_experts + e])
+                l->ids[layer][l->n[layer]++] = e;
+    }
+}

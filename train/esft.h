@@ -41,5 +41,7 @@ bool esft_score(struct Model *m, const struct Dataset *d, const struct ExpertSam
 // In each layer the fewest experts whose scores sum up to `threshold`; of equal scores the lower id. scores NULL: as many as any scores could
 // ask for (of no use but for a plan).
 void esft_choose(struct ExpertList *l, const struct Config *c, const double *scores, double threshold);
+// Those that are marked: (n_layers, n_experts).
+void esft_choose_marked(struct ExpertList *l, const struct Config *c, const uint8_t *marked);
 // In each layer the given share of the experts, rounded up: those with the greatest scores, or NULL as above.
 void esft_choose_share(struct ExpertList *l, const struct Config *c, const double *scores, double share);

@@ -71,6 +71,8 @@ static void tell_settings(struct Card *c, const struct Train *t) {
     if (train_adapts(o->method))
         card_fact(c, "LoRA", "rank %u, alpha %g%s", o->lora.rank, (double)o->lora.alpha,
                   o->lora.rank_stabilised ? ", rank-stabilised" : "");
+    if (o->adapter)
+        card_fact(c, "trained further", "the adapter %s", o->adapter);
     if (o->loss == LOSS_DPO)
         card_fact(c, "DPO", "beta %g", (double)o->dpo_beta);
     if (t->m->config.n_experts)

@@ -40,7 +40,7 @@ static struct StepOptions step_options(const struct TrainOptions *o) {
 }
 
 static bool chooses_experts(const struct TrainOptions *o) {
-    return o->method == TRAIN_ESFT ||
+    return o->method == TRAIN_ESFT || o->adapted ||
            (train_adapts(o->method) && o->lora_experts_share < 1 && (o->lora.targets & LORA_EXPERTS));
 }
 
@@ -48,6 +48,8 @@ static void choose_experts(struct ExpertList *l, const struct Config *c, const s
                            const double *scores) {
     if (o->method == TRAIN_ESFT)
         esft_choose(l, c, scores, o->expert_threshold);
+    else if (o->adapted)
+        esft_choose_marked(l, c, o->adapted);
     else
         esft_choose_share(l, c, scores, o->lora_experts_share);
 }
@@ -96,10 +98,35 @@ static bool check_base(const struct Model *m, const struct TrainOptions *o) {
         "file, or --method lora");
 }
 
+static bool add_adapters(struct Model *m, const struct TrainOptions *o) {
+    return o->adapter ? adapter_load(m, o->adapter) : model_add_lora(m, &o->lora, o->seed);
+}
+
 struct ModelOptions train_model_options(const struct TrainOptions *o, const struct Config *c, enum DType type) {
     return (struct ModelOptions){.type = type,
                                  .max_positions = (uint32_t)max_u64(1, min_u64(o->seq_len, c->max_context)),
                                  .host_layers = o->offload & OFFLOAD_WEIGHTS ? c->n_layers : 0};
+}
+
+bool train_adapter(struct TrainOptions *o, const struct ModelFile *f) {
+    const struct Config *c = &f->config;
+    size_t n = (size_t)c->n_layers * c->n_experts;
+    uint8_t *marked = xcalloc(n + 1, 1);
+    struct Device dry;
+    struct Model m;
+    device_open_dry(&dry, NULL);
+    struct ModelOptions mo = train_model_options(o, c, f->n_tensors ? DT_COUNT : DT_F32);
+    bool ok = (f->n_tensors ? model_load(&m, &dry, f, &mo) : model_init_with(&m, &dry, c, &mo)) &&
+              adapter_describe(&m, o->adapter, &o->lora, marked);
+    model_free(&m);
+    bool in_part = false;
+    for (uint32_t layer = 0; layer < c->n_layers && (o->lora.targets & LORA_EXPERTS); layer++)
+        in_part =
+            in_part || (config_is_moe(c, layer) && memchr(marked + (size_t)layer * c->n_experts, 0, c->n_experts));
+    o->adapted = ok && in_part ? marked : NULL;
+    if (!o->adapted)
+        free(marked);
+    return ok;
 }
 
 uint32_t train_most_rows(const struct Config *c, const struct TrainOptions *o, const struct Device *like) {
@@ -148,7 +175,7 @@ bool train_plan(const struct ModelFile *f, enum DType type, const struct TrainOp
         return false;
     }
     plan->host_weights = m.host.used_bytes;
-    ok = check_base(&m, o) && (!train_adapts(o->method) || model_add_lora(&m, &o->lora, o->seed));
+    ok = check_base(&m, o) && (!train_adapts(o->method) || add_adapters(&m, o));
     plan->adapters = m.adapters.used_bytes;
     ok = ok && step_init(&s, &m, &so, !train_adapts(o->method));
     plan->weights = m.arena.used_bytes; // with the peaks of their rows
@@ -213,12 +240,12 @@ const char *train_template(const struct Train *t) {
 
 // ---- Begin
 
-// Of up to 16 rows of every base weight: another model of the same architecture has others.
-static bool weights_hash(const struct Model *m, uint64_t *hash) {
+// Of up to 16 rows of every weight from `first` on: another model of the same architecture has others.
+static bool weights_hash(const struct Model *m, uint32_t first, uint32_t end, uint64_t *hash) {
     enum { ROWS = 16 };
     bool ok = true;
     *hash = 0;
-    for (uint32_t i = 0; i < m->n_base && ok; i++) {
+    for (uint32_t i = first; i < end && ok; i++) {
         const struct Param *p = &m->params[i];
         uint64_t rows = tensor_rows(&p->w), cols = tensor_cols(&p->w), n = min_u64(rows, ROWS);
         float *row = xmalloc(cols * sizeof *row);
@@ -234,8 +261,9 @@ static bool weights_hash(const struct Model *m, uint64_t *hash) {
 static bool identify(struct Train *t) {
     const struct TrainOptions *o = &t->o;
     struct RunIdentity *id = &t->identity;
-    uint64_t weights;
-    if (!weights_hash(t->m, &weights))
+    uint64_t weights, adapter;
+    if (!weights_hash(t->m, 0, t->m->n_base, &weights) ||
+        !weights_hash(t->m, t->m->n_base, o->adapter ? t->m->n_params : t->m->n_base, &adapter))
         return false;
     *id = (struct RunIdentity){.data = &t->data, .template_name = o->template_name, .template_text = o->template_text};
     // The first that differs is told: what a flag says stands before the hashes, which depend on it.
@@ -273,6 +301,8 @@ static bool identify(struct Train *t) {
     identity_add(id, "model", "%016llx", (unsigned long long)hash_bytes(config, strlen(config), 0));
     free(config);
     identity_add(id, "base", "%016llx", (unsigned long long)weights);
+    if (o->adapter)
+        identity_add(id, "adapter", "%016llx", (unsigned long long)adapter);
     identity_add(id, "tokenizer", "%016llx", (unsigned long long)(t->tokenizer ? t->tokenizer->hash : 0));
     identity_add(id, DATA_FACT, "%016llx", (unsigned long long)t->data.hash);
     if (o->loss == LOSS_DPO) // the reference is of the held-out pairs too
@@ -455,7 +485,8 @@ static bool find_experts(struct Train *t) {
     } else {
         double *scores = xcalloc((size_t)c->n_layers * c->n_experts, sizeof *scores);
         struct ExpertSample sample = {.examples = o->expert_sample, .seed = o->seed, .seq_len = o->seq_len};
-        ok = esft_score(t->m, &t->data, &sample, o->method == TRAIN_ESFT ? o->expert_score : EXPERT_TOKEN, scores);
+        ok = o->adapted ||
+             esft_score(t->m, &t->data, &sample, o->method == TRAIN_ESFT ? o->expert_score : EXPERT_TOKEN, scores);
         if (ok)
             choose_experts(&t->experts, c, o, scores);
         free(scores);
@@ -485,7 +516,7 @@ bool train_begin(struct Train *t, struct Model *m) {
             return false;
         so.optimiser.experts = &t->experts;
     }
-    if (train_adapts(t->o.method) && !model_add_lora(m, &t->o.lora, t->o.seed))
+    if (train_adapts(t->o.method) && !add_adapters(m, &t->o))
         return false;
     if (!step_init(&t->step, m, &so, !train_adapts(t->o.method)) || !identify(t))
         return false;

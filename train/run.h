@@ -22,6 +22,8 @@ struct TrainOptions {
     enum TrainLoss loss;
     float dpo_beta;
     struct LoraOptions lora;
+    const char *adapter;       // a folder whose adapter is trained further, see train_adapter; NULL: a new one
+    const uint8_t *adapted;    // (n_layers, n_experts): the routed experts that it has adapters on; NULL: all, or none
     double lora_experts_share; // of the routed experts of a layer, the most used on the data have adapters; 1: all
     enum ExpertScore expert_score;
     double expert_threshold;   // esft: scores of the chosen ones sum up to it
@@ -121,6 +123,8 @@ struct Train {
     void *context;
 };
 
+// Reads what o->adapter is on the file's model: o->lora becomes its own, and o->adapted is made where it is needed, for the caller to free.
+bool train_adapter(struct TrainOptions *o, const struct ModelFile *f);
 // How the model of a run is to be loaded: offloaded weights lie in host memory.
 struct ModelOptions train_model_options(const struct TrainOptions *o, const struct Config *c, enum DType type);
 // The most rows of o->seq_len tokens that a micro-batch may have on a device, whatever memory it has; 0: not even one.
