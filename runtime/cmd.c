@@ -1,13 +1,14 @@
 // The recorder. A Cmd is a list of dispatches in host memory: kernel, grid, arguments, the ranges touched, and whether a barrier stands
 // before it. Vulkan command buffers are made of the list when the program is first submitted, cut where the cost model says
-// 50 ms, and made again in smaller pieces when a submit turns out too long.
+// 50 ms, within a dispatch too where one is longer by far, and made again in smaller pieces when a submit turns out too long.
 #include "runtime/cmd.h"
 #include "runtime/vk.h"
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const double SUBMIT_TARGET_MS = 50, SUBMIT_LIMIT_MS = 200;
+static const double SUBMIT_LIMIT = 4; // of what a submit is meant to take
 enum { PUSH_MAX_BYTES = 128, MAX_POINTERS = 16 };
 
 struct Access {
@@ -21,6 +22,7 @@ struct Node {
     uint32_t groups[3];
     uint64_t indirect; // address of the group counts; 0: direct
     bool barrier;      // before this dispatch
+    bool can_be_cut;   // into several, each of some workgroups
     uint32_t recorded; // its place in the order in which it was recorded
     uint8_t push[PUSH_MAX_BYTES];
     uint32_t first_access, n_access; // in the log's list
@@ -49,7 +51,8 @@ struct Cmd {
 
 struct Segment {
     VkCommandBuffer cb;
-    uint32_t first, end; // nodes
+    uint32_t first, end;      // nodes
+    uint32_t piece, n_pieces; // of the only node, where it is cut; else 0 of 1
     double estimate_ms;
 };
 
@@ -137,6 +140,11 @@ static void node_grid(const struct Device *dev, const struct Dispatch *d, uint32
         assert(groups[i] <= dev->limits.max_groups[i]);
 }
 
+static double node_ms(const struct Device *dev, const struct Node *n) {
+    double compute = n->flops / (dev->gflops * 1e6), traffic = n->bytes / (dev->gbytes_per_s * 1e6);
+    return (compute > traffic ? compute : traffic) + (dev->is_cpu ? 0.02 : 0.004);
+}
+
 void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
     struct Device *dev = c->dev;
     if (dev->state != DEVICE_OK || (d->groups[0] == 0 && d->indirect.address == 0))
@@ -173,7 +181,10 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
                                           d->subgroup ? d->subgroup : dev->limits.subgroup_size};
     assert(d->n_spec <= KERNEL_MAX_SPEC);
     memcpy(spec + 2, d->spec, d->n_spec * sizeof *spec);
-    node->pipeline = pipeline_get(dev, d->kernel, spec, d->n_spec + 2);
+    // The rates may turn out lower than they look now, so what is only longish can be cut too.
+    node->can_be_cut =
+        dev->cuts_dispatches && !dev->is_dry && !node->indirect && 5 * node_ms(dev, node) > dev->submit_ms;
+    node->pipeline = pipeline_get(dev, d->kernel, spec, d->n_spec + 2, node->can_be_cut);
 }
 
 // Both move fours of words; CPU devices several a lane, because there a workgroup costs more than its words.
@@ -314,9 +325,30 @@ static bool indirect_follows(const struct Cmd *c, uint32_t i, uint32_t end) {
     return false;
 }
 
-static double node_ms(const struct Device *dev, const struct Node *n) {
-    double compute = n->flops / (dev->gflops * 1e6), traffic = n->bytes / (dev->gbytes_per_s * 1e6);
-    return (compute > traffic ? compute : traffic) + (dev->is_cpu ? 0.02 : 0.004);
+// Folded grids count in rows of x (group_index), which stay whole.
+static uint32_t cut_axis(const struct Node *n) { return n->groups[2] > n->groups[1] ? 2 : n->groups[1] > 1 ? 1 : 0; }
+
+static uint32_t pieces_of(const struct Device *dev, const struct Node *n) {
+    double ms = node_ms(dev, n);
+    if (!n->can_be_cut || ms <= SUBMIT_LIMIT * dev->submit_ms)
+        return 1;
+    return (uint32_t)fmin(ceil(ms / dev->submit_ms), n->groups[cut_axis(n)]);
+}
+
+static void dispatch_encode(VkCommandBuffer cb, struct Device *dev, const struct Node *n, const struct Segment *s) {
+    if (n->indirect) {
+        const struct Block *b = block_find(dev, n->indirect, 12);
+        vkCmdDispatchIndirect(cb, b->buffer, n->indirect - b->address);
+    } else if (s->n_pieces == 1) {
+        vkCmdDispatch(cb, n->groups[0], n->groups[1], n->groups[2]);
+    } else {
+        uint32_t base[3] = {0}, count[3], axis = cut_axis(n);
+        uint64_t all = n->groups[axis];
+        memcpy(count, n->groups, sizeof count);
+        base[axis] = (uint32_t)(all * s->piece / s->n_pieces);
+        count[axis] = (uint32_t)(all * (s->piece + 1) / s->n_pieces) - base[axis];
+        vkCmdDispatchBase(cb, base[0], base[1], base[2], count[0], count[1], count[2]);
+    }
 }
 
 static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index) {
@@ -334,7 +366,8 @@ static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index)
     uint32_t first_query = p->profiled ? 2 * s->first : 2 * index;
     uint32_t n_queries = p->profiled ? 2 * (s->end - s->first) : 2;
     if (p->queries) {
-        vkCmdResetQueryPool(s->cb, p->queries, first_query, n_queries);
+        if (!p->profiled || s->piece == 0)
+            vkCmdResetQueryPool(s->cb, p->queries, first_query, n_queries);
         if (!p->profiled)
             vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, first_query);
     }
@@ -344,18 +377,13 @@ static bool segment_encode(struct Program *p, struct Segment *s, uint32_t index)
         if (n->barrier || i == s->first || p->profiled) // times of one dispatch at a time
             global_barrier(s->cb, (i == s->first ? BARRIER_FIRST : 0) |
                                       (indirect_follows(&p->log, i, s->end) ? BARRIER_INDIRECT : 0));
-        if (p->queries && p->profiled)
+        if (p->queries && p->profiled && s->piece == 0)
             vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, 2 * i);
         vkCmdBindPipeline(s->cb, VK_PIPELINE_BIND_POINT_COMPUTE, n->pipeline);
         vkCmdPushConstants(s->cb, vk->layouts[KERNELS[n->kernel].push], VK_SHADER_STAGE_COMPUTE_BIT, 0, push->bytes,
                            n->push);
-        if (n->indirect) {
-            const struct Block *b = block_find(dev, n->indirect, 12);
-            vkCmdDispatchIndirect(s->cb, b->buffer, n->indirect - b->address);
-        } else {
-            vkCmdDispatch(s->cb, n->groups[0], n->groups[1], n->groups[2]);
-        }
-        if (p->queries && p->profiled)
+        dispatch_encode(s->cb, dev, n, s);
+        if (p->queries && p->profiled && s->piece == s->n_pieces - 1)
             vkCmdWriteTimestamp2(s->cb, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT, p->queries, 2 * i + 1);
     }
     if (p->queries && !p->profiled)
@@ -380,16 +408,21 @@ static void segments_drop(struct Program *p) {
 
 static bool program_encode(struct Program *p) {
     struct Device *dev = p->log.dev;
-    p->segments = xcalloc(p->log.n_nodes + 1, sizeof *p->segments);
+    const struct Node *nodes = p->log.nodes;
+    uint32_t n = p->log.n_nodes, most = 1;
+    for (uint32_t i = 0; i < n; i++)
+        most += pieces_of(dev, &nodes[i]);
+    p->segments = xcalloc(most, sizeof *p->segments);
     p->profiled = profiling() && device_can(dev, CAP_timestamps);
-    for (uint32_t i = 0; i < p->log.n_nodes;) {
-        struct Segment *s = &p->segments[p->n_segments++];
-        s->first = i;
+    for (uint32_t i = 0; i < n;) {
+        uint32_t pieces = pieces_of(dev, &nodes[i]), first = i;
+        double ms = 0;
         do
-            s->estimate_ms += node_ms(dev, &p->log.nodes[i++]);
-        while (i < p->log.n_nodes && !call_before(&p->log, i) &&
-               s->estimate_ms + node_ms(dev, &p->log.nodes[i]) <= SUBMIT_TARGET_MS);
-        s->end = i;
+            ms += node_ms(dev, &nodes[i++]);
+        while (pieces == 1 && i < n && !call_before(&p->log, i) && ms + node_ms(dev, &nodes[i]) <= dev->submit_ms);
+        for (uint32_t k = 0; k < pieces; k++)
+            p->segments[p->n_segments++] =
+                (struct Segment){.first = first, .end = i, .piece = k, .n_pieces = pieces, .estimate_ms = ms / pieces};
     }
     if (device_can(dev, CAP_timestamps) && p->log.n_nodes) {
         VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
@@ -429,7 +462,7 @@ bool program_submit(struct Program *p) {
         snprintf(vk->last_label, sizeof vk->last_label, "%.47s/%.47s", p->log.name,
                  p->log.nodes[p->log.n_nodes - 1].label);
     for (uint32_t i = 0; i < p->n_segments; i++) {
-        const struct HostCall *h = call_before(&p->log, p->segments[i].first);
+        const struct HostCall *h = p->segments[i].piece ? NULL : call_before(&p->log, p->segments[i].first);
         if (h && !(device_wait(dev) && h->call(dev, h->context)))
             return false;
         VkCommandBufferSubmitInfo one = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
@@ -497,7 +530,9 @@ static double settle_segments(struct Program *p, const uint64_t *ticks, bool *to
             ratio = ratio > 1.25 ? 1.25 : ratio < 0.5 ? 0.5 : ratio;
             dev->gflops *= ratio, dev->gbytes_per_s *= ratio;
         }
-        *too_long = *too_long || (ms > SUBMIT_LIMIT_MS && s->end - s->first > 1);
+        const struct Node *n = &p->log.nodes[s->first];
+        bool divides = s->end - s->first > 1 || (n->can_be_cut && s->n_pieces < n->groups[cut_axis(n)]);
+        *too_long = *too_long || (ms > SUBMIT_LIMIT * dev->submit_ms && divides);
     }
     return total;
 }

@@ -1,6 +1,7 @@
 // Recording and replaying work. A Cmd records dispatches; cmd_end makes a Program of them that can be run again and again. The recorder
 // tracks the byte ranges that each dispatch reads and writes and puts a barrier only where one is due; the log of it can be checked
-// again by another method (program_check). What does not depend on each other is brought together, so that it shares a barrier. Long programs are cut into submits of about 50 ms by a cost model that measured times correct.
+// again by another method (program_check). What does not depend on each other is brought together, so that it shares a barrier. Long programs are cut into submits of about 50 ms by a cost model that measured times correct, dispatches that are
+// longer by far too.
 #pragma once
 #include "runtime/device.h"
 #include "runtime/memory.h"

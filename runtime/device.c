@@ -533,6 +533,18 @@ static uint64_t limit_bytes(const char *name) {
     return UINT64_MAX;
 }
 
+// A desktop waits for the submit that is under way, and drivers end one that takes seconds.
+static void submits_read(struct Device *dev) {
+    const char *text = getenv("VKMOE_SUBMIT_MS");
+    char *end = NULL;
+    double ms = text && text[0] ? strtod(text, &end) : 0;
+    bool given = end && *end == 0 && ms > 0 && ms <= 1000;
+    if (text && text[0] && !given)
+        warn("VKMOE_SUBMIT_MS=%s: milliseconds above 0, up to 1000, are expected; it is not used", text);
+    dev->submit_ms = given ? ms : 50;
+    dev->cuts_dispatches = given || !dev->is_cpu;
+}
+
 static void limits_read(struct Device *dev) {
     VkPhysicalDeviceVulkan13Properties v13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
     VkPhysicalDeviceVulkan11Properties v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
@@ -734,6 +746,7 @@ bool device_open(struct Device *dev, const char *which) {
     dev->index = (uint32_t)chosen;
     vk->physical = devices[chosen];
     limits_read(dev);
+    submits_read(dev);
     vkGetPhysicalDeviceMemoryProperties(vk->physical, &vk->memory);
     struct Features features;
     features_query(vk->physical, &features);

@@ -78,7 +78,10 @@ struct Device {
     uint64_t mapped_bytes;                            // of tensors that lie in mapped files
     double gflops, gbytes_per_s;                      // rates of the cost model, corrected by measured submits
     double longest_submit_ms;                         // measured
-    uint64_t dry_address;                             // where the next block of a dry run lies
+    double submit_ms; // how long a submit is meant to take; a dispatch far above it is cut in several
+    bool
+        cuts_dispatches; // where a long one keeps others from the device: not on processors, unless $VKMOE_SUBMIT_MS asks
+    uint64_t dry_address; // where the next block of a dry run lies
     // Called by kernel_pick before a kernel is used for the first time on this device; it may set kernel_off. NULL: none.
     void (*verify)(struct Device *dev, enum KernelId kernel);
     uint8_t kernel_verified[KERNEL_COUNT];

@@ -370,7 +370,8 @@ bool statistic_is_spill(const struct PipelineStatistic *s) {
                             strcasestr(s->name, "scratch") || strcmp(s->name, "SLM size") == 0);
 }
 
-static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec) {
+static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec,
+                                bool based) {
     struct DeviceVk *vk = dev->vk;
     const struct KernelInfo *info = &KERNELS[kernel];
     if (!info->words) {
@@ -398,7 +399,7 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
         capture |= VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR;
     VkComputePipelineCreateInfo create = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = capture,
+        .flags = capture | (based ? VK_PIPELINE_CREATE_DISPATCH_BASE_BIT : 0),
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .pNext = vk->require_subgroup_size ? &required : NULL,
                   .flags = full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
@@ -415,19 +416,20 @@ static VkPipeline pipeline_make(struct Device *dev, enum KernelId kernel, const 
     return pipeline;
 }
 
-VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec) {
+VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec, bool based) {
     struct DeviceVk *vk = dev->vk;
-    struct Pipeline want = {.kernel = kernel, .words = KERNELS[kernel].words};
+    struct Pipeline want = {.kernel = kernel, .based = based, .words = KERNELS[kernel].words};
     memcpy(want.spec, spec, n_spec * sizeof *spec);
-    want.key = hash_bytes(want.spec, sizeof want.spec, (uint64_t)kernel + 1) | 1;
+    want.key = hash_bytes(want.spec, sizeof want.spec, 2 * (uint64_t)kernel + based + 1) | 1;
     if (vk->n_pipelines * 2 >= vk->pipeline_slots)
         pipelines_grow(vk);
     uint32_t at = (uint32_t)want.key & (vk->pipeline_slots - 1);
     for (; vk->pipelines[at].key; at = (at + 1) & (vk->pipeline_slots - 1))
         if (vk->pipelines[at].key == want.key && vk->pipelines[at].kernel == kernel &&
-            vk->pipelines[at].words == want.words && memcmp(vk->pipelines[at].spec, want.spec, sizeof want.spec) == 0)
+            vk->pipelines[at].based == based && vk->pipelines[at].words == want.words &&
+            memcmp(vk->pipelines[at].spec, want.spec, sizeof want.spec) == 0)
             return vk->pipelines[at].handle;
-    want.handle = pipeline_make(dev, kernel, spec, n_spec);
+    want.handle = pipeline_make(dev, kernel, spec, n_spec, based);
     if (want.handle) {
         vk->pipelines[at] = want;
         vk->n_pipelines++;

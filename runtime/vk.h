@@ -69,8 +69,9 @@ struct Block {
 };
 
 struct Pipeline {
-    uint64_t key; // hash of kernel, local size and specialisation; 0: empty slot
+    uint64_t key; // hash of kernel, local size, specialisation and `based`; 0: empty slot
     enum KernelId kernel;
+    bool based;            // dispatches of it may begin at another workgroup than 0
     const uint32_t *words; // of its module: kernel_replace may have put another one there
     uint32_t spec[KERNEL_MAX_SPEC + 2];
     VkPipeline handle;
@@ -131,7 +132,7 @@ bool kernels_open(struct Device *dev);
 void kernels_close(struct Device *dev);
 void kernels_refresh(struct Device *dev); // recomputes kernel_off from the capabilities
 // Compiles (or finds) a pipeline. spec: local size, subgroup size, then the kernel's own constants. VK_NULL_HANDLE after a message.
-VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec);
+VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec, bool based);
 
 // memory.c
 bool block_make(struct Device *dev, enum ArenaKind kind, uint64_t bytes, const char *what, struct Block *block);

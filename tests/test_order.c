@@ -1,5 +1,5 @@
-// What no result may depend on: the order in which a card runs the workgroups of a dispatch and the subgroups of a workgroup (reorder.h). Operation checks are right
-// and leave the same bits with all modules reversed, on a processor that stands for a card. `test_order TEXT`: the modules with TEXT in their name alone;
+// What no result may depend on: the order in which a card runs the workgroups of a dispatch and the subgroups of a workgroup (reorder.h), and how a long dispatch is cut
+// (cmd.c). Operation checks are right and leave the same bits with all modules reversed, and in pieces, on a processor that stands for a card. `test_order TEXT`: the modules with TEXT in their name alone;
 // `test_order TEXT N`: the first of them that has it without its barrier N too, which should fail, unless the barrier does nothing or guards what the processor does at once.
 #include "card.h"
 #include "check.h"
@@ -82,6 +82,27 @@ static void test_reversed(struct Device *dev, struct Run *runs, uint32_t n) {
     printf("%u runs, forward and reversed\n", n);
 }
 
+// Each dispatch in as many submits as its grid allows, up to forty.
+static void test_in_pieces(struct Device *dev, const struct Run *runs, uint32_t n) {
+    double submit_ms = dev->submit_ms;
+    uint64_t whole = 0, pieces = 0;
+    for (int cut = 0; cut < 2; cut++) {
+        uint64_t before = device_submitted(dev);
+        dev->submit_ms = cut ? 1e-4 : submit_ms;
+        dev->cuts_dispatches = cut;
+        for (uint32_t i = 0; i < n; i++) {
+            uint64_t bits;
+            if (CHECK(run(dev, &runs[i], &bits), "in pieces: %s", fail_last()))
+                CHECK(bits == runs[i].bits, "%s by %s: other bits in pieces", runs[i].oc->name,
+                      KERNELS[runs[i].kernel].name);
+        }
+        *(cut ? &pieces : &whole) = device_submitted(dev) - before;
+    }
+    dev->submit_ms = submit_ms, dev->cuts_dispatches = false;
+    CHECK(n == 0 || pieces > whole + n, "%llu submits in pieces, %llu else", (unsigned long long)pieces,
+          (unsigned long long)whole);
+}
+
 static void test_without(struct Device *dev, const struct Run *runs, uint32_t n, uint32_t barrier) {
     uint32_t first = 0;
     while (first < n && barrier >= reorder_barriers(&forward[runs[first].kernel]))
@@ -116,6 +137,7 @@ int main(int argc, char **argv) {
     CHECK(turned > 0, "no module counts its workgroups");
     struct Run *runs = runs_of(&dev, argc > 1 ? argv[1] : "", &n);
     test_reversed(&dev, runs, n);
+    test_in_pieces(&dev, runs, n);
     if (argc > 2)
         test_without(&dev, runs, n, (uint32_t)strtoul(argv[2], NULL, 10));
     free(runs);

@@ -44,6 +44,57 @@ static void test_programs(struct Device *dev) {
     arena_free(&arena);
 }
 
+// Submits of one run of a copy, whose target must be its source's copy.
+static uint64_t submits_of(struct Device *dev, struct Program *p, const struct Tensor *from, const struct Tensor *to) {
+    uint32_t sample[4] = {0}, want[4] = {0};
+    uint64_t before = device_submitted(dev), n = 0;
+    if (CHECK(program_run(p), "%s", fail_last()))
+        n = device_submitted(dev) - before;
+    for (uint32_t i = 0; i < 1 << 10; i += 31) {
+        uint64_t at = (uint64_t)i << 16;
+        CHECK(tensor_download(dev, to, at, sample, sizeof sample) &&
+                  tensor_download(dev, from, at, want, sizeof want) && memcmp(sample, want, sizeof want) == 0,
+              "byte %llu of what was copied in %llu submits is not there", (unsigned long long)at,
+              (unsigned long long)n);
+    }
+    return n;
+}
+
+// A dispatch that takes longer than a submit may is cut: by its estimate at once, else once it was measured. Nothing else is, nor anything on a processor
+// of which nobody asks it.
+static void test_long_dispatches(struct Device *dev) {
+    struct Arena arena;
+    bool cuts = dev->cuts_dispatches;
+    double submit_ms = dev->submit_ms, gbytes = dev->gbytes_per_s;
+    arena_init(&arena, dev, "long", ARENA_DEVICE);
+    struct Tensor a = TENSOR(&arena, DT_U32, 1 << 24), b = TENSOR(&arena, DT_U32, 1 << 24);
+    CHECK(!cuts || !dev->is_cpu, "a processor cuts dispatches, unasked");
+    for (int round = 0; round < 3; round++) {
+        dev->cuts_dispatches = round > 0;
+        dev->submit_ms = 1;
+        dev->gbytes_per_s = 2.0 * (double)a.bytes / 1e6 / (round == 1 ? 40 : 2.5); // so many ms
+        struct Cmd *cmd = cmd_begin(dev, "copy");
+        cmd_copy(cmd, &a, &b);
+        struct Program *p = cmd_end(cmd);
+        for (uint32_t i = 0; i < 1 << 10; i++) { // anew, so that an old copy does not pass
+            uint32_t words[4] = {i, round, ~i, i * i};
+            CHECK(tensor_upload(dev, &a, (uint64_t)i << 16, words, sizeof words), "%s", fail_last());
+        }
+        uint64_t n = submits_of(dev, p, &a, &b);
+        if (round == 0)
+            CHECK(n == 1, "%llu submits of what is not to be cut", (unsigned long long)n);
+        if (round == 1)
+            CHECK(n == 41, "%llu submits of 40.02 ms by estimate", (unsigned long long)n);
+        for (int again = 0; round == 2 && n == 1 && again < 10; again++)
+            n = submits_of(dev, p, &a, &b);
+        if (round == 2 && device_can(dev, CAP_timestamps))
+            CHECK(n > 1, "a dispatch of 64 MiB that was measured is still one submit of 1 ms");
+        program_free(p);
+    }
+    dev->cuts_dispatches = cuts, dev->submit_ms = submit_ms, dev->gbytes_per_s = gbytes;
+    arena_free(&arena);
+}
+
 static void test_arena(struct Device *dev) {
     struct Arena arena;
     arena_init(&arena, dev, "test", ARENA_DEVICE);
@@ -156,6 +207,7 @@ int main(void) {
         return 1;
     printf("%s, %s\n", dev.name, dev.driver);
     test_programs(&dev);
+    test_long_dispatches(&dev);
     test_arena(&dev);
     test_push_layout();
     test_pipeline_cache(&dev);
