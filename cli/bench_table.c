@@ -215,12 +215,9 @@ bool bench_operations(const struct Args *args, const char *title) {
     fprintf(stderr, "%s: %.2f ms, one dispatch at a time\n%-28s %8s %12s %7s %10s %10s\n", title, total / 1000,
             "operation", "runs", "us each", "share", "GFLOP/s", "GB/s");
     for (uint32_t i = 0; i < n; i++) {
-        const struct ProfileRow *r = &rows[i];
-        fprintf(stderr, "%-28s %8llu %12.1f %6.1f%% %10.2f %10.2f\n", r->label, (unsigned long long)r->n,
-                r->us / (double)r->n, 100 * r->us / total, r->us > 0 ? r->flops / r->us / 1000 : 0,
-                r->us > 0 ? r->bytes / r->us / 1000 : 0);
+        profile_print_row(&rows[i], total);
         if (i < BARS)
-            bars[i] = (struct PlotBar){r->label, r->us / 1000};
+            bars[i] = (struct PlotBar){rows[i].label, rows[i].us / 1000};
     }
     if (shown == 0)
         return fail("the device has no timestamps: no time by operation");

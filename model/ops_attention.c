@@ -153,6 +153,7 @@ struct Forward {
     enum DType keys;
     struct Args_attention args;
     double flops, bytes;
+    bool at_most; // the keys of a cache, of which rows see what is there by then
 };
 
 static struct Dispatch forward_dispatch(const void *job, const struct Tile *way) {
@@ -162,7 +163,7 @@ static struct Dispatch forward_dispatch(const void *job, const struct Tile *way)
     struct Dispatch d = needs & NEEDS_COOPMAT ? matrix_dispatch(j->dev, j->kernel, rows, heads, head_dim, cache)
                                               : tile_dispatch(j->dev, KERNEL_attention_cpu, KERNEL_attention, rows,
                                                               heads, head_dim, cache, 1);
-    d.flops = j->flops, d.bytes = j->bytes;
+    d.flops = j->flops, d.bytes = j->bytes, d.at_most = j->at_most;
     if (way->rows == 0) // the table's
         return d;
     d.local_size = way->threads;
@@ -255,7 +256,8 @@ void op_attention(struct Cmd *c, struct Arena *scratch, const struct Tensor *q, 
                         .s = s,
                         .keys = k->type,
                         .flops = 4.0 * s.head_dim * pairs_of(rows, key_rows, s),
-                        .bytes = (double)(2 * q->bytes + k->bytes + v->bytes)};
+                        .bytes = (double)(2 * q->bytes + k->bytes + v->bytes),
+                        .at_most = rows != key_rows};
     j.args = (struct Args_attention){.q = view(q),
                                      .k = view(k),
                                      .v = view(v),
@@ -292,6 +294,7 @@ void op_attention_decode(struct Cmd *c, struct Arena *scratch, const struct Tens
     struct Tensor part = TENSOR(scratch, DT_F32, rows, s.n_heads, n_parts, s.head_dim + 4);
     d.flops = 4.0 * s.head_dim * key_rows * s.n_heads; // rows have their own keys
     d.bytes = (double)(k->bytes + v->bytes + part.bytes);
+    d.at_most = true; // keys that are there by then
     struct Args_attention_decode args = {.q = view(q),
                                          .k = view(k),
                                          .v = view(v),

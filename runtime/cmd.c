@@ -23,6 +23,7 @@ struct Node {
     uint64_t indirect; // address of the group counts; 0: direct
     bool barrier;      // before this dispatch
     bool can_be_cut;   // into several, each of some workgroups
+    bool at_most;      // flops and bytes are bounds
     uint32_t recorded; // its place in the order in which it was recorded
     uint8_t push[PUSH_MAX_BYTES];
     uint32_t first_access, n_access; // in the log's list
@@ -54,6 +55,7 @@ struct Segment {
     uint32_t first, end;      // nodes
     uint32_t piece, n_pieces; // of the only node, where it is cut; else 0 of 1
     double estimate_ms;
+    bool at_most; // the estimate is one of bounds
 };
 
 struct Program {
@@ -158,6 +160,7 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
     *node = (struct Node){.kernel = d->kernel,
                           .flops = d->flops,
                           .bytes = d->bytes,
+                          .at_most = d->at_most,
                           .label = d->label ? d->label : KERNELS[d->kernel].name,
                           .indirect = d->indirect.address,
                           .recorded = c->n_nodes,
@@ -417,12 +420,17 @@ static bool program_encode(struct Program *p) {
     for (uint32_t i = 0; i < n;) {
         uint32_t pieces = pieces_of(dev, &nodes[i]), first = i;
         double ms = 0;
+        bool at_most = false;
         do
-            ms += node_ms(dev, &nodes[i++]);
+            at_most = at_most || nodes[i].at_most, ms += node_ms(dev, &nodes[i++]);
         while (pieces == 1 && i < n && !call_before(&p->log, i) && ms + node_ms(dev, &nodes[i]) <= dev->submit_ms);
         for (uint32_t k = 0; k < pieces; k++)
-            p->segments[p->n_segments++] =
-                (struct Segment){.first = first, .end = i, .piece = k, .n_pieces = pieces, .estimate_ms = ms / pieces};
+            p->segments[p->n_segments++] = (struct Segment){.first = first,
+                                                            .end = i,
+                                                            .piece = k,
+                                                            .n_pieces = pieces,
+                                                            .estimate_ms = ms / pieces,
+                                                            .at_most = at_most};
     }
     if (device_can(dev, CAP_timestamps) && p->log.n_nodes) {
         VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
@@ -496,7 +504,8 @@ static void profile_add(const struct Node *n, double us) {
         if (r->label && strcmp(r->label, n->label) != 0)
             continue;
         r->label = n->label;
-        r->us += us, r->flops += n->flops, r->bytes += n->bytes, r->n++;
+        r->us += us, r->n++;
+        r->flops += n->at_most ? NAN : n->flops, r->bytes += n->at_most ? NAN : n->bytes;
         return;
     }
 }
@@ -528,6 +537,8 @@ static double settle_segments(struct Program *p, const uint64_t *ticks, bool *to
         if (s->estimate_ms > 1 && ms > 1) {
             double ratio = s->estimate_ms / ms;
             ratio = ratio > 1.25 ? 1.25 : ratio < 0.5 ? 0.5 : ratio;
+            if (s->at_most && ratio > 1) // it had less to do, perhaps
+                ratio = 1;
             dev->gflops *= ratio, dev->gbytes_per_s *= ratio;
         }
         const struct Node *n = &p->log.nodes[s->first];
@@ -657,6 +668,17 @@ uint32_t profile_end(const struct ProfileRow **rows) {
     return n;
 }
 
+static const char *rate_text(double count, double us, char text[24]) {
+    snprintf(text, 24, isnan(count) ? "-" : "%.2f", us > 0 ? count / us / 1000 : 0);
+    return text;
+}
+
+void profile_print_row(const struct ProfileRow *r, double total_us) {
+    char flops[24], bytes[24];
+    fprintf(stderr, "%-28s %8llu %12.1f %6.1f%% %10s %10s\n", r->label, (unsigned long long)r->n, r->us / (double)r->n,
+            100 * r->us / total_us, rate_text(r->flops, r->us, flops), rate_text(r->bytes, r->us, bytes));
+}
+
 void profile_print(struct Device *dev) {
     if (!profiling() || !profile_rows[0].label)
         return;
@@ -666,10 +688,6 @@ void profile_print(struct Device *dev) {
         total += profile_rows[i].us;
     fprintf(stderr, "%s: %.1f ms in %s\n%-28s %8s %12s %7s %10s %10s\n", "profile", total / 1000, dev->name,
             "operation", "runs", "us each", "share", "GFLOP/s", "GB/s");
-    for (uint32_t i = 0; i < PROFILE_ROWS && profile_rows[i].n; i++) {
-        const struct ProfileRow *r = &profile_rows[i];
-        fprintf(stderr, "%-28s %8llu %12.1f %6.1f%% %10.2f %10.2f\n", r->label, (unsigned long long)r->n,
-                r->us / (double)r->n, 100 * r->us / total, r->us ? r->flops / r->us / 1000 : 0,
-                r->us ? r->bytes / r->us / 1000 : 0);
-    }
+    for (uint32_t i = 0; i < PROFILE_ROWS && profile_rows[i].n; i++)
+        profile_print_row(&profile_rows[i], total);
 }

@@ -14,7 +14,8 @@ struct Dispatch {
     uint32_t n_spec;
     uint32_t groups[3];   // groups[1] and [2] 0: a linear grid of groups[0], folded into y where it is long
     struct View indirect; // where not absent: groups are read from these three words instead
-    double flops, bytes;  // for the cost model, profile and bench; upper bound for indirect ones
+    double flops, bytes;  // for the cost model, profile and bench
+    bool at_most;         // they are bounds, what there is to do is known on the device alone: no rates are told of it
     const char *label;    // NULL: the kernel's name
 };
 
@@ -57,9 +58,11 @@ bool program_time(struct Program *p, uint32_t warm, uint32_t reps, double *us);
 // time, and goes on being so; profile_print shows the table per label, summed over all programs run so far.
 struct ProfileRow {
     const char *label;
-    double us, flops, bytes; // summed over n dispatches
+    double us, flops, bytes; // summed over n dispatches; flops and bytes are NaN where one of them gave bounds
     uint64_t n;
 };
 void profile_begin(void);                             // with an empty table
 uint32_t profile_end(const struct ProfileRow **rows); // the slowest first; they live until the next profile_begin
 void profile_print(struct Device *dev);
+// A line of it; total_us: of all rows.
+void profile_print_row(const struct ProfileRow *r, double total_us);

@@ -119,5 +119,20 @@ says "$err" "--micro-batch 0: rows from 1 to 65536, or auto, are expected"
 [[ ! -e $work/bad ]]
 note $? "a refused run left a folder"
 
+# What is told of a run is the run's: kernels that are tried on a known answer meanwhile, as at the first use, take memory of their own.
+peak() {
+    VKMOE_CACHE=$work/cache run 0 bench train tiny-moe --context 64 --steps 1 --json
+    grep -o '"peak_mib": [0-9.]*' <<<"$out"
+}
+peaks=$(peak; peak)
+[[ $(wc -l <<<"$peaks") == 2 && $(sort -u <<<"$peaks" | wc -l) == 1 ]]
+note $? "the first use and the second: $peaks"
+# A rate is told of what is counted: attention over a cache sees what is there by then, which the device alone knows.
+VKMOE_PROFILE=1 run 0 generate "$work/model" -p "one two" -n 3 --context 64
+grep -qE '^attention_decode[a-z0-9_]* .* - +-$' <<<"$err"
+note $? "attention's rate in '$err'"
+grep -qE '^rope .* [0-9.]+ +[0-9.]+$' <<<"$err"
+note $? "the rotation's rate in '$err'"
+
 rm -rf "$work"
 finish
