@@ -64,6 +64,7 @@ struct Program {
     uint32_t n_segments;
     VkQueryPool queries; // two per segment; with profiling two per node instead
     bool profiled;
+    uint32_t n_joined; // times that it was made again in larger pieces
     double last_us;
 };
 
@@ -525,16 +526,19 @@ static double settle_profiled(struct Program *p, const uint64_t *ticks) {
     return total;
 }
 
-// Measured against estimated: the rates drift towards what the device really does, so that later programs are cut well.
-static double settle_segments(struct Program *p, const uint64_t *ticks, bool *too_long) {
+// Measured against estimated: the rates drift towards what the device really does, so that later programs are cut well. `again`: this one was not, and
+// is to be encoded anew; in larger pieces a few times only, as the rates may not settle.
+static double settle_segments(struct Program *p, const uint64_t *ticks, bool *again) {
+    enum { MOST_JOINED = 10 };
     struct Device *dev = p->log.dev;
     double total = 0;
+    bool too_short = false;
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct Segment *s = &p->segments[i];
         double ms = (double)ticks_between(dev, ticks + 2 * i) * dev->limits.timestamp_ns / 1e6;
         total += ms * 1000;
         dev->longest_submit_ms = ms > dev->longest_submit_ms ? ms : dev->longest_submit_ms;
-        if (s->estimate_ms > 1 && ms > 1) {
+        if (s->estimate_ms > 1 && ms > 0.05) {
             double ratio = s->estimate_ms / ms;
             ratio = ratio > 1.25 ? 1.25 : ratio < 0.5 ? 0.5 : ratio;
             if (s->at_most && ratio > 1) // it had less to do, perhaps
@@ -543,8 +547,11 @@ static double settle_segments(struct Program *p, const uint64_t *ticks, bool *to
         }
         const struct Node *n = &p->log.nodes[s->first];
         bool divides = s->end - s->first > 1 || (n->can_be_cut && s->n_pieces < n->groups[cut_axis(n)]);
-        *too_long = *too_long || (ms > SUBMIT_LIMIT * dev->submit_ms && divides);
+        *again = *again || (ms > SUBMIT_LIMIT * dev->submit_ms && divides);
+        too_short = too_short || (s->n_pieces > 1 && !s->at_most && ms * s->n_pieces < dev->submit_ms);
     }
+    if (too_short && p->n_joined < MOST_JOINED)
+        p->n_joined++, *again = true;
     return total;
 }
 
@@ -556,13 +563,13 @@ void programs_settle(struct Device *dev) {
             continue;
         uint32_t n = 2 * (p->profiled ? p->log.n_nodes : p->n_segments);
         uint64_t *ticks = xcalloc(n, sizeof *ticks);
-        bool too_long = false;
+        bool again = false;
         if (vkGetQueryPoolResults(vk->device, p->queries, 0, n, n * sizeof *ticks, ticks, sizeof *ticks,
                                   VK_QUERY_RESULT_64_BIT) == VK_SUCCESS)
-            p->last_us = p->profiled ? settle_profiled(p, ticks) : settle_segments(p, ticks, &too_long);
+            p->last_us = p->profiled ? settle_profiled(p, ticks) : settle_segments(p, ticks, &again);
         free(ticks);
-        if (too_long)
-            segments_drop(p); // encoded anew, in smaller pieces, at the next submit
+        if (again)
+            segments_drop(p); // encoded at the next submit
     }
     vk->n_pending = 0;
 }

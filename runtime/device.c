@@ -753,7 +753,7 @@ bool device_open(struct Device *dev, const char *which) {
     bool ok = queue_find(dev);
     if (ok) {
         caps_probe(dev, &features);
-        dev->gflops = dev->is_cpu ? 15 : dev->is_integrated ? 500 : 4000;
+        dev->gflops = dev->is_cpu ? 15 : dev->is_integrated ? 500 : device_can(dev, CAP_coopmat) ? 20000 : 4000;
         dev->gbytes_per_s = dev->is_cpu ? 5 : dev->is_integrated ? 30 : 200;
         ok = logical_device_make(dev, &features) && kernels_open(dev);
         if (ok && device_can(dev, CAP_file_map) && !filemap_works(dev))
