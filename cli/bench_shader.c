@@ -147,6 +147,7 @@ static int run_as(struct Own *o, const char *name, const char *filter) {
     struct Device dev;
     if (!device_open(&dev, args_text(o->args, "device")))
         return EXIT_FAILED;
+    dev.cuts_dispatches = false; // whose pieces would have other numbers of workgroups, which the shader may ask for
     int status = EXIT_FAILED;
     const char *slash = strrchr(o->path, '/');
     struct OwnKernel own = {.id = id, .info = *built_in};
@@ -492,6 +493,7 @@ static int run_free(struct Own *o) {
     struct BenchTable table;
     if (!device_open(&dev, args_text(o->args, "device")))
         return EXIT_FAILED;
+    dev.cuts_dispatches = false; // whose pieces would have other numbers of workgroups, which the shader may ask for
     if (!fits(&f, &dev) || !peaks_measure(&dev, &peaks) ||
         !bench_begin(&table, o->args, &dev, COLUMNS, 3, "us", true)) {
         device_close(&dev);

@@ -179,6 +179,7 @@ bool adapter_options(const char *dir, struct LoraOptions *o) {
 struct Module {
     const struct Param *base;
     uint32_t expert;
+    char name[MODULE_NAME_BYTES];            // "model.layers.3.mlp.experts.7.up_proj"
     bool targeted;                           // target_modules names it
     const struct SafetensorsEntry *entry[2]; // lora_A, lora_B
 };
@@ -200,6 +201,14 @@ static uint32_t role_target(enum WeightRole role) {
     return TARGET[role];
 }
 
+static void module_name(struct Module *mod) {
+    if (mod->base->spec.role == ROLE_EXPERTS)
+        weight_expert_name(&mod->base->spec, mod->expert, mod->name, sizeof mod->name);
+    else
+        snprintf(mod->name, sizeof mod->name, "%s", mod->base->spec.name);
+    mod->name[strlen(mod->name) - strlen(".weight")] = 0;
+}
+
 static struct Modules modules_of(const struct Model *m) {
     struct Modules all = {0};
     for (int pass = 0; pass < 2; pass++) { // count, then fill
@@ -208,22 +217,15 @@ static struct Modules modules_of(const struct Model *m) {
             const struct WeightSpec *w = &m->params[i].spec;
             uint32_t copies = role_target(w->role) == 0 ? 0 : w->role == ROLE_EXPERTS ? w->dim[0] : 1;
             for (uint32_t e = 0; e < copies; e++, all.n++)
-                if (pass)
+                if (pass) {
                     all.list[all.n] = (struct Module){.base = &m->params[i], .expert = e};
+                    module_name(&all.list[all.n]);
+                }
         }
         if (!pass)
             all.list = xcalloc(all.n, sizeof *all.list);
     }
     return all;
-}
-
-// "model.layers.3.mlp.experts.7.up_proj"
-static void module_name(const struct Module *mod, char out[MODULE_NAME_BYTES]) {
-    if (mod->base->spec.role == ROLE_EXPERTS)
-        weight_expert_name(&mod->base->spec, mod->expert, out, MODULE_NAME_BYTES);
-    else
-        snprintf(out, MODULE_NAME_BYTES, "%s", mod->base->spec.name);
-    out[strlen(out) - strlen(".weight")] = 0;
 }
 
 static int by_key(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -239,8 +241,7 @@ static bool target_names(const json_t *names, struct Modules *all, const char *w
             return fail("%s: target_modules holds something that is no text", where);
         size_t length = strlen(target);
         for (uint32_t k = 0; k < all->n; k++) {
-            char name[MODULE_NAME_BYTES];
-            module_name(&all->list[k], name);
+            const char *name = all->list[k].name;
             size_t n = strlen(name);
             bool end = n >= length && strcmp(name + n - length, target) == 0;
             if (end && (n == length || name[n - length - 1] == '.')) {
@@ -271,8 +272,7 @@ static bool target_pattern(const char *pattern, struct Modules *all, const char 
     pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
     pcre2_set_match_limit(limits, 100000);
     for (uint32_t k = 0; k < all->n; k++) {
-        char name[MODULE_NAME_BYTES];
-        module_name(&all->list[k], name);
+        const char *name = all->list[k].name;
         all->list[k].targeted = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, limits) >= 0;
         hits += all->list[k].targeted;
     }
@@ -311,11 +311,8 @@ static bool check_shape(const char *file, const struct SafetensorsEntry *e, uint
 // Gives every tensor of the file to its module.
 static bool place_entries(const struct Safetensors *s, struct Modules *all, uint32_t rank) {
     struct NameIndex *index = xcalloc(all->n, sizeof *index);
-    for (uint32_t k = 0; k < all->n; k++) {
-        char name[MODULE_NAME_BYTES];
-        module_name(&all->list[k], name);
-        index[k] = (struct NameIndex){xstrdup(name), &all->list[k]};
-    }
+    for (uint32_t k = 0; k < all->n; k++)
+        index[k] = (struct NameIndex){all->list[k].name, &all->list[k]};
     qsort(index, all->n, sizeof *index, by_key);
     bool ok = true;
     for (uint32_t i = 0; i < s->n_entries && ok; i++) {
@@ -340,8 +337,6 @@ static bool place_entries(const struct Safetensors *s, struct Modules *all, uint
         found->module->entry[part] = e;
         ok = check_shape(s->file.name, e, part ? out : rank, part ? rank : in);
     }
-    for (uint32_t k = 0; k < all->n; k++)
-        free(index[k].name);
     free(index);
     return ok;
 }
@@ -355,9 +350,7 @@ static bool check_whole(const struct Safetensors *s, const struct Modules *all, 
             *targets |= role_target(mod->base->spec.role);
         if ((a && b) || (!a && !b && !mod->targeted))
             continue;
-        char name[MODULE_NAME_BYTES];
-        module_name(mod, name);
-        return fail("%s: tensor %s%s%s is missing%s", s->file.name, PREFIX, name, SUFFIX[a ? 1 : 0],
+        return fail("%s: tensor %s%s%s is missing%s", s->file.name, PREFIX, mod->name, SUFFIX[a ? 1 : 0],
                     a || b ? ", the other half of its pair is there" : ", though target_modules names the module");
     }
     return *targets != 0 || fail("%s: no adapter in it", s->file.name);
@@ -475,8 +468,7 @@ bool adapter_describe(const struct Model *m, const char *dir, struct LoraOptions
     for (uint32_t k = 0; k < f.all.n && ok; k++) {
         const struct WeightSpec *w = &f.all.list[k].base->spec;
         if (w->role != ROLE_EXPERTS && (o->targets & role_target(w->role)) && !f.all.list[k].entry[0])
-            ok = fail("%s: %s has no adapter, its like in other layers have; this cannot be trained further", dir,
-                      w->name);
+            ok = fail("%s: %s has no adapter, others of its kind have; this cannot be trained further", dir, w->name);
     }
     folder_close(&f);
     return ok;

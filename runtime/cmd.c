@@ -28,6 +28,7 @@ struct Node {
     uint8_t push[PUSH_MAX_BYTES];
     uint32_t first_access, n_access; // in the log's list
     double flops, bytes;
+    double learnt_ms; // what it took where the program was found to be cut badly; 0: the cost model is asked
     const char *label;
 };
 
@@ -55,7 +56,6 @@ struct Segment {
     uint32_t first, end;      // nodes
     uint32_t piece, n_pieces; // of the only node, where it is cut; else 0 of 1
     double estimate_ms;
-    bool at_most; // the estimate is one of bounds
 };
 
 struct Program {
@@ -143,9 +143,13 @@ static void node_grid(const struct Device *dev, const struct Dispatch *d, uint32
         assert(groups[i] <= dev->limits.max_groups[i]);
 }
 
-static double node_ms(const struct Device *dev, const struct Node *n) {
+static double node_model_ms(const struct Device *dev, const struct Node *n) {
     double compute = n->flops / (dev->gflops * 1e6), traffic = n->bytes / (dev->gbytes_per_s * 1e6);
-    return (compute > traffic ? compute : traffic) + (dev->is_cpu ? 0.02 : 0.004);
+    return fmax(compute, traffic) / dev->pace + (dev->is_cpu ? 0.02 : 0.004);
+}
+
+static double node_ms(const struct Device *dev, const struct Node *n) {
+    return n->learnt_ms > 0 ? n->learnt_ms : node_model_ms(dev, n);
 }
 
 void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
@@ -421,17 +425,12 @@ static bool program_encode(struct Program *p) {
     for (uint32_t i = 0; i < n;) {
         uint32_t pieces = pieces_of(dev, &nodes[i]), first = i;
         double ms = 0;
-        bool at_most = false;
         do
-            at_most = at_most || nodes[i].at_most, ms += node_ms(dev, &nodes[i++]);
+            ms += node_ms(dev, &nodes[i++]);
         while (pieces == 1 && i < n && !call_before(&p->log, i) && ms + node_ms(dev, &nodes[i]) <= dev->submit_ms);
         for (uint32_t k = 0; k < pieces; k++)
-            p->segments[p->n_segments++] = (struct Segment){.first = first,
-                                                            .end = i,
-                                                            .piece = k,
-                                                            .n_pieces = pieces,
-                                                            .estimate_ms = ms / pieces,
-                                                            .at_most = at_most};
+            p->segments[p->n_segments++] =
+                (struct Segment){.first = first, .end = i, .piece = k, .n_pieces = pieces, .estimate_ms = ms / pieces};
     }
     if (device_can(dev, CAP_timestamps) && p->log.n_nodes) {
         VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
@@ -526,33 +525,56 @@ static double settle_profiled(struct Program *p, const uint64_t *ticks) {
     return total;
 }
 
-// Measured against estimated: the rates drift towards what the device really does, so that later programs are cut well. `again`: this one was not, and
-// is to be encoded anew; in larger pieces a few times only, as the rates may not settle.
+static double segment_ms(const struct Program *p, const uint64_t *ticks, uint32_t i) {
+    return (double)ticks_between(p->log.dev, ticks + 2 * i) * p->log.dev->limits.timestamp_ns / 1e6;
+}
+
+// Of a program that is to be cut anew: each dispatch took its share of what its submits took.
+static void learn(struct Program *p, const uint64_t *ticks) {
+    for (uint32_t i = 0; i < p->n_segments;) {
+        const struct Segment *s = &p->segments[i];
+        double ms = 0, estimate = s->estimate_ms * s->n_pieces;
+        for (uint32_t k = 0; k < s->n_pieces; k++)
+            ms += segment_ms(p, ticks, i++);
+        for (uint32_t k = s->first; k < s->end; k++)
+            p->log.nodes[k].learnt_ms = node_ms(p->log.dev, &p->log.nodes[k]) * ms / estimate;
+    }
+}
+
+// What programs take is held against the cost model, so that later ones are cut well: a slower device is believed at once, a faster one by and by.
+static void correct_pace(struct Program *p, double ms) {
+    struct Device *dev = p->log.dev;
+    double model = 0;
+    for (uint32_t i = 0; i < p->log.n_nodes; i++)
+        model += node_model_ms(dev, &p->log.nodes[i]);
+    if (model > 1 && ms > 0.05) {
+        double ratio = model / ms;
+        dev->pace *= ratio < 1 ? fmax(ratio, 0.25) : fmin(sqrt(ratio), 2);
+        dev->pace = fmin(fmax(dev->pace, 1 / 64.0), 64); // a program of many tiny dispatches says nothing of rates
+    }
+}
+
+// `again`: the program was cut badly, and what its dispatches took is known now. In larger pieces it is made a few times only, as times need not settle.
 static double settle_segments(struct Program *p, const uint64_t *ticks, bool *again) {
     enum { MOST_JOINED = 10 };
     struct Device *dev = p->log.dev;
     double total = 0;
-    bool too_short = false;
+    bool too_long = false, too_short = false;
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct Segment *s = &p->segments[i];
-        double ms = (double)ticks_between(dev, ticks + 2 * i) * dev->limits.timestamp_ns / 1e6;
-        total += ms * 1000;
-        dev->longest_submit_ms = ms > dev->longest_submit_ms ? ms : dev->longest_submit_ms;
-        if (s->estimate_ms > 1 && ms > 0.05) {
-            double ratio = s->estimate_ms / ms;
-            ratio = ratio > 1.25 ? 1.25 : ratio < 0.5 ? 0.5 : ratio;
-            if (s->at_most && ratio > 1) // it had less to do, perhaps
-                ratio = 1;
-            dev->gflops *= ratio, dev->gbytes_per_s *= ratio;
-        }
+        double ms = segment_ms(p, ticks, i);
+        total += ms;
+        dev->longest_submit_ms = fmax(dev->longest_submit_ms, ms);
         const struct Node *n = &p->log.nodes[s->first];
         bool divides = s->end - s->first > 1 || (n->can_be_cut && s->n_pieces < n->groups[cut_axis(n)]);
-        *again = *again || (ms > SUBMIT_LIMIT * dev->submit_ms && divides);
-        too_short = too_short || (s->n_pieces > 1 && !s->at_most && ms * s->n_pieces < dev->submit_ms);
+        too_long = too_long || (ms > SUBMIT_LIMIT * dev->submit_ms && divides);
+        too_short = too_short || (s->n_pieces > 1 && !n->at_most && ms * s->n_pieces < dev->submit_ms);
     }
-    if (too_short && p->n_joined < MOST_JOINED)
-        p->n_joined++, *again = true;
-    return total;
+    correct_pace(p, total);
+    *again = too_long || (too_short && p->n_joined++ < MOST_JOINED);
+    if (*again)
+        learn(p, ticks);
+    return 1000 * total;
 }
 
 void programs_settle(struct Device *dev) {

@@ -754,6 +754,7 @@ bool device_open(struct Device *dev, const char *which) {
     if (ok) {
         caps_probe(dev, &features);
         dev->gflops = dev->is_cpu ? 15 : dev->is_integrated ? 500 : device_can(dev, CAP_coopmat) ? 20000 : 4000;
+        dev->pace = 1;
         dev->gbytes_per_s = dev->is_cpu ? 5 : dev->is_integrated ? 30 : 200;
         ok = logical_device_make(dev, &features) && kernels_open(dev);
         if (ok && device_can(dev, CAP_file_map) && !filemap_works(dev))
@@ -785,7 +786,7 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
                                             .host_bytes = UINT64_MAX};
         for (int i = 0; i < CAP_COUNT; i++)
             dev->caps[i].on = i == CAP_subgroup || i == CAP_int64;
-        dev->gflops = 4000, dev->gbytes_per_s = 200;
+        dev->gflops = 4000, dev->gbytes_per_s = 200, dev->pace = 1;
     }
     dev->state = DEVICE_OK;
     dev->force_kernel = -1;

@@ -76,7 +76,8 @@ struct Device {
     int force_kernel; // a KernelId that kernel_pick prefers where it is in the list (tests, bench); -1: none
     uint64_t allocated_bytes, peak_bytes, host_bytes; // host_bytes: of host memory that the device reads
     uint64_t mapped_bytes;                            // of tensors that lie in mapped files
-    double gflops, gbytes_per_s;                      // rates of the cost model, corrected by measured submits
+    double gflops, gbytes_per_s;                      // rates of the cost model, assumed
+    double pace;                                      // what they are to be multiplied by, as measured runs tell
     double longest_submit_ms;                         // measured
     double submit_ms; // how long a submit is meant to take; a dispatch far above it is cut in several
     bool

@@ -211,7 +211,7 @@ static void test_describe(struct Device *dev) {
     static const struct Wrong CASES[] = {
         {.part = NULL},
         {.part = "layers.1.mlp.experts.3."},
-        {.part = "layers.0.self_attn", .message = "layers.0.self_attn.q_proj.weight has no adapter, its like"},
+        {.part = "layers.0.self_attn", .message = "layers.0.self_attn.q_proj.weight has no adapter, others"},
         {.part = "layers.1.mlp.experts.3.up", .message = "expert 3 of layer 1 has an adapter on some of its three"},
         {.part = "layers.1.mlp.experts.", .message = "no expert of layer 1 has an adapter"},
     };

@@ -3,6 +3,7 @@
 #include "check.h"
 #include "runtime/cmd.h"
 #include "runtime/vk.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,6 +73,7 @@ static void test_long_dispatches(struct Device *dev) {
     for (int round = 0; round < 4; round++) {
         dev->cuts_dispatches = round > 0;
         dev->submit_ms = round == 3 ? 1000 : 1;
+        dev->pace = 1;
         dev->gbytes_per_s = 2.0 * (double)a.bytes / 1e6 / (round == 1 ? 40 : round == 3 ? 40000 : 2.5); // so many ms
         struct Cmd *cmd = cmd_begin(dev, "copy");
         cmd_copy(cmd, &a, &b);
@@ -98,6 +100,34 @@ static void test_long_dispatches(struct Device *dev) {
         program_free(p);
     }
     dev->cuts_dispatches = cuts, dev->submit_ms = submit_ms, dev->gbytes_per_s = gbytes;
+    arena_free(&arena);
+}
+
+// However often a program runs, the cost model ends where what it says is what is measured, from above and from below.
+static void test_pace(struct Device *dev) {
+    enum { RUNS = 60, LAST = 20 };
+    struct Arena arena;
+    double gbytes = dev->gbytes_per_s, us[RUNS];
+    if (!device_can(dev, CAP_timestamps))
+        return;
+    arena_init(&arena, dev, "pace", ARENA_DEVICE);
+    struct Tensor a = TENSOR(&arena, DT_U32, 1 << 23), b = TENSOR(&arena, DT_U32, 1 << 23);
+    struct Cmd *cmd = cmd_begin(dev, "copy");
+    cmd_copy(cmd, &a, &b);
+    struct Program *p = cmd_end(cmd);
+    for (int slow = 0; slow < 2; slow++) {
+        double model_ms = slow ? 1.5 : 200, least = HUGE_VAL, most = 0;
+        dev->gbytes_per_s = 2.0 * (double)a.bytes / 1e6 / model_ms;
+        dev->pace = 1;
+        CHECK(program_time(p, 0, RUNS, us), "%s", fail_last());
+        for (uint32_t i = RUNS - LAST; i < RUNS; i++)
+            least = fmin(least, us[i] / 1000), most = fmax(most, us[i] / 1000);
+        CHECK(model_ms / dev->pace > least / 2 && model_ms / dev->pace < most * 2,
+              "the model says %.3g ms, pace %.3g, after runs of %.3g to %.3g ms", model_ms / dev->pace, dev->pace,
+              least, most);
+    }
+    dev->gbytes_per_s = gbytes, dev->pace = 1;
+    program_free(p);
     arena_free(&arena);
 }
 
@@ -214,6 +244,7 @@ int main(void) {
     printf("%s, %s\n", dev.name, dev.driver);
     test_programs(&dev);
     test_long_dispatches(&dev);
+    test_pace(&dev);
     test_arena(&dev);
     test_push_layout();
     test_pipeline_cache(&dev);

@@ -98,8 +98,9 @@ static bool check_base(const struct Model *m, const struct TrainOptions *o) {
         "file, or --method lora");
 }
 
+// A plan counts what o->lora says, which is the given adapter's.
 static bool add_adapters(struct Model *m, const struct TrainOptions *o) {
-    return o->adapter ? adapter_load(m, o->adapter) : model_add_lora(m, &o->lora, o->seed);
+    return o->adapter && !m->dev->is_dry ? adapter_load(m, o->adapter) : model_add_lora(m, &o->lora, o->seed);
 }
 
 struct ModelOptions train_model_options(const struct TrainOptions *o, const struct Config *c, enum DType type) {
