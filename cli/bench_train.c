@@ -122,7 +122,7 @@ static bool model_make(struct Bench *b) {
     l->has_device = load_device(&l->dev, b->args);
     if (!l->has_device || !train_plan(&l->file, type, &b->o, &l->dev, &plan) ||
         !memory_fits(
-            &l->dev, plan.total, "this step",
+            &l->dev, plan.total, plan.host, "this step",
             "try --method lora or qlora, --type bf16, a smaller --context or --micro-batch, or --recompute on"))
         return false;
     b->gemm_gflops = peaks_gemm(&l->dev, type == DT_COUNT ? l->file.tensors[0].type : type);

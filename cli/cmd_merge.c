@@ -74,8 +74,8 @@ static bool fits(const struct Device *dev, const struct ModelFile *f, const char
         merge_end(&g);
         model_free(&m);
     }
-    return ok &&
-           memory_fits(dev, dry.peak_bytes, f->path, "choose another --device (lavapipe uses the machine's memory)");
+    return ok && memory_fits(dev, dry.peak_bytes, dry.host_bytes, f->path,
+                             "choose another --device (lavapipe uses the machine's memory)");
 }
 
 // As the base has its weights, tensor by tensor, where the output can hold that; else all in one type.

@@ -115,7 +115,7 @@ bool load_fits(const struct Device *dev, struct ModelFile *f, const char *adapte
         ok = !adapter || adapter_load(&m, adapter);
         model_free(&m);
     }
-    return ok && memory_fits(dev, dry.peak_bytes, f->path, remedy);
+    return ok && memory_fits(dev, dry.peak_bytes, dry.host_bytes, f->path, remedy);
 }
 
 static void load_progress(void *context, uint64_t done, uint64_t all) {

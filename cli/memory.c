@@ -91,17 +91,14 @@ bool memory_check(struct Train *t, const struct ModelFile *f, enum DType type, c
     if (plan_fits(p, dev))
         return true;
     struct NearestPlan nearest;
-    char remedy[400], bytes[16], host[16], has[16];
+    char remedy[400], bytes[16];
     plan_nearest(t, f, type, dev, &nearest);
     term_format_bytes(plan_device_bytes(&nearest.plan, dev), bytes);
     if (nearest.found)
         snprintf(remedy, sizeof remedy, "this one fits (%s):%s", bytes, nearest.flags);
     else
         snprintf(remedy, sizeof remedy, "nothing near it fits: a smaller model, or another --device");
-    term_format_bytes(p->host, host);
-    term_format_bytes(dev->limits.host_bytes, has);
-    return memory_fits(dev, plan_device_bytes(p, dev), "this run", remedy) &&
-           fail("this run needs %s of host memory and %s is free; %s", host, has, remedy);
+    return memory_fits(dev, p->total, p->host, "this run", remedy);
 }
 
 bool memory_read(const char *text, uint64_t *bytes) {

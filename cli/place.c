@@ -42,11 +42,8 @@ static uint64_t on_host(const struct Loaded *l, const struct Plan *p) {
     return p->host + (l->dev.is_cpu ? 0 : p->mapped);
 }
 
-// CPU devices and integrated ones have no memory of their own.
 static bool fits(const struct Loaded *l, const struct Plan *p) {
-    const struct DeviceLimits *limits = &l->dev.limits;
-    bool shared = l->dev.is_cpu || l->dev.is_integrated;
-    return on_device(p) <= limits->memory_bytes && on_host(l, p) + (shared ? on_device(p) : 0) <= limits->host_bytes;
+    return memory_holds(&l->dev, on_device(p), on_host(l, p));
 }
 
 static bool layers_asked(const struct Args *args, uint32_t n_layers, bool *automatic, uint32_t *host_layers) {
@@ -74,8 +71,7 @@ static bool slots_grow(struct Loaded *l, const struct Args *args, const struct S
     uint32_t more = twice.use.slots - p->use.slots;
     uint64_t each = more ? (on_device(&twice) - on_device(p)) / more : 0, all = l->dev.limits.memory_bytes;
     uint64_t room = all - min_u64(all, on_device(p) + all / 50); // a little is left to the driver
-    if (l->dev.is_cpu || l->dev.is_integrated)
-        room = min_u64(room, l->dev.limits.host_bytes - on_device(p) - on_host(l, p));
+    room = min_u64(room, l->dev.limits.both_bytes - on_device(p) - on_host(l, p));
     uint64_t slots = each ? min_u64(least + room / each, p->use.experts) : least;
     o->expert_slots = (uint32_t)max_u64(slots, least);
     while (plan_make(l, args, session, o, p)) {
@@ -119,16 +115,22 @@ static const char *remedy(const struct Loaded *l, const struct Args *args, const
 
 static bool refuse(const struct Loaded *l, const struct Args *args, const struct SessionOptions *session,
                    const struct Plan *p) {
-    char all[16], have[16], w[16], kv[16], rest[16], host[64] = "", part[16], small[96];
-    term_format_bytes(on_device(p), all), term_format_bytes(l->dev.limits.memory_bytes, have);
+    const struct DeviceLimits *limits = &l->dev.limits;
+    char all[16], have[16], w[16], kv[16], rest[16], host[64] = "", part[16], beside[64] = "", small[96];
+    term_format_bytes(on_device(p), all), term_format_bytes(limits->memory_bytes, have);
     term_format_bytes(p->weights, w), term_format_bytes(p->cache, kv), term_format_bytes(p->rest, rest);
     term_format_bytes(on_host(l, p), part);
     if (on_host(l, p) > UINT64_C(64) << 20)
         snprintf(host, sizeof host, ", and %s in host memory", part);
-    return fail("%s needs %s (weights %s, keys and values of %u tokens %s, the rest %s%s), and %s has %s; %sa smaller "
-                "--context or another --device helps too",
+    if (on_device(p) <= limits->memory_bytes) { // so it is not the device's memory that is short
+        uint64_t left = limits->both_bytes - min_u64(limits->both_bytes, on_device(p));
+        term_format_bytes(min_u64(limits->host_bytes, left), part);
+        snprintf(beside, sizeof beside, " and beside it %s of host memory", part);
+    }
+    return fail("%s needs %s (weights %s, keys and values of %u tokens %s, the rest %s%s), and %s has %s%s; %sa "
+                "smaller --context or another --device helps too",
                 l->file.path, all, w, session->context * session->n_sequences, kv, rest, host, l->dev.name, have,
-                remedy(l, args, p, small));
+                beside, remedy(l, args, p, small));
 }
 
 bool place_model(struct Loaded *l, const struct Args *args, const struct SessionOptions *session,
@@ -143,6 +145,15 @@ bool place_model(struct Loaded *l, const struct Args *args, const struct Session
     if (!plan_make(l, args, session, o, &p))
         return false;
     all = p;
+    // Drivers for AMD's integrated cards tell one memory as two, of which the smaller takes what is mapped: copies may fit.
+    if (!fits(l, &p) && l->dev.is_integrated && p.mapped) {
+        o->map = false;
+        if (!plan_make(l, args, session, o, &p))
+            return false;
+        o->map = !fits(l, &p);
+        if (o->map && !plan_make(l, args, session, o, &p))
+            return false;
+    }
     if (!fits(l, &p) && may_stream && !off) {
         o->expert_slots = c->n_experts;
         if (!plan_make(l, args, session, o, &p))

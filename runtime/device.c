@@ -267,7 +267,8 @@ static uint64_t local_memory_bytes(VkPhysicalDevice physical, bool cpu) {
 
 // What a card leaves us now of its own memory, beside a desktop and other programs, and of the main memory that it can read (a part of the machine's). Some
 // is kept back: pipelines, command buffers and what others ask for while we run; a driver that gives more than there is moves it over the bus.
-static void budget_bytes(VkPhysicalDevice physical, uint64_t *local, uint64_t *host) {
+// `all`: the heaps together. RADV tells an integrated card's memory as two of them, whatever is free where.
+static void budget_bytes(VkPhysicalDevice physical, uint64_t *local, uint64_t *host, uint64_t *all) {
     const uint64_t MOST_KEPT = UINT64_C(256) << 20;
     const VkMemoryPropertyFlags readable = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
@@ -278,10 +279,11 @@ static void budget_bytes(VkPhysicalDevice physical, uint64_t *local, uint64_t *h
     vkGetPhysicalDeviceMemoryProperties2(physical, &m);
     const VkPhysicalDeviceMemoryProperties *memory = &m.memoryProperties;
     uint64_t room[VK_MAX_MEMORY_HEAPS];
-    *local = *host = 0;
+    *local = *host = *all = 0;
     for (uint32_t i = 0; i < memory->memoryHeapCount; i++) {
         uint64_t size = memory->memoryHeaps[i].size, left = told && budget.heapBudget[i] ? budget.heapBudget[i] : size;
         room[i] = min_u64(left, size) - min_u64(left, min_u64(size / 64, MOST_KEPT));
+        *all += room[i];
         if (memory->memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             *local = max_u64(*local, room[i]);
     }
@@ -292,6 +294,19 @@ static void budget_bytes(VkPhysicalDevice physical, uint64_t *local, uint64_t *h
         if (cached || ((f & readable) == readable && !*host))
             *host = room[memory->memoryTypes[i].heapIndex];
     }
+}
+
+// What an integrated card has beside main memory: the part of it that the firmware keeps from the system.
+static uint64_t carved_out_bytes(VkPhysicalDevice physical) {
+    VkPhysicalDevicePCIBusInfoPropertiesEXT at = {.sType =
+                                                      VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT};
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &at};
+    char pci[64];
+    if (!has_extension(physical, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME))
+        return 0;
+    vkGetPhysicalDeviceProperties2(physical, &p);
+    snprintf(pci, sizeof pci, "%04x:%02x:%02x.%x", at.pciDomain, at.pciBus, at.pciDevice, at.pciFunction);
+    return hostmem_carved_out_bytes("", pci);
 }
 
 static uint32_t physical_devices(VkInstance instance, VkPhysicalDevice *devices, uint32_t cap) {
@@ -602,12 +617,16 @@ static void limits_read(struct Device *dev) {
     out->heap_bytes = min_u64(local_memory_bytes(dev->vk->physical, dev->is_cpu),
                               limit_bytes("VKMOE_MEMORY_MIB")); // a share of a card
     out->memory_bytes = out->heap_bytes;
-    out->host_bytes = host_available_bytes();
+    uint64_t available = host_available_bytes();
+    out->host_bytes = available;
+    out->both_bytes = dev->is_cpu ? available : UINT64_MAX;
     if (!dev->is_cpu) {
-        uint64_t local, host;
-        budget_bytes(dev->vk->physical, &local, &host);
+        uint64_t local, host, all;
+        budget_bytes(dev->vk->physical, &local, &host, &all);
         out->memory_bytes = min_u64(out->memory_bytes, local);
         out->host_bytes = min_u64(out->host_bytes, host);
+        if (dev->is_integrated)
+            out->both_bytes = min_u64(all, available + min_u64(carved_out_bytes(dev->vk->physical), ~available));
     }
     out->timestamp_ns = l->timestampPeriod;
 }
@@ -783,7 +802,8 @@ void device_open_dry(struct Device *dev, const struct Device *like) {
                                             .max_allocation_bytes = UINT64_C(4) << 30,
                                             .heap_bytes = UINT64_MAX,
                                             .memory_bytes = UINT64_MAX,
-                                            .host_bytes = UINT64_MAX};
+                                            .host_bytes = UINT64_MAX,
+                                            .both_bytes = UINT64_MAX};
         for (int i = 0; i < CAP_COUNT; i++)
             dev->caps[i].on = i == CAP_subgroup || i == CAP_int64;
         dev->gflops = 4000, dev->gbytes_per_s = 200, dev->pace = 1;

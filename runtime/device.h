@@ -49,6 +49,7 @@ struct DeviceLimits {
     uint64_t heap_bytes;       // of the device-local heap
     uint64_t memory_bytes;     // of it, what was free when the device was opened
     uint64_t host_bytes;       // main memory that was free then and that the device can read
+    uint64_t both_bytes;       // together, where both are one memory; else no limit
     double timestamp_ns;       // a tick; 0: none
 };
 

@@ -39,6 +39,14 @@ static uint64_t left_in_groups(const char *mount, char *group, bool v2) {
     return least;
 }
 
+uint64_t hostmem_carved_out_bytes(const char *root, const char *pci) {
+    char *dir = xsprintf("%s/sys/bus/pci/devices/%s", root, pci); // amdgpu's files
+    uint64_t total = number_in(dir, "mem_info_vram_total", "", 0);
+    uint64_t used = number_in(dir, "mem_info_vram_used", "", UINT64_MAX);
+    free(dir);
+    return total - min_u64(total, used);
+}
+
 uint64_t hostmem_available_bytes(const char *root) {
     char *proc = xsprintf("%s/proc", root), *own = xsprintf("%s/proc/self/cgroup", root), line[4500];
     char *v1 = xsprintf("%s/sys/fs/cgroup/memory", root), *v2 = xsprintf("%s/sys/fs/cgroup", root);

@@ -62,10 +62,25 @@ static bool out_of_memory(struct Device *dev, enum ArenaKind kind, uint64_t byte
                 amount(dev->limits.memory_bytes, all));
 }
 
-bool memory_fits(const struct Device *dev, uint64_t bytes, const char *job, const char *remedy) {
+bool memory_holds(const struct Device *dev, uint64_t on_device, uint64_t on_host) {
+    const struct DeviceLimits *l = &dev->limits;
+    return on_device <= l->memory_bytes && on_host <= l->host_bytes && on_device <= l->both_bytes &&
+           on_host <= l->both_bytes - on_device;
+}
+
+bool memory_fits(const struct Device *dev, uint64_t on_device, uint64_t on_host, const char *job, const char *remedy) {
+    const struct DeviceLimits *l = &dev->limits;
     char need[24], all[24];
-    return bytes <= dev->limits.memory_bytes || fail("%s needs %s and %s has %s; %s", job, amount(bytes, need),
-                                                     dev->name, amount(dev->limits.memory_bytes, all), remedy);
+    if (memory_holds(dev, on_device, on_host))
+        return true;
+    if (on_device > l->memory_bytes)
+        return fail("%s needs %s and %s has %s; %s", job, amount(on_device, need), dev->name,
+                    amount(l->memory_bytes, all), remedy);
+    if (on_host > l->host_bytes)
+        return fail("%s needs %s of host memory and %s that %s can read is free; %s", job, amount(on_host, need),
+                    amount(l->host_bytes, all), dev->name, remedy);
+    return fail("%s needs %s, on the device and in host memory together, and of their one memory %s is free; %s", job,
+                amount(on_device + on_host, need), amount(l->both_bytes, all), remedy);
 }
 
 static void count_bytes(struct Device *dev, enum ArenaKind kind, uint64_t bytes) {

@@ -31,8 +31,10 @@ void arena_free(struct Arena *a);
 struct Tensor arena_tensor(struct Arena *a, enum DType type, uint32_t n_dims, const uint32_t *dim);
 #define TENSOR(arena, type, ...)                                                                                       \
     arena_tensor(arena, type, sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t), (uint32_t[]){__VA_ARGS__})
-// Whether a job that takes `bytes` in all fits on the device; else one line with both figures and the remedy. For use before anything is loaded.
-bool memory_fits(const struct Device *dev, uint64_t bytes, const char *job, const char *remedy);
+// Whether a job that takes so much on the device and in host memory fits. For use before anything is loaded.
+bool memory_holds(const struct Device *dev, uint64_t on_device, uint64_t on_host);
+// The same; where it does not fit, one line with the figures and the remedy.
+bool memory_fits(const struct Device *dev, uint64_t on_device, uint64_t on_host, const char *job, const char *remedy);
 // The largest tensor that an allocation of this driver can hold.
 uint64_t arena_largest(const struct Arena *a);
 struct ArenaMark arena_mark(const struct Arena *a);

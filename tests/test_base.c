@@ -358,6 +358,11 @@ static void test_memory(void) {
     check_available(2000000, "a limit above");
     tell("sys/fs/cgroup/a/memory.stat", "file 700000\ninactive_file 400000\nactive_file 300000\n");
     check_available(2400000, "files make room");
+    tell("sys/bus/pci/devices/0000:c5:00.0/mem_info_vram_total", "536870912\n");
+    CHECK(hostmem_carved_out_bytes(folder, "0000:c5:00.0") == 0, "how much is used is not known");
+    tell("sys/bus/pci/devices/0000:c5:00.0/mem_info_vram_used", "36870912\n");
+    CHECK(hostmem_carved_out_bytes(folder, "0000:c5:00.0") == 500000000, "what the firmware keeps, less what is used");
+    CHECK(hostmem_carved_out_bytes(folder, "0000:03:00.0") == 0, "another card");
     tell("sys/fs/cgroup/a/b/memory.max", "800000\n");
     check_available(0, "more than the limit is used");
     tell("sys/fs/cgroup/memory.max", "5000000\n");

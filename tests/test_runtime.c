@@ -175,6 +175,28 @@ static void test_arena(struct Device *dev) {
 }
 
 // Every push block: the offsets that the SPIR-V declares are those that cmd_dispatch packs.
+// A card of its own and host memory are two; an integrated card's are one, which a driver may tell as two.
+static void test_memory_holds(void) {
+    const uint64_t GIB = 1 << 30;
+    struct Device dry;
+    device_open_dry(&dry, NULL);
+    dry.limits.memory_bytes = 16 * GIB, dry.limits.host_bytes = 8 * GIB;
+    CHECK(memory_holds(&dry, 16 * GIB, 8 * GIB), "a card of its own");
+    CHECK(!memory_holds(&dry, 16 * GIB + 1, 0) && !memory_holds(&dry, 0, 8 * GIB + 1), "more than either has");
+    dry.limits.both_bytes = 20 * GIB;
+    CHECK(memory_holds(&dry, 15 * GIB, 5 * GIB), "an integrated one");
+    CHECK(!memory_holds(&dry, 15 * GIB, 5 * GIB + 1), "more than there is of both");
+    dry.limits.both_bytes = 4 * GIB;
+    fail_quiet(true);
+    CHECK(!memory_holds(&dry, 5 * GIB, 0) && !memory_fits(&dry, 5 * GIB, 0, "this", "a remedy") &&
+              strstr(fail_last(), "this needs 5120.0 MiB, on the device and in host memory together"),
+          "%s", fail_last());
+    CHECK(!memory_fits(&dry, 0, 9 * GIB, "this", "a remedy") && strstr(fail_last(), "9216.0 MiB of host memory"), "%s",
+          fail_last());
+    fail_quiet(false);
+    device_close(&dry);
+}
+
 static void test_push_layout(void) {
     for (int k = 0; k < KERNEL_COUNT; k++) {
         const struct KernelInfo *info = &KERNELS[k];
@@ -246,6 +268,7 @@ int main(void) {
     test_long_dispatches(&dev);
     test_pace(&dev);
     test_arena(&dev);
+    test_memory_holds();
     test_push_layout();
     test_pipeline_cache(&dev);
     device_close(&dev);

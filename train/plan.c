@@ -8,11 +8,7 @@ uint64_t plan_device_bytes(const struct TrainPlan *p, const struct Device *dev) 
     return p->total + (device_is_unified(dev) ? p->host : 0);
 }
 
-bool plan_fits(const struct TrainPlan *p, const struct Device *dev) {
-    uint64_t on_device = plan_device_bytes(p, dev);
-    return on_device <= dev->limits.memory_bytes &&
-           (device_is_unified(dev) ? on_device : p->host) <= dev->limits.host_bytes;
-}
+bool plan_fits(const struct TrainPlan *p, const struct Device *dev) { return memory_holds(dev, p->total, p->host); }
 
 uint64_t plan_disk_bytes(const struct TrainPlan *p, const struct TrainOptions *o, uint64_t steps) {
     uint64_t saves = !o->save_every ? 1 : steps ? div_up(steps, o->save_every) : UINT64_MAX;
