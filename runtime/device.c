@@ -315,7 +315,7 @@ static uint32_t physical_devices(VkInstance instance, VkPhysicalDevice *devices,
     return result == VK_SUCCESS || result == VK_INCOMPLETE ? n : 0;
 }
 
-static void entry_fill(VkPhysicalDevice physical, struct DeviceListEntry *e, VkPhysicalDeviceType *type) {
+static void entry_fill(VkPhysicalDevice physical, struct DeviceListEntry *e) {
     VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
     VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
     VkPhysicalDeviceProperties plain;
@@ -327,64 +327,64 @@ static void entry_fill(VkPhysicalDevice physical, struct DeviceListEntry *e, VkP
     if (p.pNext)
         snprintf(e->driver, sizeof e->driver, "%.100s %.140s", driver.driverName, driver.driverInfo);
     e->api_version = p.properties.apiVersion;
+    e->rank = kind_rank(p.properties.deviceType);
     e->kind = kind_name(p.properties.deviceType);
-    *type = p.properties.deviceType;
-    e->memory_bytes = local_memory_bytes(physical, *type == VK_PHYSICAL_DEVICE_TYPE_CPU);
+    e->memory_bytes = local_memory_bytes(physical, p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU);
     usable_why(physical, e->api_version, e->why);
     e->usable = e->why[0] == 0;
 }
 
-bool device_list(struct DeviceList *list) {
+static void list_fill(VkInstance instance, struct DeviceList *list, VkPhysicalDevice devices[MOST_DEVICES]) {
     memset(list, 0, sizeof *list);
+    list->n = physical_devices(instance, devices, MOST_DEVICES);
+    for (uint32_t i = 0; i < list->n; i++)
+        entry_fill(devices[i], &list->entry[i]);
+}
+
+bool device_list(struct DeviceList *list) {
     VkInstance instance;
+    VkPhysicalDevice devices[MOST_DEVICES];
     if (!instance_make(&instance, NULL))
         return false;
-    VkPhysicalDevice devices[16];
-    list->n = physical_devices(instance, devices, 16);
-    for (uint32_t i = 0; i < list->n; i++) {
-        VkPhysicalDeviceType type;
-        entry_fill(devices[i], &list->entry[i], &type);
-    }
+    list_fill(instance, list, devices);
     vkDestroyInstance(instance, NULL);
     return true;
 }
 
-// Chooses among the devices by number, part of a name, or rank; -1 after a message.
-static int device_choose(VkPhysicalDevice *devices, uint32_t n, const char *which) {
+int device_pick(const struct DeviceList *list, const char *which) {
     char *end = NULL;
     long number = which ? strtol(which, &end, 10) : -1;
-    bool is_number = which && which[0] && *end == 0;
-    int best = -1, best_rank = -1;
+    bool is_number = which && which[0] && *end == 0 && number < MOST_DEVICES; // "4090" is in a name
+    int best = -1, unusable = -1;
     char known[600] = "";
     size_t used = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        struct DeviceListEntry e;
-        VkPhysicalDeviceType type;
-        entry_fill(devices[i], &e, &type);
+    for (int i = 0; i < (int)list->n; i++) {
+        const struct DeviceListEntry *e = &list->entry[i];
         if (used < sizeof known)
-            used += (size_t)snprintf(known + used, sizeof known - used, "%s%u: %s%s%s", i ? ", " : "", i, e.name,
-                                     e.usable ? "" : " (unusable: ", e.usable ? "" : e.why);
-        if (!e.usable && used < sizeof known)
+            used += (size_t)snprintf(known + used, sizeof known - used, "%s%d: %s%s%s", i ? ", " : "", i, e->name,
+                                     e->usable ? "" : " (unusable: ", e->usable ? "" : e->why);
+        if (!e->usable && used < sizeof known)
             used += (size_t)snprintf(known + used, sizeof known - used, ")");
-        bool named = is_number ? (long)i == number : which && strcasestr(e.name, which);
+        bool named = is_number ? i == number : which && strcasestr(e->name, which);
         if (which && !named)
             continue;
-        if (!e.usable) {
-            if (which) {
-                fail("device %u (%s) cannot be used: %s", i, e.name, e.why);
-                return -1;
-            }
-            continue;
+        if (!e->usable && which) {
+            fail("device %d (%s) cannot be used: %s", i, e->name, e->why);
+            return -1;
         }
-        if (kind_rank(type) > best_rank)
-            best = (int)i, best_rank = kind_rank(type);
+        int *of = e->usable ? &best : &unusable;
+        if (*of < 0 || e->rank > list->entry[*of].rank)
+            *of = i;
     }
     if (best < 0 && which)
-        fail("no Vulkan device %s; there is %s", which, n ? known : "none");
+        fail("no Vulkan device %s; there is %s", which, list->n ? known : "none");
     else if (best < 0)
         fail(
             "no usable Vulkan 1.3 device; there is %s (Mesa's lavapipe runs on every CPU: install mesa-vulkan-drivers)",
-            n ? known : "none");
+            list->n ? known : "none");
+    else if (list->entry[best].rank == 0 && unusable >= 0 && list->entry[unusable].rank > 0)
+        warn("runs on the processor (%s), because %s cannot be used: %s", list->entry[best].name,
+             list->entry[unusable].name, list->entry[unusable].why);
     return best;
 }
 
@@ -754,10 +754,13 @@ bool device_open(struct Device *dev, const char *which) {
     struct DeviceVk *vk = dev->vk = xcalloc(1, sizeof *vk);
     if (!which)
         which = getenv("VKMOE_DEVICE");
-    VkPhysicalDevice devices[16];
+    VkPhysicalDevice devices[MOST_DEVICES];
+    struct DeviceList list;
     int chosen = -1;
-    if (instance_make(&vk->instance, vk))
-        chosen = device_choose(devices, physical_devices(vk->instance, devices, 16), which && which[0] ? which : NULL);
+    if (instance_make(&vk->instance, vk)) {
+        list_fill(vk->instance, &list, devices);
+        chosen = device_pick(&list, which && which[0] ? which : NULL);
+    }
     if (chosen < 0) {
         device_close(dev);
         return false;

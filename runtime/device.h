@@ -92,6 +92,7 @@ struct Device {
 };
 
 // One line per device, also of those that cannot be used, with the reason.
+enum { MOST_DEVICES = 16 };
 struct DeviceList {
     uint32_t n;
     struct DeviceListEntry {
@@ -101,9 +102,12 @@ struct DeviceList {
         uint32_t api_version;
         uint64_t memory_bytes;
         const char *kind; // "discrete", "integrated", "cpu", "virtual", "other"
-    } entry[16];
+        int rank;         // of the kind: the highest is taken; 0: cpu
+    } entry[MOST_DEVICES];
 };
 bool device_list(struct DeviceList *list);
+// The one that device_open takes of these, `which` being a name or a number or NULL; -1 after a message.
+int device_pick(const struct DeviceList *list, const char *which);
 // Opens the device called `which`: a number of `vkmoe devices`, a part of a name, or NULL: $VKMOE_DEVICE, else the best (discrete,
 // integrated, other, cpu). Messages name what there is when nothing fits.
 bool device_open(struct Device *dev, const char *which);

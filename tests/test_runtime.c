@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool pipeline_cache_valid(const struct Device *dev, const uint8_t *data, uint64_t bytes);
 
@@ -238,6 +239,37 @@ static void test_pipeline_cache(struct Device *dev) {
     CHECK(accepted == 0, "%u of 10000 corrupted pipeline caches accepted", accepted);
 }
 
+static void test_device_pick(void) {
+    struct DeviceList list = {.n = 3,
+                              .entry = {{.name = "llvmpipe (LLVM 15.0.6, 256 bits)", .usable = true, .rank = 0},
+                                        {.name = "NVIDIA GeForce RTX 4090", .usable = true, .rank = 4},
+                                        {.name = "AMD Radeon RX 7900 XTX", .usable = true, .rank = 4}}};
+    CHECK(device_pick(&list, NULL) == 1 && device_pick(&list, "0") == 0 && device_pick(&list, "2") == 2, "by number");
+    CHECK(device_pick(&list, "4090") == 1 && device_pick(&list, "7900") == 2, "by the number in a name");
+    CHECK(device_pick(&list, "radeon") == 2, "by name");
+    fail_quiet(true);
+    CHECK(device_pick(&list, "6") == -1 && strstr(fail_last(), "no Vulkan device 6"), "%s", fail_last());
+    CHECK(device_pick(&list, "4080") == -1 && strstr(fail_last(), "no Vulkan device 4080"), "%s", fail_last());
+    fail_quiet(false);
+    // A card that cannot be used is told where the processor takes its place without having been asked for.
+    for (int asked = 0; asked <= 1; asked++) {
+        char told[400] = "";
+        FILE *f = tmpfile();
+        int before = dup(2);
+        for (int i = 1; i < 3; i++)
+            list.entry[i].usable = false, strcpy(list.entry[i].why, "its driver has Vulkan 1.2, 1.3 is needed");
+        fflush(stderr), dup2(fileno(f), 2);
+        CHECK(device_pick(&list, asked ? "llvm" : NULL) == 0, "the processor");
+        fflush(stderr), dup2(before, 2), close(before);
+        rewind(f);
+        bool line = fgets(told, sizeof told, f) != NULL;
+        CHECK(line == !asked && (asked || (strstr(told, "runs on the processor (llvmpipe") &&
+                                           strstr(told, "RTX 4090 cannot be used: its driver has Vulkan 1.2"))),
+              "told '%s'", told);
+        fclose(f);
+    }
+}
+
 static void refuse(struct Device *dev, enum KernelId kernel) { dev->kernel_off[kernel] = true; }
 
 // A kernel that is wrong and the only one for what it does ends the job, unless it is asked for all the same.
@@ -273,6 +305,7 @@ int main(void) {
     test_pipeline_cache(&dev);
     device_close(&dev);
     test_no_kernel();
+    test_device_pick();
     struct Device none;
     fail_quiet(true);
     CHECK(!device_open(&none, "no such card"), "a device that does not exist is refused");
