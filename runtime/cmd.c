@@ -601,10 +601,7 @@ void program_free(struct Program *p) {
         return;
     struct Device *dev = p->log.dev;
     if (dev->vk && !dev->is_dry) {
-        if (dev->state == DEVICE_OK)
-            device_wait(dev);
-        else if (dev->vk->device)
-            vkDeviceWaitIdle(dev->vk->device);
+        device_idle(dev);
         for (uint32_t i = 0; i < dev->vk->n_pending; i++)
             if (dev->vk->pending[i] == p)
                 dev->vk->pending[i] = NULL;

@@ -747,7 +747,9 @@ static bool logical_device_make(struct Device *dev, const struct Features *have)
            VK_MAKE(dev, vk->timeline, vkCreateSemaphore(vk->device, &semaphore, NULL, &vk->timeline));
 }
 
-bool device_open(struct Device *dev, const char *which) {
+// map_files: whether mapped files may be tried. False afterwards: the trial went wrong, and the device may have gone with it.
+static bool open_once(struct Device *dev, const char *which, bool *map_files) {
+    static const char NO_FILES[] = "the driver takes no mapped files";
     memset(dev, 0, sizeof *dev);
     dev->force_kernel = -1;
     snprintf(dev->name, sizeof dev->name, "Vulkan");
@@ -775,17 +777,32 @@ bool device_open(struct Device *dev, const char *which) {
     bool ok = queue_find(dev);
     if (ok) {
         caps_probe(dev, &features);
+        if (!*map_files)
+            cap_set(dev, CAP_file_map, false, NO_FILES);
         dev->gflops = dev->is_cpu ? 15 : dev->is_integrated ? 500 : device_can(dev, CAP_coopmat) ? 20000 : 4000;
         dev->pace = 1;
         dev->gbytes_per_s = dev->is_cpu ? 5 : dev->is_integrated ? 30 : 200;
         ok = logical_device_make(dev, &features) && kernels_open(dev);
-        if (ok && device_can(dev, CAP_file_map) && !filemap_works(dev))
-            cap_set(dev, CAP_file_map, false, "the driver takes no mapped files");
+        if (ok && device_can(dev, CAP_file_map)) {
+            bool before = fail_quiet(true);
+            *map_files = filemap_works(dev);
+            fail_quiet(before);
+            if (!*map_files)
+                cap_set(dev, CAP_file_map, false, NO_FILES);
+        }
         ok = ok && dev->state == DEVICE_OK;
     }
     if (!ok)
         device_close(dev);
     return ok;
+}
+
+bool device_open(struct Device *dev, const char *which) {
+    bool map_files = true;
+    if (open_once(dev, which, &map_files))
+        return true;
+    // A driver may refuse a mapped file when it is first read, and give the device up for it.
+    return !map_files && open_once(dev, which, &map_files);
 }
 
 void device_open_dry(struct Device *dev, const struct Device *like) {
@@ -841,6 +858,11 @@ bool device_wait(struct Device *dev) {
     if (!dev->is_dry)
         programs_settle(dev);
     return true;
+}
+
+void device_idle(struct Device *dev) {
+    if (!device_wait(dev))
+        vkDeviceWaitIdle(dev->vk->device); // after a loss it returns at once
 }
 
 void device_close(struct Device *dev) {

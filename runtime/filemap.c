@@ -108,7 +108,7 @@ void filemap_close(struct FileMap *f) {
     if (!f)
         return;
     if (f->n_pieces)
-        device_wait(f->dev);
+        device_idle(f->dev);
     for (uint32_t i = 0; i < f->n_pieces; i++)
         block_free(f->dev, &f->pieces[i].block);
     list_remove(f);

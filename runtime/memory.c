@@ -231,7 +231,7 @@ void arena_init(struct Arena *a, struct Device *dev, const char *name, enum Aren
 
 void arena_free(struct Arena *a) {
     if (a->dev && !a->dev->is_dry && a->n_blocks)
-        device_wait(a->dev);
+        device_idle(a->dev);
     for (uint32_t i = 0; i < a->n_blocks; i++)
         if (a->dev->vk)
             block_free(a->dev, &a->blocks[i].block);
@@ -404,6 +404,8 @@ static bool copy_submit(struct Device *dev, VkCommandBuffer *commands, VkBuffer 
 static bool staging_copy(struct Device *dev, const struct Block *b, uint64_t offset, uint64_t bytes, bool up) {
     VkCommandBuffer cb = VK_NULL_HANDLE;
     bool ok = copy_submit(dev, &cb, dev->vk->staging.buffer, b, offset, bytes, up) && device_wait(dev);
+    if (!ok)
+        device_idle(dev);
     vkFreeCommandBuffers(dev->vk->device, dev->vk->pool, 1, &cb);
     return ok;
 }

@@ -127,6 +127,9 @@ static inline bool vk_enter(const struct Device *dev) { return dev->state == DEV
 bool vk_try(struct Device *dev, VkResult result, const char *call, const char *file, int line);
 const char *vk_result_name(int result);
 
+// device.c
+void device_idle(struct Device *dev); // before anything is freed: waits in a failed state too, without a word
+
 // kernel.c
 bool kernels_open(struct Device *dev);
 void kernels_close(struct Device *dev);
