@@ -132,15 +132,21 @@ static void access_add(struct Cmd *c, struct View v, bool write) {
     c->accesses[c->n_accesses++] = (struct Access){v.address, v.address + v.bytes, write};
 }
 
-static void node_grid(const struct Device *dev, const struct Dispatch *d, uint32_t groups[3]) {
+// False after a message where the device takes no such grid.
+static bool node_grid(struct Device *dev, const struct Dispatch *d, uint32_t groups[3]) {
+    const uint32_t *most = dev->limits.max_groups;
     uint32_t n = d->groups[0];
     groups[0] = n, groups[1] = d->groups[1] ? d->groups[1] : 1, groups[2] = d->groups[2] ? d->groups[2] : 1;
-    if (d->groups[1] == 0 && d->groups[2] == 0 && n > dev->limits.max_groups[0]) {
-        groups[1] = (uint32_t)div_up(n, dev->limits.max_groups[0]);
+    if (d->groups[1] == 0 && d->groups[2] == 0 && n > most[0]) {
+        groups[1] = (uint32_t)div_up(n, most[0]);
         groups[0] = (uint32_t)div_up(n, groups[1]);
     }
-    for (int i = 0; i < 3; i++)
-        assert(groups[i] <= dev->limits.max_groups[i]);
+    if (groups[0] <= most[0] && groups[1] <= most[1] && groups[2] <= most[2])
+        return true;
+    dev->state = DEVICE_FAILED;
+    return fail("%s: %s takes %u x %u x %u workgroups, and %u x %u x %u are the most: choose another --device",
+                dev->name, d->label ? d->label : KERNELS[d->kernel].name, groups[0], groups[1], groups[2], most[0],
+                most[1], most[2]);
 }
 
 static double node_model_ms(const struct Device *dev, const struct Node *n) {
@@ -181,7 +187,8 @@ void cmd_dispatch(struct Cmd *c, const struct Dispatch *d, const void *args) {
     memcpy(node->push + 8 * push->n_pointers, views + push->n_pointers, 4 * (size_t)push->n_words);
     access_add(c, d->indirect, false);
     node->n_access = c->n_accesses - node->first_access;
-    node_grid(dev, d, node->groups);
+    if (!node_grid(dev, d, node->groups))
+        return;
     c->n_nodes++;
     if (dev->is_dry && !dev->compile_only)
         return;

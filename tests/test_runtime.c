@@ -239,6 +239,27 @@ static void test_pipeline_cache(struct Device *dev) {
     CHECK(accepted == 0, "%u of 10000 corrupted pipeline caches accepted", accepted);
 }
 
+// More workgroups than there may be end the job with a line.
+static void test_grid(void) {
+    struct Device dry;
+    device_open_dry(&dry, NULL);
+    memcpy(dry.limits.max_groups, (uint32_t[]){4, 2, 1}, 12);
+    struct Arena arena;
+    arena_init(&arena, &dry, "test", ARENA_DEVICE);
+    for (uint32_t groups = 8; groups <= 9; groups++) {
+        struct Tensor t = TENSOR(&arena, DT_U32, groups * 4 * cmd_local_size(&dry));
+        struct Cmd *c = cmd_begin(&dry, "test");
+        fail_quiet(true);
+        cmd_fill(c, &t, 0);
+        fail_quiet(false);
+        CHECK(dry.state == (groups == 8 ? DEVICE_OK : DEVICE_FAILED), "%u groups: state %d", groups, dry.state);
+        program_free(cmd_end(c));
+    }
+    CHECK(strstr(fail_last(), "fill takes 3 x 3 x 1 workgroups, and 4 x 2 x 1 are the most"), "%s", fail_last());
+    arena_free(&arena);
+    device_close(&dry);
+}
+
 static void test_device_pick(void) {
     struct DeviceList list = {.n = 3,
                               .entry = {{.name = "llvmpipe (LLVM 15.0.6, 256 bits)", .usable = true, .rank = 0},
@@ -305,6 +326,7 @@ int main(void) {
     test_pipeline_cache(&dev);
     device_close(&dev);
     test_no_kernel();
+    test_grid();
     test_device_pick();
     struct Device none;
     fail_quiet(true);
