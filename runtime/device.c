@@ -57,7 +57,8 @@ static const char *remedy(int result) {
     case VK_ERROR_OUT_OF_HOST_MEMORY:
         return "free host memory";
     case VK_ERROR_DEVICE_LOST:
-        return "the driver gave the device up: resume from the last checkpoint; if it happens again, update the driver";
+        return "the driver gave the device up: resume from the last checkpoint; if it happens again, a smaller "
+               "--micro-batch or --context, VKMOE_SUBMIT_MS=10 or a newer driver may help";
     default:
         return "see `vkmoe devices`; update the driver or choose another --device";
     }
@@ -483,13 +484,17 @@ static const char *coopmat2_why_not(const struct Device *dev, const struct Featu
     uint32_t n = 128;
     if (!query || query(dev->vk->physical, &n, p) < 0)
         n = 0;
+    bool of_128 = false,
+         of_256 = false; // a way of 64 (ops_linear.c) is taken where its products are those of the others
     for (uint32_t i = 0; i < n; i++)
-        if ((int)p[i].scope == SCOPE_WORKGROUP && p[i].workgroupInvocations == 256 &&
-            (int)p[i].AType == COMPONENT_BFLOAT16 && (int)p[i].BType == COMPONENT_BFLOAT16 &&
-            p[i].CType == VK_COMPONENT_TYPE_FLOAT32_KHR && p[i].ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
-            divides(p[i].MGranularity, 32) && divides(p[i].NGranularity, 64) && divides(p[i].KGranularity, 32))
-            return "";
-    return "no tiles of bf16 for 256 threads";
+        if ((int)p[i].scope == SCOPE_WORKGROUP && (int)p[i].AType == COMPONENT_BFLOAT16 &&
+            (int)p[i].BType == COMPONENT_BFLOAT16 && p[i].CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            p[i].ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR && divides(p[i].MGranularity, 32) &&
+            divides(p[i].NGranularity, 64) && divides(p[i].KGranularity, 32)) {
+            of_128 = of_128 || p[i].workgroupInvocations == 128;
+            of_256 = of_256 || p[i].workgroupInvocations == 256;
+        }
+    return of_128 && of_256 ? "" : "no tiles of bf16 for 128 and for 256 threads";
 }
 
 static void caps_probe(struct Device *dev, const struct Features *f) {
@@ -575,7 +580,10 @@ static void limits_read(struct Device *dev) {
     dev->device_id = p.properties.deviceID;
     dev->api_version = p.properties.apiVersion;
     dev->driver_version = p.properties.driverVersion;
-    memcpy(dev->driver_uuid, v11.driverUUID, 16);
+    // RADV's driverUUID is one for all its builds; what the driver's own caches go by is not.
+    uint64_t info = hash_bytes(dev->driver, strlen(dev->driver), 0);
+    for (int i = 0; i < 16; i++)
+        dev->driver_uuid[i] = v11.driverUUID[i] ^ p.properties.pipelineCacheUUID[i] ^ (uint8_t)(info >> (i % 8 * 8));
     memcpy(dev->device_uuid, v11.deviceUUID, 16);
     dev->is_cpu = p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
     dev->is_integrated = p.properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
@@ -600,8 +608,7 @@ static void limits_read(struct Device *dev) {
         out->max_groups[i] = l->maxComputeWorkGroupCount[i];
     out->max_invocations = l->maxComputeWorkGroupInvocations;
     dev->vk->max_buffer_bytes = v13.maxBufferSize;
-    out->max_allocation_bytes =
-        min_u64(p.properties.limits.maxMemoryAllocationCount ? UINT64_MAX : 0, v13.maxBufferSize);
+    out->max_allocation_bytes = v13.maxBufferSize;
     VkPhysicalDeviceMaintenance3Properties m3 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES};
     VkPhysicalDeviceProperties2 q = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &m3};
     vkGetPhysicalDeviceProperties2(dev->vk->physical, &q);

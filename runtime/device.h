@@ -58,9 +58,9 @@ struct Device {
     char driver[256]; // "llvmpipe, Mesa 25.0.7"
     uint32_t index;   // in the order of `vkmoe devices`
     uint32_t vendor_id, device_id, api_version, driver_version;
-    uint8_t driver_uuid[16], device_uuid[16];
-    bool is_cpu;       // a software rasteriser: register-tile kernels, one subgroup a workgroup
-    bool is_dry;       // nothing runs and addresses are only counted (memory plans)
+    uint8_t driver_uuid[16], device_uuid[16]; // driver_uuid: of this build of it, made of all that it tells
+    bool is_cpu;                              // a software rasteriser: register-tile kernels, one subgroup a workgroup
+    bool is_dry;                              // nothing runs and addresses are only counted (memory plans)
     bool compile_only; // with is_dry on an opened device: pipelines are compiled all the same (static analysis)
     bool
         keep_code; // where statistics are asked for: the machine code of each pipeline too; set before the first is made

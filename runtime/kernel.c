@@ -131,7 +131,7 @@ struct CacheHeader {
     uint8_t driver_uuid[16], device_uuid[16];
 };
 
-static char *cache_path(const struct Device *dev) {
+char *pipeline_cache_path(const struct Device *dev) {
     char name[80];
     snprintf(name, sizeof name, "pipelines-%04x-%04x-%016llx.bin", dev->vendor_id, dev->device_id,
              (unsigned long long)hash_bytes(dev->driver_uuid, 16, dev->driver_version));
@@ -151,7 +151,6 @@ static struct CacheHeader cache_header(const struct Device *dev, const void *pay
     return h;
 }
 
-// The driver must never see a byte that it did not write on this machine with this driver: anything else is undefined behaviour there.
 bool pipeline_cache_valid(const struct Device *dev, const uint8_t *data, uint64_t bytes) {
     struct CacheHeader want;
     if (bytes < sizeof want)
@@ -161,7 +160,7 @@ bool pipeline_cache_valid(const struct Device *dev, const uint8_t *data, uint64_
 }
 
 static void cache_load(struct Device *dev) {
-    char *path = cache_path(dev);
+    char *path = pipeline_cache_path(dev);
     uint8_t *data = NULL;
     uint64_t bytes = 0;
     bool there = file_exists(path) && file_read(path, UINT64_C(1) << 30, &data, &bytes);
@@ -188,7 +187,7 @@ static void cache_save(struct Device *dev) {
     if (vkGetPipelineCacheData(vk->device, vk->cache, &bytes, data + sizeof(struct CacheHeader)) == VK_SUCCESS) {
         struct CacheHeader h = cache_header(dev, data + sizeof h, bytes);
         memcpy(data, &h, sizeof h);
-        char *path = cache_path(dev);
+        char *path = pipeline_cache_path(dev);
         bool before = fail_quiet(true), ok = file_write_atomic(path, data, sizeof h + bytes);
         fail_quiet(before);
         if (!ok && dir_exists(cache_dir())) // one that could not be made has been told

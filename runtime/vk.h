@@ -133,7 +133,10 @@ void device_idle(struct Device *dev); // before anything is freed: waits in a fa
 // kernel.c
 bool kernels_open(struct Device *dev);
 void kernels_close(struct Device *dev);
-void kernels_refresh(struct Device *dev); // recomputes kernel_off from the capabilities
+void kernels_refresh(struct Device *dev);            // recomputes kernel_off from the capabilities
+char *pipeline_cache_path(const struct Device *dev); // malloc'ed
+// The driver must never see a byte that it did not write on this machine with this driver: anything else is undefined behaviour there.
+bool pipeline_cache_valid(const struct Device *dev, const uint8_t *data, uint64_t bytes);
 // Compiles (or finds) a pipeline. spec: local size, subgroup size, then the kernel's own constants. VK_NULL_HANDLE after a message.
 VkPipeline pipeline_get(struct Device *dev, enum KernelId kernel, const uint32_t *spec, uint32_t n_spec, bool based);
 

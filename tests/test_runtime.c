@@ -8,8 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-bool pipeline_cache_valid(const struct Device *dev, const uint8_t *data, uint64_t bytes);
-
 static void test_programs(struct Device *dev) {
     struct Arena arena;
     arena_init(&arena, dev, "test", ARENA_DEVICE);
@@ -239,6 +237,34 @@ static void test_pipeline_cache(struct Device *dev) {
     CHECK(accepted == 0, "%u of 10000 corrupted pipeline caches accepted", accepted);
 }
 
+// One that a device leaves is taken by the next, and not where a byte of it is another.
+static void test_kept_cache(void) {
+    struct Device dev;
+    uint8_t *data = NULL;
+    uint64_t bytes = 0;
+    uint32_t accepted = 0;
+    if (!CHECK(device_open(&dev, NULL), "%s", fail_last()))
+        return;
+    char *path = pipeline_cache_path(&dev);
+    VkPhysicalDeviceVulkan11Properties v11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES};
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &v11};
+    vkGetPhysicalDeviceProperties2(dev.vk->physical, &p);
+    CHECK(memcmp(dev.driver_uuid, v11.driverUUID, 16) != 0, "every build of the driver is the same");
+    if (CHECK(file_read(path, 1 << 30, &data, &bytes), "%s", fail_last())) {
+        CHECK(pipeline_cache_valid(&dev, data, bytes), "the cache of the device before is refused");
+        for (uint64_t i = 0; i < min_u64(bytes, 512); i++) { // the header, and some of the driver's bytes
+            data[i] ^= 1;
+            accepted += pipeline_cache_valid(&dev, data, bytes);
+            data[i] ^= 1;
+        }
+        data[bytes - 1] ^= 0x80;
+        accepted += pipeline_cache_valid(&dev, data, bytes) + pipeline_cache_valid(&dev, data, bytes - 1);
+        CHECK(accepted == 0, "%u damaged caches are accepted", accepted);
+    }
+    free(data), free(path);
+    device_close(&dev);
+}
+
 // More workgroups than there may be end the job with a line.
 static void test_grid(void) {
     struct Device dry;
@@ -326,6 +352,7 @@ int main(void) {
     test_pipeline_cache(&dev);
     device_close(&dev);
     test_no_kernel();
+    test_kept_cache();
     test_grid();
     test_device_pick();
     struct Device none;
