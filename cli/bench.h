@@ -60,7 +60,7 @@ struct Spread {
     double median, percent;
 };
 struct Spread spread_of(double *values, uint32_t n);
-// Whole numbers by commas; false after one line. At most `room`.
+// Whole numbers by commas, one to `room` of them; false after one line.
 bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint32_t room, uint32_t *n);
 
 // What a model is called in the table: the last part of its path, as UTF-8; malloc'ed.

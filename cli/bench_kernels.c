@@ -171,7 +171,13 @@ static bool options_read(struct Bench *b) {
         dtype_find(type, &b->type);
     else if (b->has_preset)
         b->type = DT_BF16;
-    return !b->has_preset || bench_list(b->args, "tokens", b->tokens, MAX_TOKENS, &b->n_tokens);
+    if (!bench_list(b->args, "tokens", b->tokens, MAX_TOKENS, &b->n_tokens))
+        return false;
+    for (uint32_t i = 0; i < b->n_tokens; i++)
+        if (b->tokens[i] == 0)
+            return args_good(fail("--tokens %s: a pass has one token at least", args_text(b->args, "tokens")));
+    return b->has_preset || !args_given(b->args, "tokens") ||
+           args_good(fail("--tokens is of a model's shapes: --preset MODEL is missing"));
 }
 
 static bool roofline(const struct Bench *b) {

@@ -75,6 +75,8 @@ void bench_shapes(struct ShapeList *l, const struct OpCase *oc, const struct Con
     bool moe = config_moe_layers(c) > 0, few = tokens <= FEW;
     uint32_t widest = c->hidden > c->moe_hidden ? c->hidden : c->moe_hidden;
     l->n = 0;
+    if ((strstr(names, "head_dim") ? c->head_dim : c->dim) % DTYPES[oc->type].block && !strstr(names, ",k,"))
+        return; // no whole blocks; matrices have other widths
     if (strcmp(names, "tokens,n,k,experts,active,spread,flags") == 0)
         matrices(l, oc, c, tokens);
     else if (strcmp(names, "rows,dim") == 0)

@@ -30,7 +30,7 @@ bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint3
         list[(*n)++] = (uint32_t)value;
         at = end + (*end == ',');
     }
-    return true;
+    return *n > 0 || args_good(fail("--%s is empty: up to %u whole numbers by commas are expected", flag, room));
 }
 
 char *bench_model_name(const char *path) {

@@ -93,6 +93,12 @@ note $? "roof.png is no PNG"
 run 0 init --preset tiny --out "$work/own"
 run 0 bench kernels rope --preset "$work/own" --tokens 16 --json
 holds '{r["shape"] for r in rows} == {"rows=16 heads=4 head_dim=16"}'
+# A row that is no whole blocks is no shape of such a table or cache.
+refused 1 "no kernel matches 'embed q4_k'" bench kernels "embed q4_k" --preset tiny --tokens 1
+refused 1 "no kernel matches 'attention_decode q8_0'" bench kernels "attention_decode q8_0" --preset tiny --tokens 1
+refused 2 "one token at least" bench kernels rmsnorm --preset tiny --tokens 1,0
+refused 2 "--tokens is empty" bench kernels rmsnorm --preset tiny --tokens ""
+refused 2 "--preset MODEL is missing" bench kernels rmsnorm --tokens 7
 refused 1 "nor a preset of that name" bench kernels rope --preset "$work/none"
 run 0 bench device --json
 python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); sys.exit(not min(d["gflops"], d["read_gbytes_per_s"], d["copy_gbytes_per_s"], d["dispatch_us"]) > 0)' "$work/out"
