@@ -113,9 +113,10 @@ static bool is_wanted(const struct Bench *b, const struct OpCase *oc, int kernel
     const char *name = KERNELS[kernel].name;
     if (b->dev->kernel_off[kernel])
         return false;
-    // Where a type is asked for: weights of it, and what has none.
-    bool weights = strcmp(oc->shape_names, "tokens,n,k,experts,active,spread,flags") == 0 && oc->type != DT_F32;
-    if (b->type != DT_COUNT && weights && oc->type != b->type)
+    // Where a type is asked for: weights of it, what has none, and products in f32, which routers and gradients have too.
+    const char *shape = oc->shape_names;
+    bool plain = ends_with(shape, ",flags"), weights = strncmp(shape, "tokens,n,", 9) == 0;
+    if (b->type != DT_COUNT && weights && oc->type != b->type && !(plain && oc->type == DT_F32))
         return false;
     if (b->own)
         return kernel == (int)b->own->id;
@@ -169,7 +170,7 @@ static bool options_read(struct Bench *b) {
     }
     if (type)
         dtype_find(type, &b->type);
-    else if (b->has_preset)
+    else if (b->has_preset && !b->own) // a kernel has its own
         b->type = DT_BF16;
     if (!bench_list(b->args, "tokens", b->tokens, MAX_TOKENS, &b->n_tokens))
         return false;

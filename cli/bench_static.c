@@ -92,6 +92,7 @@ int bench_static(const struct Args *args, const char *filter) {
     if (!device_open(&dev, args_text(args, "device")))
         return EXIT_FAILED;
     dev.is_dry = dev.compile_only = true;
+    uint32_t n_kernels = 0;
     fail_quiet(true); // results are not there to be right
     for (size_t f = 0; f < sizeof FILES / sizeof FILES[0]; f++) {
         const struct OpCase *cases;
@@ -101,28 +102,34 @@ int bench_static(const struct Args *args, const char *filter) {
                 if (!dev.kernel_off[*k] && (!filter || strcasestr(KERNELS[*k].name, filter))) {
                     struct Check ck = {.dev = &dev, .seed = 1, .sample = 1};
                     opcheck_run(&ck, &cases[i], cases[i].shapes[0], *k);
+                    n_kernels++;
                 }
     }
     fail_quiet(false);
-    if (dev.state != DEVICE_OK) {
-        fail("%s: %s", dev.name, fail_last());
+    uint32_t n, n_pipelines = 0, spills = 0;
+    const struct PipelineStatistic *list = pipeline_statistics(&dev, &n);
+    if (dev.state != DEVICE_OK || n_kernels == 0 || n == 0) {
+        if (dev.state != DEVICE_OK)
+            fail("%s: %s", dev.name, fail_last());
+        else if (n_kernels == 0)
+            fail("no kernel matches '%s'", filter ? filter : "");
+        else
+            fail("%s: this driver has no VK_KHR_pipeline_executable_properties", dev.name);
         dev.is_dry = false;
         device_close(&dev);
         return EXIT_FAILED;
     }
     struct BenchTable table;
-    uint32_t n, n_pipelines = 0, spills = 0;
-    const struct PipelineStatistic *list = pipeline_statistics(&dev, &n);
     bool ok = bench_begin(&table, args, &dev, COLUMNS, 2, "latency", true);
-    for (uint32_t first = 0, end; first < n && ok; first = end, n_pipelines++) {
+    for (uint32_t first = 0, end; first < n && ok; first = end) {
         for (end = first + 1; end < n && list[end].pipeline == list[first].pipeline;)
             end++;
-        if (!filter || strcasestr(KERNELS[list[first].kernel].name, filter))
-            spills += pipeline_row(&table, list + first, end - first);
+        if (filter && !strcasestr(KERNELS[list[first].kernel].name, filter))
+            continue;
+        n_pipelines++;
+        spills += pipeline_row(&table, list + first, end - first);
     }
     dev.is_dry = false;
-    if (ok && n == 0)
-        ok = fail("this driver has no VK_KHR_pipeline_executable_properties, or nothing matched");
     if (ok && spills)
         ok = fail("%u of %u pipelines keep registers in memory", spills, n_pipelines);
     int status = bench_end(&table, ok);

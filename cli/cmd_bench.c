@@ -87,8 +87,9 @@ int cmd_bench(const struct Args *args) {
     if (strcmp(what, "shader") == 0)
         return !filter ? args_wrong(args, "which FILE?")
                        : bench_shader(args, filter, args->n_operands > 2 ? args->operands[2] : NULL);
-    if (args->n_operands > 2)
-        return args_wrong(args, "'%s' is one word too many", args->operands[2]);
+    uint32_t most = strcmp(what, "device") == 0 ? 1 : 2;
+    if (args->n_operands > most)
+        return args_wrong(args, "'%s' is one word too many", args->operands[most]);
     if (strcmp(what, "static") == 0)
         return args_switch(args, "peer") ? bench_peer(args, filter) : bench_static(args, filter);
     if (strcmp(what, "model") == 0 || strcmp(what, "train") == 0)

@@ -104,6 +104,13 @@ run 0 bench device --json
 python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); sys.exit(not min(d["gflops"], d["read_gbytes_per_s"], d["copy_gbytes_per_s"], d["dispatch_us"]) > 0)' "$work/out"
 note $? "no peaks: $out"
 refused 1 "no kernel matches 'rmsnorn'" bench kernels rmsnorn --json
+[[ $out == "[]" ]]
+note $? "no empty array: $out"
+refused 1 "no kernel matches" bench kernels "experts up f32" --type q4_0
+refused 2 "'foo' is one word too many" bench device foo
+refused 1 "no kernel matches 'rmsnorn'" bench static rmsnorn
+[[ -z $out ]]
+note $? "a table without rows: $out"
 
 # ---- shader: a kernel of the user's own, by itself and in the place of a built-in one
 sources=$(dirname "$0")/../shaders
