@@ -533,6 +533,10 @@ int bench_shader(const struct Args *args, const char *path, const char *filter) 
     const char *as = args_text(args, "as");
     if (filter && !as)
         return args_wrong(args, "FILTER chooses among the shapes of --as NAME");
+    static const char *const OF_AS[] = {"preset", "tokens", "type", "png"};
+    for (size_t i = 0; i < sizeof OF_AS / sizeof OF_AS[0] && !as; i++)
+        if (args_given(args, OF_AS[i]))
+            return args_wrong(args, "--%s is of --as NAME", OF_AS[i]);
     setenv("VKMOE_STATIC", "1", 1); // what the driver's compiler says of it, too
     int status = as ? run_as(&o, as, filter) : run_free(&o);
     free(o.words);

@@ -129,6 +129,8 @@ bool bench_begin(struct BenchTable *t, const struct Args *args, const struct Dev
                              .figure = figure,
                              .less_is_better = less_is_better};
     const char *path = args_text(args, "compare");
+    if (!path && args_given(args, "threshold"))
+        return args_good(fail("--threshold is of --compare FILE"));
     if (args_switch(args, "json") + args_switch(args, "csv") + args_switch(args, "md") > 1)
         return args_good(fail("--json, --csv and --md exclude each other"));
     if (path) {

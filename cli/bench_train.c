@@ -49,6 +49,10 @@ static bool options_read(struct Bench *b) {
                                             (strstr(args_text(args, "offload"), "weights") ? OFFLOAD_WEIGHTS : 0),
                                  .seed = (uint64_t)args_int(args, "seed")};
     b->o.batch_examples = args_given(args, "batch") ? (uint32_t)args_int(args, "batch") : b->o.micro_rows;
+    if (args_given(args, "lora-rank") && !train_adapts(method))
+        return args_good(fail("--lora-rank is of --method lora and qlora"));
+    if (args_given(args, "esft-threshold") && method != TRAIN_ESFT)
+        return args_good(fail("--esft-threshold is of --method esft"));
     uint32_t most = b->l.file.config.max_context;
     if (b->o.seq_len > most && args_given(args, "context"))
         return fail("--context %u is above the model's context of %u", b->o.seq_len, most);

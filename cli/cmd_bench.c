@@ -3,7 +3,11 @@
 #include "cli/commands.h"
 #include "cli/load.h"
 #include "model/tune.h"
+
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 // The kernels as the table of devices cuts them, unless --tune asks for seconds: then what was tried is told.
 static bool kernels_tune(struct Device *dev, const struct Args *args) {
@@ -73,6 +77,17 @@ static const char *foreign_flag(const struct Args *args, const char *what, const
     return NULL;
 }
 
+// Before the hours that what it shows may take.
+static bool png_check(const char *path) {
+    char *to = path_followed(path), *folder = path_parent(to);
+    bool ok = !dir_exists(to) || fail("--png %s: is a folder", path);
+    if (ok && !(file_exists(to) && access(to, W_OK) == 0) && access(folder, W_OK | X_OK) != 0)
+        ok = fail("--png %s: cannot be written: %s", path, strerror(errno));
+    free(to);
+    free(folder);
+    return ok;
+}
+
 int cmd_bench(const struct Args *args) {
     const char *what = args->operands[0], *filter = args->n_operands > 1 ? args->operands[1] : NULL, *of;
     static const char *const PARTS[] = {"model", "train", "kernels", "shader", "device", "static"};
@@ -84,6 +99,8 @@ int cmd_bench(const struct Args *args) {
     const char *foreign = foreign_flag(args, what, &of);
     if (foreign)
         return args_wrong(args, "--%s is of `bench %s`, not of `bench %s`", foreign, of, what);
+    if (args_given(args, "png") && !png_check(args_text(args, "png")))
+        return EXIT_FAILED;
     if (strcmp(what, "shader") == 0)
         return !filter ? args_wrong(args, "which FILE?")
                        : bench_shader(args, filter, args->n_operands > 2 ? args->operands[2] : NULL);

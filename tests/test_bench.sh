@@ -79,6 +79,8 @@ holds 'rows[0]["optimiser_ms"] == 0 and rows[0]["forward_ms"] > 0'
 refused 1 "a step is one micro-batch" bench train tiny --context 32 --optimizer-in-backward on --batch 2
 refused 1 "no matrix of the model" bench train tiny --method qlora --type f32 --context 32
 refused 1 "above the model's context" bench train tiny --context 1000000
+refused 2 "--lora-rank is of" bench train tiny --context 32 --lora-rank 4
+refused 2 "--esft-threshold is of" bench train tiny --context 32 --esft-threshold 0.5
 refused 1 "has none" bench train tiny --method esft --context 32
 
 # ---- kernels
@@ -195,6 +197,9 @@ GLSL
     shader binding <<<$'#version 460\nlayout(binding = 0) buffer B { float v[]; };\nvoid main() { v[0] = 1; }'
     refused 1 "vkmoe passes addresses" bench shader "$work/binding.comp" --grid 1
     refused 2 "--grid X[,Y[,Z]] is missing" bench shader "$work/scale.comp"
+    refused 2 "--png is of --as NAME" "${scale[@]}" --png "$work/x.png"
+    refused 2 "--tokens is of --as NAME" "${scale[@]}" --tokens 3
+    refused 2 "--grid is empty" bench shader "$work/scale.comp" --grid ""
     refused 1 "nothing is said about number a" "${scale[@]}" --push n=1K
     refused 1 "has no pointer of that name" bench shader "$work/scale.comp" --grid 1 --buffer z=f32:4
     refused 1 "the type is none of" bench shader "$work/scale.comp" --grid 1 --buffer f33:4
