@@ -3,7 +3,6 @@
 #include "cli/bench.h"
 #include "cli/load.h"
 #include "cli/term.h"
-#include "model/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -146,15 +145,17 @@ static json_t *measure(struct Bench *b, uint32_t repetitions) {
     struct Spread speed = spread_of(rate, repetitions), work = spread_of(cpu, repetitions);
     double n = dispatches(b, &barriers);
     const struct Device *dev = &b->l->dev;
-    char name[64];
+    char name[64], *model = bench_model_name(b->l->file.path);
     test_name(b->t, name);
-    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:f, s:f, s:f, s:f, s:f}", "model",
-                     json_repaired(b->l->file.path), "type", DTYPES[b->l->model.layers[0].q.w->w.type].name, "test",
-                     name, "tokens", (int)b->t->tokens, "depth", (int)b->t->depth, "sequences", (int)b->t->sequences,
-                     "tokens_per_second", speed.median, "spread_percent", speed.percent, "samples", samples,
-                     "dispatches_per_token", n / all, "barriers_per_token", barriers / all, "cpu_ms_per_token",
-                     1000 * work.median, "peak_mib", (double)dev->peak_bytes / 1048576, "mapped_mib",
-                     (double)dev->mapped_bytes / 1048576);
+    json_t *row = json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:f, s:f, s:f, s:f, s:f, s:f}", "model",
+                            model, "type", DTYPES[b->l->model.layers[0].q.w->w.type].name, "test", name, "tokens",
+                            (int)b->t->tokens, "depth", (int)b->t->depth, "sequences", (int)b->t->sequences,
+                            "tokens_per_second", speed.median, "spread_percent", speed.percent, "samples", samples,
+                            "dispatches_per_token", n / all, "barriers_per_token", barriers / all, "cpu_ms_per_token",
+                            1000 * work.median, "peak_mib", (double)dev->peak_bytes / 1048576, "host_mib",
+                            (double)dev->host_bytes / 1048576, "mapped_mib", (double)dev->mapped_bytes / 1048576);
+    free(model);
+    return row;
 }
 
 // A session of its own for each test, as large as it needs: so the memory is the test's.
@@ -193,6 +194,7 @@ static const struct BenchColumn COLUMNS[] = {{"model", "model", -24, 0},
                                              {"barriers_per_token", "barr/tok", 9, 2},
                                              {"cpu_ms_per_token", "CPU ms/tok", 10, 3},
                                              {"peak_mib", "MiB", 10, 1},
+                                             {"host_mib", NULL, 0, 1},
                                              {"mapped_mib", NULL, 0, 1},
                                              {"tokens", NULL, 0, 0},
                                              {"depth", NULL, 0, 0},

@@ -63,11 +63,20 @@ static void print_csv(const char *text, bool first) {
     printf(quoted ? "\"" : "");
 }
 
+static void print_markdown(const char *text, int width) {
+    int rest = abs(width) - (int)strlen(text);
+    rest = rest > 0 ? rest : 0;
+    printf(" %*s", width > 0 ? rest : 0, "");
+    for (const char *c = text; *c; c++)
+        printf(*c == '|' ? "\\%c" : "%c", *c);
+    printf("%*s |", width > 0 ? 0 : rest, "");
+}
+
 static void print_cell(enum Format format, const char *text, int width, bool first) {
     if (format == FORMAT_CSV)
         print_csv(text, first);
     else if (format == FORMAT_MARKDOWN)
-        printf(" %*s |", width, text);
+        print_markdown(text, width);
     else
         printf("%s%*s", first ? "" : " ", width, text);
 }

@@ -216,15 +216,16 @@ static json_t *row_make(struct Bench *b, uint32_t n) {
     double gflops = model_flops(b, tokens) / part[0].median / 1e9;
     char *model = bench_model_name(b->l.file.path);
     json_t *row = json_pack(
-        "{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "model",
-        model, "type", DTYPES[b->l.model.layers[0].q.w->w.type].name, "method", TRAIN_METHODS[b->o.method], "context",
-        (int)b->o.seq_len, "micro_batch", (int)b->o.micro_rows, "batch", (int)b->o.batch_examples, "recompute",
-        b->o.recompute ? "on" : "off", "moments", b->o.moments8 ? "8bit" : "f32", "tokens_per_second",
+        "{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
+        "model", model, "type", DTYPES[b->l.model.layers[0].q.w->w.type].name, "method", TRAIN_METHODS[b->o.method],
+        "context", (int)b->o.seq_len, "micro_batch", (int)b->o.micro_rows, "batch", (int)b->o.batch_examples,
+        "recompute", b->o.recompute ? "on" : "off", "moments", b->o.moments8 ? "8bit" : "f32", "tokens_per_second",
         tokens / part[0].median, "spread_percent", part[0].percent, "forward_ms", 1000 * part[1].median, "backward_ms",
         1000 * part[2].median, "optimiser_ms", 1000 * part[3].median, "forward_tokens_per_second",
         tokens / part[1].median, "dispatches_per_token", dispatches(b) / tokens, "cpu_ms_per_token",
         1000 * cpu.median / tokens, "model_gflops", gflops, "gemm_gflops", b->gemm_gflops, "gemm_percent",
-        b->gemm_gflops > 0 ? 100 * gflops / b->gemm_gflops : 0, "peak_mib", (double)dev->peak_bytes / 1048576);
+        b->gemm_gflops > 0 ? 100 * gflops / b->gemm_gflops : 0, "peak_mib", (double)dev->peak_bytes / 1048576,
+        "host_mib", (double)dev->host_bytes / 1048576);
     free(model);
     return row;
 }
@@ -247,6 +248,7 @@ static const struct BenchColumn COLUMNS[] = {{"model", "model", -20, 0},
                                              {"model_gflops", "GFLOP/s", 10, 1},
                                              {"gemm_percent", "GEMM%", 6, 1},
                                              {"peak_mib", "MiB", 10, 1},
+                                             {"host_mib", NULL, 0, 1},
                                              {"forward_tokens_per_second", NULL, 0, 1},
                                              {"gemm_gflops", NULL, 0, 1},
                                              {0}};

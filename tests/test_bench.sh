@@ -33,9 +33,11 @@ says "$err" "gemm_nt_q8_0"
 [[ $(head -c 4 "$work/bars.png" | tail -c 3) == PNG ]]
 note $? "bars.png is no PNG"
 refused 1 "the model's context is" bench model tiny-moe -p 100000
-run 0 init --preset tiny-moe --out "$work/a\"b,c" --seed 3
-run 0 bench model "$work/a\"b,c" -p 8 -n 0 -r 1 --csv
-says "$out" "\"$work/a\"\"b,c\","
+run 0 init --preset tiny-moe --out "$work/a\"b,c|d" --seed 3
+run 0 bench model "$work/a\"b,c|d" -p 8 -n 0 -r 1 --csv
+says "$out" $'\n"a""b,c|d",'
+run 0 bench model "$work/a\"b,c|d" -p 8 -n 0 -r 1 --md
+says "$out" '| a"b,c\|d '
 refused 2 "--n-gen 3,x" bench model tiny-moe -n 3,x
 refused 2 "up to 16 whole numbers by commas" bench model tiny-moe -p x
 refused 2 "--gpu-layers x: auto, all or a number" bench model tiny-moe -p 8 -n 0 --gpu-layers x
