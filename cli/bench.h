@@ -1,10 +1,8 @@
 // What the parts of `vkmoe bench` share: the device's own peaks, and the table that each of them prints row by row.
 #pragma once
-#include "cli/args.h"
+#include "cli/output.h"
 #include "model/config.h"
 #include "model/opcheck.h"
-
-#include <jansson.h>
 
 // ---- The device's own peaks (bench_peaks.c)
 
@@ -37,7 +35,7 @@ struct BenchColumn {
         {"gbytes_per_s", "GB/s", 8, 2}, {                                                                              \
         "peak_percent", "peak%", 6, 1                                                                                  \
     }
-// Rows are JSON objects. They are printed as they come: aligned, as CSV or in Markdown; with --json all of them at the end, as one array.
+// Rows are JSON objects. They are printed as they come: aligned, as CSV, in Markdown or as an array of JSON.
 struct BenchTable {
     const struct Args *args;
     const struct Device *dev;
@@ -45,8 +43,10 @@ struct BenchTable {
     uint32_t n_names;                  // the first so many columns tell what a row is: --compare finds it by them
     const char *figure;                // the member that --compare compares
     bool less_is_better;
-    json_t *rows, *before; // before: of --compare, or NULL
-    uint32_t n_worse, n_compared;
+    json_t *before; // of --compare, or NULL
+    uint32_t n_rows, n_worse, n_compared;
+    bool told_settings, told_device; // that those of a row were others before
+    struct OutputGuard guard;        // of --json
 };
 // False where --compare cannot be read, or flags exclude each other.
 bool bench_begin(struct BenchTable *t, const struct Args *args, const struct Device *dev,
@@ -62,6 +62,9 @@ struct Spread {
 struct Spread spread_of(double *values, uint32_t n);
 // Whole numbers by commas, one to `room` of them; false after one line.
 bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint32_t room, uint32_t *n);
+
+// A member of a row; null where it is not finite, for which JSON has no number.
+json_t *bench_number(double value);
 
 // What a model is called in the table: the last part of its path, as UTF-8; malloc'ed.
 char *bench_model_name(const char *path);

@@ -96,11 +96,11 @@ static void bench_one(struct Bench *b, const struct OpCase *oc, const uint32_t *
     if (b->dots && b->n_dots < MAX_DOTS && ck.flops > 0 && us > 0)
         b->dots[b->n_dots++] = (struct PlotDot){ck.flops / ck.bytes, ck.flops / us / 1000,
                                                 matrix || (pairs && b->peaks.matrix_gflops == 0), oc->name};
-    json_t *row =
-        json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:b}", "name",
-                  b->own ? b->own->info.name : KERNELS[kernel].name, "case", oc->name, "shape", shapes, "us", ck.us,
-                  "spread_percent", ck.us > 0 ? 100 * ck.us_spread / ck.us : 0, "cpu_us", ck.cpu_us, "gflops", gflops,
-                  "gbytes_per_s", gbytes, "peak_percent", share, "max_error", ck.nmse, "correct", ok);
+    json_t *row = json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:o, s:o, s:b}", "name",
+                            b->own ? b->own->info.name : KERNELS[kernel].name, "case", oc->name, "shape", shapes, "us",
+                            ck.us, "spread_percent", ck.us > 0 ? 100 * ck.us_spread / ck.us : 0, "cpu_us", ck.cpu_us,
+                            "gflops", gflops, "gbytes_per_s", gbytes, "peak_percent", bench_number(share), "max_error",
+                            bench_number(ck.nmse), "correct", ok);
     json_object_update(row, beside);
     bench_row(&b->table, row);
     if (beside && !args_switch(b->args, "json"))
@@ -208,10 +208,10 @@ int bench_kernels(const struct Args *args, struct Device *dev, const char *filte
                     bench_case(&b, &cases[i], *k);
     }
     bool ok = dev->state == DEVICE_OK;
-    if (ok && json_array_size(b.table.rows) == 0)
+    if (ok && b.table.n_rows == 0)
         ok = fail("no kernel%s matches '%s'", own ? "'s shape" : "", filter ? filter : "");
     if (ok && b.wrong)
-        ok = fail("%u of %zu results are wrong", b.wrong, json_array_size(b.table.rows));
+        ok = fail("%u of %u results are wrong", b.wrong, b.table.n_rows);
     ok = ok && (!b.dots || roofline(&b));
     free(b.dots);
     return bench_end(&b.table, ok);

@@ -289,7 +289,7 @@ int bench_peer(const struct Args *args, const char *filter) {
         json_decref(theirs.statistics);
         ok = ok && dev.state == DEVICE_OK;
     }
-    if (ok && json_array_size(table.rows) == 0)
+    if (ok && table.n_rows == 0)
         ok = fail("nothing matched, or %s's machine code is not one that can be counted: AMD's is, by RADV, and "
                   "NVIDIA's, by NVK",
                   dev.name);

@@ -149,15 +149,16 @@ static int run_as(struct Own *o, const char *name, const char *filter) {
         return EXIT_FAILED;
     dev.cuts_dispatches = false; // whose pieces would have other numbers of workgroups, which the shader may ask for
     int status = EXIT_FAILED;
-    const char *slash = strrchr(o->path, '/');
     struct OwnKernel own = {.id = id, .info = *built_in};
-    own.info.name = slash ? slash + 1 : o->path;
+    char *file = bench_model_name(o->path);
+    own.info.name = file;
     own.info.words = o->words, own.info.n_words = o->n_words;
     if (dev.kernel_off[id])
         fail("--as %s: this kernel cannot run on %s", name, dev.name);
     else if (fits_device(&dev, o->path, &o->module))
         status = bench_kernels(o->args, &dev, filter, &own);
     device_close(&dev);
+    free(file);
     return status;
 }
 
@@ -432,7 +433,7 @@ static json_t *buffer_show(const struct Free *f, const struct OwnBuffer *b, bool
         changed += !(is == was || (isnan(is) && isnan(was)));
         sum += is;
         if (i < FIRST_VALUES)
-            json_array_append_new(first, isfinite(is) ? json_real(is) : json_null());
+            json_array_append_new(first, bench_number(is));
     }
     char hash[20] = "";
     if (b->before)
@@ -447,8 +448,8 @@ static json_t *buffer_show(const struct Free *f, const struct OwnBuffer *b, bool
         fprintf(stderr, "%s (%s): nothing was written\n", name, DTYPES[b->type].name);
     }
     return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:s}", "name", name, "type", DTYPES[b->type].name, "numbers",
-                     (json_int_t)b->t->n, "written", (json_int_t)changed, "first", first, "sum",
-                     isfinite(sum) ? json_real(sum) : json_null(), "hash", hash);
+                     (json_int_t)b->t->n, "written", (json_int_t)changed, "first", first, "sum", bench_number(sum),
+                     "hash", hash);
 }
 
 static const struct BenchColumn COLUMNS[] = {
@@ -469,19 +470,25 @@ static void show(struct Free *f, struct Device *dev, const struct Check *ck, con
         share = 100 * fmax(ck->flops / us / 1000 / peaks->gflops, ck->bytes / us / 1000 / peaks->read_gbytes);
     char grid[40];
     snprintf(grid, sizeof grid, "%u,%u,%u", f->grid[0], f->grid[1], f->grid[2]);
-    json_t *row = json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "name", KERNELS[KERNEL_probe].name, "grid",
-                            grid, "width", (int)f->spec[0], "us", ck->us, "spread_percent",
-                            ck->us > 0 ? 100 * ck->us_spread / ck->us : 0, "cpu_us", ck->cpu_us, "gflops",
-                            ck->us > 0 ? ck->flops / ck->us / 1000 : 0, "gbytes_per_s",
-                            ck->us > 0 ? ck->bytes / ck->us / 1000 : 0, "peak_percent", share);
+    json_t *row = json_pack(
+        "{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:o, s:b}", "name", KERNELS[KERNEL_probe].name, "grid", grid, "width",
+        (int)f->spec[0], "us", ck->us, "spread_percent", ck->us > 0 ? 100 * ck->us_spread / ck->us : 0, "cpu_us",
+        ck->cpu_us, "gflops", ck->us > 0 ? ck->flops / ck->us / 1000 : 0, "gbytes_per_s",
+        ck->us > 0 ? ck->bytes / ck->us / 1000 : 0, "peak_percent", bench_number(share), "wrote_beside", !ck->guard_ok);
     json_t *statistics = bench_pipeline(dev, KERNEL_probe, first_statistic), *buffers = json_array();
-    bench_row(table, row);
+    if (!quiet) // the lines below are about it
+        bench_row(table, row);
     for (uint32_t i = 0; i < f->n_buffers; i++)
         json_array_append_new(buffers, buffer_show(f, &f->buffers[i], quiet));
-    if (!quiet)
+    if (quiet) {
+        json_object_set(row, "buffers", buffers);
+        json_object_set(row, "statistics", statistics);
+        bench_row(table, row);
+    } else {
         bench_pipeline_show(statistics, NULL);
-    json_object_set_new(row, "buffers", buffers);
-    json_object_set_new(row, "statistics", statistics);
+    }
+    json_decref(buffers);
+    json_decref(statistics);
 }
 
 static int run_free(struct Own *o) {
@@ -499,9 +506,8 @@ static int run_free(struct Own *o) {
         device_close(&dev);
         return EXIT_FAILED;
     }
-    const char *slash = strrchr(o->path, '/');
-    struct KernelInfo own = {
-        .name = slash ? slash + 1 : o->path, .push = PUSH_ID_own, .words = o->words, .n_words = o->n_words};
+    char *file = bench_model_name(o->path);
+    struct KernelInfo own = {.name = file, .push = PUSH_ID_own, .words = o->words, .n_words = o->n_words};
     struct KernelInfo was = kernel_replace(&dev, KERNEL_probe, own);
     uint32_t first_statistic;
     pipeline_statistics(&dev, &first_statistic);
@@ -525,6 +531,7 @@ static int run_free(struct Own *o) {
     kernel_replace(&dev, KERNEL_probe, was);
     int status = bench_end(&table, ok);
     device_close(&dev);
+    free(file);
     return status;
 }
 

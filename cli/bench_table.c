@@ -1,11 +1,16 @@
 // See bench.h.
 #include "cli/bench.h"
 #include "cli/plot.h"
+#include "model/json.h"
 #include "model/utf8.h"
 #include "runtime/cmd.h"
+#include "runtime/temporary.h"
 
+#include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -32,6 +37,8 @@ bool bench_list(const struct Args *args, const char *flag, uint32_t *list, uint3
     }
     return *n > 0 || args_good(fail("--%s is empty: up to %u whole numbers by commas are expected", flag, room));
 }
+
+json_t *bench_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
 char *bench_model_name(const char *path) {
     size_t bytes;
@@ -129,6 +136,15 @@ static void print_heading(const struct BenchTable *t) {
         print_line(t, rule_text, NULL);
 }
 
+// A benchmark that is interrupted leaves the rows that it has, as an array.
+static void on_signal(int number) {
+    temporaries_drop();
+    ssize_t written = write(STDOUT_FILENO, "\n]\n", 3);
+    (void)written;
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
 bool bench_begin(struct BenchTable *t, const struct Args *args, const struct Device *dev,
                  const struct BenchColumn *columns, uint32_t n_names, const char *figure, bool less_is_better) {
     *t = (struct BenchTable){.args = args,
@@ -152,13 +168,26 @@ bool bench_begin(struct BenchTable *t, const struct Args *args, const struct Dev
                         error.text[0] ? ": " : "", error.text);
         }
     }
-    t->rows = json_array();
     if (format_of(args) == FORMAT_TABLE)
         printf("%s (%s)\n", dev->name, dev->driver);
     if (format_of(args) != FORMAT_JSON)
         print_heading(t);
+    else
+        printf("[");
     fflush(stdout);
+    if (format_of(args) == FORMAT_JSON)
+        output_catch(&t->guard, on_signal);
     return true;
+}
+
+// As jansson lays out an array of all rows.
+static void print_json(const struct BenchTable *t, json_t *row) {
+    json_t *array = json_pack("[O]", row);
+    char *text = json_dumps(array, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+    assert(text);
+    printf("%s%.*s", t->n_rows ? "," : "", (int)strlen(text) - 3, text + 1); // without its "[" and "\n]"
+    free(text);
+    json_decref(array);
 }
 
 static const json_t *find_before(const struct BenchTable *t, const json_t *row) {
@@ -174,11 +203,46 @@ static const json_t *find_before(const struct BenchTable *t, const json_t *row) 
     return NULL;
 }
 
-static void compare(struct BenchTable *t, json_t *row) {
-    double was = json_number_value(json_object_get(find_before(t, row), t->figure));
+// What changes the figures and is in no row's name, as flags: those that are not as they would be without.
+static json_t *settings_of(const struct Args *args) {
+    static const char *const FLAGS[] = {"adapter", "cache-type", "gpu-layers",     "experts-on",
+                                        "tune",    "seed",       "warm",           "as",
+                                        "define",  "buffer",     "push",           "constant",
+                                        "offload", "lora-rank",  "esft-threshold", "optimizer-in-backward"};
+    char *text = xstrdup("");
+    for (size_t i = 0; i < sizeof FLAGS / sizeof FLAGS[0]; i++) {
+        const char *list[ARGS_MAX_LIST], *value = args_text(args, FLAGS[i]);
+        uint32_t index, n = args_list(args, FLAGS[i], list);
+        const struct Flag *flag = args_flag(args, FLAGS[i], &index);
+        if (!n && args_given(args, FLAGS[i]) && !(flag->fallback && strcmp(value, flag->fallback) == 0))
+            list[n++] = value;
+        for (uint32_t k = 0; k < n; k++) {
+            char *longer = xsprintf("%s%s--%s%s%s", text, *text ? " " : "", flag->name, *list[k] ? " " : "", list[k]);
+            free(text);
+            text = longer;
+        }
+    }
+    json_t *settings = json_repaired(text);
+    free(text);
+    return settings;
+}
+
+static void tell_other(const struct BenchTable *t, const char *what, const char *was, const char *is, bool *told) {
+    if (was && strcmp(was, is) != 0 && !*told) {
+        fprintf(stderr, "--compare %s: other %s: '%s' there, '%s' now\n", args_text(t->args, "compare"), what, was, is);
+        *told = true;
+    }
+}
+
+static void compare(struct BenchTable *t, json_t *row, const json_t *settings) {
+    const json_t *before = find_before(t, row);
+    double was = json_number_value(json_object_get(before, t->figure));
     double is = json_number_value(json_object_get(row, t->figure));
     if (was <= 0 || is <= 0)
         return;
+    tell_other(t, "settings", json_string_value(json_object_get(before, "settings")), json_string_value(settings),
+               &t->told_settings);
+    tell_other(t, "device", json_string_value(json_object_get(before, "device")), t->dev->name, &t->told_device);
     double ratio = is / was, worse = t->less_is_better ? ratio : 1 / ratio;
     json_object_set_new(row, "before", json_real(was));
     json_object_set_new(row, "ratio", json_real(ratio));
@@ -187,28 +251,35 @@ static void compare(struct BenchTable *t, json_t *row) {
 }
 
 void bench_row(struct BenchTable *t, json_t *row) {
+    assert(row);
+    json_t *settings = settings_of(t->args);
     if (t->before)
-        compare(t, row);
-    if (format_of(t->args) != FORMAT_JSON)
-        print_line(t, value_text, row);
-    fflush(stdout);
+        compare(t, row, settings);
+    json_object_set_new(row, "settings", settings);
     json_object_set_new(row, "device", json_string(t->dev->name));
     json_object_set_new(row, "driver", json_string(t->dev->driver));
     json_object_set_new(row, "version", json_string(VKMOE_VERSION));
-    json_array_append_new(t->rows, row);
+    if (format_of(t->args) == FORMAT_JSON)
+        print_json(t, row);
+    else
+        print_line(t, value_text, row);
+    fflush(stdout);
+    json_decref(row);
+    t->n_rows++;
 }
 
 int bench_end(struct BenchTable *t, bool ok) {
     if (format_of(t->args) == FORMAT_JSON) {
-        json_dumpf(t->rows, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
-        printf("\n");
+        output_unguard(&t->guard);
+        printf(t->n_rows ? "\n]\n" : "]\n");
     }
+    if (t->before)
+        fprintf(stderr, "%u of %u rows compared with %s\n", t->n_compared, t->n_rows, args_text(t->args, "compare"));
     if (ok && t->before && t->n_compared == 0)
         ok = fail("--compare %s: none of these rows is in it", args_text(t->args, "compare"));
     if (ok && t->n_worse)
         ok = fail("%u of %u rows are more than %g %% worse than in %s", t->n_worse, t->n_compared,
                   args_float(t->args, "threshold"), args_text(t->args, "compare"));
-    json_decref(t->rows);
     json_decref(t->before);
     return ok ? EXIT_DONE : EXIT_FAILED;
 }

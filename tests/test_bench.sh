@@ -19,6 +19,7 @@ import json, sys
 rows = json.load(open(sys.argv[1] + "/out"))
 for name, factor in (("slow", 1e-3), ("fast", 1e3)):
     json.dump([dict(r, tokens_per_second=r["tokens_per_second"] * factor) for r in rows], open(f"{sys.argv[1]}/{name}.json", "w"))
+json.dump([dict(r, device="another") for r in rows], open(f"{sys.argv[1]}/elsewhere.json", "w"))
 PY
 run 0 bench model tiny-moe -p 40 -n 0 -r 1 --md --compare "$work/slow.json" --threshold 50
 says "$out" " ratio |"
@@ -27,6 +28,23 @@ says "$out" "model,type,test,tokens_per_second"
 says "$err" "1 of 1 rows are more than 50 % worse"
 run 1 bench model tiny-moe -p 41 -n 0 -r 1 --compare "$work/fast.json"
 says "$err" "none of these rows is in it"
+# What is compared: how many rows, and whether under the same conditions.
+run 0 bench model tiny-moe -p 40,41 -n 0 -r 1 --cache-type f16 --compare "$work/slow.json"
+says "$err" "1 of 2 rows compared with"
+says_not "$err" "other settings"
+run 0 bench model tiny-moe -p 40 -n 0 -r 1 --cache-type f32 --gpu-layers 0 --compare "$work/elsewhere.json" --threshold 1000 --json
+says "$err" "other settings: '' there, '--cache-type f32 --gpu-layers 0' now"
+says "$err" "other device: 'another' there"
+holds 'rows[0]["settings"] == "--cache-type f32 --gpu-layers 0" and rows[0]["host_mib"] > 0 and rows[0]["ratio"] > 0'
+refused 2 "--threshold is of --compare" bench model tiny-moe -p 8 -n 0 --threshold 7
+# Rows that were measured stay, as JSON, when the rest is not waited for.
+"$VKMOE" bench model tiny -p 8 -n 400,400,400,400,400,400 -r 63 --json >"$work/out" 2>"$work/err" &
+while kill -0 $! 2>/dev/null && [[ $(wc -l <"$work/out") -lt 3 ]]; do sleep 0.05; done
+kill $!
+wait $! 2>/dev/null
+out=$(cat "$work/out")
+holds '1 <= len(rows) < 7 and rows[0]["test"] == "pp8"'
+refused 1 "--png $work/none/x.png: cannot be written" bench model tiny -p 8 -n 0 -r 1 --png "$work/none/x.png"
 run 0 bench model tiny -p 16 -n 0 -r 1 --type q8_0 --png "$work/bars.png" --json
 holds 'rows[0]["type"] == "q8_0"'
 says "$err" "gemm_nt_q8_0"
@@ -146,6 +164,8 @@ else
     says "$err" "y (f32): 512 of 1024 numbers written: 1 1.25 1.5"
     run 1 bench shader "$work/scale.comp" --grid 4 --buffer f32:2K --buffer f32:1K:out --push 1032 --push 1 --md
     says "$err" "memory beside tensor 1 was written"
+    run 1 bench shader "$work/scale.comp" --grid 4 --buffer f32:2K --buffer f32:1K:out --push 1032 --push 1 --json
+    holds 'rows[0]["wrote_beside"]'
     # Texts of ours are in the program: this one includes them, and its block is push.h's.
     sed 's/g \/ (1 + exp(-g))/g * (1 \/ (1 + exp(-g)))/' "$sources/swiglu.comp" >"$work/mine.comp"
     run 0 bench shader "$work/mine.comp" --as swiglu rows=1 --json
@@ -156,6 +176,14 @@ else
     run 1 bench shader "$work/mine.comp" --as swiglu rows=1 --json
     holds 'not any(r["correct"] for r in rows)'
     says "$err" "results are wrong"
+    # Figures that JSON has no number for are none.
+    sed 's/g \/ (1 + exp(-g))/1 \/ (g - g)/' "$sources/swiglu.comp" >"$work/mine.comp"
+    run 1 bench shader "$work/mine.comp" --as swiglu rows=1 --json
+    holds 'rows and all(r["max_error"] is None and not r["correct"] for r in rows)'
+    says "$err" "$(grep -c '"name"' "$work/out") of $(grep -c '"name"' "$work/out") results are wrong"
+    # Without --type a kernel has its own, not that of presets.
+    run 0 bench shader "$sources/gemv.comp" --as gemv_q4_0 --preset tiny --tokens 1 "n=64 k=192" --json
+    holds 'rows and all(r["case"] == "linear few q4_0" for r in rows)'
     # What is wrong is told before anything runs, in a line of ours behind the compiler's.
     shader broken <<<$'#version 460\n\nvoid main() { undeclared = 1; }'
     run 1 bench shader "$work/broken.comp" --grid 1
