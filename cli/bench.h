@@ -15,6 +15,8 @@ struct Peaks {
     double dispatch_us;   // an empty dispatch with its barrier
 };
 bool peaks_measure(struct Device *dev, struct Peaks *p);
+// What traffic is measured by: the greater of reading and copying, because kernels write too.
+double peaks_gbytes(const struct Peaks *p);
 // What a time is measured by beside a peak: on CPU devices the processor time over all cores, which other programs do not lengthen.
 double bench_fair_us(const struct Device *dev, double us, double cpu_us);
 void peaks_show(const struct Args *args, const struct Device *dev, const struct Peaks *p);

@@ -92,7 +92,7 @@ static void bench_one(struct Bench *b, const struct OpCase *oc, const uint32_t *
     double peak = matrix ? b->peaks.matrix_gflops : pairs ? b->peaks.pair_gflops : b->peaks.gflops;
     double us = bench_fair_us(b->dev, ck.us, ck.cpu_us), share = 0;
     if (us > 0) // of what this device could do at best: the greater of the two, as on a roofline
-        share = 100 * fmax(ck.flops / us / 1000 / peak, ck.bytes / us / 1000 / b->peaks.read_gbytes);
+        share = 100 * fmax(ck.flops / us / 1000 / peak, ck.bytes / us / 1000 / peaks_gbytes(&b->peaks));
     if (b->dots && b->n_dots < MAX_DOTS && ck.flops > 0 && us > 0)
         b->dots[b->n_dots++] = (struct PlotDot){ck.flops / ck.bytes, ck.flops / us / 1000,
                                                 matrix || (pairs && b->peaks.matrix_gflops == 0), oc->name};
@@ -188,7 +188,7 @@ static bool roofline(const struct Bench *b) {
         roofs[1] = (struct PlotRoof){"pairs of f16", p->pair_gflops};
     char title[128];
     snprintf(title, sizeof title, "%.80s", b->dev->name);
-    return plot_roofline(args_text(b->args, "png"), title, p->read_gbytes, roofs, roofs[1].gflops > 0 ? 2 : 1, b->dots,
+    return plot_roofline(args_text(b->args, "png"), title, peaks_gbytes(p), roofs, roofs[1].gflops > 0 ? 2 : 1, b->dots,
                          b->n_dots);
 }
 

@@ -2,12 +2,15 @@
 #include "cli/bench.h"
 #include "model/ops.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 double bench_fair_us(const struct Device *dev, double us, double cpu_us) {
     return dev->is_cpu ? cpu_us / (double)sysconf(_SC_NPROCESSORS_ONLN) : us;
 }
+
+double peaks_gbytes(const struct Peaks *p) { return fmax(p->read_gbytes, p->copy_gbytes); }
 
 static double median_us(struct Device *dev, struct Program *p, uint32_t reps) {
     double us[64] = {0}, cpu[64];

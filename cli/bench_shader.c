@@ -467,7 +467,7 @@ static void show(struct Free *f, struct Device *dev, const struct Check *ck, con
     bool quiet = args_switch(args, "json");
     double us = bench_fair_us(dev, ck->us, ck->cpu_us), share = 0;
     if (us > 0)
-        share = 100 * fmax(ck->flops / us / 1000 / peaks->gflops, ck->bytes / us / 1000 / peaks->read_gbytes);
+        share = 100 * fmax(ck->flops / us / 1000 / peaks->gflops, ck->bytes / us / 1000 / peaks_gbytes(peaks));
     char grid[40];
     snprintf(grid, sizeof grid, "%u,%u,%u", f->grid[0], f->grid[1], f->grid[2]);
     json_t *row = json_pack(
