@@ -298,8 +298,10 @@ bool bench_operations(const struct Args *args, const char *title) {
             "operation", "runs", "us each", "share", "GFLOP/s", "GB/s");
     for (uint32_t i = 0; i < n; i++) {
         profile_print_row(&rows[i], total);
-        if (i < BARS)
+        if (i < shown)
             bars[i] = (struct PlotBar){rows[i].label, rows[i].us / 1000};
+        else // the last bar is all that have none
+            bars[BARS - 1] = (struct PlotBar){"others", bars[BARS - 1].value + rows[i].us / 1000};
     }
     if (shown == 0)
         return fail("the device has no timestamps: no time by operation");
