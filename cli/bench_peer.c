@@ -257,6 +257,13 @@ static void side_row(struct BenchTable *t, const struct PeerCase *pc, const char
 int bench_peer(const struct Args *args, const char *filter) {
     char program[4096];
     struct Device dev;
+    bool known = !filter;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0] && !known; i++)
+        known = strcasestr(CASES[i].name, filter) != NULL;
+    if (!known) {
+        fail("--peer: no operation matches '%s'", filter);
+        return EXIT_FAILED;
+    }
     setenv("VKMOE_STATIC", "1", 1);
     peer_find(program, sizeof program);
     if (!device_open(&dev, args_text(args, "device")))
@@ -290,9 +297,8 @@ int bench_peer(const struct Args *args, const char *filter) {
         ok = ok && dev.state == DEVICE_OK;
     }
     if (ok && table.n_rows == 0)
-        ok = fail("nothing matched, or %s's machine code is not one that can be counted: AMD's is, by RADV, and "
-                  "NVIDIA's, by NVK",
-                  dev.name);
+        ok =
+            fail("%s's machine code is not one that can be counted: AMD's is, by RADV, and NVIDIA's, by NVK", dev.name);
     dev.is_dry = false;
     int status = bench_end(&table, ok);
     device_close(&dev);

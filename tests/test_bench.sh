@@ -279,7 +279,7 @@ holds '[[r[k] for k in "kernel by registers occupancy spills lds_bytes lanes flo
     ["second", "fma_f32", 24, 16, 2, 512, 64, 256]]'
 holds 'all(abs(r[k] - want) < 1 for r in rows if r["side"] == "llama.cpp" for k, want in dict(math=15625, vector=7812.5, memory=7812.5, memory_kib=3906.25, lds=0, scalar=3906.25).items())'
 refused 1 "ended with status" bench static --peer "gemv q4_0"
-refused 1 "nothing matched" bench static --peer "no such case"
+refused 1 "no operation matches" bench static --peer "no such case"
 export VKMOE_PEER=$work/nothing
 refused 1 "test-backend-ops is wanted there" bench static --peer "gemv q8_0"
 unset VKMOE_PEER
