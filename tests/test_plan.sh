@@ -21,6 +21,17 @@ plan 0 48GB --type bf16 --context 4096 --batch 1 --optimizer-in-backward on --of
 says "$err" "host: moments"
 plan 0 24GB --type bf16 --context 4096 --batch 1 --optimizer-in-backward on --offload moments,weights --json
 says "$out" '"host_weights": '
+# The table in docs/training.md has the totals of today.
+rows=0
+while IFS='|' read -r _ method context flags _ _ _ _ total card _; do
+    # shellcheck disable=SC2086
+    plan 0 "${card// /}" --method "${method,,}" --context "$context" --micro-batch 1 $flags
+    [[ $err =~ on\ the\ device\ +$total\ GiB ]]
+    note $? "docs/training.md: $method, $flags: not $total GiB: $err"
+    rows=$((rows + 1))
+done < <(grep -E '^\| (QLoRA|LoRA|ESFT|full) \| [0-9]+ \|' "$VKMOE_SOURCE_DIR/docs/training.md" | tr -d '`' | sed 's/ *| */|/g')
+[[ $rows == 9 ]]
+note $? "docs/training.md: $rows rows in the table of memory"
 # What does not fit is refused with a run that does: its flags are taken at their word, in the place of those that were given.
 nearest() { # nearest MEMORY FLAGS...
     plan 1 "$@"
