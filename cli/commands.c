@@ -50,10 +50,11 @@ const struct Flag COMMON_FLAGS[] = {
     TEXT("gpu-layers", 0, "auto|all|N", "auto", "layers on the device; the others stay in host memory"),               \
         CHOICE("experts-on", "auto|gpu|cpu", "auto",                                                                   \
                "where routed experts lie: with cpu, or where they do not fit, the device brings in those it needs")
-#define TUNE                                                                                                           \
+#define TUNE_WHERE(where)                                                                                              \
     TEXT("tune", 0, "off|auto|SECONDS", "auto",                                                                        \
          "time to spend on measuring kernel settings; the fastest are remembered. Results do not change (auto: 3 on "  \
-         "a card, off on a processor)")
+         "a card, off on a processor" where ")")
+#define TUNE TUNE_WHERE("")
 #define READING                                                                                                        \
     TEXT("columns", 0, "LIST", NULL, "other names of keys, by commas: prompt=question,completion=answer"),             \
         CHOICE("overlong", "cut|split|drop", "cut", "what becomes of examples longer than --context"),                 \
@@ -291,7 +292,7 @@ static const struct Flag bench_flags[] = {
     SWITCH("operations", 0, "time by operation as well, of the last test (model, train)"),
     FILENAME("png", 0, "FILE",
              "a picture: time by operation (model, train), or a roofline with a dot for each row (kernels)"),
-    TUNE,
+    TUNE_WHERE("; kernels: only where given"),
     HEADING("Of `bench model`"),
     TEXT("n-prompt", 'p', "LIST", "512", "tokens of prompts to read, by commas; 0: none"),
     TEXT("n-gen", 'n', "LIST", "128", "tokens to make one by one; 0: none"),
