@@ -10,9 +10,6 @@
 #include <string.h>
 #include <strings.h>
 
-typedef uint32_t OpCases(const struct OpCase **cases);
-static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
-
 static void shape_text(const struct OpCase *oc, const uint32_t *shape, char *out, size_t room) {
     size_t used = 0;
     const char *name = oc->shape_names;
@@ -199,9 +196,9 @@ int bench_kernels(const struct Args *args, struct Device *dev, const char *filte
         return EXIT_FAILED;
     if (args_text(args, "png"))
         b.dots = xcalloc(MAX_DOTS, sizeof *b.dots);
-    for (size_t f = 0; f < sizeof FILES / sizeof FILES[0]; f++) {
+    for (size_t f = 0; f < N_OPCHECK_FILES; f++) {
         const struct OpCase *cases;
-        uint32_t n = FILES[f](&cases);
+        uint32_t n = OPCHECK_FILES[f](&cases);
         for (uint32_t i = 0; i < n; i++)
             for (const int *k = cases[i].kernels; *k >= 0; k++)
                 if (is_wanted(&b, &cases[i], *k))

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-enum { FEW = 8 }; // so many tokens at most are decoded together
-
 static void add(struct ShapeList *l, const uint32_t shape[OP_SHAPE]) {
     for (uint32_t i = 0; i < l->n; i++)
         if (memcmp(l->shape[i], shape, sizeof l->shape[i]) == 0)
@@ -31,7 +29,7 @@ static void matrices(struct ShapeList *l, const struct OpCase *oc, const struct 
     bool few = is_called(oc, "few") || is_called(oc, "swiglu"), dense = config_moe_layers(c) < c->n_layers;
     bool moe = config_moe_layers(c) > 0, back = is_called(oc, "linear_d");
     uint32_t hidden = dense ? c->hidden : 0, shared = moe ? config_shared_width(c) : 0;
-    if (few != (tokens <= FEW) || is_called(oc, "narrow") ||
+    if (few != (tokens <= FEW_ROWS) || is_called(oc, "narrow") ||
         is_called(oc, "large")) // the latter's are in other cases too
         return;
     if (is_called(oc, "swiglu")) {
@@ -72,7 +70,7 @@ static void rows(struct ShapeList *l, const struct OpCase *oc, const struct Conf
 
 void bench_shapes(struct ShapeList *l, const struct OpCase *oc, const struct Config *c, uint32_t tokens) {
     const char *names = oc->shape_names;
-    bool moe = config_moe_layers(c) > 0, few = tokens <= FEW;
+    bool moe = config_moe_layers(c) > 0, few = tokens <= FEW_ROWS;
     uint32_t widest = c->hidden > c->moe_hidden ? c->hidden : c->moe_hidden;
     l->n = 0;
     if ((strstr(names, "head_dim") ? c->head_dim : c->dim) % DTYPES[oc->type].block && !strstr(names, ",k,"))

@@ -31,9 +31,6 @@ void bench_pipeline_show(const json_t *statistics, const json_t *beside) {
         fprintf(stderr, "\n");
 }
 
-typedef uint32_t OpCases(const struct OpCase **cases);
-static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
-
 // What makes a column, in the words of Mesa's drivers: the first that is told counts.
 static const struct {
     const char *key, *words[3];
@@ -94,9 +91,9 @@ int bench_static(const struct Args *args, const char *filter) {
     dev.is_dry = dev.compile_only = true;
     uint32_t n_kernels = 0;
     fail_quiet(true); // results are not there to be right
-    for (size_t f = 0; f < sizeof FILES / sizeof FILES[0]; f++) {
+    for (size_t f = 0; f < N_OPCHECK_FILES; f++) {
         const struct OpCase *cases;
-        uint32_t n = FILES[f](&cases);
+        uint32_t n = OPCHECK_FILES[f](&cases);
         for (uint32_t i = 0; i < n && dev.state == DEVICE_OK; i++)
             for (const int *k = cases[i].kernels; *k >= 0; k++)
                 if (!dev.kernel_off[*k] && (!filter || strcasestr(KERNELS[*k].name, filter))) {

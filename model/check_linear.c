@@ -25,15 +25,6 @@ static double bound_of(enum KernelId kernel) {
                                                    : BOUND_MATRIX_F16;
 }
 
-#define DIMS(...)                                                                                                      \
-    (uint32_t)(sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t)), (uint32_t[]) { __VA_ARGS__ }
-
-static uint32_t random_below(const struct Check *ck, uint64_t i, uint32_t n) {
-    uint32_t words[4];
-    philox(ck->seed, 77, i, words);
-    return words[0] % n;
-}
-
 // ---- Routing, made on the host
 
 struct Routes {
@@ -50,12 +41,12 @@ static void draw_experts(const struct Check *ck, const uint32_t *s, uint32_t *ex
             if (s[SPREAD] == ALL_TO_ONE)
                 *slot = (s[EXPERTS] / 2 + k) % s[EXPERTS];
             else if (s[SPREAD] == SOME_IDLE) // the first and the last have no row
-                *slot = 1 + (random_below(ck, t, s[EXPERTS] - 2) + k) % (s[EXPERTS] - 2);
+                *slot = 1 + (random_below(ck, 77, t, s[EXPERTS] - 2) + k) % (s[EXPERTS] - 2);
             else if (s[SPREAD] == SPREAD_SKEWED) { // the cube of a uniform number: below an eighth in half of all cases
-                double u = random_below(ck, t, 1 << 20) / (double)(1 << 20);
+                double u = random_below(ck, 77, t, 1 << 20) / (double)(1 << 20);
                 *slot = ((uint32_t)(u * u * u * s[EXPERTS]) + k) % s[EXPERTS];
             } else
-                *slot = (random_below(ck, t, s[EXPERTS]) + k) % s[EXPERTS];
+                *slot = (random_below(ck, 77, t, s[EXPERTS]) + k) % s[EXPERTS];
         }
 }
 
@@ -71,7 +62,7 @@ static void routes_free(struct Routes *h) {
 }
 
 static struct Routes routes_make(struct CheckRun *r, const uint32_t *s) {
-    uint32_t rows = s[TOKENS] * s[ACTIVE], n_experts = s[EXPERTS], few = s[TOKENS] <= 8;
+    uint32_t rows = s[TOKENS] * s[ACTIVE], n_experts = s[EXPERTS], few = s[TOKENS] <= FEW_ROWS;
     struct Routes h = {.rows = rows};
     h.experts = xcalloc(rows, 4), h.offsets = xcalloc(n_experts + 1, 4), h.gather = xcalloc(rows, 4);
     h.slot_row = xcalloc(rows, 4), h.row_expert = xcalloc(rows, 4);

@@ -18,7 +18,7 @@ bool check_route(struct Check *ck, const struct OpCase *oc, const uint32_t *shap
                         .probs = probs->t,
                         .weights = weights->t,
                         .experts = experts->t};
-    bool few = ref.tokens <= 8;
+    bool few = ref.tokens <= FEW_ROWS;
     struct CheckTensor *gather = NULL, *slot_row = NULL, *row_expert = NULL, *tiles = NULL, *grid = NULL;
     if (few) {
         gather = checkrun_output_u32(&r, DIMS(slots)), slot_row = checkrun_output_u32(&r, DIMS(slots));

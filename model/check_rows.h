@@ -14,12 +14,6 @@ enum { SAMPLE_PARTS = 16 }; // beside the number of a setting: several workgroup
 #define BOUND_PLAIN 1e-12 // a few roundings: (1e-6)^2
 #define BOUND_EXP   4e-12 // the driver's exp and log come in
 
-static inline uint32_t random_below(const struct Check *ck, uint64_t stream, uint64_t i, uint32_t n) {
-    uint32_t words[4];
-    philox(ck->seed, stream, i, words);
-    return words[0] % n;
-}
-
 static inline double *doubles(uint64_t n) { return xcalloc(n, sizeof(double)); }
 static inline uint32_t *uints(uint64_t n) { return xcalloc(n, sizeof(uint32_t)); }
 static inline double *copied(const struct CheckTensor *t) {
@@ -27,8 +21,6 @@ static inline double *copied(const struct CheckTensor *t) {
     memcpy(copy, t->value, t->n * sizeof *copy);
     return copy;
 }
-#define DIMS(...)                                                                                                      \
-    (uint32_t)(sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t)), (uint32_t[]) { __VA_ARGS__ }
 
 static inline struct CheckTensor *indices(struct CheckRun *r, uint64_t stream, uint32_t n, uint32_t below,
                                           uint32_t *values) {

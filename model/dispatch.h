@@ -26,9 +26,7 @@ static inline struct View view_or_none(const struct Tensor *t) { return t ? view
 
 // ---- Matrices: ops_linear.c and, of few rows, ops_gemv.c
 
-enum { FEW_ROWS = 8 }; // so many rows go to the matrix-vector kernel
-
-// A module for each storage type of weights.
+// A module for each storage type of weights, in an array of DT_U32.
 #define BY_TYPE(before, after)                                                                                         \
     {                                                                                                                  \
         [DT_F32] = KERNEL_##before##_f32##after, [DT_F16] = KERNEL_##before##_f16##after,                              \
@@ -40,6 +38,11 @@ enum { FEW_ROWS = 8 }; // so many rows go to the matrix-vector kernel
         [DT_Q6_K] = KERNEL_##before##_q6_k##after, [DT_IQ4_NL] = KERNEL_##before##_iq4_nl##after,                      \
         [DT_IQ4_XS] = KERNEL_##before##_iq4_xs##after                                                                  \
     }
+
+static inline int module_of(const int modules[DT_U32], enum DType type) {
+    assert(type < DT_U32 && modules[type] != 0); // 0: BY_TYPE has no entry
+    return modules[type];
+}
 
 static inline uint32_t weight_dim(const struct Tensor *w, uint32_t from_last) {
     return w->dim[w->n_dims - 1 - from_last];

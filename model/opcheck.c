@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+OpCases *const OPCHECK_FILES[N_OPCHECK_FILES] = {opcheck_linear, opcheck_rows, opcheck_attention};
+
 enum { GUARD_BYTES = 256 }; // keeps a tensor's alignment
 
 // ---- Random contents

@@ -41,7 +41,7 @@ void flush_close(struct Flush *f);
 
 enum { OP_SHAPE = 8 };
 struct OpCase {
-    const char *name;                   // "linear_nt q4_1"
+    const char *name;                   // "linear q4_1"
     const int *kernels;                 // -1 terminated: every module that can serve it
     const uint32_t (*shapes)[OP_SHAPE]; // odd shapes for tests; the first is the known-answer shape
     uint32_t n_shapes;
@@ -54,10 +54,11 @@ struct OpCase {
     uint32_t n_bench_large; // so many of the last bench shapes are for GPUs alone
     uint32_t divides_last;  // of a preset's shapes those whose last number this divides; 0: all
 };
-// The cases of each file; op_cases joins them.
-uint32_t opcheck_linear(const struct OpCase **cases);
-uint32_t opcheck_rows(const struct OpCase **cases);
-uint32_t opcheck_attention(const struct OpCase **cases);
+// The cases of each file; OPCHECK_FILES is all of them.
+typedef uint32_t OpCases(const struct OpCase **cases);
+OpCases opcheck_linear, opcheck_rows, opcheck_attention;
+enum { N_OPCHECK_FILES = 3 };
+extern OpCases *const OPCHECK_FILES[N_OPCHECK_FILES];
 // Of opcheck_linear's cases, those of check_few.c.
 bool check_beside(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
 bool check_experts_up(struct Check *ck, const struct OpCase *oc, const uint32_t *shape);
@@ -88,6 +89,16 @@ struct CheckTensor {
 };
 
 enum { CHECK_POISON = 0x7fc17fc1 }; // that word
+
+// A tensor's shape as two arguments.
+#define DIMS(...)                                                                                                      \
+    (uint32_t)(sizeof((uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t)), (uint32_t[]) { __VA_ARGS__ }
+
+static inline uint32_t random_below(const struct Check *ck, uint64_t stream, uint64_t i, uint32_t n) {
+    uint32_t words[4];
+    philox(ck->seed, stream, i, words);
+    return words[0] % n;
+}
 
 enum { CHECK_MAX_TENSORS = 24 };
 struct CheckRun {

@@ -5,6 +5,9 @@
 #pragma once
 #include "runtime/cmd.h"
 
+// So many rows at most go to the matrix-vector kernels, are routed without a sort, and are decoded together (SESSION_GROUP).
+enum { FEW_ROWS = 8 };
+
 // What the expert GEMMs of one MoE layer share: the slots (token, k) sorted by expert. Made once per layer by op_sort, used by forward
 // and backward. rows = tokens * n_active.
 struct Routing {
@@ -31,7 +34,7 @@ struct LinearOptions {
     float alpha;     // 0 means 1
     bool accumulate; // y += instead of y =
     bool gather;
-    // Of dw and of weights in f32: operands may be rounded to 16 bits (matrix units) as those of weights of this type are, an adapter's as its base's. f32: not.
+    // Of dw, and of f32 weights: round operands to 16 bits as for weights of this type (an adapter takes its base's). DT_F32: do not round.
     enum DType like;
     // w is a gate's and this is what it lets through: y = silu(x w^T) * (x swiglu^T). Few rows alone (linear_is_few).
     const struct Tensor *swiglu;
@@ -196,9 +199,9 @@ void op_attention_back_pack(struct Cmd *c, const struct Tensor *q, const struct 
                             struct AttentionShape s);
 
 // ---- Loss, optimiser, sampling
-// Numbers of one step that change between replays: one small ARENA_HOST tensor of f32 words, in this order.
+// Numbers of one step that change between replays: one small ARENA_HOST tensor of 32-bit words, in this order.
 struct StepParams {
-    float inv_labels; // 1 / labelled tokens of the whole batch
+    float inv_labels; // 1 / sum of the weights of the labelled tokens of the whole batch
     float learning_rate;
     float beta1, beta2, eps;
     float correction1, correction2;               // 1 - beta^step
@@ -231,7 +234,7 @@ void op_norm_parts(struct Cmd *c, const struct Tensor *grad, const struct Tensor
 void op_norm_finish(struct Cmd *c, const struct Tensor *part, uint32_t n_parts, const struct Tensor *params,
                     const struct Tensor *result);
 // AdamW (Loshchilov & Hutter 2019) with decoupled decay: w -= lr * (decay * w + m1hat / (sqrt(m2hat) + eps)); gradients times result.clip; nothing
-// happens when result.finite is 0. w f32, or bf16 with stochastic rounding from philox(seed, tensor_index, element and step).
+// happens when result.finite is 0. w f32, or bf16 with stochastic rounding from philox(seed, (tensor_index, step), element / 8).
 // The tensors may be a part of what tensor_index names, from its element `first` (a multiple of 64) on. Moments of g's shape in f32, or (adamw8_words) words a row of blocks that adamw.comp describes: 8 bits an element.
 static inline uint64_t adamw8_words(uint64_t elements) { return (elements + 63) / 64 * 17; }
 void op_adamw(struct Cmd *c, const struct Tensor *w, const struct Tensor *g, const struct Tensor *m1,

@@ -4,7 +4,8 @@
 #include "model/tiles.h"
 #include <stddef.h>
 
-static const int GEMV[] = BY_TYPE(gemv, ), GEMV_BASE[] = BY_TYPE(gemv, _base), GEMV_CPU[] = BY_TYPE(gemv, _cpu);
+static const int GEMV[DT_U32] = BY_TYPE(gemv, ), GEMV_BASE[DT_U32] = BY_TYPE(gemv, _base),
+                 GEMV_CPU[DT_U32] = BY_TYPE(gemv, _cpu);
 enum { WIDEST_GROUP = 256 }; // threads that share the slots of a token
 
 static uint32_t power_of_two(uint32_t n) {
@@ -176,7 +177,8 @@ static struct Tile few_pick(const struct Few *whole) {
 static void run(struct Cmd *c, struct Few *f) {
     enum { NARROW = 32 };
     struct Device *dev = f->dev = cmd_device(c);
-    int across = GEMV[f->type], lane_rows = GEMV_BASE[f->type], eight = GEMV_CPU[f->type];
+    int across = module_of(GEMV, f->type), lane_rows = module_of(GEMV_BASE, f->type),
+        eight = module_of(GEMV_CPU, f->type);
     f->kernel = tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, eight, lane_rows, across)
                                               : KERNEL_PICK(dev, across, lane_rows, eight);
     f->across = (int)f->kernel == across, f->eight = (int)f->kernel == eight;

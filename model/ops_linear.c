@@ -12,12 +12,10 @@
 enum Form { NT, NN, TN };
 enum Grouping { DENSE, BY_TILES, BY_ROW_EXPERT };
 
-static const int CPU_NT[] = BY_TYPE(gemm_nt, _cpu), CPU_NN[] = BY_TYPE(gemm_nn, _cpu);
+static const int CPU_NT[DT_U32] = BY_TYPE(gemm_nt, _cpu), CPU_NN[DT_U32] = BY_TYPE(gemm_nn, _cpu);
 
-// Columns that a lane of the CPU bodies makes of one row of w, in NN: what a word (two of f32) holds.
-static uint32_t cpu_nn_cols(enum DType type) {
-    return type == DT_F32 ? 4 : type == DT_F16 || type == DT_BF16 || type == DT_Q8_0 ? 4 : 8;
-}
+// Columns that a lane of the CPU bodies makes of one row of w, in NN: one or two times WORD_COLS (shaders/formats.glsl).
+static uint32_t cpu_nn_cols(enum DType type) { return !dtype_is_quantised(type) || type == DT_Q8_0 ? 4 : 8; }
 
 // A tile of few rows wastes less where there are few, and loads the weights as often as one of many.
 static uint32_t rows_of_tile(uint32_t rows, uint32_t most) {
@@ -64,12 +62,18 @@ static bool prefers_f16(const struct Job *j) {
            (j->dev->coopmat_f16 && tiles_of(j->dev)->f16_weights && fine && j->form != TN);
 }
 
+static int cpu_module(const struct Job *j) {
+    return j->form == NT   ? module_of(CPU_NT, j->type)
+           : j->form == NN ? module_of(CPU_NN, j->type)
+                           : KERNEL_gemm_tn_f32_cpu;
+}
+
 static enum KernelId pick_body(const struct Job *j) {
     static const int DOT2[] = {KERNEL_gemm_nt_dot2, KERNEL_gemm_nn_dot2, KERNEL_gemm_tn_dot2}; // by form
     static const int BF16[] = {KERNEL_gemm_nt_matrix_bf16, KERNEL_gemm_nn_matrix_bf16, KERNEL_gemm_tn_matrix_bf16};
     static const int F16[] = {KERNEL_gemm_nt_matrix_f16, KERNEL_gemm_nn_matrix_f16, KERNEL_gemm_tn_matrix_f16};
     struct Device *dev = j->dev;
-    int cpu = j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu;
+    int cpu = cpu_module(j);
     int shared = j->form == NT ? KERNEL_gemm_nt : j->form == NN ? KERNEL_gemm_nn : KERNEL_gemm_tn;
     if (j->like == DT_F32)
         return dev->is_cpu ? KERNEL_PICK(dev, cpu, shared) : KERNEL_PICK(dev, shared, cpu);
@@ -84,9 +88,7 @@ static bool is_dot2(enum KernelId k) { return (KERNELS[k].needs & NEEDS_DOT2) !=
 static bool takes_half(enum KernelId k) { return is_matrix(k) || is_dot2(k); } // operands of 16 bits
 static enum DType half_type(enum KernelId k) { return KERNELS[k].needs & NEEDS_BF16 ? DT_BF16 : DT_F16; }
 static bool is_scaled(enum KernelId k) { return takes_half(k) && half_type(k) == DT_F16; } // of gemm.comp
-static bool is_cpu_body(const struct Job *j, enum KernelId k) {
-    return (int)k == (j->form == NT ? CPU_NT[j->type] : j->form == NN ? CPU_NN[j->type] : KERNEL_gemm_tn_f32_cpu);
-}
+static bool is_cpu_body(const struct Job *j, enum KernelId k) { return (int)k == cpu_module(j); }
 
 // ---- The bodies: ways to cut the output into tiles (the table's first, then others for model/tune.h to try), and the constants of one of them
 

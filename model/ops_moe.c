@@ -3,15 +3,13 @@
 #include "model/dispatch.h"
 #include <assert.h>
 
-enum { FEW_TOKENS = 8 }; // so many need no sort
-
 static uint32_t slots_of(const struct Routing *r) { return r->tokens * r->n_active; }
 
 struct Routing routing_make(struct Arena *a, const struct Device *dev, uint32_t tokens, uint32_t n_experts,
                             uint32_t n_active) {
     assert(n_experts > 0 && n_experts <= 256 && n_active > 0 && n_active <= n_experts);
     uint32_t rows = tokens * n_active;
-    bool few = tokens <= FEW_TOKENS;
+    bool few = tokens <= FEW_ROWS;
     struct Routing r = {.tokens = tokens, .n_experts = n_experts, .n_active = n_active};
     r.tile_rows = linear_tile_rows(dev, rows, n_experts);
     r.max_tiles = few ? rows : (uint32_t)min_u64(rows, rows / r.tile_rows + n_experts);
@@ -36,7 +34,7 @@ void op_route(struct Cmd *c, const struct Tensor *logits, const struct Routing *
     assert(tensor_cols(logits) == r->n_experts);
     struct Device *dev = cmd_device(c);
     uint32_t local = router_local_size(dev);
-    bool lists = r->tokens <= FEW_TOKENS && tensor_exists(&r->gather);
+    bool lists = r->tokens <= FEW_ROWS && tensor_exists(&r->gather);
     struct Args_route args = {.logits = view(logits),
                               .probs = view(&r->probs),
                               .weights = view(&r->weights),
@@ -89,7 +87,7 @@ void op_route_back(struct Cmd *c, const struct Routing *r, const struct Tensor *
 
 void op_sort(struct Cmd *c, struct Arena *scratch, const struct Routing *r) {
     enum Phase { COUNT, SCAN, PLACE };
-    if (r->tokens <= FEW_TOKENS)
+    if (r->tokens <= FEW_ROWS)
         return; // op_route has made the lists
     struct Device *dev = cmd_device(c);
     uint32_t slots = slots_of(r);

@@ -5,7 +5,7 @@
 #pragma once
 #include "model/layers.h"
 
-enum { SESSION_MAX_SEQUENCES = 32, SESSION_GROUP = 8, SESSION_MAX_PREFILLS = 24, SESSION_MAX_BIAS = 64 };
+enum { SESSION_MAX_SEQUENCES = 32, SESSION_GROUP = FEW_ROWS, SESSION_MAX_PREFILLS = 24, SESSION_MAX_BIAS = 64 };
 
 struct SessionOptions {
     uint32_t n_sequences;  // 1 .. SESSION_MAX_SEQUENCES

@@ -24,9 +24,9 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
     .cpu_rows = {32, 32, 32}, .cpu_rows_quantised_nn = 16, .cpu_nt_cols = 2, .cpu_tn_cols = 4, .cpu_nn_slice = 2048
 #define SHARED_PRODUCTS                                                                                                \
     .shared_local = 128, .shared_rows = 64, .shared_cols = 64, .matrix_subgroups = 4, .fill = 128, .most_sums = 64
-// 128 x 128 x 64 with 64 x 64 sums for each of four subgroups: 261 TFLOP/s on an H200, where 256 threads gave 166.
-// 128 x 128, 64 x 64 sums for each of four subgroups: see docs/performance.md for what others reach on an H100.
-#define PACKED_PRODUCTS    .packed_rows = 128, .packed_cols = 128, .packed_sums = 128
+// 64 x 64 sums for each of four subgroups: see docs/performance.md for what others reach on an H100.
+#define PACKED_PRODUCTS .packed_rows = 128, .packed_cols = 128, .packed_sums = 128
+// 64 x 64 sums for each of four subgroups: 261 TFLOP/s on an H200, where 256 threads gave 166.
 #define WORKGROUP_PRODUCTS .cm2_rows = 128, .cm2_cols = 128, .cm2_steps = 64, .cm2_threads = 128
 #define CM2_ATTENTION      .attention_cm2_threads = 256, .attention_cm2_rows = 64, .attention_cm2_keys = 64
 #define ATTENTION                                                                                                      \

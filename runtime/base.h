@@ -74,7 +74,7 @@ void sha256_add(struct Sha256 *s, const void *data, size_t bytes);
 void sha256_end(struct Sha256 *s, char hex[65]);
 
 // Counter-based random numbers (Philox 4x32-10; Salmon et al. 2011): the same (seed, stream, index) gives the same words on every
-// device; the GLSL twin is shaders/types.glsl. Nothing but integers is needed to repeat a run.
+// device; the GLSL twin is shaders/philox.glsl. Nothing but integers is needed to repeat a run.
 void philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]);
 float random_uniform(uint64_t seed, uint64_t stream, uint64_t index); // [0, 1)
 float random_normal(uint64_t seed, uint64_t stream, uint64_t index);  // mean 0, deviation 1

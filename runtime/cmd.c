@@ -253,7 +253,7 @@ static void order_window(struct Cmd *c, uint32_t first, uint32_t end) {
                 level[i] = level[j] + 1;
         levels = level[i] >= levels ? level[i] + 1 : levels;
     }
-    uint32_t open = first; // where the last level of the window before begins
+    uint32_t open = first; // the first dispatch behind the last barrier
     while (open > 0 && !c->nodes[open - 1].barrier)
         open--;
     open -= open > 0;

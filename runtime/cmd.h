@@ -1,6 +1,6 @@
 // Recording and replaying work. A Cmd records dispatches; cmd_end makes a Program of them that can be run again and again. The recorder
 // tracks the byte ranges that each dispatch reads and writes and puts a barrier only where one is due; the log of it can be checked
-// again by another method (program_check). What does not depend on each other is brought together, so that it shares a barrier. Long programs are cut into submits of about 50 ms by a cost model that measured times correct, dispatches that are
+// again pair by pair (program_check). What does not depend on each other is brought together, so that it shares a barrier. Long programs are cut into submits of about 50 ms by a cost model that measured times correct, dispatches that are
 // longer by far too.
 #pragma once
 #include "runtime/device.h"
@@ -8,7 +8,7 @@
 
 struct Dispatch {
     enum KernelId kernel;
-    uint32_t local_size;            // 0: one subgroup on CPU devices, 128 elsewhere
+    uint32_t local_size;            // 0: one subgroup on CPU devices, at least 128 elsewhere
     uint32_t subgroup;              // 0: the device's; one that it can be told to take
     uint32_t spec[KERNEL_MAX_SPEC]; // specialisation constants 2, 3, ... (0 and 1 are local size and subgroup size)
     uint32_t n_spec;

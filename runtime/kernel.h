@@ -63,7 +63,7 @@ extern const struct PushInfo PUSH_INFO[PUSH_COUNT];
 
 struct KernelInfo {
     const char *name;    // "gemm_nt_q4_1_cpu"
-    const char *source;  // "gemm_cpu.comp"
+    const char *source;  // "gemm_cpu_nt.comp"
     const char *defines; // what the preprocessor was told: "-DW=q4_1"
     enum PushId push;
     uint32_t needs;

@@ -1,8 +1,9 @@
 // What a tensor is: a type, up to four dimensions (outermost first) and an address in device memory. Also the table of
-// number formats; shaders/types.glsl is its twin on the device.
+// number formats; shaders/formats.glsl is its twin on the device.
 #pragma once
 #include "runtime/base.h"
 
+// Shaders know these numbers (EACH_TYPE in shaders/formats.glsl, norm_weight4 in types.glsl), those compiled ahead in shaders/prebuilt too: new ones go before DT_U32.
 enum DType {
     DT_F32,
     DT_F16,
@@ -22,6 +23,7 @@ enum DType {
     DT_U32, // after the last type of weights
     DT_COUNT
 };
+_Static_assert(DT_F32 == 0 && DT_F16 == 1 && DT_BF16 == 2, "numbers that shaders write out");
 
 struct DTypeInfo {
     const char *name;     // as `--type` takes it and as GLSL's -DW= token: "f32", "q4_1"

@@ -46,11 +46,10 @@ static void test_staged(struct Device *dev) {
 
 // Every module but the device's own probes is timed by `bench kernels`.
 static void test_bench_shapes(void) {
-    uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
     bool timed[KERNEL_COUNT] = {false};
-    for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
+    for (size_t t = 0; t < N_OPCHECK_FILES; t++) {
         const struct OpCase *cases;
-        uint32_t n = tables[t](&cases);
+        uint32_t n = OPCHECK_FILES[t](&cases);
         for (uint32_t i = 0; i < n; i++)
             for (const int *kernel = cases[i].kernels; *kernel >= 0; kernel++)
                 timed[*kernel] = timed[*kernel] || cases[i].n_bench > 0;

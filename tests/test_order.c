@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef uint32_t OpCases(const struct OpCase **cases);
-static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
-
 static struct KernelInfo forward[KERNEL_COUNT], backward[KERNEL_COUNT];
 
 static void turn(struct Device *dev, const struct KernelInfo *to) {
@@ -42,9 +39,9 @@ static struct Run *runs_of(struct Device *dev, const char *text, uint32_t *n) {
     const char *all = getenv("VKMOE_TEST_ALL");
     bool every = (all && *all) || *text;
     *n = 0;
-    for (size_t f = 0; f < sizeof FILES / sizeof *FILES; f++) {
+    for (size_t f = 0; f < N_OPCHECK_FILES; f++) {
         const struct OpCase *cases;
-        uint32_t count = FILES[f](&cases);
+        uint32_t count = OPCHECK_FILES[f](&cases);
         for (uint32_t i = 0; i < count; i++)
             for (const int *kernel = cases[i].kernels; *kernel >= 0; kernel++) {
                 bool wanted = opcheck_concerns(dev, *kernel) && strstr(KERNELS[*kernel].name, text);

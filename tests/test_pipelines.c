@@ -16,11 +16,10 @@
 // that a tuner may try are recorded with VKMOE_STATIC_WAYS=1, for the types that are not quantised: the others unpack on their way to the same tables.
 static void compile_checks(struct Device *dev) {
     const bool all_ways = getenv("VKMOE_STATIC_WAYS") != NULL;
-    uint32_t (*const tables[])(const struct OpCase **) = {opcheck_linear, opcheck_rows, opcheck_attention};
     fail_quiet(true);
-    for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
+    for (size_t t = 0; t < N_OPCHECK_FILES; t++) {
         const struct OpCase *cases;
-        uint32_t n = tables[t](&cases);
+        uint32_t n = OPCHECK_FILES[t](&cases);
         for (uint32_t i = 0; i < n; i++) {
             for (const int *kernel = cases[i].kernels; *kernel >= 0; kernel++) {
                 for (uint32_t s = 0; s < cases[i].n_shapes && opcheck_concerns(dev, *kernel); s++) {

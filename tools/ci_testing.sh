@@ -35,7 +35,7 @@ for i in "${!cards[@]}"; do
     grep -vE '^$|^[a-z0-9_]+ +\[' "build/static/${cards[i]}.log" || true # registers, code and latency of each stay there
 done
 
-# Before anything else has the machine: kernels beside a reference kernel, no more than 15 % slower than tests/speed.txt says.
+# Before anything else has the machine: kernels beside the modules that were accepted last, no more than 15 % slower.
 echo "== speed on lavapipe  [$SECONDS s]"
 VKMOE_SPEED=1 VKMOE_CACHE="$PWD/build/static/lavapipe" build/tests/test_speed || { failed=1 && echo "SPEED: a kernel has become slower, see above" >&2; }
 

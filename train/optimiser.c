@@ -221,7 +221,7 @@ void optimiser_update(struct Optimiser *o, struct Cmd *c, uint32_t group) {
     for (uint32_t i = 0; i < m->n_params; i++) {
         const struct Param *p = &m->params[i];
         float decay = p->decay ? o->o.weight_decay : 0;
-        // Each run draws its own random numbers; the first has those of the whole.
+        // Each run draws its own random numbers; one that begins with expert 0 draws those of a whole tensor.
         for (struct ParamRun r = {0}; in_group(o, p, group) && param_next_run(p, &r);) {
             if (o->stage_elements)
                 update_staged(o, c, &r, p->on_host, i + m->n_params * r.first, decay);
