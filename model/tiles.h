@@ -16,10 +16,10 @@ struct Tiles {
     bool f16_weights;         // of such units for f16 and for bf16, f16 and quantised weights take the former
     // Products whose operands are packed beforehand, where the device's own products take them so.
     bool packs;
-    uint32_t packed_rows, packed_cols, packed_sums; // of a tile; of a lane, which more would be spilled
+    uint32_t packed_rows, packed_cols, packed_sums; // of a tile; of a lane: more would spill
     // Products on matrix units that a workgroup drives together; order: steps of the contraction at a time.
     uint32_t cm2_rows, cm2_cols, cm2_steps, cm2_threads;
-    uint32_t most_sums;                      // of a lane on a card: more would be spilled
+    uint32_t most_sums;                      // of a lane on a card: more would spill
     uint32_t fill;                           // workgroups that keep a large device busy
     uint32_t expert_rows, expert_rows_least; // of a tile of an expert's rows
     bool pairs; // two neighbours a lane (shaders/pairs.glsl) before four; order, of some sums

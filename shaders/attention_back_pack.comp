@@ -1,6 +1,6 @@
 // What attention's backward on matrix units is fed with, for every row and head: queries times what makes of a product a score in base 2, rounded as
 // the forward rounds them, and the gradient of the result, whose greatest number is brought to 1 to 2 by a power of two: f16 has not the
-// range of gradients. Beside them delta = <do, o> divided by that power, and the power. CACHE_TYPE is the operands' type. A thread is one row and
+// range of gradients. Beside them delta = <dy, o> divided by that power, and the power. CACHE_TYPE is the operands' type. A thread is one row and
 // head; rows beyond the last are zeros, because matrices are loaded whole.
 #version 460
 #extension GL_GOOGLE_include_directive : require

@@ -1,4 +1,4 @@
-// delta = <do, o> of every row and head: what each of the row's ds subtracts. A thread is one row and head.
+// delta = <dy, o> of every row and head: what each of the row's ds subtracts. A thread is one row and head.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"

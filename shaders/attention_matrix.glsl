@@ -27,7 +27,7 @@ const uint QUADS = KEYS / 4, S_PITCH = QUADS + 1, LANE_QUADS = QUADS / LANES;
 #define LEFT coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_M, SHAPE_K, gl_MatrixUseA>
 #define RIGHT coopmat<MATRIX, gl_ScopeSubgroup, SHAPE_K, SHAPE_N, gl_MatrixUseB>
 
-// Rounded to nearest; see tile_matrix.glsl for why so. f16: what is beyond its range becomes its greatest number.
+// Rounded to nearest; see tile_half.glsl. f16: what is beyond its range becomes its greatest number.
 uint pair_of(float low, float high) {
 #ifdef MATRIX_BF16
     return bf16_rounded(low) >> 16 | (bf16_rounded(high) & 0xffff0000u);

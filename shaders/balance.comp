@@ -5,7 +5,6 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
-#include "count_equal.glsl"
 
 layout(constant_id = 2) const uint PHASE = 0;
 

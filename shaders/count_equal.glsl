@@ -1,4 +1,4 @@
-// How many of the slots s .. end-1 are on `expert`, four slots a load: the inner loop of the sort and of the balance loss. s is a multiple of 4.
+// How many of the slots s .. end-1 are on `expert`, four slots a load: the inner loop of the sort. s is a multiple of 4.
 uint count_equal(uint s, uint end, uint expert) {
     uint count = 0;
     for (; s + 4 <= end; s += 4) {

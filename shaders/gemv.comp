@@ -7,12 +7,12 @@
 // What shortens the chain of a decoded token:
 //   NORM      x passes through an RMSNorm on its way: y = x' w^T / rms(x), x' = x times the norm's weights; each workgroup finds rms(x) anew
 //   MATRICES  up to three of them, w, w2 and w3, side by side to y, y2 and y3
-//   SHARED    behind a token's rows of experts come so many of the shared ones, whose matrices w3 (and w4) are as many of n rows; x_divide
-//             rows a token
+//   SHARED    each token has, behind the rows of its routed experts, SHARED more rows for the shared experts, whose matrices w3 (and w4) are stacked, n rows
+//             each; x_divide is the number of rows a token has in all
 //   STAGE     x passes through shared memory (SUBGROUP): lanes that run along k have units of weights side by side, but of x, which is longer, each would
 //             read lines of its own; so a stretch of x is read once for all subgroups, in whole lines, with the norm on its way. Not with SLOTS
-//   SLOTS     y += shared + the sum over a token's SLOTS experts of weights * x w^T, in this order; then a workgroup's subgroups divide the slots
-//             among them, and x has rows as SHARED has made them; w3 has k * SHARED columns
+//   SLOTS     y += shared + the sum over a token's SLOTS experts of weights * x w^T, in this order. With SUBGROUP the subgroups share out the slots. x is laid
+//             out as SHARED leaves it; w3 has k * SHARED columns
 #include "types.glsl"
 #include "formats.glsl"
 #ifdef SUBGROUP
@@ -204,7 +204,7 @@ void add_slot(uint token, uint slot, uint first_col) {
     uint vectors = (is_shared ? p.w3_row_bytes : p.w_row_bytes) / 16;
     uint row = is_shared ? 0 : p.row_expert.v[token * SLOTS + min(slot, SLOTS - 1)] * p.n;
     const uvec2 w = is_shared ? uvec2(p.w3) : uvec2(p.w);
-    [[unroll]] for (uint r = 0; r < ROWS; r++) x_at[r] = (token * (SLOTS + SHARED) + slot) * width; // one
+    [[unroll]] for (uint r = 0; r < ROWS; r++) x_at[r] = (token * (SLOTS + SHARED) + slot) * width; // ROWS is 1 here
     add_products(w, w, Columns(row, first_col, p.n, vectors), x_at, is_shared ? width * SHARED : width);
 }
 

@@ -61,7 +61,7 @@
     U32(rows) U32(n_heads) U32(n_kv_heads) U32(n_positions) U32(cache_rows) F32(sign)
 // h = silu(gate) * up, n elements.
 #define PUSH_swiglu(IN, OUT, RW, U32, F32) IN(f32, gate) IN(f32, up) OUT(f32, h) U32(n)
-// From dh: dgate, dup (may overwrite gate and up), and h again (may be absent).
+// From dh, in place: gate becomes dgate, up becomes dup and, with keep_h, dh becomes h.
 #define PUSH_swiglu_back(IN, OUT, RW, U32, F32) RW(f32, gate) RW(f32, up) RW(f32, dh) U32(n) U32(keep_h)
 // y = a + b.
 #define PUSH_add(IN, OUT, RW, U32, F32) IN(f32, a) IN(f32, b) OUT(f32, y) U32(n)
@@ -78,7 +78,7 @@
     IN(f32, logits) OUT(f32, probs) OUT(f32, weights) OUT(u32, experts)                                                \
     OUT(u32, gather) OUT(u32, slot_row) OUT(u32, row_expert) OUT(u32x4, tiles) OUT(u32, grid)                          \
     U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale) U32(max_tiles)
-// dlogits from dweights (rows, n_active) and dprobs_balance (rows, n_experts; may be absent).
+// dlogits from dweights (rows, n_active) and dbalance (rows, n_experts; may be absent).
 #define PUSH_route_back(IN, OUT, RW, U32, F32)                                                                         \
     IN(f32, probs) IN(u32, experts) IN(f32, dweights) IN(f32, dbalance) OUT(f32, dlogits)                              \
     U32(rows) U32(n_experts) U32(n_active) U32(norm_topk) F32(scale)
@@ -116,8 +116,8 @@
 #define PUSH_column_sum(IN, OUT, RW, U32, F32)                                                                         \
     IN(f32, x) IN(f32, dy) IN(f32, rstd) RW(f32, y) U32(rows) U32(dim) U32(rows_per_part) U32(accumulate)
 
-// Rows of logits (rows, vocab), row stride ld: loss[i] = logsumexp - logit of targets[i] (0 where targets[i] is 0xffffffff); with BACKWARD logits
-// become their gradient times params.inv_labels (params otherwise absent) and, with WEIGHTED, weights[i].
+// Rows of logits (rows, vocab), row stride ld: loss[i] = logsumexp - logit of targets[i] (0 where targets[i] is 0xffffffff), with WEIGHTED times
+// weights[i]; with BACKWARD logits become its gradient times params.inv_labels (params otherwise absent).
 #define PUSH_xent(IN, OUT, RW, U32, F32)                                                                               \
     RW(f32, logits) IN(u32, targets) OUT(f32, loss) IN(f32, params) IN(f32, weights) U32(rows) U32(vocab) U32(ld)
 // y[first + g] (+)= sum of elements g*chunk .. (g+1)*chunk-1 of x, or of their squares; fixed order.
@@ -160,10 +160,10 @@
 #define PUSH_attention_decode(IN, OUT, RW, U32, F32)                                                                   \
     IN(f32, q) IN(f32, k) IN(f32, v) IN(u32, span) RW(f32, part) OUT(f32, o) RW(u32, done)                             \
     U32(rows) U32(n_heads) U32(n_kv_heads) U32(head_dim) U32(key_rows) U32(n_parts) F32(scale)
-// delta[i,h] = <do, o>.
+// delta[i,h] = <dy, o>.
 #define PUSH_attention_back_prepare(IN, OUT, RW, U32, F32) IN(f32, o) IN(f32, dy) OUT(f32, delta) U32(rows) U32(n_heads) U32(head_dim)
 // Operands of matrix units, f16 or bf16 (rows_packed, n_heads, head_dim), zeros from `rows` on: q times scale and log2(e), dy divided by a power of two
-// of its row and head. delta (rows, n_heads, 2): <do, o> divided by that power, and the power.
+// of its row and head. delta (rows, n_heads, 2): <dy, o> divided by that power, and the power.
 #define PUSH_attention_back_pack(IN, OUT, RW, U32, F32)                                                                \
     IN(f32, q) IN(f32, o) IN(f32, dy) OUT(u32x4, q_packed) OUT(u32x4, dy_packed) OUT(f32, delta)                       \
     U32(rows) U32(n_heads) U32(head_dim) U32(rows_packed) F32(scale)

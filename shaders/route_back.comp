@@ -13,7 +13,7 @@ void main() {
     if (token >= p.rows)
         return;
     uint slots = token * p.n_active, base = token * p.n_experts;
-    // w_k = a * p_k, or p_k / sum: then dp_k = (dw_k - sum_j dw_j w_j) / sum.
+    // w_k = scale * p_k, or p_k / sum: then dp_k = (dw_k - sum_j dw_j w_j) / sum.
     float factor = p.scale, mean = 0;
     if (p.norm_topk != 0 && p.n_active > 1) {
         float sum = 1e-20, dot = 0;

@@ -1,5 +1,5 @@
-// What every kernel starts with: pointer types, the push-constant block `p` made from push.h, and the number formats. This is the only
-// file that knows bits of bf16, f16 and the quantised types; a kernel says load8_W(...) and -DW=q4_1 picks the format.
+// What every kernel starts with: pointer types, the push-constant block `p` made from push.h, and the rounding to bf16. The storage types of weights are in
+// formats.glsl.
 #ifndef VKMOE_TYPES_GLSL
 #define VKMOE_TYPES_GLSL
 #extension GL_EXT_buffer_reference : require
@@ -74,8 +74,9 @@ uint bf16_bits(float x) {
     return is_nan(x) ? bits >> 16 | 64u : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
-// The same in the upper half and other bits behind, at half the cost, for operands of matrices: a NaN may become an infinity, but nothing finite. The carry out of one with all bits set would
-// end beyond the sign: then the number before the sum is greater, as a signed one where it is positive, as an unsigned one else.
+// As bf16_bits, in the upper half (the lower half is garbage), at half the cost, for operands of matrices. A NaN may become an infinity, never finite: adding to
+// a NaN with nearly all bits set would carry into the sign (positive) or out of the word (negative). In both cases the bits before the sum are the greater, as
+// signed or as unsigned, and max() keeps them.
 uint bf16_rounded(float x) {
     const uint bits = floatBitsToUint(x), sum = bits + 0x7fffu + (bits >> 16 & 1);
     return max(uint(max(int(sum), int(bits))), bits);
