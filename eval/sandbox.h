@@ -13,7 +13,7 @@ struct Sandbox; // a Python and the files it needs; one serves any number of run
 // Landlock and seccomp, on x86-64 or aarch64.
 struct Sandbox *sandbox_open(const char *python);
 void sandbox_close(struct Sandbox *s);
-// Whether sandbox_open() would succeed; else `reason` is one line that names the layer.
+// For tests: whether sandbox_open() would succeed; else `reason` is one line that names the layer.
 bool sandbox_available(const char *python, char *reason, size_t reason_bytes);
 
 // What is to be run, as UTF-8. Everything but the program comes from the benchmark's record and is believed.

@@ -26,7 +26,7 @@ void matcher_end(struct Matcher *x);
 bool matcher_accept(struct Matcher *x, const char *bytes, size_t n);
 bool matcher_may_end(const struct Matcher *x);  // the text is whole
 bool matcher_must_end(const struct Matcher *x); // and nothing can follow
-uint32_t matcher_rest(const struct Matcher *x); // fewest bytes to a whole text
+uint32_t matcher_rest(const struct Matcher *x); // fewest bytes to a whole text; for tests
 // A bit per token of those that may follow, lowest bit of a word first, in ceil(n_vocab / 32) words. Where a whole text is within `left` more
 // tokens (reckoned as one byte each), only tokens that leave it so are allowed: an answer of at most so many tokens is then never
 // cut off. False after one line: no token fits.

@@ -28,7 +28,7 @@ bool safetensors_open(struct Safetensors *s, const char *path);
 bool safetensors_open_memory(struct Safetensors *s, const void *data, size_t bytes, const char *name);
 void safetensors_close(struct Safetensors *s);
 const struct SafetensorsEntry *safetensors_find(const struct Safetensors *s, const char *name);
-const char *safetensors_metadata(const struct Safetensors *s, const char *key); // NULL: absent
+const char *safetensors_metadata(const struct Safetensors *s, const char *key); // for tests; NULL: absent
 // Bytes offset .. offset+bytes of the entry's data.
 bool safetensors_read(const struct Safetensors *s, const struct SafetensorsEntry *e, uint64_t offset, uint64_t bytes,
                       void *out);

@@ -166,14 +166,6 @@ void temporary_name(struct Temporary *t, const char *final) {
     unlock(&before);
 }
 
-bool temporary_folder(struct Temporary *t, const char *final) {
-    temporary_name(t, final);
-    if (dir_make(t->path))
-        return true;
-    temporary_drop(t);
-    return false;
-}
-
 bool temporary_keep(struct Temporary *t) {
     sigset_t before;
     lock(&before);

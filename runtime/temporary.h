@@ -11,7 +11,6 @@ struct Temporary {
 
 // A descriptor to write to, which is the caller's to close; -1 after a message.
 int temporary_file(struct Temporary *t, const char *final);
-bool temporary_folder(struct Temporary *t, const char *final); // with its parents
 void temporary_name(struct Temporary *t, const char *final); // of a file or folder that somebody else is to make there
 // Gives it its own name. False, with errno and without a message, where that failed: it is dropped then.
 bool temporary_keep(struct Temporary *t);

@@ -290,7 +290,8 @@ static void test_stale(void) {
     put_file(inside);
     struct Temporary t;
     fail_quiet(true);
-    CHECK(file_write_atomic(path, "new", 3) && temporary_folder(&t, model), "%s", fail_last());
+    temporary_name(&t, model);
+    CHECK(file_write_atomic(path, "new", 3) && dir_make(t.path), "%s", fail_last());
     fail_quiet(false);
     CHECK(!file_exists(names[5]) && !dir_exists(names[6]) && !file_exists(names[7]),
           "what a killed process left is still there");
@@ -316,7 +317,8 @@ static void test_exhausted(void) {
     if (child == 0) {
         struct Temporary a, b;
         int fd = temporary_file(&a, path);
-        char *inside = temporary_folder(&b, model) ? path_join(b.path, "config.json") : NULL;
+        temporary_name(&b, model);
+        char *inside = dir_make(b.path) ? path_join(b.path, "config.json") : NULL;
         bool ok = fd >= 0 && inside && file_write_atomic(inside, "{}", 2) && file_write_atomic(whole, "x", 1) &&
                   files_in(folder) == 3;
         if (!freopen("/dev/null", "w", stderr) || !ok)
