@@ -9,9 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef uint32_t OpCases(const struct OpCase **cases);
-static OpCases *const FILES[] = {opcheck_linear, opcheck_rows, opcheck_attention};
-enum { N_FILES = sizeof FILES / sizeof FILES[0] };
 // Checks that came to no end, as where a compiler crashes, before the module is taken for bad. Fewer might be a user who did not want to wait.
 enum { MOST_BEGUN = 3 };
 
@@ -77,9 +74,9 @@ static bool covers(const struct OpCase *oc, enum KernelId kernel) {
 static bool kernel_check(struct Device *dev, enum KernelId kernel, uint32_t *ran) {
     bool ok = true;
     uint64_t peak = dev->peak_bytes; // the job's own is what is told
-    for (int f = 0; f < N_FILES; f++) {
+    for (int f = 0; f < N_OPCHECK_FILES; f++) {
         const struct OpCase *cases;
-        uint32_t n = FILES[f](&cases);
+        uint32_t n = OPCHECK_FILES[f](&cases);
         for (uint32_t i = 0; i < n && dev->state == DEVICE_OK; i++)
             if (covers(&cases[i], kernel)) {
                 struct Check ck = {.dev = dev, .seed = 11};
