@@ -220,6 +220,11 @@ bug(N14d "nothing stands between who finds which part of a result is last and wh
   PUT [=[    memoryBarrierBuffer();]=]
   TEST order SAYS "reversed: ")
 
+bug(N14e "each part of a cut dispatch begins at the first workgroup" FILE runtime/cmd.c
+  FIND [=[vkCmdDispatchBase(cb, base[0], base[1], base[2],]=]
+  PUT [=[vkCmdDispatchBase(cb, 0, 0, 0,]=]
+  TEST order SAYS "in pieces: ")
+
 # ---- N15 to N17: weights in bf16
 bug(N15a "an update is rounded to nearest, and is lost" FILE shaders/adamw.comp
   FIND [=[bits += random16;]=]
@@ -265,6 +270,11 @@ bug(N18c "an adapter's gradients lack its scale" FILE train/layers_back.c
 ]=]
   PUT [=[]=]
   TEST golden SAYS "is off by")
+
+bug(N18d "an adapter that is to be trained further is made anew" FILE train/run.c
+  FIND [=[return o->adapter && !m->dev->is_dry ?]=]
+  PUT [=[return false ?]=]
+  TEST methods SAYS "without learning the adapter is another")
 
 # ---- N19: merging adapters
 bug(N19a "the adapter is merged without its scale" FILE train/merge.c
