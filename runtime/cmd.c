@@ -9,6 +9,7 @@
 #include <string.h>
 
 static const double SUBMIT_LIMIT = 4; // of what a submit is meant to take
+enum { MOST_PIECES = 1024 };          // of a dispatch
 enum { PUSH_MAX_BYTES = 128, MAX_POINTERS = 16 };
 
 struct Access {
@@ -55,7 +56,6 @@ struct Segment {
     VkCommandBuffer cb;
     uint32_t first, end;      // nodes
     uint32_t piece, n_pieces; // of the only node, where it is cut; else 0 of 1
-    double estimate_ms;
 };
 
 struct Program {
@@ -347,7 +347,7 @@ static uint32_t pieces_of(const struct Device *dev, const struct Node *n) {
     double ms = node_ms(dev, n);
     if (!n->can_be_cut || ms <= SUBMIT_LIMIT * dev->submit_ms)
         return 1;
-    return (uint32_t)fmin(ceil(ms / dev->submit_ms), n->groups[cut_axis(n)]);
+    return (uint32_t)fmin(fmin(ceil(ms / dev->submit_ms), MOST_PIECES), n->groups[cut_axis(n)]);
 }
 
 static void dispatch_encode(VkCommandBuffer cb, struct Device *dev, const struct Node *n, const struct Segment *s) {
@@ -436,8 +436,7 @@ static bool program_encode(struct Program *p) {
             ms += node_ms(dev, &nodes[i++]);
         while (pieces == 1 && i < n && !call_before(&p->log, i) && ms + node_ms(dev, &nodes[i]) <= dev->submit_ms);
         for (uint32_t k = 0; k < pieces; k++)
-            p->segments[p->n_segments++] =
-                (struct Segment){.first = first, .end = i, .piece = k, .n_pieces = pieces, .estimate_ms = ms / pieces};
+            p->segments[p->n_segments++] = (struct Segment){.first = first, .end = i, .piece = k, .n_pieces = pieces};
     }
     if (device_can(dev, CAP_timestamps) && p->log.n_nodes) {
         VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
@@ -540,11 +539,13 @@ static double segment_ms(const struct Program *p, const uint64_t *ticks, uint32_
 static void learn(struct Program *p, const uint64_t *ticks) {
     for (uint32_t i = 0; i < p->n_segments;) {
         const struct Segment *s = &p->segments[i];
-        double ms = 0, estimate = s->estimate_ms * s->n_pieces;
+        double ms = 0, model = 0;
         for (uint32_t k = 0; k < s->n_pieces; k++)
             ms += segment_ms(p, ticks, i++);
         for (uint32_t k = s->first; k < s->end; k++)
-            p->log.nodes[k].learnt_ms = node_ms(p->log.dev, &p->log.nodes[k]) * ms / estimate;
+            model += node_ms(p->log.dev, &p->log.nodes[k]);
+        for (uint32_t k = s->first; k < s->end && ms < 60e3; k++) // longer is a machine that slept
+            p->log.nodes[k].learnt_ms = node_ms(p->log.dev, &p->log.nodes[k]) * ms / model;
     }
 }
 

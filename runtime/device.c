@@ -558,9 +558,9 @@ static void submits_read(struct Device *dev) {
     const char *text = getenv("VKMOE_SUBMIT_MS");
     char *end = NULL;
     double ms = text && text[0] ? strtod(text, &end) : 0;
-    bool given = end && *end == 0 && ms > 0 && ms <= 1000;
+    bool given = end && *end == 0 && ms >= 0.001 && ms <= 1000;
     if (text && text[0] && !given)
-        warn("VKMOE_SUBMIT_MS=%s: milliseconds above 0, up to 1000, are expected; it is not used", text);
+        warn("VKMOE_SUBMIT_MS=%s: milliseconds from 0.001 to 1000 are expected; it is not used", text);
     dev->submit_ms = given ? ms : 50;
     dev->cuts_dispatches = given || !dev->is_cpu;
 }
