@@ -343,11 +343,13 @@ static bool indirect_follows(const struct Cmd *c, uint32_t i, uint32_t end) {
 // Folded grids count in rows of x (group_index), which stay whole.
 static uint32_t cut_axis(const struct Node *n) { return n->groups[2] > n->groups[1] ? 2 : n->groups[1] > 1 ? 1 : 0; }
 
+static uint32_t most_pieces(const struct Node *n) {
+    return n->can_be_cut ? (uint32_t)min_u64(MOST_PIECES, n->groups[cut_axis(n)]) : 1;
+}
+
 static uint32_t pieces_of(const struct Device *dev, const struct Node *n) {
     double ms = node_ms(dev, n);
-    if (!n->can_be_cut || ms <= SUBMIT_LIMIT * dev->submit_ms)
-        return 1;
-    return (uint32_t)fmin(fmin(ceil(ms / dev->submit_ms), MOST_PIECES), n->groups[cut_axis(n)]);
+    return ms <= SUBMIT_LIMIT * dev->submit_ms ? 1 : (uint32_t)fmin(ceil(ms / dev->submit_ms), most_pieces(n));
 }
 
 static void dispatch_encode(VkCommandBuffer cb, struct Device *dev, const struct Node *n, const struct Segment *s) {
@@ -574,7 +576,7 @@ static double settle_segments(struct Program *p, const uint64_t *ticks, bool *ag
         total += ms;
         dev->longest_submit_ms = fmax(dev->longest_submit_ms, ms);
         const struct Node *n = &p->log.nodes[s->first];
-        bool divides = s->end - s->first > 1 || (n->can_be_cut && s->n_pieces < n->groups[cut_axis(n)]);
+        bool divides = s->end - s->first > 1 || s->n_pieces < most_pieces(n);
         too_long = too_long || (ms > SUBMIT_LIMIT * dev->submit_ms && divides);
         too_short = too_short || (s->n_pieces > 1 && !n->at_most && ms * s->n_pieces < dev->submit_ms);
     }
