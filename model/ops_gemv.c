@@ -39,6 +39,19 @@ static bool stage_fits(const struct Few *f, uint32_t rows, uint32_t ahead) {
     return (uint64_t)rows * ahead * f->lanes * UNIT_BYTES <= f->dev->limits.shared_bytes * 15ull / 16;
 }
 
+// How quants become floats: see formats.glsl.
+static bool bytes_as_bits(const struct Device *dev) {
+    enum { NVIDIA = 0x10de };
+    return dev->vendor_id == NVIDIA || dev->as_card;
+}
+
+// How lanes along the contraction read x: of units, a stage, pieces (see gemv.comp). A processor has its caches, and the widest loads it can get.
+enum { OF_UNITS, OF_STAGE, OF_PIECES };
+static uint32_t x_way(const struct Few *f) {
+    const bool long_units = f->across && f->type > DT_BF16 && (!f->dev->is_cpu || f->dev->as_card);
+    return f->stage ? OF_STAGE : long_units ? OF_PIECES : OF_UNITS;
+}
+
 // Sets of columns (gemv_cpu.comp), so many to a workgroup that it has work for some microseconds, and more where there would be too many groups.
 static void sets_of(const struct Few *f, const struct Tile *way, struct Dispatch *d) {
     enum { GROUP_BYTES = 32 << 10 };
@@ -65,8 +78,9 @@ static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
                          .local_size = way->threads,
                          .subgroup = lanes,
                          .spec = {way->rows, way->cols, grouped, f->swiglu, way->way,
-                                  f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots, f->stage},
-                         .n_spec = f->eight ? 9 : 10,
+                                  f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots, x_way(f),
+                                  bytes_as_bits(f->dev)},
+                         .n_spec = f->eight ? 9 : 11,
                          .flops = 2 * f->products,
                          .bytes = (double)(a->x.bytes + a->y.bytes) + f->weight_bytes};
     if (f->eight) {
@@ -109,6 +123,10 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
         while (ahead > 1 && !stage_fits(f, rows, ahead))
             ahead /= 2;
         cols = 1, local = (uint32_t)max_u64(lanes, tiles->gemv_staged_local);
+    } else if (ahead > 1) { // quarters of units are short; a row goes through in rounds of equally many
+        const uint32_t most = x_way(f) == OF_PIECES ? 2 * ahead : ahead,
+                       of_lane = (uint32_t)div_up(f->args.k / 8, lanes);
+        ahead = (uint32_t)div_up(of_lane, div_up(of_lane, most));
     }
     tune_way(q, (struct Tile){rows, cols, local, ahead});
     for (uint32_t other = 1; other <= 4; other *= 2)
@@ -182,8 +200,10 @@ static void run(struct Cmd *c, struct Few *f) {
     f->kernel = tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, eight, lane_rows, across)
                                               : KERNEL_PICK(dev, across, lane_rows, eight);
     f->across = (int)f->kernel == across, f->eight = (int)f->kernel == eight;
-    // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x do not fit there. Two products take twice the sums.
-    uint32_t most = (uint32_t)min_u64(tiles_of(dev)->gemv_rows, !f->across && !dev->is_cpu ? 4 : FEW_ROWS);
+    // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x, and their sums with quants 2, do not fit there. Two products take twice the
+    // sums.
+    const uint32_t uniform_rows = f->type > DT_BF16 ? 2 : 4;
+    uint32_t most = (uint32_t)min_u64(tiles_of(dev)->gemv_rows, !f->across && !dev->is_cpu ? uniform_rows : FEW_ROWS);
     if (f->swiglu && !dev->is_cpu)
         most /= 2;
     most = f->n_experts ? 1 : most;

@@ -41,7 +41,7 @@ SUMS ds_x[D_BLOCKS];
 SUMS weight_y[D_BLOCKS];
 shared uvec2 spans[KEYS]; // of the rows of a tile
 shared float lses[KEYS], deltas[KEYS], powers[KEYS];
-shared uint most; // bits of the greatest power
+shared uint most[WHOLE_WORDS]; // bits of the greatest power
 #endif
 
 // Of this lane: its row of the subgroup's and which of the LANES parts of a tile's columns it has; where its row's scores lie; keys or rows that it sees.
@@ -117,18 +117,18 @@ void put_rows(uint first, uint head) {
         lses[i] = p.lse.v[at];
         deltas[i] = p.delta.v[2 * at];
         // A row out of range may be infinitely greater than `most`, and 0 of it no number.
-        powers[i] = min(p.delta.v[2 * at + 1] * uintBitsToFloat((254u << 23) - most), 1.0);
+        powers[i] = min(p.delta.v[2 * at + 1] * uintBitsToFloat((254u << 23) - most[0]), 1.0);
     }
 }
 // The greatest power of the rows that this workgroup walks over.
 void find_most(uint heads) {
     if (gl_LocalInvocationID.x == 0)
-        most = 1u << 23;
+        most[0] = 1u << 23;
     barrier();
     const uint rows = range.x < range.y ? range.y - range.x : 0;
     for (uint i = gl_LocalInvocationID.x; i < rows * heads; i += LOCAL_SIZE) {
         const uint head = head_of_group(p.n_kv_heads) * heads + i % heads, row = range.x + i / heads;
-        atomicMax(most, floatBitsToUint(p.delta.v[2 * (row * p.n_heads + head) + 1]));
+        atomicMax(most[0], floatBitsToUint(p.delta.v[2 * (row * p.n_heads + head) + 1]));
     }
     barrier();
 }
@@ -256,8 +256,8 @@ void main() {
         barrier();
     }
 #ifdef DKV
-    STORE(ds_x, p.dk, LN2 * uintBitsToFloat(most))
-    STORE(weight_y, p.dv, uintBitsToFloat(most))
+    STORE(ds_x, p.dk, LN2 * uintBitsToFloat(most[0]))
+    STORE(weight_y, p.dv, uintBitsToFloat(most[0]))
 #else
     STORE(ds_x, p.dq, p.scale * p.delta.v[2 * (safe_row * p.n_heads + own_head) + 1])
 #endif

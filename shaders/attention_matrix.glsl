@@ -43,7 +43,7 @@ void subgroup_turn() {
 }
 
 // The least begin and the greatest end of the spans of all subgroups, the same for all threads: loops over them may hold barriers.
-shared uint bounds[2];
+shared uint bounds[WHOLE_WORDS];
 uvec2 workgroup_bounds(uvec2 any) {
     if (gl_LocalInvocationID.x == 0) {
         bounds[0] = 0xffffffffu;

@@ -12,7 +12,7 @@ const uint N_SUMS = THREAD_ROWS * N_CHUNKS; // vec4 per thread of one result: it
 shared vec4 left[TILE_ROWS * PITCH]; // rows by a chunk of the head; then rows by columns: the weights
 shared vec4 right[TILE_COLUMNS * PITCH];
 shared float reduced[TILE_ROWS * 8];
-shared uint bounds[2];
+shared uint bounds[WHOLE_WORDS];
 
 const uint THREADS = 128;
 uint tx() { return gl_LocalInvocationID.x % 8; }

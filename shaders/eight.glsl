@@ -41,7 +41,6 @@ void lanes_load_q8_0(uvec2 row, uint unit, uint units, out float q[4], out Unit 
     scales = UNIT_ZERO;
     scales.d = half_at(u32x4_in(row), 8 * units, unit);
 }
-vec2 scale_q8_0(Unit u, bool second) { return vec2(unpackHalf2x16(u.d).x, 0); }
 
 // Eight j of a unit: groups 2j and 2j + 1, of which lane i has byte i mod 4.
 uint lane_bits(uint word, uint first, uint step) { return word >> (8 * (LANE & 3) + step * (LANE >> 2) + first); }
@@ -125,20 +124,6 @@ LANES_QUANTISED(iq4_xs, curve)
 #define OWN_q6_k false
 #define OWN_iq4_nl false
 #define OWN_iq4_xs false
-// Whether the halves of a unit have scales of their own.
-#define HALVES_q4_0 false
-#define HALVES_q4_1 false
-#define HALVES_q8_0 false
-#define HALVES_q5_0 false
-#define HALVES_q5_1 false
-#define HALVES_q2_k true
-#define HALVES_q3_k true
-#define HALVES_q4_k false
-#define HALVES_q5_k false
-#define HALVES_q6_k true
-#define HALVES_iq4_nl false
-#define HALVES_iq4_xs false
-#define LANES_HALVES PASTE(HALVES_, W)
 #define LANES_OFFSET PASTE(OFFSET_, W)
 #define LANES_OWN PASTE(OWN_, W)
 #define lanes_load PASTE(lanes_load_, W)

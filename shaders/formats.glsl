@@ -30,7 +30,22 @@ uvec4 quad_at(u32x4_in w, uint i) { return AT(u32x4_in, w, i, 16); }
 uvec2 pair_at(u32x4_in w, uint i) { return AT(u32x2_in, w, i, 8); }
 uint word_at(u32x4_in w, uint i) { return AT(u32_in, w, i, 4); }
 uint half_at(u32x4_in w, uint word, uint i) { return word_at(w, word + (i >> 1)) >> ((i & 1) * 16); }
-vec4 bytes4(uint word) { return vec4(word & 255, word >> 8 & 255, word >> 16 & 255, word >> 24); }
+// Bytes without a sign, of which `mask` has the bits, every other one times ODD_BYTES. AMD's and Intel's cards turn each into a float in one instruction; NVIDIA's do
+// so at an eighth of their rate, and with BYTES_AS_BITS put it below the bits of 2^23 instead, of which it is what is left, times 256 where it is the second of
+// two. Both are exact.
+#ifdef BYTES_AS_BITS
+#define ODD_BYTES (BYTES_AS_BITS != 0 ? 1 / 256.0 : 1.0)
+#else
+#define BYTES_AS_BITS 0
+#define ODD_BYTES     1
+#define BITS_OF_2_23  0
+#endif
+vec4 bytes4(uint word, uint mask) {
+    if (BYTES_AS_BITS != 0)
+        return uintBitsToFloat(uvec4(word, word, uvec2(word >> 16)) & uvec2(mask, mask << 8).xyxy | BITS_OF_2_23) - 8388608.0;
+    word &= mask * 0x01010101u;
+    return vec4(word & 255, word >> 8 & 255, word >> 16 & 255, word >> 24);
+}
 vec4 signed_bytes4(uint word) {
     return vec4(bitfieldExtract(int(word), 0, 8), bitfieldExtract(int(word), 8, 8), bitfieldExtract(int(word), 16, 8),
                 bitfieldExtract(int(word), 24, 8));
@@ -79,8 +94,19 @@ void unit_get8_q8_0(Unit u, uint g, out vec4 a, out vec4 b) {
     a = signed_bytes4(words.x) * d;
     b = signed_bytes4(words.y) * d;
 }
-// Eighth g of a unit alone, its words in a.xy and h.x. Units of plain types have but one. Cards turn bytes without a sign into floats in one instruction: with
-// those of q8_0 as q + 128 nothing is rounded on the way.
+// A quarter of a unit, piece `part` of a row: four elements of its first half and the four of its second that lie 16 behind them.
+void piece_load_q8_0(u32x4_in w, uint row, uint part, uint units, out Unit u) {
+    u = UNIT_ZERO;
+    u.a.x = word_at(w, 4 * row + (part >> 2) * 8 + (part & 3));
+    u.a.y = word_at(w, 4 * row + (part >> 2) * 8 + (part & 3) + 4);
+    u.d = half_at(w, 4 * (row + 2 * units), part >> 2);
+}
+void piece_quants8_q8_0(Unit u, uint part, out vec4 a, out vec4 b) {
+    a = bytes4(u.a.x ^ 0x80808080u, 255);
+    b = bytes4(u.a.y ^ 0x80808080u, 255);
+}
+// Eighth g of a unit alone, its words in a.xy and h.x. Units of plain types have but one. Quants are bytes without a sign everywhere, those of q8_0 as q + 128,
+// by which nothing is rounded on the way: unit_quants8 gives them as bytes4 does, unit_scale factor and offset of the unit's first or second half.
 #define eighth_load_f32(w, row, unit, g, units, u) unit_load_f32(w, row, unit, units, u)
 #define eighth_load_f16(w, row, unit, g, units, u) unit_load_f16(w, row, unit, units, u)
 #define eighth_load_bf16(w, row, unit, g, units, u) unit_load_bf16(w, row, unit, units, u)
@@ -93,10 +119,16 @@ void unit_get8_q8_0(Unit u, uint g, out vec4 a, out vec4 b) {
 EIGHTH_PLAIN(f32)
 EIGHTH_PLAIN(f16)
 EIGHTH_PLAIN(bf16)
+vec2 scale_q8_0(Unit u, bool second) { return unpackHalf2x16(u.d).x * vec2(1, -128); }
 void eighth_get_q8_0(Unit u, uint g, float times, out vec4 a, out vec4 b) {
-    float d = unpackHalf2x16(u.d).x * times;
-    a = fma(bytes4(u.a.x ^ 0x80808080u), vec4(d), vec4(-128 * d));
-    b = fma(bytes4(u.a.y ^ 0x80808080u), vec4(d), vec4(-128 * d));
+    const vec2 s = scale_q8_0(u, false) * times;
+    a = fma(bytes4(u.a.x ^ 0x80808080u, 255), vec4(s.x), vec4(s.y));
+    b = fma(bytes4(u.a.y ^ 0x80808080u, 255), vec4(s.x), vec4(s.y));
+}
+void unit_quants8_q8_0(Unit u, uint g, out vec4 a, out vec4 b) {
+    const uvec4 half_block = (g < 2 ? u.a : u.b) ^ 0x80808080u;
+    a = bytes4((g & 1) == 0 ? half_block.x : half_block.z, 255);
+    b = bytes4((g & 1) == 0 ? half_block.y : half_block.w, 255);
 }
 void eighth_load_q8_0(u32x4_in w, uint row, uint unit, uint g, uint units, out Unit u) {
     u = UNIT_ZERO;
@@ -182,14 +214,14 @@ void word_load_lanes_q8_0(u32x4_in w, uint row, uint first, uint units, uint lan
 
 uint pair_field(uint f) { return 2 * (f & 1) + (f & 4); } // first bit
 uint nibbles(uint word, uint f) { return word >> (f & 4) & 0x0f0f0f0fu; }
-vec4 group_nibble(uint word, uint high, uint f) { return bytes4(nibbles(word, f)); }
-vec4 group_five(uint word, uint high, uint f) { return bytes4(nibbles(word, f) | (high >> f & 0x01010101u) << 4); }
+vec4 group_nibble(uint word, uint high, uint f) { return bytes4(word >> (f & 4), 15); }
+vec4 group_five(uint word, uint high, uint f) { return bytes4(nibbles(word, f) | (high >> f & 0x01010101u) << 4, 31); }
 vec4 group_six(uint word, uint high, uint f) {
-    return bytes4(nibbles(word, f) | (high >> pair_field(f) & 0x03030303u) << 4);
+    return bytes4(nibbles(word, f) | (high >> pair_field(f) & 0x03030303u) << 4, 63);
 }
-vec4 group_two(uint word, uint high, uint f) { return bytes4(word >> pair_field(f) & 0x03030303u); }
+vec4 group_two(uint word, uint high, uint f) { return bytes4(word >> pair_field(f), 3); }
 vec4 group_three(uint word, uint high, uint f) {
-    return bytes4(word >> pair_field(f) & 0x03030303u | (high >> f & 0x01010101u) << 2);
+    return bytes4(word >> pair_field(f) & 0x03030303u | (high >> f & 0x01010101u) << 2, 7);
 }
 // The 16 values of IQ4, -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, are a polynomial of degree 4 rounded; it is never
 // further than 0.434 from them.
@@ -203,7 +235,7 @@ vec4 group_three(uint word, uint high, uint f) {
     }
 CURVE(float)
 CURVE(vec4)
-vec4 group_curve(uint word, uint high, uint f) { return curve(bytes4(nibbles(word, f))); }
+vec4 group_curve(uint word, uint high, uint f) { return curve(bytes4(word >> (f & 4), 15) * vec2(1, ODD_BYTES).xyxy); }
 
 // Words of a kind: of a whole unit, of one lane's piece (4 elements of group part mod 4, 4 of the group 4 above), of eight lanes'
 // pieces. Words of planes behind the first: FIRST_kind words of the row are before the second, BEFORE_kind before the scales, a unit.
@@ -346,6 +378,20 @@ vec2 scale_iq4_xs(Unit u, bool second) {
     return vec2(unpackHalf2x16(u.d).x * (float(s) - 32), 0);
 }
 
+// Whether the halves of a unit have scales of their own.
+#define HALVES_q4_0 false
+#define HALVES_q4_1 false
+#define HALVES_q8_0 false
+#define HALVES_q5_0 false
+#define HALVES_q5_1 false
+#define HALVES_q2_k true
+#define HALVES_q3_k true
+#define HALVES_q4_k false
+#define HALVES_q5_k false
+#define HALVES_q6_k true
+#define HALVES_iq4_nl false
+#define HALVES_iq4_xs false
+
 #define BEFORE(type) PASTE(BEFORE_, KIND_##type)
 #define FIRST(type) PASTE(FIRST_, KIND_##type)
 #define GROUP(type) PASTE(group_, KIND_##type)
@@ -366,6 +412,11 @@ vec2 scale_iq4_xs(Unit u, bool second) {
     void unit_get8_##type(Unit u, uint g, out vec4 a, out vec4 b) {                                                    \
         eighth_get_##type(eighth_of(u, g, FIRST(type), BEFORE(type)), g, 1, a, b);                                     \
     }                                                                                                                  \
+    void unit_quants8_##type(Unit u, uint g, out vec4 a, out vec4 b) {                                                 \
+        const Unit own = eighth_of(u, g, FIRST(type), BEFORE(type));                                                   \
+        a = GROUP(type)(own.a.x, own.h.x, 2 * g);                                                                      \
+        b = GROUP(type)(own.a.y, own.h.x, 2 * g + 1);                                                                  \
+    }                                                                                                                  \
     uint word_column_##type(uint part, uint i) { return (part >> 2) * 32 + (part & 3) * 4 + (i & 3) + (i & 4) * 4; }   \
     void word_get_##type(uvec2 piece, uint part, Unit u, out float v[8]) {                                             \
         vec2 s = scale_##type(u, false), t = scale_##type(u, true);                                                    \
@@ -376,11 +427,22 @@ vec2 scale_iq4_xs(Unit u, bool second) {
             v[4 + i] = high[i];                                                                                        \
         }                                                                                                              \
     }                                                                                                                  \
-    void word_load_##type(u32x4_in w, uint row, uint part, uint units, out float v[8]) {                               \
-        Unit u = UNIT_ZERO;                                                                                            \
+    void piece_load_##type(u32x4_in w, uint row, uint part, uint units, out Unit u) {                                  \
+        const uvec2 words = piece_load(w, row, part, units, FIRST(type), BEFORE(type));                                \
+        u = UNIT_ZERO;                                                                                                 \
+        u.a.x = words.x;                                                                                               \
+        u.h.x = words.y;                                                                                               \
         scales_load_##type(w, 4 * row + BEFORE(type) * units, part >> 2, units, u);                                    \
         u.at = part >> 2 & 7;                                                                                          \
-        word_get_##type(piece_load(w, row, part, units, FIRST(type), BEFORE(type)), part, u, v);                       \
+    }                                                                                                                  \
+    void piece_quants8_##type(Unit u, uint part, out vec4 a, out vec4 b) {                                             \
+        a = GROUP(type)(u.a.x, u.h.x, part & 3);                                                                       \
+        b = GROUP(type)(u.a.x, u.h.x, (part & 3) + 4);                                                                 \
+    }                                                                                                                  \
+    void word_load_##type(u32x4_in w, uint row, uint part, uint units, out float v[8]) {                               \
+        Unit u;                                                                                                        \
+        piece_load_##type(w, row, part, units, u);                                                                     \
+        word_get_##type(uvec2(u.a.x, u.h.x), part, u, v);                                                                    \
     }                                                                                                                  \
     void word_load_lanes_##type(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[8]) {             \
         Unit u = UNIT_ZERO, last = UNIT_ZERO;                                                                          \
@@ -464,6 +526,11 @@ void eighth_get_any(Unit u, uint g, float times, out vec4 a, out vec4 b) {
 #define W_UNIT PASTE(UNIT_, W)
 #define unit_load PASTE(unit_load_, W)
 #define unit_get8 PASTE(unit_get8_, W)
+#define unit_quants8 PASTE(unit_quants8_, W)
+#define unit_scale PASTE(scale_, W)
+#define unit_piece_load PASTE(piece_load_, W)
+#define piece_quants8 PASTE(piece_quants8_, W)
+#define W_HALVES PASTE(HALVES_, W)
 #define eighth_load PASTE(eighth_load_, W)
 #define eighth_get PASTE(eighth_get_, W)
 #define WORD_COLS PASTE(WORD_, W)

@@ -4,19 +4,19 @@
 #ifndef VKMOE_LAST_PART_GLSL
 #define VKMOE_LAST_PART_GLSL
 
-shared uint ended;
+shared uint ended[WHOLE_WORDS];
 
 bool is_last_part(uint result, uint n_parts) {
     memoryBarrierBuffer();
     barrier();
     if (gl_LocalInvocationIndex == 0) {
-        ended = atomicAdd(p.done.v[result], 1);
-        if (ended == n_parts - 1)
+        ended[0] = atomicAdd(p.done.v[result], 1);
+        if (ended[0] == n_parts - 1)
             atomicExchange(p.done.v[result], 0);
     }
     barrier();
     memoryBarrierBuffer();
-    return ended == n_parts - 1;
+    return ended[0] == n_parts - 1;
 }
 
 #endif

@@ -64,6 +64,9 @@ layout(constant_id = 1) const uint SUBGROUP_SIZE = 32;
 // Linear index of the workgroup: the runtime folds long grids into y.
 uint group_index() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
 
+// Shared arrays of words have a multiple of so many: NVK lays the next one right behind, and takes vectors apart that begin elsewhere.
+const uint WHOLE_WORDS = 4;
+
 // By bits: isnan(), and arithmetic with NaN, are the driver's choice (SwiftShader's exp() of one is a number).
 bool is_nan(float x) { return (floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u; }
 const uint NAN_BITS = 0x7fc00000u;
