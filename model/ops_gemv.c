@@ -103,12 +103,14 @@ static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
 }
 
 static void few_ways(const struct Few *f, struct TuneQuestion *q) {
-    enum { MOST_SUMS = 8, MOST_UNITS = 16 }; // of a lane: what registers hold
+    enum { MOST_SUMS = 8, MOST_UNITS = 16, MOST_CPU_SUMS = 32 }; // of a lane: what registers hold
     const struct Tiles *tiles = tiles_of(f->dev);
     uint32_t lanes = f->lanes, local = (uint32_t)max_u64(lanes, tiles->gemv_local), rows = f->rows;
     // Fewer units under way of more rows or two matrices at once, so that registers reach.
     uint32_t products = f->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
-    uint32_t cols = rows >= 4 || (!f->dev->is_cpu && rows * products >= 4) ? 1 : tiles->gemv_cols;
+    uint32_t cols = rows * products >= 4 ? 1 : tiles->gemv_cols;
+    if (f->dev->is_cpu) // a lane a row of w: many sums for each load of x, which is the same for all lanes
+        cols = f->across ? rows >= 4 ? 1 : 2 : (uint32_t)min_u64(tiles->gemv_cols, MOST_CPU_SUMS / rows);
     if (f->eight) { // sums of a lane
         enum { SUMS = 8 };
         tune_way(q,
@@ -197,8 +199,17 @@ static void run(struct Cmd *c, struct Few *f) {
     struct Device *dev = f->dev = cmd_device(c);
     int across = module_of(GEMV, f->type), lane_rows = module_of(GEMV_BASE, f->type),
         eight = module_of(GEMV_CPU, f->type);
-    f->kernel = tiles_of(dev)->gemv_lane_rows ? KERNEL_PICK(dev, eight, lane_rows, across)
-                                              : KERNEL_PICK(dev, across, lane_rows, eight);
+    switch (tiles_of(dev)->gemv_first) {
+    case LANES_OF_EIGHT:
+        f->kernel = KERNEL_PICK(dev, eight, lane_rows, across);
+        break;
+    case LANES_A_ROW:
+        f->kernel = KERNEL_PICK(dev, lane_rows, across, eight);
+        break;
+    case LANES_ALONG_K:
+        f->kernel = KERNEL_PICK(dev, across, lane_rows, eight);
+        break;
+    }
     f->across = (int)f->kernel == across, f->eight = (int)f->kernel == eight;
     // GPUs hold what is the same for all lanes in few registers: more than 4 rows of x, and their sums with quants 2, do not fit there. Two products take twice the
     // sums.

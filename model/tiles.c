@@ -1,7 +1,7 @@
 // The table of devices. Figures behind it are in docs/performance.md; where a class was never measured it has what its neighbour has.
 #include "model/tiles.h"
 
-// Mesa's lavapipe changed its compiler with release 26: see gemv_lane_rows and attention_back_again in docs/performance.md.
+// Mesa's lavapipe changed its compiler with release 26: see gemv_first and attention_back_again in docs/performance.md.
 static bool is_old_lavapipe(const struct Device *dev) {
     const uint32_t MESA = 0x10005, MAJOR_SHIFT = 22;
     return dev->is_cpu && dev->vendor_id == MESA && dev->driver_version >> MAJOR_SHIFT < 26;
@@ -35,25 +35,24 @@ static bool is_any(const struct Device *dev) { return dev != NULL; }
 #define PROCESSOR                                                                                                      \
     CPU_PRODUCTS, SHARED_PRODUCTS, WORKGROUP_PRODUCTS, ATTENTION,                                                      \
         .packed_rows = 32, .packed_cols = 32, .packed_sums = 128, .matrix_rows = 0, .matrix_cols = 0,                  \
-        .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0, .gemv_cols = 2, .gemv_rows = 8,                    \
+        .expert_rows = 32, .expert_rows_least = 8, .gemv_local = 0, .gemv_cols = 8, .gemv_rows = 8,                    \
         .decode_units = 16, .decode_parts = 8
 // A card's memory answers after hundreds of cycles: a lane of a matrix-vector product has four units under way.
 #define ANY_CARD                                                                                                       \
-    CPU_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_lane_rows = false, .gemv_local = 128,             \
-                                      .gemv_cols = 2, .gemv_staged_local = 256, .decode_units = 512,                   \
-                                      .decode_parts = 64
+    CPU_PRODUCTS, WORKGROUP_PRODUCTS, .expert_rows_least = 16, .gemv_local = 128, .gemv_cols = 2,                      \
+                                      .gemv_staged_local = 256, .decode_units = 512, .decode_parts = 64
 #define CARD ANY_CARD, SHARED_PRODUCTS, PACKED_PRODUCTS, ATTENTION, .gemv_ahead = 4, .gemv_rows = 8
 
 static const struct {
     bool (*is)(const struct Device *dev);
     struct Tiles tiles;
 } CLASSES[] = {
-    {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_lane_rows = false, .gemv_ahead = 1}},
+    {is_old_lavapipe, {.name = "a processor, Mesa before 26", PROCESSOR, .gemv_first = LANES_A_ROW, .gemv_ahead = 1}},
     {is_processor,
      {.name = "a processor",
       PROCESSOR,
       .pairs = true,
-      .gemv_lane_rows = true,
+      .gemv_first = LANES_OF_EIGHT,
       .gemv_ahead = 4,
       .attention_back_again = true}},
     {has_workgroup_matrices, // NVIDIA's own driver

@@ -24,11 +24,11 @@ struct Tiles {
     uint32_t expert_rows, expert_rows_least; // of a tile of an expert's rows
     bool pairs; // two neighbours a lane (shaders/pairs.glsl) before four; order, of some sums
     // Products of few rows.
-    bool gemv_lane_rows;            // order: eight lanes, then a lane a row of w come first, else lanes along k
-    uint32_t gemv_local, gemv_cols; // gemv_local 0: a subgroup
-    uint32_t gemv_ahead;            // units of w that a lane asks for at once
-    uint32_t gemv_staged_local;     // where x is staged in shared memory; 0: a subgroup
-    uint32_t gemv_rows;             // of x at the most; half as many where two products are made at once
+    enum { LANES_ALONG_K, LANES_A_ROW, LANES_OF_EIGHT } gemv_first; // bodies of matrix-vector products; then the others
+    uint32_t gemv_local, gemv_cols;                                 // gemv_local 0: a subgroup
+    uint32_t gemv_ahead;                                            // units of w that a lane asks for at once
+    uint32_t gemv_staged_local;                                     // where x is staged in shared memory; 0: a subgroup
+    uint32_t gemv_rows; // of x at the most; half as many where two products are made at once
     // Attention. Keys of a block, and the parts that a row's keys are split into for decode, are order.
     uint32_t attention_matrix_subgroups, attention_matrix_keys, attention_matrix_row_blocks;
     uint32_t attention_cm2_threads, attention_cm2_rows, attention_cm2_keys;
