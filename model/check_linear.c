@@ -628,6 +628,8 @@ static const struct OpCase CASES[] = {
     FORMS_OF(bf16, DT_BF16, SUM_BENCH),
     FORMS_OF(q4_0, DT_Q4_0, SUM_BENCH),
     FORMS_OF(q4_k, DT_Q4_K, SUM_SUPER_BENCH),
+    FORM("linear normed", q6_k, DT_Q6_K, NORMED_SHAPES, NORMED_BENCH, "tokens,n,k,experts,active,spread,flags",
+         run_linear), // halves of units have scales of their own
     NARROW_OF(f16, DT_F16),
     NARROW_OF(bf16, DT_BF16),
 };

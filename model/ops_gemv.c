@@ -39,10 +39,10 @@ static bool stage_fits(const struct Few *f, uint32_t rows, uint32_t ahead) {
     return (uint64_t)rows * ahead * f->lanes * UNIT_BYTES <= f->dev->limits.shared_bytes * 15ull / 16;
 }
 
-// How quants become floats: see formats.glsl.
-static bool bytes_as_bits(const struct Device *dev) {
+// How quants become floats: see formats.glsl. Those that go through a curve become so before it.
+static bool bytes_as_bits(const struct Few *f) {
     enum { NVIDIA = 0x10de };
-    return dev->vendor_id == NVIDIA || dev->as_card;
+    return f->type != DT_IQ4_NL && f->type != DT_IQ4_XS && (f->dev->vendor_id == NVIDIA || f->dev->as_card);
 }
 
 // How lanes along the contraction read x: of units, a stage, pieces (see gemv.comp). A processor has its caches, and the widest loads it can get.
@@ -79,7 +79,7 @@ static struct Dispatch few_dispatch(const void *job, const struct Tile *way) {
                          .subgroup = lanes,
                          .spec = {way->rows, way->cols, grouped, f->swiglu, way->way,
                                   f->norm ? 1 + (uint32_t)f->norm->type : 0, matrices, f->shared, f->slots, x_way(f),
-                                  bytes_as_bits(f->dev)},
+                                  bytes_as_bits(f)},
                          .n_spec = f->eight ? 9 : 11,
                          .flops = 2 * f->products,
                          .bytes = (double)(a->x.bytes + a->y.bytes) + f->weight_bytes};
@@ -110,7 +110,7 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
     uint32_t products = f->swiglu ? 2 : 1, ahead = rows >= 4 ? 1 : (uint32_t)max_u64(1, tiles->gemv_ahead / products);
     uint32_t cols = rows * products >= 4 ? 1 : tiles->gemv_cols;
     if (f->dev->is_cpu) // a lane a row of w: many sums for each load of x, which is the same for all lanes
-        cols = f->across ? rows >= 4 ? 1 : 2 : (uint32_t)min_u64(tiles->gemv_cols, MOST_CPU_SUMS / rows);
+        cols = f->across ? rows >= 4 ? 1 : 2 : (uint32_t)min_u64(tiles->gemv_cols, MOST_CPU_SUMS / (rows * products));
     if (f->eight) { // sums of a lane
         enum { SUMS = 8 };
         tune_way(q,
@@ -125,14 +125,15 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
         while (ahead > 1 && !stage_fits(f, rows, ahead))
             ahead /= 2;
         cols = 1, local = (uint32_t)max_u64(lanes, tiles->gemv_staged_local);
-    } else if (ahead > 1) { // quarters of units are short; a row goes through in rounds of equally many
-        const uint32_t most = x_way(f) == OF_PIECES ? 2 * ahead : ahead,
-                       of_lane = (uint32_t)div_up(f->args.k / 8, lanes);
+    } else if (f->across && ahead > 1) { // quarters of units are short; a row goes through in rounds of equally many
+        const bool long_units = f->type > DT_BF16 && x_way(f) == OF_UNITS;
+        const uint32_t most = x_way(f) == OF_PIECES ? 2 * ahead : ahead;
+        const uint32_t of_lane = (uint32_t)div_up(f->args.k / (long_units ? 32 : 8), lanes);
         ahead = (uint32_t)div_up(of_lane, div_up(of_lane, most));
     }
     tune_way(q, (struct Tile){rows, cols, local, ahead});
-    for (uint32_t other = 1; other <= 4; other *= 2)
-        if (rows * other * products <= MOST_SUMS)
+    for (uint32_t other = 1; other <= 8; other *= 2)
+        if (rows * other * products <= (f->dev->is_cpu && !f->across ? MOST_CPU_SUMS : MOST_SUMS))
             tune_way(q, (struct Tile){rows, other, local, ahead});
     for (uint32_t other = 1; other <= 8 && f->across; other *= 2)
         if (other * cols * products <= MOST_UNITS && (!f->stage || stage_fits(f, rows, other)))
@@ -199,7 +200,7 @@ static void run(struct Cmd *c, struct Few *f) {
     struct Device *dev = f->dev = cmd_device(c);
     int across = module_of(GEMV, f->type), lane_rows = module_of(GEMV_BASE, f->type),
         eight = module_of(GEMV_CPU, f->type);
-    switch (tiles_of(dev)->gemv_first) {
+    switch (dev->as_card ? LANES_ALONG_K : tiles_of(dev)->gemv_first) {
     case LANES_OF_EIGHT:
         f->kernel = KERNEL_PICK(dev, eight, lane_rows, across);
         break;
@@ -220,7 +221,7 @@ static void run(struct Cmd *c, struct Few *f) {
     most = f->n_experts ? 1 : most;
     // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches. Not by the rows at hand: squares are summed in
     // another order on the way, and a row may not tell how many stand beside it.
-    f->stage = f->across && !f->slots && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card);
+    f->stage = f->across && f->norm && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card);
     // Of 32 lanes twice as many columns share what is staged as of 64, in half the room.
     f->lanes = f->stage && dev->limits.subgroup_min <= NARROW ? (uint32_t)min_u64(NARROW, dev->limits.subgroup_size)
                                                               : dev->limits.subgroup_size;

@@ -24,7 +24,7 @@ struct Tiles {
     uint32_t expert_rows, expert_rows_least; // of a tile of an expert's rows
     bool pairs; // two neighbours a lane (shaders/pairs.glsl) before four; order, of some sums
     // Products of few rows.
-    enum { LANES_ALONG_K, LANES_A_ROW, LANES_OF_EIGHT } gemv_first; // bodies of matrix-vector products; then the others
+    enum { LANES_ALONG_K, LANES_A_ROW, LANES_OF_EIGHT } gemv_first; // order: of the bodies of matrix-vector products
     uint32_t gemv_local, gemv_cols;                                 // gemv_local 0: a subgroup
     uint32_t gemv_ahead;                                            // units of w that a lane asks for at once
     uint32_t gemv_staged_local;                                     // where x is staged in shared memory; 0: a subgroup

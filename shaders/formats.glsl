@@ -33,7 +33,7 @@ uint half_at(u32x4_in w, uint word, uint i) { return word_at(w, word + (i >> 1))
 // Bytes without a sign, of which `mask` has the bits, every other one times ODD_BYTES. AMD's and Intel's cards turn each into a float in one instruction; NVIDIA's do
 // so at an eighth of their rate, and with BYTES_AS_BITS put it below the bits of 2^23 instead, of which it is what is left, times 256 where it is the second of
 // two. Both are exact.
-#ifdef BYTES_AS_BITS
+#ifdef BYTES_AS_BITS // by a module that takes unit_quants8 and piece_quants8 alone, and not for a curve: nothing else knows ODD_BYTES
 #define ODD_BYTES (BYTES_AS_BITS != 0 ? 1 / 256.0 : 1.0)
 #else
 #define BYTES_AS_BITS 0
@@ -235,7 +235,7 @@ vec4 group_three(uint word, uint high, uint f) {
     }
 CURVE(float)
 CURVE(vec4)
-vec4 group_curve(uint word, uint high, uint f) { return curve(bytes4(word >> (f & 4), 15) * vec2(1, ODD_BYTES).xyxy); }
+vec4 group_curve(uint word, uint high, uint f) { return curve(bytes4(word >> (f & 4), 15)); }
 
 // Words of a kind: of a whole unit, of one lane's piece (4 elements of group part mod 4, 4 of the group 4 above), of eight lanes'
 // pieces. Words of planes behind the first: FIRST_kind words of the row are before the second, BEFORE_kind before the scales, a unit.

@@ -10,8 +10,8 @@
 //   SHARED    each token has, behind the rows of its routed experts, SHARED more rows for the shared experts, whose matrices w3 (and w4) are stacked, n rows
 //             each; x_divide is the number of rows a token has in all
 //   STAGE     x passes through shared memory (SUBGROUP): lanes that run along k have units of weights side by side, but of x, which is longer, each would
-//             read lines of its own; so a stretch of x is read once for all subgroups, in whole lines, with the norm on its way. Not with SLOTS, nor
-//   PIECES    lanes have quarters of units, and so what they read of x side by side
+//             read lines of its own; so a stretch of x is read once for all subgroups, with the norm on its way
+//   PIECES    lanes have quarters of units, and so what they read of x side by side: without a norm, and where a stage has no room
 //   SLOTS     y += shared + the sum over a token's SLOTS experts of weights * x w^T, in this order. With SUBGROUP the subgroups share out the slots. x is laid
 //             out as SHARED leaves it; w3 has k * SHARED columns
 // Of quants the sums of x times them are made as they are, and a half's factor and offset come to its sum (-DQUANTS).
@@ -58,7 +58,7 @@ struct XHalf {
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer XHalves { XHalf v[]; };
 shared vec4 x_stage[STAGE ? ROWS * STRETCH * PITCH : 1];
 // Sums of squares of as many halves as a subgroup has lanes: the sum of them all has an order that no workgroup's width changes.
-shared vec2 square_parts[STAGE && NORM != 0 ? (ROWS * AHEAD + 1) / 2 * 2 : WHOLE_WORDS / 2];
+shared vec2 square_parts[STAGE ? (ROWS * AHEAD + 1) / 2 * 2 : WHOLE_WORDS / 2];
 
 // Units first .. first + STRETCH - 1 of the rows of x that begin at eights x_at; beyond a row's `units` is what nobody takes. A thread has a half of a unit.
 void stage(uint x_at[ROWS], uint first, uint units) {
@@ -72,23 +72,20 @@ void stage(uint x_at[ROWS], uint first, uint units) {
             const uint at = min(unit, units - 1) * 2 + h;
             vec4 v[4];
             [[unroll]] for (uint i = 0; i < 4; i++) v[i] = AT(XHalves, uvec2(p.x), x_at[r] / 2 + at, 64).v[i];
-            if (NORM != 0) {
-                vec4 square = v[0] * v[0];
-                [[unroll]] for (uint i = 1; i < 4; i++) square = fma(v[i], v[i], square);
-                const float total = (square.x + square.y) + (square.z + square.w);
-                const float of_lanes = subgroupAdd(unit < units ? total : 0);
-                if (gl_SubgroupInvocationID == 0)
-                    square_parts[r * AHEAD + q / SUBGROUP_SIZE / 2][q / SUBGROUP_SIZE % 2] = of_lanes;
-                [[unroll]] for (uint i = 0; i < 4; i++) v[i] *= norm_weight4(p.norm, NORM - 1, at * 4 + i);
-            }
+            vec4 square = v[0] * v[0];
+            [[unroll]] for (uint i = 1; i < 4; i++) square = fma(v[i], v[i], square);
+            const float total = (square.x + square.y) + (square.z + square.w);
+            const float of_lanes = subgroupAdd(unit < units ? total : 0);
+            if (gl_SubgroupInvocationID == 0)
+                square_parts[r * AHEAD + q / SUBGROUP_SIZE / 2][q / SUBGROUP_SIZE % 2] = of_lanes;
+            [[unroll]] for (uint i = 0; i < 4; i++) v[i] *= norm_weight4(p.norm, NORM - 1, at * 4 + i);
             [[unroll]] for (uint i = 0; i < 4; i++) x_stage[to + h * 4 + i] = v[i];
             precise const vec4 x_sum = (v[0] + v[1]) + (v[2] + v[3]);
             x_stage[to + 8][h] = sum4(x_sum);
         }
     barrier();
-    if (NORM != 0)
-        [[unroll]] for (uint r = 0; r < ROWS; r++)
-            for (uint i = 0; i < AHEAD; i++) squares[r] += square_parts[r * AHEAD + i].x + square_parts[r * AHEAD + i].y;
+    [[unroll]] for (uint r = 0; r < ROWS; r++)
+        for (uint i = 0; i < AHEAD; i++) squares[r] += square_parts[r * AHEAD + i].x + square_parts[r * AHEAD + i].y;
 }
 vec4 x_staged(uint r, uint u, uint i) { return x_stage[(r * STRETCH + u % STRETCH) * PITCH + i]; }
 #else
@@ -144,8 +141,9 @@ void add_scaled(inout float to, Unit raw, float low, float high, float x_low, fl
     if (W_HALVES) {
         to = fma(first.x, low, fma(first.y, x_low, to));
     } else {
-        high += low;
-        x_high += x_low;
+        precise const float unit = low + high, x_unit = x_low + x_high;
+        high = unit;
+        x_high = x_unit;
     }
     to = fma(second.x, high, fma(second.y, x_high, to));
 }

@@ -34,10 +34,11 @@ static uint32_t test_suite(struct Device *dev, const char *filter) {
     return runs;
 }
 
-// The forms of few rows whose x passes through shared memory on cards, which lavapipe is told to do too.
+// The forms of few rows as cards have them, which lavapipe is told to be: by quarters of units, and of a norm with x in shared memory.
 static void test_staged(struct Device *dev) {
-    static const char *const FORMS[] = {"few q4_0",    "few q6_k",    "few narrow",
-                                        "normed q4_k", "beside q4_0", "experts up q4_k"};
+    static const char *const FORMS[] = {"few q4_0",    "few q6_k",        "few q8_0",          "few q3_k",
+                                        "few iq4_nl",  "few narrow",      "normed q4_k",       "normed q6_k",
+                                        "beside q4_0", "experts up q4_k", "experts down q4_0", "experts down q4_k"};
     dev->as_card = true;
     for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++)
         CHECK(test_suite(dev, FORMS[i]) > 0, "no case of %s", FORMS[i]);

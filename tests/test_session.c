@@ -673,13 +673,18 @@ int main(int argc, char **argv) {
     static const struct {
         const char *preset;
         enum DType type;
-    } MODELS[] = {{"tiny", DT_F32}, {"tiny", DT_Q4_1}, {"tiny-moe", DT_F32}, {"tiny-moe", DT_BF16}};
+        bool as_card; // with the forms of few rows that cards have
+    } MODELS[] = {{"tiny", DT_F32},      {"tiny", DT_Q4_1},     {"tiny-moe", DT_F32},
+                  {"tiny-moe", DT_BF16}, {"tiny-moe", DT_Q4_0}, {"tiny-moe", DT_Q4_0, true}};
+    const bool card = dev.as_card;
     for (size_t i = 0; i < sizeof MODELS / sizeof MODELS[0]; i++) {
         struct Config c;
         struct Model m;
         char what[40];
-        snprintf(what, sizeof what, "%s %s", MODELS[i].preset, DTYPES[MODELS[i].type].name);
+        snprintf(what, sizeof what, "%s %s%s", MODELS[i].preset, DTYPES[MODELS[i].type].name,
+                 MODELS[i].as_card ? " as a card" : "");
         CHECK(config_preset(&c, MODELS[i].preset), "preset");
+        dev.as_card = card || (MODELS[i].as_card && dev.is_cpu);
         c.init_std = 0.1f; // else every token is as likely as the next, and nothing is told apart
         if (!CHECK(model_init(&m, &dev, &c, MODELS[i].type, CONTEXT) && model_randomise(&m, 11), "%s", fail_last()))
             continue;
@@ -704,6 +709,7 @@ int main(int argc, char **argv) {
         model_free(&m);
         test_plan(&dev, &c);
     }
+    dev.as_card = card;
     test_chain(&dev);
     device_close(&dev);
     return check_done();
