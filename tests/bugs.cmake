@@ -386,3 +386,8 @@ bug(N28c "the noise counts the steps of this process" FILE train/step.c
   FIND [=[s->noise_step = step;]=]
   PUT [=[(void)step, s->noise_step++;]=]
   TEST train SAYS "a run resumed in its second epoch has other weights")
+
+bug(N29a "on cards the shared experts of a quantised mixture have another order of sums beside others" FILE model/ops_gemv.c
+  FIND [=[const bool long_units = f->across && f->type > DT_BF16 && (!]=]
+  PUT [=[const bool long_units = f->across && f->slots && f->type > DT_BF16 && (!]=]
+  TEST session SAYS "others differs from alone")
