@@ -674,8 +674,8 @@ int main(int argc, char **argv) {
         const char *preset;
         enum DType type;
         bool as_card; // with the forms of few rows that cards have
-    } MODELS[] = {{"tiny", DT_F32},      {"tiny", DT_Q4_1},     {"tiny-moe", DT_F32},
-                  {"tiny-moe", DT_BF16}, {"tiny-moe", DT_Q4_0}, {"tiny-moe", DT_Q4_0, true}};
+    } MODELS[] = {{"tiny", DT_F32, false},      {"tiny", DT_Q4_1, false},     {"tiny-moe", DT_F32, false},
+                  {"tiny-moe", DT_BF16, false}, {"tiny-moe", DT_Q4_0, false}, {"tiny-moe", DT_Q4_0, true}};
     const bool card = dev.as_card;
     for (size_t i = 0; i < sizeof MODELS / sizeof MODELS[0]; i++) {
         struct Config c;
