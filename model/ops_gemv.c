@@ -126,9 +126,9 @@ static void few_ways(const struct Few *f, struct TuneQuestion *q) {
             ahead /= 2;
         cols = 1, local = (uint32_t)max_u64(lanes, tiles->gemv_staged_local);
     } else if (f->across && ahead > 1) { // quarters of units are short; a row goes through in rounds of equally many
-        const bool long_units = f->type > DT_BF16 && x_way(f) == OF_UNITS;
-        const uint32_t most = x_way(f) == OF_PIECES ? 2 * ahead : ahead;
-        const uint32_t of_lane = (uint32_t)div_up(f->args.k / (long_units ? 32 : 8), lanes);
+        const uint32_t way = x_way(f), most = way == OF_PIECES ? 2 * ahead : ahead;
+        const uint32_t weights = way == OF_UNITS && f->type > DT_BF16 ? 32 : 8; // that a lane takes at once
+        const uint32_t of_lane = (uint32_t)div_up(f->args.k / weights, lanes);
         ahead = (uint32_t)div_up(of_lane, div_up(of_lane, most));
     }
     tune_way(q, (struct Tile){rows, cols, local, ahead});
@@ -220,7 +220,8 @@ static void run(struct Cmd *c, struct Few *f) {
         most /= 2;
     most = f->n_experts ? 1 : most;
     // Units of plain types are short: what their lanes read of x lies side by side. A processor has its caches. Not by the rows at hand: squares are summed in
-    // another order on the way, and a row may not tell how many stand beside it.
+    // another order on the way, and a row may not tell how many stand beside it. Behind a norm alone: what shared experts give of one token is summed with the
+    // routed ones', each subgroup with an x of its own, and of several tokens is to have the same order.
     f->stage = f->across && f->norm && f->type > DT_BF16 && (!dev->is_cpu || dev->as_card);
     // Of 32 lanes twice as many columns share what is staged as of 64, in half the room.
     f->lanes = f->stage && dev->limits.subgroup_min <= NARROW ? (uint32_t)min_u64(NARROW, dev->limits.subgroup_size)

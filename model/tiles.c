@@ -1,7 +1,7 @@
 // The table of devices. Figures behind it are in docs/performance.md; where a class was never measured it has what its neighbour has.
 #include "model/tiles.h"
 
-// Mesa's lavapipe changed its compiler with release 26: see gemv_first and attention_back_again in docs/performance.md.
+// Mesa's lavapipe changed its compiler with release 26, and with it what is fastest (gemv_first, attention_back_again).
 static bool is_old_lavapipe(const struct Device *dev) {
     const uint32_t MESA = 0x10005, MAJOR_SHIFT = 22;
     return dev->is_cpu && dev->vendor_id == MESA && dev->driver_version >> MAJOR_SHIFT < 26;

@@ -25,10 +25,10 @@ struct Tiles {
     bool pairs; // two neighbours a lane (shaders/pairs.glsl) before four; order, of some sums
     // Products of few rows.
     enum { LANES_ALONG_K, LANES_A_ROW, LANES_OF_EIGHT } gemv_first; // order: of the bodies of matrix-vector products
-    uint32_t gemv_local, gemv_cols;                                 // gemv_local 0: a subgroup
-    uint32_t gemv_ahead;                                            // units of w that a lane asks for at once
-    uint32_t gemv_staged_local;                                     // where x is staged in shared memory; 0: a subgroup
-    uint32_t gemv_rows; // of x at the most; half as many where two products are made at once
+    uint32_t gemv_local, gemv_cols; // gemv_local 0: a subgroup; of a lane, or of the subgroup whose lanes are along k
+    uint32_t gemv_ahead;            // units of w that a lane asks for at once; of quarters of units twice as many
+    uint32_t gemv_staged_local;     // where x is staged in shared memory; 0: a subgroup
+    uint32_t gemv_rows;             // of x at the most; half as many where two products are made at once
     // Attention. Keys of a block, and the parts that a row's keys are split into for decode, are order.
     uint32_t attention_matrix_subgroups, attention_matrix_keys, attention_matrix_row_blocks;
     uint32_t attention_cm2_threads, attention_cm2_rows, attention_cm2_keys;

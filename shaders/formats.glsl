@@ -442,7 +442,7 @@ vec2 scale_iq4_xs(Unit u, bool second) {
     void word_load_##type(u32x4_in w, uint row, uint part, uint units, out float v[8]) {                               \
         Unit u;                                                                                                        \
         piece_load_##type(w, row, part, units, u);                                                                     \
-        word_get_##type(uvec2(u.a.x, u.h.x), part, u, v);                                                                    \
+        word_get_##type(uvec2(u.a.x, u.h.x), part, u, v);                                                              \
     }                                                                                                                  \
     void word_load_lanes_##type(u32x4_in w, uint row, uint first, uint units, uint lane, out float v[8]) {             \
         Unit u = UNIT_ZERO, last = UNIT_ZERO;                                                                          \
@@ -503,8 +503,8 @@ QUANTISED(iq4_xs)
 layout(constant_id = 13) const uint W_TYPE = 0; // enum DType
 const uint UNIT_any = W_TYPE < 3 ? 8 : 32;
 #define EACH_TYPE(DO)                                                                                                  \
-    DO(0, f32) DO(1, f16) DO(2, bf16) DO(3, q4_0) DO(4, q4_1) \
-    DO(5, q8_0) DO(6, q5_0) DO(7, q5_1) DO(8, q2_k) DO(9, q3_k) \
+    DO(0, f32) DO(1, f16) DO(2, bf16) DO(3, q4_0) DO(4, q4_1)                                                          \
+    DO(5, q8_0) DO(6, q5_0) DO(7, q5_1) DO(8, q2_k) DO(9, q3_k)                                                        \
     DO(10, q4_k) DO(11, q5_k) DO(12, q6_k) DO(13, iq4_nl) DO(14, iq4_xs)
 void eighth_load_any(u32x4_in w, uint row, uint unit, uint g, uint units, out Unit u) {
     u = UNIT_ZERO;

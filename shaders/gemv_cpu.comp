@@ -65,7 +65,7 @@ uvec2 advance(uvec2 address, uint rows, uint row_bytes) {
             [[unroll]] for (uint r = 0; r < ROWS; r++) {                                                               \
                 float low = fma(v[r][4 * h + 1], q[1], v[r][4 * h] * q[0]), high = v[r][4 * h + 2] * q[2];             \
                 float x_low = v[r][4 * h] + v[r][4 * h + 1], x_high = v[r][4 * h + 2] + v[r][4 * h + 3];               \
-                if (!W_HALVES) {                                                                                   \
+                if (!W_HALVES) {                                                                                       \
                     high += low;                                                                                       \
                     x_high += x_low;                                                                                   \
                 }                                                                                                      \
@@ -74,10 +74,10 @@ uvec2 advance(uvec2 address, uint rows, uint row_bytes) {
                     low += LANES_OFFSET * x_low;                                                                       \
                     high += LANES_OFFSET * x_high;                                                                     \
                 }                                                                                                      \
-                if (W_HALVES)                                                                                      \
+                if (W_HALVES)                                                                                          \
                     to[r][c] = fma(s.x, low, to[r][c]);                                                                \
                 to[r][c] = fma(t.x, high, to[r][c]);                                                                   \
-                if (LANES_OWN && W_HALVES)                                                                         \
+                if (LANES_OWN && W_HALVES)                                                                             \
                     to[r][c] = fma(s.y, x_low, to[r][c]);                                                              \
                 if (LANES_OWN)                                                                                         \
                     to[r][c] = fma(t.y, x_high, to[r][c]);                                                             \
